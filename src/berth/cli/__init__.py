@@ -1,0 +1,1 @@
+"""The `berth` command: flags in, requests out, text and exit codes back."""

@@ -1,0 +1,1 @@
+"""Containers' lives: records, status, restarts, events; composes the services below."""

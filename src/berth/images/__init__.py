@@ -1,0 +1,1 @@
+"""Images: loading, saving, importing, unpacking and naming them."""

@@ -1,0 +1,1 @@
+"""Thin typed functions over kernel interfaces: no policy, no knowledge of containers."""

@@ -1,0 +1,1 @@
+"""OCI data: references, digests, platforms, image and runtime documents. No I/O."""

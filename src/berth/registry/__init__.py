@@ -1,0 +1,1 @@
+"""The registry client: pull images from OCI distribution registries."""

@@ -1,0 +1,129 @@
+"""What berthd asks of the runtime, as values. Imported by berthd only, never by the zygote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from berth.oci.runtime_spec import Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlayRootfs:
+    """An overlay to be mounted inside the container's own mount namespace.
+
+    ``lower`` is ordered topmost first. Names are relative to ``base`` and short: together they must
+    fit the 4096 bytes that mount(2) takes. An entry that starts with ``/`` is absolute.
+    """
+
+    base: Path
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryRootfs:
+    """A directory that is the root itself (berth-oci, the copying snapshot driver)."""
+
+    path: Path
+
+
+Rootfs = OverlayRootfs | DirectoryRootfs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A host file or directory for the container, as a detached mount.
+
+    ``fd`` comes from :func:`berth.kernel.mounts.open_tree` with ``OPEN_TREE_CLONE``, so the path was
+    resolved on the host, by berthd. The runtime attaches it at ``target`` inside the root (created
+    there when missing) and closes it. ``propagation`` is one of mount(2)'s names, ``rprivate`` unless said.
+    """
+
+    fd: int
+    target: str
+    read_only: bool = False
+    propagation: str = "rprivate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogTarget:
+    """Where and how the monitor writes the json-file log."""
+
+    path: Path
+    max_size_bytes: int | None = None
+    max_files: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A client's connection that the monitor serves from now on.
+
+    ``fd`` is a connected stream socket whose protocol head has been written; it is duplicated into the
+    monitor, and the caller closes its own. ``early`` are bytes the client sent already. With
+    ``multiplexed`` output is framed as the Engine API describes (8-byte header: stream, 0, 0, 0, size).
+    """
+
+    fd: int
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    multiplexed: bool = True
+    detach_keys: bytes = b"\x10\x11"
+    early: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRequest:
+    """Start the process of a container, with a monitor of its own."""
+
+    id: str
+    directory: Path  # made by the caller, empty: control socket and records live there
+    spec: Spec
+    rootfs: Rootfs
+    trees: tuple[Tree, ...] = ()
+    user: str = ""  # as image or client wrote it: "", "1000", "name", "name:group"; resolved inside the root
+    groups: tuple[str, ...] = ()  # --group-add, names or numbers, resolved inside the root
+    terminal: bool = False
+    terminal_size: tuple[int, int] = (0, 0)  # rows, columns
+    stdin: bool = False  # keep a stdin open (-i)
+    stdin_once: bool = False  # the first attached client's end of input closes it
+    log: LogTarget | None = None
+    seccomp: bytes | None = None  # compiled filter (struct sock_filter[]), None for unconfined
+    netns_fd: int | None = None  # join this network namespace; None: as spec.linux.namespaces says
+    init: bool = False  # --init: a reaping pid 1 of ours that forwards signals
+    attachments: tuple[Attachment, ...] = ()
+    keep_fds: tuple[int, ...] = ()  # held by the monitor while it lives (port reservations)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRequest:
+    """Start one more process in a running task, with a monitor of its own."""
+
+    id: str
+    container_id: str
+    directory: Path
+    pid: int  # the task's pid 1, with its pidfd
+    pidfd: int
+    process: dict[str, object] = field(default_factory=dict)  # spec.process
+    cgroups_path: str = ""
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    terminal: bool = False
+    terminal_size: tuple[int, int] = (0, 0)
+    stdin: bool = False
+    seccomp: bytes | None = None
+    attachments: tuple[Attachment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRecord:
+    """How a process ended. ``exit_code`` is 128+n after signal n; 137 with ``reason`` when its monitor died."""
+
+    exit_code: int
+    finished_at_ns: int
+    oom_killed: bool = False
+    reason: str | None = None

@@ -1,0 +1,1 @@
+"""File system states of images and containers, behind one small driver interface."""
