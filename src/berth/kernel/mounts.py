@@ -1,0 +1,186 @@
+"""Mounts: mount(2), umount2(2), pivot_root(2) and the mount API of Linux 5.2 and later."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from berth.kernel.libc import (
+    SYS_MOUNT_SETATTR,
+    SYS_MOVE_MOUNT,
+    SYS_OPEN_TREE,
+    SYS_OPENAT2,
+    SYS_PIVOT_ROOT,
+    check,
+    libc,
+    syscall,
+)
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_SYNCHRONOUS = 16
+MS_REMOUNT = 32
+MS_MANDLOCK = 64
+MS_DIRSYNC = 128
+MS_NOSYMFOLLOW = 256
+MS_NOATIME = 1024
+MS_NODIRATIME = 2048
+MS_BIND = 4096
+MS_MOVE = 8192
+MS_REC = 16384
+MS_SILENT = 32768
+MS_UNBINDABLE = 1 << 17
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
+
+FLAG_NAMES = {
+    MS_RDONLY: "RDONLY",
+    MS_NOSUID: "NOSUID",
+    MS_NODEV: "NODEV",
+    MS_NOEXEC: "NOEXEC",
+    MS_REMOUNT: "REMOUNT",
+    MS_NOATIME: "NOATIME",
+    MS_BIND: "BIND",
+    MS_MOVE: "MOVE",
+    MS_REC: "REC",
+    MS_PRIVATE: "PRIVATE",
+    MS_SLAVE: "SLAVE",
+    MS_SHARED: "SHARED",
+    MS_RELATIME: "RELATIME",
+}
+
+MNT_DETACH = 2
+
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+MOVE_MOUNT_F_EMPTY_PATH = 4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+MOUNT_ATTR_RDONLY = 1
+MOUNT_ATTR_NOSUID = 2
+MOUNT_ATTR_NODEV = 4
+MOUNT_ATTR_NOEXEC = 8
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+
+
+def flag_names(flags: int) -> str:
+    """Return the flags by name for a message."""
+    return "|".join(name for flag, name in FLAG_NAMES.items() if flags & flag) or "0"
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2). An empty ``fstype`` or ``data`` is passed as NULL."""
+    result = libc.mount(
+        os.fsencode(source) or None,
+        os.fsencode(target),
+        os.fsencode(fstype) or None,
+        flags,
+        os.fsencode(data) or None,
+    )
+    if result < 0:
+        what = f"mount {fstype or 'bind'} from {source!r} ({flag_names(flags)}, {data[:200]})"
+        check(result, what, target)
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    check(libc.umount2(os.fsencode(target), flags), "umount", target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2): ``put_old`` may be the same as ``new_root`` when both are '.'."""
+    result = syscall(SYS_PIVOT_ROOT, os.fsencode(new_root), os.fsencode(put_old))
+    check(result, "pivot_root", new_root)
+
+
+def open_tree(path: str, *, dir_fd: int = AT_FDCWD, recursive: bool = True) -> int:
+    """open_tree(2): a detached copy of the mounts at ``path``, as a CLOEXEC descriptor.
+
+    With an empty ``path``, of ``dir_fd`` itself.
+    """
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (AT_RECURSIVE if recursive else 0)
+    if not path:
+        flags |= AT_EMPTY_PATH
+    return check(syscall(SYS_OPEN_TREE, dir_fd, os.fsencode(path), flags), "open_tree", path)
+
+
+def move_mount(tree_fd: int, target: str, *, dir_fd: int = AT_FDCWD) -> None:
+    """move_mount(2): attach the detached mount ``tree_fd`` at ``target``.
+
+    With an empty ``target``, at ``dir_fd`` itself.
+    """
+    flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if target else MOVE_MOUNT_T_EMPTY_PATH)
+    result = syscall(SYS_MOVE_MOUNT, tree_fd, b"", dir_fd, os.fsencode(target), flags)
+    check(result, "move_mount", target)
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def mount_setattr(
+    fd: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0, recursive: bool = False
+) -> None:
+    """mount_setattr(2) on the mount that ``fd`` refers to (Linux 5.12)."""
+    attr = _MountAttr(attr_set, attr_clr, propagation, 0)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    result = libc.syscall(
+        ctypes.c_long(SYS_MOUNT_SETATTR),
+        ctypes.c_long(fd),
+        b"",
+        ctypes.c_long(flags),
+        ctypes.byref(attr),
+        ctypes.c_long(ctypes.sizeof(attr)),
+    )
+    check(result, f"mount_setattr set {attr_set:#x} clear {attr_clr:#x}")
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
+    """openat2(2) with RESOLVE_IN_ROOT: ``path`` as a process chrooted at ``root_fd`` would see it.
+
+    Symbolic links stay inside; magic links are refused. The descriptor is CLOEXEC.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    result = libc.syscall(
+        ctypes.c_long(SYS_OPENAT2),
+        ctypes.c_long(root_fd),
+        os.fsencode(path or "."),
+        ctypes.byref(how),
+        ctypes.c_long(ctypes.sizeof(how)),
+    )
+    return check(result, "openat2", path)

@@ -1,0 +1,61 @@
+"""Processes: pidfds, prctl(2), descriptors, keyrings."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from berth.kernel.libc import (
+    SYS_CLOSE_RANGE,
+    SYS_KEYCTL,
+    SYS_PIDFD_SEND_SIGNAL,
+    check,
+    libc,
+    syscall,
+)
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+CLOSE_RANGE_CLOEXEC = 4
+KEYCTL_JOIN_SESSION_KEYRING = 1
+
+F_ADD_SEALS = 1033
+F_SEAL_ALL = 0x1 | 0x2 | 0x4 | 0x8  # seal, shrink, grow, write
+
+
+def prctl(option: int, argument: int = 0) -> None:
+    """prctl(2) with one argument."""
+    result = libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0)
+    check(result, f"prctl {option} {argument}")
+
+
+def set_name(name: str) -> None:
+    """Set the name that ps shows (15 bytes)."""
+    buffer = ctypes.create_string_buffer(os.fsencode(name)[:15])
+    check(libc.prctl(PR_SET_NAME, buffer, 0, 0, 0), "prctl PR_SET_NAME")
+
+
+def pidfd_send_signal(pidfd: int, number: int) -> None:
+    """pidfd_send_signal(2): ESRCH, as ProcessLookupError, when it has ended."""
+    result = syscall(SYS_PIDFD_SEND_SIGNAL, pidfd, number, 0, 0)
+    check(result, f"pidfd_send_signal {number}")
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from ``first`` on (close_range(2))."""
+    check(syscall(SYS_CLOSE_RANGE, first, 0xFFFFFFFF, 0), f"close_range {first}")
+
+
+def cloexec_from(first: int) -> None:
+    """Mark every descriptor from ``first`` on close-on-exec."""
+    result = syscall(SYS_CLOSE_RANGE, first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+    check(result, f"close_range {first}")
+
+
+def join_session_keyring() -> None:
+    """Give the process a new, anonymous session keyring (keyctl(2)); kernels without keys are fine."""
+    syscall(SYS_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)
