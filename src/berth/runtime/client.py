@@ -1,0 +1,417 @@
+"""berthd's side of the runtime: ask the zygote, follow the monitors and workers it forks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from berth.errors import Failed, Unavailable, from_record
+from berth.kernel import processes, sockets
+from berth.runtime.monitor import EXIT_FILE, SOCKET_FILE, TASK_FILE
+from berth.runtime.requests import (
+    Attachment,
+    DirectoryRootfs,
+    ExecRequest,
+    ExitRecord,
+    Rootfs,
+    TaskRequest,
+)
+from berth.runtime.zygote import CONTROL_FD
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+BOOT = "import sys; sys.path[:] = {path!r}; from berth.runtime.zygote import main; main({data!r}, {exec!r})"
+MONITOR_DIED = "the container's monitor died"
+
+Message = dict[str, object]
+
+
+def sealed_interpreter() -> int:
+    """Return a sealed memfd with a copy of the running interpreter's program file."""
+    memory = os.memfd_create("berth", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open("/proc/self/exe", "rb") as program:
+        while os.sendfile(memory, program.fileno(), None, 1 << 24):
+            pass
+    import fcntl
+
+    fcntl.fcntl(memory, processes.F_ADD_SEALS, processes.F_SEAL_ALL)
+    return memory
+
+
+class Channel:
+    """A packet socket on the event loop: messages in order, then the end."""
+
+    def __init__(self, sock: sockets.Socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._messages: asyncio.Queue[tuple[Message, list[int]] | None] = asyncio.Queue()
+        self._loop.add_reader(sock.fileno(), self._on_readable)
+        self._open = True
+
+    def _on_readable(self) -> None:
+        try:
+            data, fds = sockets.receive(self._sock)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        if data:
+            self._messages.put_nowait((json.loads(data), fds))
+        else:
+            self.close()
+
+    async def receive(self) -> tuple[Message, list[int]] | None:
+        """Return the next message with its descriptors, None at the end."""
+        item = await self._messages.get()
+        if item is None:
+            self._messages.put_nowait(None)
+        return item
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send a message; Unavailable when the other side is gone or does not read."""
+        if not self._open:
+            raise Unavailable("the monitor is gone")
+        try:
+            sockets.send(self._sock, json.dumps(message).encode(), list(fds))
+        except OSError as error:
+            raise Unavailable(f"cannot reach the monitor: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the socket; receivers see the end."""
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+            self._messages.put_nowait(None)
+
+
+class Task:
+    """The running process of a container, or an exec."""
+
+    def __init__(self, id_: str, channel: Channel, directory: Path) -> None:
+        self.id = id_
+        self.pid = 0
+        self.pidfd = -1
+        self.started_at_ns = 0
+        self.detached = asyncio.Event()
+        self._directory = directory
+        self._channel = channel
+        self._exit: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
+        self._gone = asyncio.Event()
+        self._follower: asyncio.Task[None] | None = None
+
+    async def started(self) -> None:
+        """Wait until the program runs; raise what went wrong."""
+        item = await self._channel.receive()
+        if item is None:
+            raise Failed("start container process: the monitor died before it began")
+        message, fds = item
+        if message["event"] == "failed":
+            self._channel.close()
+            raise from_record(_strings(message["error"]))
+        self._note(message, fds)
+        loop = asyncio.get_running_loop()
+        self._follower = loop.create_task(self._follow(), name=f"task {self.id[:12]}")
+
+    def _note(self, message: Message, fds: list[int]) -> None:
+        event = message["event"]
+        if event == "started":
+            self.pid, self.pidfd = _integer(message["pid"]), fds[0]
+            self.started_at_ns = _integer(message["started_at_ns"])
+        elif event == "exited" and not self._exit.done():
+            self._exit.set_result(exit_record(message))
+        elif event == "detached":
+            self.detached.set()
+
+    async def _follow(self) -> None:
+        while (item := await self._channel.receive()) is not None:
+            self._note(*item)
+        if not self._exit.done():
+            self._exit.set_result(_record_of_the_dead(self._directory))
+        self._gone.set()
+
+    async def wait(self) -> ExitRecord:
+        """Wait for the end; any number may."""
+        return await asyncio.shield(self._exit)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process itself; nothing when it has ended."""
+        try:
+            processes.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return
+
+    async def attach(self, attachment: Attachment) -> None:
+        """Let the monitor serve a client's connection; the caller still closes its own descriptor."""
+        self._channel.send({"op": "attach", **_attachment(attachment)}, [attachment.fd])
+
+    async def resize(self, *, rows: int, columns: int) -> None:
+        """Set the size of the terminal."""
+        self._channel.send({"op": "resize", "rows": rows, "columns": columns})
+
+    async def answer_if_orphaned(self, fd: int) -> None:
+        """Let the monitor answer a /wait whose head was sent, should berthd be gone at the end."""
+        self._channel.send({"op": "answer"}, [fd])
+
+    async def settle(self) -> None:
+        """Say that the exit is recorded; returns when the monitor left and its records are gone."""
+        try:
+            self._channel.send({"op": "settle"})
+        except Unavailable:
+            self._channel.close()
+        await self._gone.wait()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        _remove_records(self._directory)
+
+
+class Job:
+    """A worker at work."""
+
+    def __init__(self, channel: Channel, name: str) -> None:
+        self._channel = channel
+        self._name = name
+        self._outcome: Message | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Mapping[str, object]]:
+        """Yield its progress until it ends."""
+        while self._outcome is None:
+            item = await self._channel.receive()
+            message: Message = item[0] if item else {"error": Failed(f"{self._name}: the worker died").record()}
+            if "progress" in message:
+                progress = message["progress"]
+                assert isinstance(progress, dict)
+                yield progress
+            else:
+                self._outcome = message
+                self._channel.close()
+
+    async def result(self) -> Mapping[str, object]:
+        """Wait for the end; raise the kind that it raised."""
+        async for _ in self:
+            pass
+        assert self._outcome is not None
+        if "error" in self._outcome:
+            raise from_record(_strings(self._outcome["error"]))
+        result = self._outcome["result"]
+        return result if isinstance(result, dict) else {}
+
+    def kill(self) -> None:
+        """Stop caring: the worker ends at its next report."""
+        self._channel.close()
+
+
+class Runtime:
+    """The zygote and everything that comes out of it."""
+
+    def __init__(self, channel: Channel, pid: int) -> None:
+        self._channel = channel
+        self.pid = pid
+
+    @classmethod
+    async def open(cls, *, data_root: Path, exec_root: Path) -> Runtime:
+        """Start the zygote. Both roots exist; the working directory and umask are as they should be."""
+        ours, theirs = sockets.pair()
+        program = sealed_interpreter()
+        path = [entry for entry in sys.path if entry]
+        boot = BOOT.format(path=path, data=str(data_root), exec=str(exec_root))
+        argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", boot]
+        log = str(exec_root / "zygote.log")
+        pid = os.posix_spawn(
+            f"/proc/self/fd/{program}",
+            argv,
+            {},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_FD),
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+                (os.POSIX_SPAWN_DUP2, 0, 1),
+                (os.POSIX_SPAWN_OPEN, 2, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            ],
+            setsid=True,
+        )
+        os.close(program)
+        theirs.close()
+        channel = Channel(ours)
+        if await channel.receive() is None:
+            _, status = os.waitpid(pid, 0)
+            raise Failed(f"start zygote: it ended with status {status}; see {log}")
+        return cls(channel, pid)
+
+    async def start_task(self, request: TaskRequest) -> Task:
+        """Start a container's process; returns when its program runs."""
+        document, fds = _task_document(request)
+        return await self._start(request.id, request.directory, document, fds)
+
+    async def start_exec(self, request: ExecRequest) -> Task:
+        """Start one more process in a running container."""
+        document: Message = {
+            "op": "exec",
+            "directory": str(request.directory),
+            "process": request.process,
+            "cgroups_path": request.cgroups_path,
+            "user": request.user,
+            "groups": list(request.groups),
+            "terminal": request.terminal,
+            "size": list(request.terminal_size),
+            "stdin": request.stdin,
+            "stdin_once": True,
+            "seccomp": request.seccomp.hex() if request.seccomp else None,
+            "attachments": [_attachment(a) for a in request.attachments],
+        }
+        fds = [request.pidfd, *(a.fd for a in request.attachments)]
+        return await self._start(request.id, request.directory, document, fds)
+
+    async def _start(self, id_: str, directory: Path, document: Message, fds: list[int]) -> Task:
+        task = Task(id_, self._fork(document, fds), directory)
+        await task.started()
+        return task
+
+    def _fork(self, document: Message, fds: list[int]) -> Channel:
+        ours, theirs = sockets.pair()
+        try:
+            self._channel.send(document, [theirs.fileno(), *fds])
+        except Unavailable:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Channel(ours)
+
+    async def adopt(self, directory: Path, id_: str) -> Task | ExitRecord | None:
+        """Find out about a task that an earlier berthd started."""
+        if not directory.is_dir():
+            return None
+        sock = _connect(directory)
+        if sock is None:
+            return _record_of_the_dead(directory) if (directory / TASK_FILE).exists() else None
+        task = Task(id_, Channel(sock), directory)
+        await task.started()
+        if task._exit.done():  # noqa: SLF001 - it ended before we came
+            record = await task.wait()
+            await task.settle()
+            return record
+        return task
+
+    async def run_job(
+        self, entry: str, argument: Mapping[str, object], *, fds: Sequence[int] = ()
+    ) -> Job:
+        """Start a worker on ``entry`` ("module:function")."""
+        document: Message = {"op": "job", "entry": entry, "argument": dict(argument)}
+        return Job(self._fork(document, list(fds)), entry)
+
+    async def close(self) -> None:
+        """Let the zygote leave; monitors go on."""
+        self._channel.close()
+        await asyncio.to_thread(os.waitpid, self.pid, 0)
+
+
+def exit_record(message: Mapping[str, object]) -> ExitRecord:
+    """Read the record of an end."""
+    return ExitRecord(
+        exit_code=_integer(message["exit_code"]),
+        finished_at_ns=_integer(message["finished_at_ns"]),
+        oom_killed=bool(message.get("oom_killed")),
+    )
+
+
+def _record_of_the_dead(directory: Path) -> ExitRecord:
+    """What is known of a task whose monitor is gone."""
+    try:
+        return exit_record(json.loads((directory / EXIT_FILE).read_bytes()))
+    except (FileNotFoundError, ValueError):
+        import time
+
+        return ExitRecord(exit_code=137, finished_at_ns=time.time_ns(), reason=MONITOR_DIED)
+
+
+def _connect(directory: Path) -> sockets.Socket | None:
+    import _socket
+
+    folder = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    sock = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        # Through the descriptor: a socket's path is limited to 107 bytes.
+        sock.connect(f"/proc/self/fd/{folder}/{SOCKET_FILE}")
+    except OSError:
+        sock.close()
+        return None
+    finally:
+        os.close(folder)
+    return sock
+
+
+def _remove_records(directory: Path) -> None:
+    for name in (SOCKET_FILE, TASK_FILE, EXIT_FILE):
+        (directory / name).unlink(missing_ok=True)
+
+
+def _task_document(request: TaskRequest) -> tuple[Message, list[int]]:
+    """Put a request into a message; the order of the descriptors is part of the protocol."""
+    log = request.log
+    document: Message = {
+        "op": "task",
+        "id": request.id,
+        "directory": str(request.directory),
+        "spec": request.spec,
+        "rootfs": _rootfs(request.rootfs),
+        "netns": request.netns_fd is not None,
+        "trees": [
+            {"target": t.target, "read_only": t.read_only, "propagation": t.propagation}
+            for t in request.trees
+        ],
+        "user": request.user,
+        "groups": list(request.groups),
+        "terminal": request.terminal,
+        "size": list(request.terminal_size),
+        "stdin": request.stdin,
+        "stdin_once": request.stdin_once,
+        "log": log
+        and {"path": str(log.path), "max_size": log.max_size_bytes, "max_files": log.max_files},
+        "seccomp": request.seccomp.hex() if request.seccomp else None,
+        "init": request.init,
+        "attachments": [_attachment(a) for a in request.attachments],
+    }
+    fds = [request.netns_fd] if request.netns_fd is not None else []
+    fds += [tree.fd for tree in request.trees]
+    fds += [attachment.fd for attachment in request.attachments]
+    fds += request.keep_fds
+    return document, fds
+
+
+def _rootfs(rootfs: Rootfs) -> Message:
+    if isinstance(rootfs, DirectoryRootfs):
+        return {"path": str(rootfs.path)}
+    return {
+        "base": str(rootfs.base),
+        "lower": list(rootfs.lower),
+        "upper": rootfs.upper,
+        "work": rootfs.work,
+    }
+
+
+def _attachment(attachment: Attachment) -> Message:
+    return {
+        "stdin": attachment.stdin,
+        "stdout": attachment.stdout,
+        "stderr": attachment.stderr,
+        "multiplexed": attachment.multiplexed,
+        "detach_keys": attachment.detach_keys.hex(),
+        "early": attachment.early.hex(),
+    }
+
+
+def _integer(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _strings(value: object) -> dict[str, str]:
+    assert isinstance(value, dict)
+    return {str(key): str(text) for key, text in value.items()}

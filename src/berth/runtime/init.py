@@ -1,0 +1,228 @@
+"""The child of a monitor: from a fresh clone to the user's program.
+
+    monitor                                   child
+       │  clone3(namespaces)                    │
+       │◄──── {"terminal": true} + master ──────│   only with a terminal
+       │◄──── {"error": …, "step": …} ──────────│   something failed; the child is gone
+       │◄──── end of file ──────────────────────│   execve succeeded: the socket was close-on-exec
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from berth.kernel import namespaces, processes, sockets
+from berth.runtime import accounts, payload, pty, rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from berth.kernel.cgroups import Cgroup
+    from berth.oci.runtime_spec import Process, Spec
+
+EXIT_SETUP_FAILED = 255
+
+
+class Child:
+    """What the child needs, prepared by the monitor before the clone."""
+
+    __slots__ = (
+        "cgroup",
+        "controllers",
+        "filter",
+        "groups",
+        "init",
+        "netns_fd",
+        "pidfd",
+        "process",
+        "rootfs",
+        "size",
+        "spec",
+        "stdio",
+        "sync",
+        "terminal",
+        "trees",
+        "user",
+    )
+
+    def __init__(self, sync: sockets.Socket, process: Process, cgroup: Cgroup) -> None:
+        self.sync = sync
+        self.process = process
+        self.cgroup = cgroup
+        self.controllers: list[str] = []
+        self.spec: Spec = {}
+        self.rootfs: dict[str, object] = {}
+        self.trees: list[rootfs.Tree] = []
+        self.user = ""
+        self.groups: list[str] = []
+        self.filter: bytes | None = None
+        self.netns_fd: int | None = None
+        self.pidfd: int | None = None
+        self.init = False
+        self.terminal = False
+        self.size = (0, 0)
+        self.stdio: tuple[int, int, int] | None = None
+
+
+def run(child: Child) -> NoReturn:
+    """Do every step; on failure tell the monitor which one and why. Never returns."""
+    step = "start"
+    try:
+        steps = JOIN_STEPS if child.pidfd is not None else CREATE_STEPS
+        for action in steps:
+            step = action.__name__.strip("_").replace("_", " ")
+            action(child)
+    except BaseException as error:
+        try:
+            sockets.send(child.sync, json.dumps(payload.describe(step, error)).encode())
+        finally:
+            os._exit(EXIT_SETUP_FAILED)
+    os._exit(EXIT_SETUP_FAILED)
+
+
+def _reset_signals(child: Child) -> None:
+    del child
+    payload.reset_signals()
+    os.setsid()
+    processes.join_session_keyring()
+
+
+def _enter_cgroup(child: Child) -> None:
+    child.cgroup.enter()
+    wanted = child.spec.get("linux", {}).get("namespaces", [])
+    if any(entry["type"] == "cgroup" and not entry.get("path") for entry in wanted):
+        namespaces.unshare(namespaces.CLONE_NEWCGROUP)
+
+
+def _enter_namespaces(child: Child) -> None:
+    if child.netns_fd is not None:
+        namespaces.setns(child.netns_fd, namespaces.CLONE_NEWNET)
+    for entry in child.spec.get("linux", {}).get("namespaces", []):
+        path = entry.get("path")
+        if path and entry["type"] != "pid":
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            namespaces.setns(fd, namespaces.NAMESPACES[entry["type"]][0])
+            os.close(fd)
+
+
+def _join_container(child: Child) -> None:
+    child.cgroup.enter()
+    assert child.pidfd is not None
+    namespaces.setns(
+        child.pidfd,
+        namespaces.CLONE_NEWNS
+        | namespaces.CLONE_NEWNET
+        | namespaces.CLONE_NEWIPC
+        | namespaces.CLONE_NEWUTS
+        | namespaces.CLONE_NEWCGROUP,
+    )
+
+
+def _set_hostname(child: Child) -> None:
+    kinds = {e["type"]: e.get("path") for e in child.spec.get("linux", {}).get("namespaces", [])}
+    if "uts" not in kinds or kinds["uts"]:
+        return
+    if hostname := child.spec.get("hostname"):
+        namespaces.sethostname(hostname)
+    if domainname := child.spec.get("domainname"):
+        namespaces.setdomainname(domainname)
+
+
+def _mount_rootfs(child: Child) -> None:
+    read_only = child.spec.get("root", {}).get("readonly", False)
+    rootfs.mount_root(child.rootfs, read_only=read_only)
+
+
+def _mount_file_systems(child: Child) -> None:
+    rootfs.complete(child.spec, child.trees, child.controllers)
+
+
+def _set_up_stdio(child: Child) -> None:
+    if child.terminal:
+        master, slave = pty.open_pair("/dev/pts")
+        if child.size != (0, 0):
+            pty.set_size(master, *child.size)
+        sockets.send(child.sync, b'{"terminal": true}', [master])
+        os.close(master)
+        pty.make_controlling(slave)
+        if child.pidfd is None:
+            pty.bind_console(slave)
+        child.stdio = (slave, slave, slave)
+    assert child.stdio is not None
+    for number, fd in enumerate(child.stdio):
+        os.dup2(fd, number)
+
+
+def _restrict_paths(child: Child) -> None:
+    linux = child.spec.get("linux", {})
+    rootfs.mask(linux.get("maskedPaths", []))
+    rootfs.make_read_only(linux.get("readonlyPaths", []))
+    if child.spec.get("root", {}).get("readonly", False):
+        rootfs.seal_root()
+
+
+def _close_descriptors(child: Child) -> None:
+    # Before the working directory is entered: /proc/self/fd must lead nowhere (CVE-2024-21626).
+    sync = child.sync.fileno()
+    os.dup2(sync, 3, inheritable=False)
+    if sync != 3:
+        child.sync.detach()
+        child.sync = sockets.adopt(3)
+    processes.close_from(4)
+
+
+def _become_the_user(child: Child) -> None:
+    process = child.process
+    account = accounts.resolve(child.user, child.groups) if child.user else _spec_account(child)
+    payload.set_rlimits(process.get("rlimits", []))
+    score = process.get("oomScoreAdj")
+    if score is not None:
+        payload.set_oom_score(score)
+    if child.stdio is not None and account.uid != 0:
+        _own_stdio(child, account.uid)
+    payload.enter_directory(process.get("cwd") or "/")
+    os.umask(process.get("user", {}).get("umask", 0o022))
+    payload.become(process, account, child.filter)
+    payload.execute(process, account, init=child.init)
+
+
+def _spec_account(child: Child) -> accounts.Account:
+    user = child.process.get("user", {})
+    account = accounts.resolve(str(user.get("uid", 0)), child.groups)
+    if "gid" in user:
+        account.gid = user["gid"]
+    account.groups += user.get("additionalGids", [])
+    return account
+
+
+def _own_stdio(child: Child, uid: int) -> None:
+    """The user may reopen /dev/stdout and the terminal."""
+    del child
+    for fd in (0, 1, 2):
+        try:
+            os.fchown(fd, uid, -1)
+        except OSError:
+            continue
+
+
+CREATE_STEPS = (
+    _reset_signals,
+    _enter_cgroup,
+    _enter_namespaces,
+    _set_hostname,
+    _mount_rootfs,
+    _mount_file_systems,
+    _set_up_stdio,
+    _restrict_paths,
+    _close_descriptors,
+    _become_the_user,
+)
+JOIN_STEPS = (
+    _reset_signals,
+    _join_container,
+    _set_up_stdio,
+    _close_descriptors,
+    _become_the_user,
+)

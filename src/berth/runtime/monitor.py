@@ -1,0 +1,379 @@
+"""The monitor: parent of one container's (or exec's) process, and all that outlives berthd.
+
+It owns the stdio or terminal, writes the log, serves attached clients, keeps the exit status and
+answers whoever berthd could not. It needs nothing from berthd while it runs.
+
+    berthd                                       monitor
+       │ request (through the zygote)  ───────────►│ forks the process
+       │◄── {"event": "failed", "error"} ──────────│   or
+       │◄── {"event": "started", "pid", …} pidfd ──│
+       │ {"op": "attach", …} + socket  ───────────►│   any time, also from a later berthd
+       │ {"op": "resize", "rows", "columns"} ─────►│   by <directory>/control.sock
+       │ {"op": "answer"} + socket  ──────────────►│   a client's /wait, should berthd be gone
+       │◄── {"event": "exited", "exit_code", …} ───│
+       │ {"op": "settle"}  ───────────────────────►│ removes its records and leaves
+"""
+
+from __future__ import annotations
+
+import _socket
+import json
+import os
+import select
+import time
+
+from berth.kernel import processes, sockets
+from berth.runtime import pty
+from berth.runtime.clients import CHUNK_BYTES, MAX_PENDING_BYTES, STDERR, STDOUT, Client, Input
+from berth.runtime.jsonlog import LogWriter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from berth.kernel.cgroups import Cgroup
+
+TASK_FILE = "task.json"
+EXIT_FILE = "exit.json"
+SOCKET_FILE = "control.sock"
+STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+
+
+def write_atomic(path: str, record: dict[str, object]) -> None:
+    """Write a JSON record so that a reader sees all of it or nothing."""
+    temporary = f"{path}.new"
+    with open(temporary, "w") as file:
+        json.dump(record, file)
+    os.replace(temporary, path)
+
+
+class Monitor:
+    """The event loop around one process. Its working directory is the task's."""
+
+    def __init__(self, control: sockets.Socket, *, log: LogWriter | None, stdin_once: bool) -> None:
+        self.epoll = select.epoll()
+        self.handlers: dict[int, Callable[[int], None]] = {}
+        self.controls: dict[int, sockets.Socket] = {}
+        self.clients: dict[int, Client] = {}
+        self.outputs: dict[int, int] = {}  # descriptor → stream
+        self.paused_outputs = False
+        self.input: Input | None = None
+        self.master: int | None = None
+        self.log = log
+        self.stdin_once = stdin_once
+        self.orphans: list[int] = []
+        self.started: dict[str, object] = {}
+        self.exited: dict[str, object] | None = None
+        self.settled = False
+        self.pid = 0
+        self.pidfd = -1
+        self.mounts_fd = -1
+        self.cgroup: Cgroup | None = None
+        self.listener: sockets.Socket | None = None
+        self.add_control(control)
+
+    # Descriptors and their handlers
+
+    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        """Call ``handler(events)`` whenever one of ``events`` holds for ``fd``."""
+        self.handlers[fd] = handler
+        self.epoll.register(fd, events)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching ``fd``."""
+        if self.handlers.pop(fd, None):
+            self.epoll.unregister(fd)
+
+    def run(self) -> None:
+        """Serve until the process has ended, its output is delivered and somebody took note."""
+        while not self.is_done():
+            for fd, events in self.epoll.poll():
+                handler = self.handlers.get(fd)
+                if handler:
+                    handler(events)
+
+    def is_done(self) -> bool:
+        """Say whether nothing is left to do."""
+        if self.exited is None or any(c.pending for c in self.clients.values()):
+            return False
+        return self.settled or not self.controls
+
+    # berthd
+
+    def add_control(self, control: sockets.Socket) -> None:
+        """Take requests from one more berthd connection."""
+        self.controls[control.fileno()] = control
+        self.watch(
+            control.fileno(), select.EPOLLIN, lambda _events: self._on_request(control)
+        )
+
+    def listen(self) -> None:
+        """Let a later berthd connect."""
+        self.listener = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.listener.bind(SOCKET_FILE)
+        self.listener.listen(4)
+        self.watch(self.listener.fileno(), select.EPOLLIN, self._on_connection)
+
+    def _on_connection(self, _events: int) -> None:
+        assert self.listener is not None
+        fd, _address = self.listener._accept()  # noqa: SLF001 - _socket's accept
+        control = sockets.adopt(fd)
+        self.add_control(control)
+        self.tell(self.exited or self.started, [self.pidfd] if not self.exited else [])
+
+    def tell(self, event: dict[str, object], fds: list[int]) -> None:
+        """Send an event to every berthd connection; one that is gone is dropped."""
+        data = json.dumps(event).encode()
+        for control in list(self.controls.values()):
+            try:
+                sockets.send(control, data, fds)
+            except OSError:
+                self._drop_control(control)
+
+    def _drop_control(self, control: sockets.Socket) -> None:
+        fd = control.fileno()
+        self.forget(fd)
+        self.controls.pop(fd, None)
+        control.close()
+
+    def _on_request(self, control: sockets.Socket) -> None:
+        try:
+            data, fds = sockets.receive(control)
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self._drop_control(control)
+            return
+        request = json.loads(data)
+        operation = request["op"]
+        if operation == "attach":
+            self.attach(Client(fds.pop(0), request))
+        elif operation == "resize" and self.master is not None:
+            pty.set_size(self.master, request["rows"], request["columns"])
+        elif operation == "answer":
+            self.orphans.append(fds.pop(0))
+        elif operation == "settle":
+            self.settled = True
+        for fd in fds:
+            os.close(fd)
+
+    # Clients
+
+    def attach(self, client: Client) -> None:
+        """Serve a client from now on."""
+        if self.exited is not None:
+            client.close()
+            return
+        fd = client.fileno()
+        self.clients[fd] = client
+        self.watch(fd, select.EPOLLIN | select.EPOLLRDHUP, lambda events: self._on_client(client, events))
+        if client.early:
+            self._take_input(client)
+
+    def _interest(self, client: Client) -> None:
+        reading = client.input_open and not (self.input and len(self.input.pending) > CHUNK_BYTES)
+        events = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if client.pending else 0)
+        self.epoll.modify(client.fileno(), events)
+
+    def _on_client(self, client: Client, events: int) -> None:
+        if events & (select.EPOLLHUP | select.EPOLLERR) and not events & select.EPOLLIN:
+            self._drop_client(client)
+            return
+        if events & select.EPOLLOUT:
+            self._flush_client(client)
+        if events & select.EPOLLIN and client.fileno() in self.clients:
+            self._take_input(client)
+
+    def _take_input(self, client: Client) -> None:
+        data = client.read_input()
+        if data is None:
+            return
+        if not data:
+            client.input_open = False
+            self._interest(client)
+            if self.stdin_once and self.input is not None and not self.input.terminal:
+                self.input.closing = True
+                self._flush_input()
+            return
+        if not client.input_open or self.input is None:
+            return
+        if self.input.terminal:
+            data, detached = client.find_detach(data)
+            if detached:
+                self.tell({"event": "detached"}, [])
+                self._drop_client(client)
+        self.input.pending += data
+        self._flush_input()
+
+    def _flush_client(self, client: Client) -> None:
+        if not client.flush():
+            self._drop_client(client)
+            return
+        self._interest(client)
+        self._resume_outputs()
+
+    def _drop_client(self, client: Client) -> None:
+        fd = client.fileno()
+        if fd < 0:
+            return
+        self.forget(fd)
+        self.clients.pop(fd, None)
+        client.close()
+        self._resume_outputs()
+
+    def _flush_input(self) -> None:
+        target = self.input
+        if target is None:
+            return
+        if not target.flush():
+            self.forget(target.fd)
+            if not target.terminal:
+                os.close(target.fd)
+            self.input = None
+            return
+        if not target.terminal:
+            if target.pending and target.fd not in self.handlers:
+                self.watch(target.fd, select.EPOLLOUT, lambda _events: self._flush_input())
+            elif not target.pending:
+                self.forget(target.fd)
+        else:
+            events = select.EPOLLIN | (select.EPOLLOUT if target.pending else 0)
+            self.epoll.modify(target.fd, events)
+        for client in self.clients.values():
+            self._interest(client)
+
+    # The process's output
+
+    def add_output(self, fd: int, stream: int) -> None:
+        """Read a pipe (or a terminal's master) of the process."""
+        os.set_blocking(fd, False)
+        self.outputs[fd] = stream
+        self.watch(fd, select.EPOLLIN, lambda events: self._on_output(fd, events))
+
+    def _on_output(self, fd: int, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._flush_input()
+        if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+            self._read_output(fd)
+
+    def _read_output(self, fd: int) -> bool:
+        """Pass one chunk on; False at the end or when there is none just now."""
+        stream = self.outputs[fd]
+        try:
+            chunk = os.read(fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:  # a terminal's last slave was closed
+            chunk = b""
+        if not chunk:
+            if fd == self.master:
+                self.epoll.modify(fd, 0)
+                self.forget(fd)
+            else:
+                self.forget(fd)
+                os.close(fd)
+            self.outputs.pop(fd)
+            return False
+        if self.log is not None:
+            self.log.write(STREAM_NAMES[stream], chunk, time.time_ns())
+        slow = False
+        for client in list(self.clients.values()):
+            client.queue(stream, chunk)
+            self._flush_client(client)
+            slow = slow or len(client.pending) > MAX_PENDING_BYTES
+        if slow:
+            self._pause_outputs()
+        return True
+
+    def _pause_outputs(self) -> None:
+        if not self.paused_outputs:
+            self.paused_outputs = True
+            for fd in self.outputs:
+                self.epoll.modify(fd, 0)
+
+    def _resume_outputs(self) -> None:
+        if not self.paused_outputs:
+            return
+        if any(len(c.pending) > MAX_PENDING_BYTES // 2 for c in self.clients.values()):
+            return
+        self.paused_outputs = False
+        for fd in self.outputs:
+            self.epoll.modify(fd, select.EPOLLIN)
+
+    # The end
+
+    def watch_process(self, pid: int, pidfd: int) -> None:
+        """Wait for the process's end."""
+        self.pid = pid
+        self.pidfd = pidfd
+        self.watch(pidfd, select.EPOLLIN, self._on_exit)
+
+    def _on_exit(self, _events: int) -> None:
+        self.forget(self.pidfd)
+        _, status = os.waitpid(self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        finished = time.time_ns()
+        for fd in list(self.outputs):
+            while fd in self.outputs and self._read_output(fd):
+                pass
+        if self.log is not None:
+            self.log.close()
+        self.exited = {
+            "event": "exited",
+            "exit_code": code if code >= 0 else 128 - code,
+            "finished_at_ns": finished,
+            "oom_killed": self._was_oom_killed(code),
+        }
+        write_atomic(EXIT_FILE, self.exited)
+        for client in list(self.clients.values()):
+            client.input_open = False
+            if client.flush() and client.pending:
+                self._interest(client)
+            else:
+                self._drop_client(client)
+        self.tell(self.exited, [])
+
+    def _was_oom_killed(self, code: int) -> bool:
+        if self.cgroup is None:
+            return False
+        return self.cgroup.oom_kills() > 0
+
+    def hold_mounts(self, pid: int) -> None:
+        """Keep the mount namespace: its teardown (overlay syncs) then is ours, after the exit is told."""
+        try:
+            self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # it is gone already
+            self.mounts_fd = -1
+
+    def finish(self) -> None:
+        """Answer whom berthd could not answer; with berthd's word, remove the records."""
+        assert self.exited is not None
+        for fd in self.orphans:
+            if not self.settled:
+                body = json.dumps({"StatusCode": self.exited["exit_code"]}) + "\n"
+                answer = f"{len(body):x}\r\n{body}\r\n0\r\n\r\n".encode()
+                try:
+                    os.write(fd, answer)
+                except OSError:
+                    pass
+            os.close(fd)
+        if self.settled:
+            for name in (SOCKET_FILE, TASK_FILE, EXIT_FILE):
+                try:
+                    os.unlink(name)
+                except FileNotFoundError:
+                    pass
+
+
+def announce(monitor: Monitor, pid: int, pidfd: int) -> None:
+    """Record that the process runs and say so."""
+    monitor.started = {"event": "started", "pid": pid, "started_at_ns": time.time_ns()}
+    monitor.listen()
+    write_atomic(TASK_FILE, {**monitor.started, "monitor": os.getpid()})
+    monitor.tell(monitor.started, [pidfd])
+
+
+def prepare() -> None:
+    """Make the forked zygote a monitor: a session of its own, a name, nothing to be dumped."""
+    os.setsid()
+    processes.set_name("berth-monitor")

@@ -1,0 +1,143 @@
+"""The last steps of a container's process before it becomes the user's program.
+
+Everything here runs in the forked child, inside the container's namespaces and root, and ends in
+execve(2). Nothing may be inherited from the engine: descriptors, environment, signals, keyring.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+from berth.errors import BerthError, CommandNotExecutable, CommandNotFound, InvalidArgument
+from berth.kernel import capabilities, processes, seccomp
+from berth.runtime import accounts, reaper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.oci.runtime_spec import Process, Rlimit
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+MAX_SIGNAL = 64
+
+
+def reset_signals() -> None:
+    """Give every signal its default action and unblock all (a Python process ignores SIGPIPE)."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def set_rlimits(limits: list[Rlimit]) -> None:
+    """Set the resource limits; raising a hard one needs CAP_SYS_RESOURCE."""
+    for limit in limits:
+        name = limit["type"]
+        number = getattr(resource, name, None)
+        if number is None:
+            raise InvalidArgument(f"invalid rlimit {name!r}: not known here")
+        values = [v if v < (1 << 63) else resource.RLIM_INFINITY for v in (limit["soft"], limit["hard"])]
+        try:
+            resource.setrlimit(number, (values[0], values[1]))
+        except (OSError, ValueError) as error:
+            raise OSError(1, f"error setting rlimits for ready process: {name}: {error}") from error
+
+
+def set_oom_score(value: int) -> None:
+    """Write this process's oom_score_adj (proc(5))."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(value))
+
+
+def become(process: Process, account: accounts.Account, filter_: bytes | None) -> None:
+    """Give up every privilege that the process should not have, and become its user."""
+    no_new_privileges = process.get("noNewPrivileges", False)
+    if no_new_privileges:
+        processes.prctl(processes.PR_SET_NO_NEW_PRIVS, 1)
+    # Loading a filter without no_new_privs needs CAP_SYS_ADMIN, so it comes before the drop.
+    elif filter_ is not None:
+        seccomp.load(filter_)
+    wanted = process.get("capabilities", {})
+    capabilities.drop_bounding(wanted)
+    capabilities.keep_over_setuid()
+    os.setgroups(account.groups)
+    os.setresgid(account.gid, account.gid, account.gid)
+    os.setresuid(account.uid, account.uid, account.uid)
+    capabilities.apply(wanted, root=account.uid == 0)
+    if no_new_privileges and filter_ is not None:
+        seccomp.load(filter_)
+
+
+def environment(process: Process, account: accounts.Account) -> dict[str, str]:
+    """Return the process's environment, with HOME from passwd unless given."""
+    pairs = (entry.partition("=") for entry in process.get("env", []))
+    values = {name: value for name, _, value in pairs if name}
+    if not values.get("HOME"):
+        values["HOME"] = account.home
+    return values
+
+
+def enter_directory(path: str) -> None:
+    """Change to the working directory, made when missing."""
+    try:
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        os.chdir(path)
+    except NotADirectoryError as error:
+        raise InvalidArgument(f"mkdir {path}: not a directory") from error
+    except FileExistsError as error:
+        raise InvalidArgument(f"mkdir {path}: not a directory") from error
+
+
+def find_program(name: str, search: str) -> str:
+    """Return the path to execute for ``name``, as exec.LookPath would, with Docker's refusals."""
+    if "/" in name:
+        candidates = [name]
+    else:
+        candidates = [f"{folder or '.'}/{name}" for folder in search.split(":")]
+    denied = False
+    for candidate in candidates:
+        if not os.path.exists(candidate):
+            continue
+        if os.path.isdir(candidate):
+            if "/" in name:
+                raise CommandNotExecutable(f'exec: "{name}": is a directory')
+            continue
+        if os.access(candidate, os.X_OK):
+            return candidate
+        denied = True
+    if denied:
+        raise CommandNotExecutable(f'exec: "{name}": permission denied')
+    if "/" in name:
+        raise CommandNotFound(f'exec: "{name}": stat {name}: no such file or directory')
+    raise CommandNotFound(f'exec: "{name}": executable file not found in $PATH')
+
+
+def execute(process: Process, account: accounts.Account, *, init: bool) -> None:
+    """Become the user's program; with ``init``, stay its reaping parent instead. Never returns."""
+    values = environment(process, account)
+    arguments = process["args"]
+    program = find_program(arguments[0], values.get("PATH", DEFAULT_PATH))
+    child = os.fork() if init else 0
+    if child:
+        reaper.run(child)
+    try:
+        os.execve(program, arguments, values)
+    except PermissionError as error:
+        raise CommandNotExecutable(f'exec: "{arguments[0]}": permission denied') from error
+    except FileNotFoundError as error:  # its interpreter is missing
+        raise CommandNotFound(f"exec {program}: no such file or directory") from error
+    except OSError as error:
+        text = (error.strerror or str(error)).lower()
+        raise CommandNotExecutable(f"exec {program}: {text}") from error
+
+
+def describe(step: str, error: BaseException) -> dict[str, object]:
+    """Return what the monitor tells berthd about a failure in the child."""
+    if isinstance(error, BerthError):
+        return {"error": error.record(), "step": step}
+    if isinstance(error, OSError):
+        text = f"{error.strerror or error}"
+        if error.filename:
+            text += f": {os.fsdecode(error.filename)!r}"
+        return {"error": {"code": "failed", "message": f"{step}: {text}"}, "step": step}
+    return {"error": {"code": "failed", "message": f"{step}: {error!r}"}, "step": step}

@@ -1,0 +1,252 @@
+"""The container's root: mounted in its own mount namespace, then completed from inside.
+
+Runs in the child after clone3. First the root itself and the pivot; everything else is mounted after
+the pivot, when no path can lead out of the root any more. What comes from the host comes as detached
+mounts, opened before.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from berth.kernel import mounts
+from berth.kernel.mounts import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    mount,
+)
+from berth.runtime.template import ROOTFS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.oci.runtime_spec import Device, Mount, Spec
+
+OVERLAY_OPTIONS = "index=off,metacopy=off,redirect_dir=off"
+
+OPTION_FLAGS = {
+    "ro": MS_RDONLY,
+    "nosuid": MS_NOSUID,
+    "nodev": MS_NODEV,
+    "noexec": MS_NOEXEC,
+    "sync": mounts.MS_SYNCHRONOUS,
+    "dirsync": mounts.MS_DIRSYNC,
+    "noatime": mounts.MS_NOATIME,
+    "nodiratime": mounts.MS_NODIRATIME,
+    "relatime": mounts.MS_RELATIME,
+    "strictatime": mounts.MS_STRICTATIME,
+    "nosymfollow": mounts.MS_NOSYMFOLLOW,
+    "bind": MS_BIND,
+    "rbind": MS_BIND | MS_REC,
+}
+# Options that say what is the case without a flag of their own.
+DEFAULT_OPTIONS = ("rw", "suid", "dev", "exec", "async", "atime", "diratime", "defaults")
+PROPAGATIONS = {
+    "private": MS_PRIVATE,
+    "rprivate": MS_PRIVATE | MS_REC,
+    "slave": mounts.MS_SLAVE,
+    "rslave": mounts.MS_SLAVE | MS_REC,
+    "shared": mounts.MS_SHARED,
+    "rshared": mounts.MS_SHARED | MS_REC,
+    "unbindable": mounts.MS_UNBINDABLE,
+    "runbindable": mounts.MS_UNBINDABLE | MS_REC,
+}
+
+DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+DEV_LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("pts/ptmx", "/dev/ptmx"),
+)
+
+
+class Tree:
+    """A detached mount from the host and where it goes."""
+
+    __slots__ = ("fd", "propagation", "read_only", "target")
+
+    def __init__(self, fd: int, target: str, read_only: bool, propagation: str) -> None:
+        self.fd = fd
+        self.target = target
+        self.read_only = read_only
+        self.propagation = propagation
+
+
+def mount_root(rootfs: dict[str, object], *, read_only: bool) -> None:
+    """Mount the root at ROOTFS and make it the root of this mount namespace.
+
+    A read-only root stays writable until :func:`seal_root`, for mount points have to be made in it.
+    """
+    path = rootfs.get("path")
+    if isinstance(path, str):
+        mount(path, ROOTFS, flags=MS_BIND | MS_REC)
+    else:
+        lower = ":".join(str(name) for name in _list(rootfs["lower"]))
+        os.chdir(str(rootfs["base"]))
+        data = f"lowerdir={lower},upperdir={rootfs['upper']},workdir={rootfs['work']}"
+        mount("overlay", ROOTFS, "overlay", 0, f"{data},{OVERLAY_OPTIONS}")
+    os.chdir(ROOTFS)
+    mounts.pivot_root(".", ".")
+    mounts.umount2(".", mounts.MNT_DETACH)
+    os.chdir("/")
+
+
+def _list(value: object) -> list[object]:
+    assert isinstance(value, list)
+    return value
+
+
+def seal_root() -> None:
+    """Make the root mount itself read-only."""
+    mount("", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY)
+
+
+def make_target(path: str, *, directory: bool) -> None:
+    """Make the mount point ``path`` when nothing is there."""
+    parent = os.path.dirname(path)
+    if directory:
+        os.makedirs(path, mode=0o755, exist_ok=True)
+    elif not os.path.lexists(path):
+        os.makedirs(parent, mode=0o755, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
+
+
+def attach(tree: Tree) -> None:
+    """Put a detached mount where it belongs."""
+    make_target(tree.target, directory=stat.S_ISDIR(os.fstat(tree.fd).st_mode))
+    propagation = PROPAGATIONS.get(tree.propagation, MS_PRIVATE | MS_REC)
+    mounts.mount_setattr(
+        tree.fd,
+        attr_set=mounts.MOUNT_ATTR_RDONLY if tree.read_only else 0,
+        propagation=propagation & ~MS_REC,
+        recursive=bool(propagation & MS_REC) or tree.read_only,
+    )
+    mounts.move_mount(tree.fd, tree.target)
+    os.close(tree.fd)
+
+
+def parse_options(options: list[str]) -> tuple[int, str, int]:
+    """Split OCI mount options: (mount flags, data for the file system, propagation flags)."""
+    flags = propagation = 0
+    data: list[str] = []
+    for option in options:
+        if option in OPTION_FLAGS:
+            flags |= OPTION_FLAGS[option]
+        elif option in PROPAGATIONS:
+            propagation = PROPAGATIONS[option]
+        elif option not in DEFAULT_OPTIONS:
+            data.append(option)
+    return flags, ",".join(data), propagation
+
+
+def mount_entry(entry: Mount, controllers: list[str]) -> None:
+    """Mount one entry of the spec that is not a bind."""
+    target = entry["destination"]
+    fstype = entry.get("type", "")
+    flags, data, propagation = parse_options(entry.get("options", []))
+    make_target(target, directory=True)
+    if fstype == "cgroup":
+        _mount_cgroups(target, flags, controllers)
+        return
+    if fstype == "tmpfs" and "mode=" not in data:
+        # A tmpfs over a directory of the image keeps that directory's mode, as runc does.
+        mode = stat.S_IMODE(os.stat(target).st_mode)
+        data = f"{data},mode={mode:o}" if data else f"mode={mode:o}"
+    mount(entry.get("source") or fstype, target, fstype, flags, data)
+    if propagation:
+        mount("", target, flags=propagation)
+
+
+def _mount_cgroups(target: str, flags: int, controllers: list[str]) -> None:
+    """Show the container its own groups: one cgroup2 mount, or a tmpfs with one v1 mount each."""
+    safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    if controllers == ["cgroup2"]:
+        mount("cgroup", target, "cgroup2", flags | safe)
+        return
+    mount("tmpfs", target, "tmpfs", safe, "mode=755,size=64k")
+    for controller in controllers:
+        directory = f"{target}/{controller.removeprefix('name=')}"
+        os.mkdir(directory, 0o755)
+        mount("cgroup", directory, "cgroup", flags | safe, controller)
+    if flags & MS_RDONLY:
+        mount("", target, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
+
+
+def make_devices(devices: list[Device]) -> None:
+    """Make the device nodes and the links that /dev has everywhere."""
+    previous = os.umask(0)
+    for device in devices:
+        path = device["path"]
+        kind = DEVICE_TYPES[device.get("type", "c")]
+        make_target(os.path.dirname(path), directory=True)
+        if os.path.lexists(path):
+            os.unlink(path)
+        number = os.makedev(device.get("major", 0), device.get("minor", 0))
+        os.mknod(path, kind | device.get("fileMode", 0o666), number)
+        os.chown(path, device.get("uid", 0), device.get("gid", 0))
+    os.umask(previous)
+    for source, link in DEV_LINKS:
+        if not os.path.lexists(link):
+            os.symlink(source, link)
+
+
+def mask(paths: list[str]) -> None:
+    """Hide each path that exists: an empty read-only tmpfs over directories, /dev/null over files."""
+    for path in paths:
+        fd = _open_plain(path)
+        if fd is None:
+            continue
+        target = f"/proc/self/fd/{fd}"
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            mount("tmpfs", target, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        else:
+            mount("/dev/null", target, flags=MS_BIND)
+        os.close(fd)
+
+
+def make_read_only(paths: list[str]) -> None:
+    """Bind each path that exists over itself, read-only."""
+    for path in paths:
+        fd = _open_plain(path)
+        if fd is None:
+            continue
+        tree = mounts.open_tree("", dir_fd=fd)
+        mounts.mount_setattr(tree, attr_set=mounts.MOUNT_ATTR_RDONLY, recursive=True)
+        mounts.move_mount(tree, "", dir_fd=fd)
+        os.close(tree)
+        os.close(fd)
+
+
+def _open_plain(path: str) -> int | None:
+    """Open ``path`` itself; None when it is missing or a symbolic link (not what should be hidden)."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISLNK(os.fstat(fd).st_mode):
+        os.close(fd)
+        return None
+    return fd
+
+
+def complete(spec: Spec, trees: list[Tree], controllers: list[str]) -> None:
+    """Mount everything that belongs below the root, in the spec's order, then the host's trees."""
+    waiting = sorted(trees, key=lambda tree: tree.target.count("/"))
+    linux = spec.get("linux", {})
+    for entry in spec.get("mounts", []):
+        mount_entry(entry, controllers)
+        if entry["destination"] == "/dev":
+            make_devices(linux.get("devices", []))
+    for tree in waiting:
+        attach(tree)
+    for name, value in linux.get("sysctl", {}).items():
+        with open("/proc/sys/" + name.replace(".", "/"), "w") as file:
+            file.write(value)

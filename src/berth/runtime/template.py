@@ -1,0 +1,55 @@
+"""The zygote's mount namespace: a handful of mounts, so that cloning it is cheap and does not grow.
+
+    /            a small tmpfs, read-only once made
+    /proc        procfs
+    /rootfs      empty: where each container mounts its root, in its own namespace
+    HOST_ROOT    the host's "/", without what is mounted below it
+    data root, exec root   at their own absolute paths
+"""
+
+from __future__ import annotations
+
+import os
+
+from berth.kernel.mounts import (
+    MNT_DETACH,
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    mount,
+    pivot_root,
+    umount2,
+)
+from berth.kernel.namespaces import CLONE_NEWNS, unshare
+
+HOST_ROOT = "/.host"
+ROOTFS = "/rootfs"
+
+
+def enter(data_root: str, exec_root: str) -> None:
+    """Move the calling, single-threaded process into a template mount namespace of its own.
+
+    ``exec_root`` must exist; it is covered for the moment in which the template is built.
+    """
+    unshare(CLONE_NEWNS)
+    mount("", "/", flags=MS_REC | MS_PRIVATE)
+    roots = [(root, os.open(root, os.O_PATH | os.O_CLOEXEC)) for root in (data_root, exec_root)]
+    base = exec_root
+    mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m")
+    for path in ("/proc", ROOTFS, HOST_ROOT, data_root, exec_root):
+        os.makedirs(base + path, mode=0o755, exist_ok=True)
+    mount("/", base + HOST_ROOT, flags=MS_BIND)
+    for root, fd in roots:
+        mount(f"/proc/self/fd/{fd}", base + root, flags=MS_BIND)
+        os.close(fd)
+    mount("proc", base + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    os.chdir(base)
+    pivot_root(".", ".")
+    umount2(".", MNT_DETACH)
+    os.chdir("/")
+    mount("", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)

@@ -1,0 +1,58 @@
+"""Workers: short-lived forks of the zygote that do one job, confined to one root.
+
+A job is a function named ``module:function`` within berth; it is imported after the fork, so the
+zygote stays small. It reports progress and ends with a result or an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+
+from berth.errors import BerthError, Failed
+from berth.kernel import capabilities, namespaces, processes, sockets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from berth.runtime.launch import Request
+
+
+def serve(request: Request, host_mounts_fd: int) -> None:
+    """Do the job that ``request`` names, in the host's mount namespace, and send its outcome."""
+    control = sockets.adopt(request.take())
+    namespaces.setns(host_mounts_fd, namespaces.CLONE_NEWNS)
+    os.setsid()
+    processes.set_name("berth-worker")
+
+    def report(progress: Mapping[str, object]) -> None:
+        sockets.send(control, json.dumps({"progress": progress}).encode())
+
+    outcome: dict[str, object]
+    try:
+        module, _, name = request.text("entry").partition(":")
+        assert module.startswith("berth.")
+        function = getattr(importlib.import_module(module), name)
+        outcome = {"result": function(request.document["argument"], request.fds, report)}
+    except BerthError as error:
+        outcome = {"error": error.record()}
+    except OSError as error:
+        outcome = {"error": Failed(str(error)).record()}
+    sockets.send(control, json.dumps(outcome).encode())
+
+
+def confine(root: str | int, *, keep_capabilities: Sequence[str] = ()) -> None:
+    """Make ``root`` (a path or a directory's descriptor) the process's root and drop privileges."""
+    if isinstance(root, int):
+        os.fchdir(root)
+    else:
+        os.chdir(root)
+    os.chroot(".")
+    os.chdir("/")
+    names = list(keep_capabilities)
+    wanted = {"bounding": names, "effective": names, "permitted": names}
+    capabilities.drop_bounding(wanted)
+    capabilities.apply(wanted)
+    processes.prctl(processes.PR_SET_NO_NEW_PRIVS, 1)

@@ -1,0 +1,78 @@
+"""The zygote: the small, single-threaded, warm process from which everything forks.
+
+    berthd                              zygote
+       │ {"op": "task" | "exec" | "job", …} + descriptors  ──► │ fork; the child answers on the
+       │                                                       │ first descriptor, not the zygote
+       │ (end of file)  ─────────────────────────────────────► │ leaves; its children go on
+
+It runs a sealed copy of the interpreter, so that no container can change the one on disk through
+/proc/PID/exe (CVE-2019-5736), and is not dumpable.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import traceback
+
+from berth.kernel import cgroups, processes, sockets
+from berth.runtime import launch, template, worker
+
+CONTROL_FD = 3
+
+
+class Warm:
+    """What is opened once, before the host's mounts are left behind."""
+
+    def __init__(self) -> None:
+        self.hierarchies = cgroups.detect()
+        self.null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self.host_mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def main(data_root: str, exec_root: str) -> None:
+    """Serve fork requests on descriptor 3 until berthd is gone."""
+    control = sockets.adopt(CONTROL_FD)
+    os.set_inheritable(CONTROL_FD, False)
+    processes.set_name("berth-zygote")
+    processes.prctl(processes.PR_SET_DUMPABLE, 0)
+    # Children are reaped by the kernel: nobody asks for their status here.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    warm = Warm()
+    template.enter(data_root, exec_root)
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    sockets.send(control, b'{"event": "ready"}')
+    while True:
+        data, fds = sockets.receive(control)
+        if not data:
+            return
+        if os.fork() == 0:
+            control.close()
+            _run_child(data, fds, warm)
+        for fd in fds:
+            os.close(fd)
+
+
+def _run_child(data: bytes, fds: list[int], warm: Warm) -> None:
+    """Do what was asked for and end; a bug's traceback goes to the zygote's log."""
+    status = 0
+    try:
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        request = launch.Request(json.loads(data), fds)
+        if request.text("op") == "job":
+            worker.serve(request, warm.host_mounts_fd)
+        else:
+            launch.serve(request, warm.hierarchies, warm.null_fd)
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+        status = 1
+    finally:
+        os._exit(status)
