@@ -7,12 +7,14 @@ disk (create and remove); others survive a crash of berthd, not necessarily one 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed, Unavailable, from_record
@@ -24,6 +23,7 @@ from berth.runtime.zygote import CONTROL_FD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
 
 BOOT = "import sys; sys.path[:] = {path!r}; from berth.runtime.zygote import main; main({data!r}, {exec!r})"
 MONITOR_DIED = "the container's monitor died"
@@ -184,7 +184,9 @@ class Job:
         """Yield its progress until it ends."""
         while self._outcome is None:
             item = await self._channel.receive()
-            message: Message = item[0] if item else {"error": Failed(f"{self._name}: the worker died").record()}
+            message: Message = (
+                item[0] if item else {"error": Failed(f"{self._name}: the worker died").record()}
+            )
             if "progress" in message:
                 progress = message["progress"]
                 assert isinstance(progress, dict)
@@ -224,7 +226,7 @@ class Runtime:
         boot = BOOT.format(path=path, data=str(data_root), exec=str(exec_root))
         argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", boot]
         log = str(exec_root / "zygote.log")
-        pid = os.posix_spawn(
+        pid = os.posix_spawn(  # noqa: ASYNC221 - it returns at once
             f"/proc/self/fd/{program}",
             argv,
             {},
@@ -240,7 +242,7 @@ class Runtime:
         theirs.close()
         channel = Channel(ours)
         if await channel.receive() is None:
-            _, status = os.waitpid(pid, 0)
+            _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 - it has ended
             raise Failed(f"start zygote: it ended with status {status}; see {log}")
         return cls(channel, pid)
 
@@ -293,7 +295,7 @@ class Runtime:
             return _record_of_the_dead(directory) if (directory / TASK_FILE).exists() else None
         task = Task(id_, Channel(sock), directory)
         await task.started()
-        if task._exit.done():  # noqa: SLF001 - it ended before we came
+        if task._exit.done():
             record = await task.wait()
             await task.settle()
             return record
@@ -322,7 +324,7 @@ def exit_record(message: Mapping[str, object]) -> ExitRecord:
 
 
 def _record_of_the_dead(directory: Path) -> ExitRecord:
-    """What is known of a task whose monitor is gone."""
+    """Return what is known of a task whose monitor is gone."""
     try:
         return exit_record(json.loads((directory / EXIT_FILE).read_bytes()))
     except (FileNotFoundError, ValueError):

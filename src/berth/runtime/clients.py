@@ -5,6 +5,10 @@ from __future__ import annotations
 import _socket
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.runtime.messages import AttachmentMessage
+
 STDOUT = 1
 STDERR = 2
 # Beyond this a client holds back the container's output, as a pipe would.
@@ -15,20 +19,29 @@ CHUNK_BYTES = 65_536
 class Client:
     """One connection that gets output and may give input. The socket is non-blocking and ours."""
 
-    __slots__ = ("detach_keys", "early", "input_open", "matched", "multiplexed", "pending", "sock", "streams")
+    __slots__ = (
+        "detach_keys",
+        "early",
+        "input_open",
+        "matched",
+        "multiplexed",
+        "pending",
+        "sock",
+        "streams",
+    )
 
-    def __init__(self, fd: int, options: dict[str, object]) -> None:
+    def __init__(self, fd: int, options: AttachmentMessage) -> None:
         self.sock = _socket.socket(fileno=fd)
         self.sock.setblocking(False)
         self.streams = {
             stream
-            for stream, name in ((STDOUT, "stdout"), (STDERR, "stderr"))
-            if options.get(name)
+            for stream, wanted in ((STDOUT, options["stdout"]), (STDERR, options["stderr"]))
+            if wanted
         }
-        self.input_open = bool(options.get("stdin"))
-        self.multiplexed = bool(options.get("multiplexed"))
-        self.detach_keys = bytes.fromhex(str(options.get("detach_keys", "")))
-        self.early = bytes.fromhex(str(options.get("early", "")))
+        self.input_open = options["stdin"]
+        self.multiplexed = options["multiplexed"]
+        self.detach_keys = bytes.fromhex(options["detach_keys"])
+        self.early = bytes.fromhex(options["early"])
         self.matched = 0
         self.pending = bytearray()
 

@@ -1,10 +1,10 @@
 """The child of a monitor: from a fresh clone to the user's program.
 
-    monitor                                   child
-       │  clone3(namespaces)                    │
-       │◄──── {"terminal": true} + master ──────│   only with a terminal
-       │◄──── {"error": …, "step": …} ──────────│   something failed; the child is gone
-       │◄──── end of file ──────────────────────│   execve succeeded: the socket was close-on-exec
+monitor                                   child
+   │  clone3(namespaces)                    │
+   │◄──── {"terminal": true} + master ──────│   only with a terminal
+   │◄──── {"error": …, "step": …} ──────────│   something failed; the child is gone
+   │◄──── end of file ──────────────────────│   execve succeeded: the socket was close-on-exec
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from berth.kernel.cgroups import Cgroup
     from berth.oci.runtime_spec import Process, Spec
+    from berth.runtime.messages import RootfsMessage
 
 EXIT_SETUP_FAILED = 255
 
@@ -53,7 +54,7 @@ class Child:
         self.cgroup = cgroup
         self.controllers: list[str] = []
         self.spec: Spec = {}
-        self.rootfs: dict[str, object] = {}
+        self.rootfs: RootfsMessage = {}
         self.trees: list[rootfs.Tree] = []
         self.user = ""
         self.groups: list[str] = []
@@ -74,7 +75,7 @@ def run(child: Child) -> NoReturn:
         for action in steps:
             step = action.__name__.strip("_").replace("_", " ")
             action(child)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - told to the monitor, whatever it is
         try:
             sockets.send(child.sync, json.dumps(payload.describe(step, error)).encode())
         finally:
@@ -131,8 +132,7 @@ def _set_hostname(child: Child) -> None:
 
 
 def _mount_rootfs(child: Child) -> None:
-    read_only = child.spec.get("root", {}).get("readonly", False)
-    rootfs.mount_root(child.rootfs, read_only=read_only)
+    rootfs.mount_root(child.rootfs)
 
 
 def _mount_file_systems(child: Child) -> None:
@@ -198,7 +198,7 @@ def _spec_account(child: Child) -> accounts.Account:
 
 
 def _own_stdio(child: Child, uid: int) -> None:
-    """The user may reopen /dev/stdout and the terminal."""
+    """Let the user reopen /dev/stdout and the terminal."""
     del child
     for fd in (0, 1, 2):
         try:

@@ -18,29 +18,15 @@ from berth.runtime.jsonlog import LogWriter
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.kernel.cgroups import Cgroup, Hierarchies
+    from berth.runtime.messages import RequestMessage
 
 
 class Request:
-    """A message from berthd, with its descriptors in the order of :mod:`berth.runtime.client`."""
+    """A message from berthd with its descriptors, which are taken in order."""
 
-    def __init__(self, document: dict[str, object], fds: list[int]) -> None:
-        self.document = document
+    def __init__(self, message: RequestMessage, fds: list[int]) -> None:
+        self.message = message
         self.fds = fds
-
-    def text(self, key: str) -> str:
-        """Return a string, empty when missing."""
-        value = self.document.get(key)
-        return value if isinstance(value, str) else ""
-
-    def flag(self, key: str) -> bool:
-        """Return a boolean."""
-        return bool(self.document.get(key))
-
-    def items(self, key: str) -> list[dict[str, object]]:
-        """Return a list of objects."""
-        value = self.document.get(key) or []
-        assert isinstance(value, list)
-        return value
 
     def take(self) -> int:
         """Return the next descriptor."""
@@ -51,146 +37,163 @@ def serve(request: Request, hierarchies: Hierarchies, null_fd: int) -> None:
     """Run one process from its start to its end, as the monitor. Returns when all is done."""
     monitor.prepare()
     control = sockets.adopt(request.take())
-    os.chdir(request.text("directory"))
+    os.chdir(request.message["directory"])
+    cgroup = _open_cgroup(request.message, hierarchies)
+    owned = request.message["op"] == "task"
     try:
-        served = _start(request, control, hierarchies, null_fd)
-    except BaseException as error:
+        if owned:
+            cgroup.create()
+            cgroup.apply(request.message["spec"].get("linux", {}).get("resources", {}))
+        served = _start(request, control, cgroup, _Surroundings(hierarchies, null_fd))
+    except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
+        if owned:
+            _discard(cgroup)
         kind = error if isinstance(error, BerthError) else Failed(str(error) or repr(error))
-        data = json.dumps({"event": "failed", "error": kind.record()}).encode()
-        sockets.send(control, data)
+        sockets.send(control, json.dumps({"event": "failed", "error": kind.record()}).encode())
         return
     served.run()
     served.finish()
-    if served.cgroup is not None and request.text("op") == "task":
-        served.cgroup.kill()
-        served.cgroup.remove()
+    if owned:
+        _discard(cgroup)
+
+
+class _Surroundings:
+    """What the zygote opened before it left the host's mounts."""
+
+    def __init__(self, hierarchies: Hierarchies, null_fd: int) -> None:
+        self.hierarchies = hierarchies
+        self.null_fd = null_fd
+
+
+def _open_cgroup(message: RequestMessage, hierarchies: Hierarchies) -> Cgroup:
+    if message["op"] == "exec":
+        return hierarchies.open_group(message["cgroups_path"])
+    return hierarchies.open_group(message["spec"].get("linux", {}).get("cgroupsPath", ""))
+
+
+def _discard(cgroup: Cgroup) -> None:
+    try:
+        cgroup.kill()
+        cgroup.remove()
+    except OSError:  # berthd sees what is left, at the latest when it starts again
+        return
 
 
 def _start(
-    request: Request, control: sockets.Socket, hierarchies: Hierarchies, null_fd: int
+    request: Request, control: sockets.Socket, cgroup: Cgroup, around: _Surroundings
 ) -> monitor.Monitor:
-    document = request.document
-    joins = request.text("op") == "exec"
-    spec = document.get("spec") or {}
-    process = document.get("process") or (spec.get("process") if isinstance(spec, dict) else None)
-    path = request.text("cgroups_path") or spec.get("linux", {}).get("cgroupsPath", "")  # type: ignore[union-attr,attr-defined]
-    cgroup = hierarchies.open_group(path)
+    message = request.message
     ours, theirs = sockets.pair()
-    child = init.Child(theirs, process, cgroup)  # type: ignore[arg-type]
-    child.spec = spec  # type: ignore[assignment]
-    child.rootfs = document.get("rootfs") or {}  # type: ignore[assignment]
-    child.user = request.text("user")
-    child.groups = document.get("groups") or []  # type: ignore[assignment]
-    seccomp = request.text("seccomp")
-    child.filter = bytes.fromhex(seccomp) if seccomp else None
-    child.init = request.flag("init")
-    child.terminal = request.flag("terminal")
-    child.size = tuple(document.get("size") or (0, 0))  # type: ignore[arg-type,assignment]
-    child.controllers = hierarchies.mount_options()
-    if joins:
-        child.pidfd = request.take()
-    elif request.flag("netns"):
-        child.netns_fd = request.take()
-    for tree in request.items("trees"):
-        child.trees.append(
-            rootfs.Tree(request.take(), str(tree["target"]), bool(tree["read_only"]), str(tree["propagation"]))
-        )
-    served = monitor.Monitor(control, log=_open_log(request), stdin_once=request.flag("stdin_once"))
+    child = _prepare_child(request, theirs, cgroup)
+    child.controllers = around.hierarchies.mount_options()
+    served = monitor.Monitor(
+        control, log=_open_log(message), stdin_once=message.get("stdin_once", False)
+    )
     served.cgroup = cgroup
-    pipes = _open_stdio(request, child, null_fd)
-    if not joins:
-        cgroup.create()
-    try:
-        if not joins:
-            cgroup.apply(spec.get("linux", {}).get("resources", {}))  # type: ignore[union-attr,attr-defined]
-        pid, pidfd = _clone(child, joins=joins)
-        served.hold_mounts(pid)
-        _release(child, joins=joins)
-        _hear(served, ours, pid)
-    except BaseException:
-        if not joins:
-            cgroup.kill()
-            cgroup.remove()
-        raise
+    pipes = None if child.terminal else _open_pipes(message, child, around.null_fd)
+    pid, pidfd = _clone(child)
+    served.hold_mounts(pid)
+    _release(child)
+    served.master = _hear(ours, pid)
     _connect_stdio(served, pipes)
-    for attachment in request.items("attachments"):
+    for attachment in message.get("attachments", []):
         served.attach(Client(request.take(), attachment))
     served.watch_process(pid, pidfd)
     monitor.announce(served, pid, pidfd)
     return served
 
 
-def _open_log(request: Request) -> LogWriter | None:
-    target = request.document.get("log")
-    if not isinstance(target, dict):
-        return None
-    return LogWriter(target["path"], target["max_size"], target["max_files"])
+def _prepare_child(request: Request, sync: sockets.Socket, cgroup: Cgroup) -> init.Child:
+    """Gather what the child needs."""
+    message = request.message
+    spec = message.get("spec", {})
+    process = message["process"] if message["op"] == "exec" else spec["process"]
+    child = init.Child(sync, process, cgroup)
+    child.spec = spec
+    child.rootfs = message.get("rootfs", {})
+    child.user = message.get("user", "")
+    child.groups = message.get("groups", [])
+    child.filter = bytes.fromhex(message.get("seccomp") or "") or None
+    child.init = message.get("init", False)
+    child.terminal = message.get("terminal", False)
+    rows, columns = message.get("size", (0, 0))
+    child.size = (rows, columns)
+    if message["op"] == "exec":
+        child.pidfd = request.take()
+    elif message.get("netns"):
+        child.netns_fd = request.take()
+    for tree in message.get("trees", []):
+        fd = request.take()
+        child.trees.append(rootfs.Tree(fd, tree["target"], tree["read_only"], tree["propagation"]))
+    return child
 
 
-def _open_stdio(
-    request: Request, child: init.Child, null_fd: int
-) -> tuple[int | None, int, int] | None:
-    """Make the pipes; their far ends go to the child. None with a terminal."""
-    if child.terminal:
-        return None
-    if request.flag("stdin"):
+def _open_log(message: RequestMessage) -> LogWriter | None:
+    target = message.get("log")
+    return LogWriter(target["path"], target["max_size"], target["max_files"]) if target else None
+
+
+def _open_pipes(
+    message: RequestMessage, child: init.Child, null_fd: int
+) -> tuple[int | None, int, int]:
+    """Make stdin, stdout and stderr; their far ends go to the child."""
+    to_stdin = None
+    if message.get("stdin"):
         stdin, to_stdin = os.pipe2(os.O_CLOEXEC)
     else:
-        stdin, to_stdin = os.dup(null_fd), None
+        stdin = os.dup(null_fd)
     from_stdout, stdout = os.pipe2(os.O_CLOEXEC)
     from_stderr, stderr = os.pipe2(os.O_CLOEXEC)
     child.stdio = (stdin, stdout, stderr)
     return to_stdin, from_stdout, from_stderr
 
 
-def _clone(child: init.Child, *, joins: bool) -> tuple[int, int]:
+def _clone(child: init.Child) -> tuple[int, int]:
     flags = 0
-    if joins:
-        assert child.pidfd is not None
+    if child.pidfd is not None:
         # Only children of the caller enter the pid namespace; the monitor stays outside.
         namespaces.setns(child.pidfd, namespaces.CLONE_NEWPID)
-    else:
-        for entry in child.spec.get("linux", {}).get("namespaces", []):
-            kind, path = entry["type"], entry.get("path")
-            if kind == "pid" and path:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                namespaces.setns(fd, namespaces.CLONE_NEWPID)
-                os.close(fd)
-            # The cgroup namespace's root is the group of whoever makes it, so the child does.
-            elif not path and kind != "cgroup" and not (kind == "network" and child.netns_fd is not None):
-                flags |= namespaces.NAMESPACES[kind][0]
+    for entry in child.spec.get("linux", {}).get("namespaces", []):
+        kind, path = entry["type"], entry.get("path")
+        if kind == "pid" and path:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            namespaces.setns(fd, namespaces.CLONE_NEWPID)
+            os.close(fd)
+        elif not path and not _is_made_later(kind, child):
+            flags |= namespaces.NAMESPACES[kind][0]
     pid, pidfd = namespaces.clone3(flags)
     if pid == 0:
         init.run(child)
     return pid, pidfd
 
 
-def _release(child: init.Child, *, joins: bool) -> None:
+def _is_made_later(kind: str, child: init.Child) -> bool:
+    # A cgroup namespace's root is the group of whoever makes it, so the child does, in its group.
+    return kind == "cgroup" or (kind == "network" and child.netns_fd is not None)
+
+
+def _release(child: init.Child) -> None:
     """Close in the monitor what only the child needs."""
     child.sync.close()
-    for fd in child.stdio or ():
+    fds = [*(child.stdio or ()), *(tree.fd for tree in child.trees)]
+    fds += [fd for fd in (child.netns_fd, child.pidfd) if fd is not None]
+    for fd in fds:
         os.close(fd)
-    for tree in child.trees:
-        os.close(tree.fd)
-    if child.netns_fd is not None:
-        os.close(child.netns_fd)
-    if joins and child.pidfd is not None:
-        os.close(child.pidfd)
 
 
-def _hear(served: monitor.Monitor, sync: sockets.Socket, pid: int) -> None:
-    """Follow the child until it became the program; raise what it reports."""
+def _hear(sync: sockets.Socket, pid: int) -> int | None:
+    """Follow the child until it became the program; return its terminal, raise what it reports."""
+    master = None
     while True:
         data, fds = sockets.receive(sync)
         if not data:
             sync.close()
-            return
+            return master
         report = json.loads(data)
-        if "terminal" in report:
-            served.master = fds[0]
-            continue
-        os.waitpid(pid, 0)
-        raise from_record(report["error"])
+        if "terminal" not in report:
+            os.waitpid(pid, 0)
+            raise from_record(report["error"])
+        master = fds[0]
 
 
 def _connect_stdio(served: monitor.Monitor, pipes: tuple[int | None, int, int] | None) -> None:

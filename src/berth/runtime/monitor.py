@@ -25,13 +25,13 @@ import time
 from berth.kernel import processes, sockets
 from berth.runtime import pty
 from berth.runtime.clients import CHUNK_BYTES, MAX_PENDING_BYTES, STDERR, STDOUT, Client, Input
-from berth.runtime.jsonlog import LogWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from berth.kernel.cgroups import Cgroup
+    from berth.runtime.jsonlog import LogWriter
 
 TASK_FILE = "task.json"
 EXIT_FILE = "exit.json"
@@ -103,9 +103,7 @@ class Monitor:
     def add_control(self, control: sockets.Socket) -> None:
         """Take requests from one more berthd connection."""
         self.controls[control.fileno()] = control
-        self.watch(
-            control.fileno(), select.EPOLLIN, lambda _events: self._on_request(control)
-        )
+        self.watch(control.fileno(), select.EPOLLIN, lambda _events: self._on_request(control))
 
     def listen(self) -> None:
         """Let a later berthd connect."""
@@ -116,7 +114,7 @@ class Monitor:
 
     def _on_connection(self, _events: int) -> None:
         assert self.listener is not None
-        fd, _address = self.listener._accept()  # noqa: SLF001 - _socket's accept
+        fd, _ = self.listener._accept()  # type: ignore[attr-defined]  # typeshed leaves it out
         control = sockets.adopt(fd)
         self.add_control(control)
         self.tell(self.exited or self.started, [self.pidfd] if not self.exited else [])
@@ -166,7 +164,9 @@ class Monitor:
             return
         fd = client.fileno()
         self.clients[fd] = client
-        self.watch(fd, select.EPOLLIN | select.EPOLLRDHUP, lambda events: self._on_client(client, events))
+        self.watch(
+            fd, select.EPOLLIN | select.EPOLLRDHUP, lambda events: self._on_client(client, events)
+        )
         if client.early:
             self._take_input(client)
 

@@ -36,7 +36,9 @@ def set_rlimits(limits: list[Rlimit]) -> None:
         number = getattr(resource, name, None)
         if number is None:
             raise InvalidArgument(f"invalid rlimit {name!r}: not known here")
-        values = [v if v < (1 << 63) else resource.RLIM_INFINITY for v in (limit["soft"], limit["hard"])]
+        values = [
+            v if v < (1 << 63) else resource.RLIM_INFINITY for v in (limit["soft"], limit["hard"])
+        ]
         try:
             resource.setrlimit(number, (values[0], values[1]))
         except (OSError, ValueError) as error:
@@ -90,10 +92,9 @@ def enter_directory(path: str) -> None:
 
 def find_program(name: str, search: str) -> str:
     """Return the path to execute for ``name``, as exec.LookPath would, with Docker's refusals."""
-    if "/" in name:
-        candidates = [name]
-    else:
-        candidates = [f"{folder or '.'}/{name}" for folder in search.split(":")]
+    candidates = (
+        [name] if "/" in name else [f"{folder or '.'}/{name}" for folder in search.split(":")]
+    )
     denied = False
     for candidate in candidates:
         if not os.path.exists(candidate):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from berth.oci.runtime_spec import Spec
 
 
@@ -121,7 +122,10 @@ class ExecRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitRecord:
-    """How a process ended. ``exit_code`` is 128+n after signal n; 137 with ``reason`` when its monitor died."""
+    """How a process ended. ``exit_code`` is 128+n after signal n.
+
+    137 with a ``reason`` when its monitor died.
+    """
 
     exit_code: int
     finished_at_ns: int

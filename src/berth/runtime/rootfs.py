@@ -27,6 +27,7 @@ from berth.runtime.template import ROOTFS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.oci.runtime_spec import Device, Mount, Spec
+    from berth.runtime.messages import RootfsMessage
 
 OVERLAY_OPTIONS = "index=off,metacopy=off,redirect_dir=off"
 
@@ -80,28 +81,22 @@ class Tree:
         self.propagation = propagation
 
 
-def mount_root(rootfs: dict[str, object], *, read_only: bool) -> None:
+def mount_root(rootfs: RootfsMessage) -> None:
     """Mount the root at ROOTFS and make it the root of this mount namespace.
 
     A read-only root stays writable until :func:`seal_root`, for mount points have to be made in it.
     """
-    path = rootfs.get("path")
-    if isinstance(path, str):
-        mount(path, ROOTFS, flags=MS_BIND | MS_REC)
+    if "path" in rootfs:
+        mount(rootfs["path"], ROOTFS, flags=MS_BIND | MS_REC)
     else:
-        lower = ":".join(str(name) for name in _list(rootfs["lower"]))
-        os.chdir(str(rootfs["base"]))
-        data = f"lowerdir={lower},upperdir={rootfs['upper']},workdir={rootfs['work']}"
-        mount("overlay", ROOTFS, "overlay", 0, f"{data},{OVERLAY_OPTIONS}")
+        os.chdir(rootfs["base"])
+        layers = f"lowerdir={':'.join(rootfs['lower'])}"
+        data = f"{layers},upperdir={rootfs['upper']},workdir={rootfs['work']},{OVERLAY_OPTIONS}"
+        mount("overlay", ROOTFS, "overlay", 0, data)
     os.chdir(ROOTFS)
     mounts.pivot_root(".", ".")
     mounts.umount2(".", mounts.MNT_DETACH)
     os.chdir("/")
-
-
-def _list(value: object) -> list[object]:
-    assert isinstance(value, list)
-    return value
 
 
 def seal_root() -> None:

@@ -1,10 +1,10 @@
 """The zygote's mount namespace: a handful of mounts, so that cloning it is cheap and does not grow.
 
-    /            a small tmpfs, read-only once made
-    /proc        procfs
-    /rootfs      empty: where each container mounts its root, in its own namespace
-    HOST_ROOT    the host's "/", without what is mounted below it
-    data root, exec root   at their own absolute paths
+/            a small tmpfs, read-only once made
+/proc        procfs
+/rootfs      empty: where each container mounts its root, in its own namespace
+HOST_ROOT    the host's "/", without what is mounted below it
+data root, exec root   at their own absolute paths
 """
 
 from __future__ import annotations

@@ -32,10 +32,10 @@ def serve(request: Request, host_mounts_fd: int) -> None:
 
     outcome: dict[str, object]
     try:
-        module, _, name = request.text("entry").partition(":")
+        module, _, name = request.message["entry"].partition(":")
         assert module.startswith("berth.")
         function = getattr(importlib.import_module(module), name)
-        outcome = {"result": function(request.document["argument"], request.fds, report)}
+        outcome = {"result": function(request.message["argument"], request.fds, report)}
     except BerthError as error:
         outcome = {"error": error.record()}
     except OSError as error:

@@ -67,11 +67,11 @@ def _run_child(data: bytes, fds: list[int], warm: Warm) -> None:
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         request = launch.Request(json.loads(data), fds)
-        if request.text("op") == "job":
+        if request.message["op"] == "job":
             worker.serve(request, warm.host_mounts_fd)
         else:
             launch.serve(request, warm.hierarchies, warm.null_fd)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the end of this process, logged
         traceback.print_exc(file=sys.stderr)
         status = 1
     finally:

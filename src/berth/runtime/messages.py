@@ -1,0 +1,75 @@
+"""Messages between berthd and the processes it has forked, as types. Imported while type checking only.
+
+A request's descriptors follow in the order: control socket, pidfd of the container (exec), network
+namespace (``netns``), one a tree, one an attachment, and those that are only kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from berth.oci.runtime_spec import Process, Spec
+
+
+class RootfsMessage(TypedDict, total=False):
+    """A directory (``path``) or an overlay (the rest)."""
+
+    path: str
+    base: str
+    lower: list[str]
+    upper: str
+    work: str
+
+
+class TreeMessage(TypedDict):
+    """A detached mount from the host."""
+
+    target: str
+    read_only: bool
+    propagation: str
+
+
+class AttachmentMessage(TypedDict):
+    """A client's connection; bytes as hexadecimal digits."""
+
+    stdin: bool
+    stdout: bool
+    stderr: bool
+    multiplexed: bool
+    detach_keys: str
+    early: str
+
+
+class LogMessage(TypedDict):
+    """The json-file log."""
+
+    path: str
+    max_size: int | None
+    max_files: int
+
+
+class RequestMessage(TypedDict, total=False):
+    """What the zygote is asked: ``op`` is task, exec or job."""
+
+    op: str
+    id: str
+    directory: str
+    spec: Spec
+    process: Process
+    cgroups_path: str
+    rootfs: RootfsMessage
+    netns: bool
+    trees: list[TreeMessage]
+    user: str
+    groups: list[str]
+    terminal: bool
+    size: list[int]
+    stdin: bool
+    stdin_once: bool
+    log: LogMessage | None
+    seccomp: str | None
+    init: bool
+    attachments: list[AttachmentMessage]
+    entry: str
+    argument: dict[str, object]
