@@ -70,6 +70,7 @@ class Containers(Protocol):
         monitor answers if berthd is gone when the container ends.
         """
         ...
+
     async def list(
         self, *, all: bool, limit: int | None, filters: Filters, size: bool
     ) -> list[models.ContainerSummary]: ...
@@ -79,6 +80,7 @@ class Containers(Protocol):
     async def logs(self, ref: str, *, options: models.LogOptions) -> AsyncIterator[bytes]:
         """Return the log as it goes to the client: multiplexed unless the container has a terminal."""
         ...
+
     async def is_terminal(self, ref: str) -> bool: ...
     async def attach(
         self, ref: str, *, options: models.AttachOptions, connection: Connection
@@ -97,6 +99,7 @@ class Execs(Protocol):
     ) -> None:
         """Start it; with a connection, upgrade that and hand it to the monitor. Detached: None."""
         ...
+
     async def inspect(self, exec_id: str) -> models.ExecInspect: ...
     async def resize(self, exec_id: str, *, height: int, width: int) -> None: ...
 
@@ -126,6 +129,7 @@ class Images(Protocol):
     async def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
         """Return a docker-archive that is an OCI layout as well."""
         ...
+
     async def prune(self, *, filters: Filters) -> models.ImagesPruned: ...
 
 

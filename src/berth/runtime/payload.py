@@ -65,7 +65,7 @@ def become(process: Process, account: accounts.Account, filter_: bytes | None) -
     os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)
-    capabilities.apply(wanted, root=account.uid == 0)
+    capabilities.apply(wanted)
     if no_new_privileges and filter_ is not None:
         seccomp.load(filter_)
 
