@@ -1,0 +1,40 @@
+"""Restart policy: decide whether and when, never start anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from berth.engine.models import ContainerRecord
+
+FIRST_DELAY_S = 0.1
+MAX_DELAY_S = 60.0
+HEALTHY_NS = 10_000_000_000
+
+
+def wants_restart(record: ContainerRecord, exit_code: int) -> bool:
+    """Say whether a container that ended with ``exit_code`` should be started again."""
+    policy = record.host_config.restart_policy
+    if record.stopped_by_user:
+        return False
+    if policy.name in ("always", "unless-stopped"):
+        return True
+    if policy.name == "on-failure" and exit_code != 0:
+        limit = policy.maximum_retry_count
+        return limit == 0 or record.restart_count < limit
+    return False
+
+
+class Backoff:
+    """The delay before the next start: doubled each time, as Docker does, until one ran for long."""
+
+    def __init__(self) -> None:
+        self._delay_s = 0.0
+
+    def next_delay_s(self, ran_ns: int) -> float:
+        """Return the delay after a run of ``ran_ns``."""
+        if self._delay_s == 0.0 or ran_ns >= HEALTHY_NS:
+            self._delay_s = FIRST_DELAY_S
+        else:
+            self._delay_s = min(self._delay_s * 2, MAX_DELAY_S)
+        return self._delay_s

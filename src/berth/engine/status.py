@@ -1,0 +1,84 @@
+"""What a status allows, and how a refusal is worded: Docker's words, in one place."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from berth.errors import Conflict, NotModified
+
+if TYPE_CHECKING:
+    from berth.engine.models import ContainerRecord
+
+CREATED = "created"
+RUNNING = "running"
+PAUSED = "paused"
+RESTARTING = "restarting"
+EXITED = "exited"
+ALIVE = (RUNNING, PAUSED)
+
+SECOND_NS = 1_000_000_000
+# (up to so many seconds, seconds in the unit, its name): units.HumanDuration's steps.
+STEPS = (
+    (60 * 60, 60, "minutes"),
+    (60 * 60 * 48, 3600, "hours"),
+    (86400 * 14, 86400, "days"),
+    (86400 * 60, 86400 * 7, "weeks"),
+    (86400 * 365 * 2, 86400 * 30, "months"),
+)
+
+
+def require_startable(record: ContainerRecord) -> None:
+    """Raise unless the container may be started."""
+    if record.status == PAUSED:
+        raise Conflict("cannot start a paused container, try unpause instead")
+    if record.status == RUNNING:
+        raise NotModified(f"container {record.id} is already running")
+
+
+def require_running(record: ContainerRecord) -> None:
+    """Raise unless its process runs and is not paused."""
+    if record.status == PAUSED:
+        raise Conflict(f"container {record.id} is paused, unpause the container before exec")
+    if record.status != RUNNING:
+        raise Conflict(f"container {record.id} is not running")
+
+
+def require_removable(record: ContainerRecord) -> None:
+    """Raise unless it may be removed without force."""
+    if record.status in ALIVE:
+        raise Conflict(
+            f'cannot remove container "/{record.name}": container is {record.status}:'
+            " stop the container before removing or force remove"
+        )
+
+
+def describe(record: ContainerRecord) -> str:
+    """Return the status as `docker ps` shows it."""
+    if record.status in ALIVE:
+        suffix = " (Paused)" if record.status == PAUSED else ""
+        return f"Up {duration(time.time_ns() - record.started_ns)}{suffix}"
+    if record.status == EXITED:
+        return f"Exited ({record.exit_code}) {duration(time.time_ns() - record.finished_ns)} ago"
+    if record.status == RESTARTING:
+        return (
+            f"Restarting ({record.exit_code}) {duration(time.time_ns() - record.finished_ns)} ago"
+        )
+    return record.status.capitalize()
+
+
+def duration(nanoseconds: int) -> str:
+    """Return a duration in words, roughly."""
+    seconds = nanoseconds // SECOND_NS
+    if seconds < 1:
+        return "Less than a second"
+    if seconds < 60:
+        return "1 second" if seconds == 1 else f"{seconds} seconds"
+    if seconds < 120:
+        return "About a minute"
+    if 3600 <= seconds < 5400:
+        return "About an hour"
+    for limit, unit, name in STEPS:
+        if seconds < limit:
+            return f"{seconds // unit} {name}"
+    return f"{seconds // (86400 * 365)} years"
