@@ -1,12 +1,50 @@
-"""What clients send, under Docker's JSON names (Engine API 1.51). Unknown fields are passed over."""
+"""What clients send and what is stored, under Docker's JSON names (Engine API 1.51).
+
+Unknown fields are passed over, and null means "not said" (:func:`decode`), as Go's decoder has it.
+"""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
+
+from berth.errors import InvalidArgument
+
+Model = TypeVar("Model")
+
+field = msgspec.field
+
+
+def decode(data: bytes, type_: type[Model]) -> Model:
+    """Decode a client's JSON; InvalidArgument names the place that is wrong."""
+    try:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data or b"{}")), type_)
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(f"invalid JSON: {error}") from error
+
+
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 class _Model(msgspec.Struct, rename="pascal", kw_only=True):
     """Snake case here, Docker's spelling in JSON."""
+
+
+class Healthcheck(_Model):
+    """How to tell whether a container is well; times in nanoseconds. Kept for those who read it."""
+
+    test: list[str] | None = None
+    interval: int = 0
+    timeout: int = 0
+    retries: int = 0
+    start_period: int = 0
+    start_interval: int = 0
 
 
 class ContainerConfig(_Model):
@@ -24,13 +62,17 @@ class ContainerConfig(_Model):
     stdin_once: bool = False
     env: list[str] | None = None
     cmd: list[str] | str | None = None
+    healthcheck: Healthcheck | None = None
     image: str = ""
     volumes: dict[str, object] | None = None
     working_dir: str = ""
     entrypoint: list[str] | str | None = None
+    network_disabled: bool = False
+    on_build: list[str] | None = None
     labels: dict[str, str] | None = None
     stop_signal: str | None = None
     stop_timeout: int | None = None
+    shell: list[str] | None = None
 
 
 class RestartPolicy(_Model):
@@ -48,11 +90,45 @@ class LogConfig(_Model):
 
 
 class Ulimit(_Model):
-    """One resource limit."""
+    """One resource limit; -1 is unlimited."""
 
     name: str
     soft: int
     hard: int
+
+
+class BindOptions(_Model):
+    """Options of a bind mount."""
+
+    propagation: str = ""
+    non_recursive: bool = False
+    create_mountpoint: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+
+
+class DriverConfig(_Model):
+    """The driver of a volume that a mount makes."""
+
+    name: str = ""
+    options: dict[str, str] | None = None
+
+
+class VolumeOptions(_Model):
+    """Options of a volume mount."""
+
+    no_copy: bool = False
+    labels: dict[str, str] | None = None
+    driver_config: DriverConfig | None = None
+    subpath: str = ""
+
+
+class TmpfsOptions(_Model):
+    """Options of a tmpfs mount; the mode is a number, not octal digits."""
+
+    size_bytes: int = 0
+    mode: int = 0
+    options: list[list[str]] | None = None
 
 
 class MountRequest(_Model):
@@ -62,36 +138,80 @@ class MountRequest(_Model):
     source: str = ""
     target: str = ""
     read_only: bool = False
-    tmpfs_options: dict[str, object] | None = None
+    consistency: str = ""
+    bind_options: BindOptions | None = None
+    volume_options: VolumeOptions | None = None
+    tmpfs_options: TmpfsOptions | None = None
+
+
+class DeviceMapping(_Model):
+    """One ``--device``."""
+
+    path_on_host: str = ""
+    path_in_container: str = ""
+    cgroup_permissions: str = "rwm"
+
+
+class WeightDevice(_Model):
+    """A block device's weight."""
+
+    path: str
+    weight: int
+
+
+class ThrottleDevice(_Model):
+    """A block device's limit: bytes or operations a second."""
+
+    path: str
+    rate: int
+
+
+class PortBinding(_Model):
+    """Where a port is published; an empty port is any free one."""
+
+    host_ip: str = ""
+    host_port: str = ""
 
 
 class HostConfig(_Model):
     """The part that depends on the host."""
 
     binds: list[str] | None = None
-    container_id_file: str = msgspec.field(default="", name="ContainerIDFile")
-    log_config: LogConfig = msgspec.field(default_factory=LogConfig)
+    container_id_file: str = field(default="", name="ContainerIDFile")
+    log_config: LogConfig = field(default_factory=LogConfig)
     network_mode: str = "default"
-    port_bindings: dict[str, object] | None = None
-    restart_policy: RestartPolicy = msgspec.field(default_factory=RestartPolicy)
+    port_bindings: dict[str, list[PortBinding] | None] | None = None
+    restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
     auto_remove: bool = False
+    volume_driver: str = ""
+    volumes_from: list[str] | None = None
     console_size: list[int] | None = None
+    annotations: dict[str, str] | None = None
     cap_add: list[str] | None = None
     cap_drop: list[str] | None = None
     cgroupns_mode: str = ""
-    extra_hosts: list[str] | None = None
     dns: list[str] | None = None
+    dns_options: list[str] | None = None
+    dns_search: list[str] | None = None
+    extra_hosts: list[str] | None = None
     group_add: list[str] | None = None
     ipc_mode: str = ""
+    cgroup: str = ""
+    links: list[str] | None = None
     oom_score_adj: int = 0
     pid_mode: str = ""
     privileged: bool = False
+    publish_all_ports: bool = False
     readonly_rootfs: bool = False
     security_opt: list[str] | None = None
+    storage_opt: dict[str, str] | None = None
     tmpfs: dict[str, str] | None = None
-    uts_mode: str = msgspec.field(default="", name="UTSMode")
+    uts_mode: str = field(default="", name="UTSMode")
+    userns_mode: str = ""
     shm_size: int = 0
     sysctls: dict[str, str] | None = None
+    runtime: str = ""
+    isolation: str = ""
     mounts: list[MountRequest] | None = None
     masked_paths: list[str] | None = None
     readonly_paths: list[str] | None = None
@@ -99,21 +219,77 @@ class HostConfig(_Model):
     cpu_shares: int = 0
     memory: int = 0
     nano_cpus: int = 0
+    cgroup_parent: str = ""
+    blkio_weight: int = 0
+    blkio_weight_device: list[WeightDevice] | None = None
+    blkio_device_read_bps: list[ThrottleDevice] | None = None
+    blkio_device_write_bps: list[ThrottleDevice] | None = None
+    blkio_device_read_iops: list[ThrottleDevice] | None = field(
+        default=None, name="BlkioDeviceReadIOps"
+    )
+    blkio_device_write_iops: list[ThrottleDevice] | None = field(
+        default=None, name="BlkioDeviceWriteIOps"
+    )
     cpu_period: int = 0
     cpu_quota: int = 0
+    cpu_realtime_period: int = 0
+    cpu_realtime_runtime: int = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
+    devices: list[DeviceMapping] | None = None
+    device_cgroup_rules: list[str] | None = None
+    device_requests: list[dict[str, object]] | None = None
     memory_reservation: int = 0
     memory_swap: int = 0
+    memory_swappiness: int | None = None
     oom_kill_disable: bool | None = None
     pids_limit: int | None = None
     ulimits: list[Ulimit] | None = None
+
+
+class EndpointRequest(_Model):
+    """How a container wants to be connected to one network."""
+
+    ipam_config: dict[str, object] | None = field(default=None, name="IPAMConfig")
+    links: list[str] | None = None
+    mac_address: str = ""
+    aliases: list[str] | None = None
+    driver_opts: dict[str, str] | None = None
+
+
+class NetworkingConfig(_Model):
+    """The networks of a new container, by name."""
+
+    endpoints_config: dict[str, EndpointRequest] | None = None
 
 
 class CreateRequest(ContainerConfig, kw_only=True, rename="pascal"):
     """The body of ``POST /containers/create``."""
 
     host_config: HostConfig | None = None
+    networking_config: NetworkingConfig | None = None
+
+    def config(self) -> ContainerConfig:
+        """Return the portable part alone."""
+        names = ContainerConfig.__struct_fields__
+        return ContainerConfig(**{name: getattr(self, name) for name in names})
+
+
+class UpdateRequest(_Model):
+    """The body of ``POST /containers/{id}/update``; what was not said stays."""
+
+    cpu_shares: int = 0
+    memory: int = 0
+    nano_cpus: int = 0
+    blkio_weight: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    memory_reservation: int = 0
+    memory_swap: int = 0
+    pids_limit: int | None = None
+    restart_policy: RestartPolicy | None = None
 
 
 class ExecConfig(_Model):
@@ -124,6 +300,7 @@ class ExecConfig(_Model):
     attach_stderr: bool = False
     detach_keys: str = ""
     tty: bool = False
+    console_size: list[int] | None = None
     env: list[str] | None = None
     cmd: list[str] | None = None
     privileged: bool = False
@@ -139,6 +316,31 @@ class ExecStart(_Model):
     console_size: list[int] | None = None
 
 
+class VolumeCreate(_Model):
+    """The body of ``POST /volumes/create``."""
+
+    name: str = ""
+    driver: str = "local"
+    driver_opts: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
+class MountPoint(msgspec.Struct, kw_only=True):
+    """A bind or volume of a container, decided when it was created. tmpfs is in the host config."""
+
+    kind: str  # bind or volume
+    target: str
+    source: str  # the path on the host
+    volume: str = ""  # its name
+    anonymous: bool = False
+    options: list[str] = []  # as the client wrote them, for inspect
+    read_only: bool = False
+    propagation: str = ""
+    recursive: bool = True
+    make_source: bool = False  # -v makes what is missing, --mount does not
+    no_copy: bool = False
+
+
 class ContainerRecord(msgspec.Struct, kw_only=True):
     """A container as it is stored. Times are nanoseconds since the epoch, 0 for never."""
 
@@ -150,6 +352,8 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     host_config: HostConfig
     args: list[str]
     env: list[str]
+    mount_points: list[MountPoint] = []
+    networks: dict[str, EndpointRequest] = {}
     status: str = "created"
     pid: int = 0
     exit_code: int = 0
