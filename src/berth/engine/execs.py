@@ -1,0 +1,161 @@
+"""Extra processes in running containers."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from berth.engine import hostfiles, spec, status
+from berth.errors import BerthError, Conflict, InvalidArgument, NotFound
+from berth.runtime.requests import ExecRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from berth.engine.background import Background
+    from berth.engine.containers import Containers
+    from berth.engine.models import ExecConfig, ExecStart
+    from berth.runtime.client import Runtime, Task
+    from berth.runtime.requests import Attachment
+
+MAX_KEPT = 1024
+
+
+class Exec:
+    """One exec: what was asked for, and how it went."""
+
+    def __init__(self, id_: str, container_id: str, config: ExecConfig) -> None:
+        self.id = id_
+        self.container_id = container_id
+        self.config = config
+        self.task: Task | None = None
+        self.started = False
+        self.exit_code: int | None = None
+
+
+class Execs:
+    """The execs of an engine; ended ones are kept for a while, for clients ask how they ended."""
+
+    def __init__(
+        self, *, exec_root: Path, containers: Containers, runtime: Runtime, background: Background
+    ) -> None:
+        self._folder = exec_root / "execs"
+        self._folder.mkdir(mode=0o710, exist_ok=True)
+        self._containers = containers
+        self._runtime = runtime
+        self._background = background
+        self._execs: dict[str, Exec] = {}
+
+    def create(self, ref: str, config: ExecConfig) -> str:
+        """Make an exec; it runs when it is started."""
+        record = self._containers.find(ref)
+        status.require_running(record)
+        if not config.cmd:
+            raise InvalidArgument("No exec command specified")
+        found = Exec(secrets.token_hex(32), record.id, config)
+        if len(self._execs) >= MAX_KEPT:
+            ended = next((e for e in self._execs.values() if e.exit_code is not None), None)
+            if ended is not None:
+                del self._execs[ended.id]
+        self._execs[found.id] = found
+        return found.id
+
+    def find(self, id_: str) -> Exec:
+        """Return an exec by its id."""
+        if id_ not in self._execs:
+            raise NotFound(f"No such exec instance: {id_}")
+        return self._execs[id_]
+
+    def task(self, id_: str) -> Task:
+        """Return the running task of an exec."""
+        found = self.find(id_)
+        if found.task is None:
+            raise Conflict(f"exec {id_} is not running")
+        return found.task
+
+    def require_startable(self, found: Exec) -> None:
+        """Raise unless the exec may be started."""
+        if found.started:
+            raise Conflict(f"exec command {found.id} is already running")
+        status.require_running(self._containers.find(found.container_id))
+
+    async def start(self, found: Exec, options: ExecStart, attachment: Attachment | None) -> None:
+        """Start it; a client's connection goes to its monitor."""
+        self.require_startable(found)
+        record = self._containers.find(found.container_id)
+        task = self._containers.task(record)
+        found.started = True
+        folder = self._folder / found.id
+        folder.mkdir(mode=0o710)
+        size = options.console_size or [0, 0]
+        request = ExecRequest(
+            id=found.id,
+            container_id=record.id,
+            directory=folder,
+            pid=task.pid,
+            pidfd=task.pidfd,
+            process=dict(spec.exec_process(record, found.config)),
+            cgroups_path=self._containers.cgroup(record).path,
+            user=found.config.user or record.config.user,
+            terminal=found.config.tty,
+            terminal_size=(size[0], size[1]),
+            stdin=found.config.attach_stdin,
+            attachments=(attachment,) if attachment else (),
+        )
+        try:
+            found.task = await self._runtime.start_exec(request)
+        except BerthError as error:
+            found.exit_code = {"command-not-found": 127}.get(error.code, 126)
+            hostfiles.remove_tree(folder)
+            if attachment is None:
+                raise
+            self._tell(attachment, f"OCI runtime exec failed: exec failed: {error.message}\r\n")
+            return
+        finally:
+            if attachment is not None:
+                os.close(attachment.fd)
+        self._background.start(self._follow(found, folder), name=f"exec {found.id[:12]}")
+
+    def _tell(self, attachment: Attachment, text: str) -> None:
+        """Say on the connection why it failed: the response's head was sent already."""
+        data = text.encode()
+        if attachment.multiplexed:
+            data = b"\2\0\0\0" + len(data).to_bytes(4, "big") + data
+        try:
+            os.write(attachment.fd, data)
+        except OSError:
+            return
+
+    async def _follow(self, found: Exec, folder: Path) -> None:
+        assert found.task is not None
+        ended = await found.task.wait()
+        found.exit_code = ended.exit_code
+        task, found.task = found.task, None
+        await task.settle()
+        hostfiles.remove_tree(folder)
+
+    def inspect(self, id_: str) -> dict[str, object]:
+        """Return how an exec is."""
+        found = self.find(id_)
+        config = found.config
+        command = config.cmd or [""]
+        return {
+            "ID": found.id,
+            "ContainerID": found.container_id,
+            "Running": found.task is not None,
+            "ExitCode": found.exit_code,
+            "Pid": found.task.pid if found.task else 0,
+            "OpenStdin": config.attach_stdin,
+            "OpenStdout": config.attach_stdout,
+            "OpenStderr": config.attach_stderr,
+            "CanRemove": False,
+            "DetachKeys": "",
+            "ProcessConfig": {
+                "tty": config.tty,
+                "entrypoint": command[0],
+                "arguments": command[1:],
+                "privileged": config.privileged,
+                "user": config.user,
+            },
+        }
