@@ -23,6 +23,7 @@ from berth.engine.events import Events
 from berth.engine.execs import Execs
 from berth.engine.instance import Instance
 from berth.errors import Conflict, Forbidden, InvalidArgument
+from berth.images import host
 from berth.images.service import ImageService
 from berth.kernel import cgroups
 from berth.runtime.client import Runtime
@@ -125,7 +126,8 @@ async def serve(options: Options) -> None:
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
     async with AsyncExitStack() as undo:
         undo.callback(os.close, lock_data_root(data_root))
-        runtime = await Runtime.open(data_root=data_root, exec_root=exec_root)
+        hidden = host.hidden_paths(data_root, exec_root)
+        runtime = await Runtime.open(data_root=data_root, exec_root=exec_root, hidden=hidden)
         undo.push_async_callback(runtime.close)
         state = State(data_root / "state.db")
         undo.callback(state.close)
@@ -134,8 +136,8 @@ async def serve(options: Options) -> None:
         engine = await _build(options, runtime, state, background)
         listeners = Listeners(Router(engine))
         undo.push_async_callback(listeners.close)
-        for host in options.hosts:
-            await listeners.open(host)
+        for address in options.hosts:
+            await listeners.open(address)
         if options.ready_fd is not None:
             os.write(options.ready_fd, b"1")
             os.close(options.ready_fd)
@@ -150,9 +152,7 @@ async def _build(
     hierarchies = cgroups.detect()
     hierarchies.prepare_parent(f"{instance.cgroup}/std", defaults.device_rules())
     hierarchies.prepare_parent(f"{instance.cgroup}/dev", [])
-    images = ImageService(
-        state=state, data_root=options.data_root, exec_root=options.exec_root, runtime=runtime
-    )
+    images = ImageService(state=state, data_root=options.data_root, runtime=runtime)
     await images.open()
     events = Events()
     containers = Containers(

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import uuid
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import h11
@@ -64,6 +65,11 @@ def status_of(error: BerthError) -> int:
     return next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
 
 
+def reason(status: int) -> str:
+    """Return a status's phrase."""
+    return HTTPStatus(status).phrase
+
+
 class Exchange:
     """One request and its answer."""
 
@@ -102,7 +108,9 @@ class Exchange:
             if data:
                 headers.append(("Content-Type", content_type))
         self.answered = True
-        self._connection.send(h11.Response(status_code=status, headers=headers))
+        self._connection.send(
+            h11.Response(status_code=status, headers=headers, reason=reason(status))
+        )
         if data and self.method != "HEAD":
             self._connection.send(h11.Data(data=data))
         self._connection.send(h11.EndOfMessage())
@@ -281,7 +289,7 @@ class HttpConnection(asyncio.Protocol):
         data = msgspec.json.encode({"message": str(error)})
         headers = [("Content-Length", str(len(data))), ("Connection", "close")]
         status = error.error_status_hint
-        self.send(h11.Response(status_code=status, headers=headers))
+        self.send(h11.Response(status_code=status, headers=headers, reason=reason(status)))
         self.send(h11.Data(data=data))
         self.send(h11.EndOfMessage())
 

@@ -237,6 +237,8 @@ class Containers:
             record.status = status.CREATED
             self._table.put(record.id, record)
             hostfiles.remove_tree(folder)
+            if record.host_config.auto_remove:
+                self._background.start(self._remove_quietly(record), name="remove")
             raise type(error)(record.error) from error
         finally:
             for tree in request.trees:
@@ -421,8 +423,8 @@ class Containers:
 
     async def wait(
         self, ref: str, *, condition: str, started: Callable[[], int | None]
-    ) -> tuple[int, str]:
-        """Wait for ``not-running``, ``next-exit`` or ``removed``; return exit code and error.
+    ) -> int:
+        """Wait for ``not-running``, ``next-exit`` or ``removed``; return the exit code.
 
         ``started`` is called when the wait is registered: it answers the client's head and returns a
         duplicate of its connection, on which the monitor answers should berthd be gone by then.
@@ -441,7 +443,7 @@ class Containers:
             await life.removed.wait()
         elif condition == "next-exit" or not idle:
             await life.ended.wait()
-        return record.exit_code, record.error
+        return record.exit_code
 
     async def attach(self, ref: str, attachment: Attachment) -> None:
         """Let a client see and feed the container; one that does not run yet takes it along."""

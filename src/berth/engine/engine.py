@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,10 +68,8 @@ class Engine:
 
     async def restart(self, ref: str, *, timeout_s: int | None) -> None:
         """Stop the container if it runs, then start it."""
-        try:
+        with suppress(NotModified):
             await self.containers.stop(ref, signal_name=None, timeout_s=timeout_s)
-        except NotModified:
-            pass
         await self.containers.start(ref)
 
     def list(

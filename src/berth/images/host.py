@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
-import stat
 from typing import TYPE_CHECKING
 
-from berth.runtime.template import HOST_ROOT
-from berth.snapshots.overlay import copy_attributes
+from berth.runtime.template import HIDING, HOST_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "host:latest"
-FOLDER = "host"
 
 PERSONAL = (
     ".ssh",
@@ -50,34 +46,14 @@ HIDDEN = (
 
 
 def lower() -> list[str]:
-    """Return the lower directories of a container of this image, relative to the snapshots."""
-    return [f"../{FOLDER}", HOST_ROOT]
+    """Return the lower directories of a container of this image, topmost first."""
+    return [HIDING, HOST_ROOT]
 
 
-def build_hiding_layer(data_root: Path, exec_root: Path) -> None:
-    """Make the layer of whiteouts anew from what this machine has now."""
-    layer = data_root / FOLDER
-    shutil.rmtree(layer, ignore_errors=True)
-    layer.mkdir(mode=0o755)
-    copy_attributes("/", layer)
-    for pattern in (*HIDDEN, str(data_root), str(exec_root)):
-        for path in glob.glob(pattern):
-            _hide(layer, path)
-
-
-def _hide(layer: Path, path: str) -> None:
-    parts = path.strip("/").split("/")
-    for depth in range(1, len(parts)):
-        source = "/" + "/".join(parts[:depth])
-        if os.path.islink(source):
-            return  # hidden under its real name, or not on this file system
-        target = layer / source[1:]
-        if not target.exists():
-            target.mkdir()
-            copy_attributes(source, target)
-    hidden = layer / "/".join(parts)
-    if not os.path.lexists(hidden):
-        os.mknod(hidden, stat.S_IFCHR, 0)
+def hidden_paths(*roots: Path) -> list[str]:
+    """Return what this machine has of the hidden, and the engine's own ``roots``."""
+    patterns = (*HIDDEN, *(str(root) for root in roots))
+    return [path for pattern in patterns for path in glob.glob(pattern)]
 
 
 def config() -> dict[str, object]:

@@ -75,10 +75,8 @@ def familiar(reference: str) -> str:
 class ImageService:
     """Everything berthd knows of images."""
 
-    def __init__(self, *, state: State, data_root: Path, exec_root: Path, runtime: Runtime) -> None:
+    def __init__(self, *, state: State, data_root: Path, runtime: Runtime) -> None:
         self._table = state.table("images", Image)
-        self._data_root = data_root
-        self._exec_root = exec_root
         self._ingest = data_root / "ingest"
         self._runtime = runtime
         self._snapshots = OverlaySnapshots(state=state, data_root=data_root)
@@ -88,7 +86,6 @@ class ImageService:
         shutil.rmtree(self._ingest, ignore_errors=True)
         self._ingest.mkdir(mode=0o700)
         self._snapshots.clean()
-        host.build_hiding_layer(self._data_root, self._exec_root)
         config = msgspec.convert(host.config(), ImageConfig)
         id_ = "sha256:" + hashlib.sha256(b"berth built-in image: host").hexdigest()
         known = self._table.get(id_)
@@ -125,11 +122,8 @@ class ImageService:
 
     def prepare_rootfs(self, image: Image, key: str) -> None:
         """Make the writable snapshot ``key`` on top of the image."""
-        if image.builtin:
-            lower = host.lower()
-        else:
-            lower = self._snapshots.lower_of(image.chain_id)
-        self._snapshots.prepare(key, lower)
+        layers = host.lower() if image.builtin else self._snapshots.lower_of(image.chain_id)
+        self._snapshots.prepare(key, layers)
 
     def rootfs(self, key: str) -> OverlayRootfs:
         """Return how to mount the writable snapshot ``key``."""

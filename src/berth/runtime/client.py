@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
-BOOT = "import sys; sys.path[:] = {path!r}; from berth.runtime.zygote import main; main({data!r}, {exec!r})"
+BOOT = (
+    "import sys; sys.path[:] = {path!r}; from berth.runtime.zygote import main;"
+    " main({data!r}, {exec!r}, {hidden!r})"
+)
 MONITOR_DIED = "the container's monitor died"
 
 Message = dict[str, object]
@@ -218,12 +221,12 @@ class Runtime:
         self.pid = pid
 
     @classmethod
-    async def open(cls, *, data_root: Path, exec_root: Path) -> Runtime:
-        """Start the zygote. Both roots exist; the working directory and umask are as they should be."""
+    async def open(cls, *, data_root: Path, exec_root: Path, hidden: Sequence[str] = ()) -> Runtime:
+        """Start the zygote. Both roots exist. ``hidden``: host paths that no container sees."""
         ours, theirs = sockets.pair()
         program = sealed_interpreter()
         path = [entry for entry in sys.path if entry]
-        boot = BOOT.format(path=path, data=str(data_root), exec=str(exec_root))
+        boot = BOOT.format(path=path, data=str(data_root), exec=str(exec_root), hidden=list(hidden))
         argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", boot]
         log = str(exec_root / "zygote.log")
         pid = os.posix_spawn(  # noqa: ASYNC221 - it returns at once

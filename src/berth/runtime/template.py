@@ -10,6 +10,7 @@ data root, exec root   at their own absolute paths
 from __future__ import annotations
 
 import os
+import stat
 
 from berth.kernel.mounts import (
     MNT_DETACH,
@@ -28,13 +29,14 @@ from berth.kernel.mounts import (
 from berth.kernel.namespaces import CLONE_NEWNS, unshare
 
 HOST_ROOT = "/.host"
+HIDING = "/.hiding"
 ROOTFS = "/rootfs"
 
 
-def enter(data_root: str, exec_root: str) -> None:
+def enter(data_root: str, exec_root: str, hidden: list[str]) -> None:
     """Move the calling, single-threaded process into a template mount namespace of its own.
 
-    ``exec_root`` must exist; it is covered for the moment in which the template is built.
+    ``hidden``: absolute paths on the host. ``exec_root`` must exist; it is covered for the moment in which the template is built.
     """
     unshare(CLONE_NEWNS)
     mount("", "/", flags=MS_REC | MS_PRIVATE)
@@ -48,8 +50,36 @@ def enter(data_root: str, exec_root: str) -> None:
         mount(f"/proc/self/fd/{fd}", base + root, flags=MS_BIND)
         os.close(fd)
     mount("proc", base + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    _build_hiding_layer(base + HIDING, hidden)
     os.chdir(base)
     pivot_root(".", ".")
     umount2(".", MNT_DETACH)
     os.chdir("/")
     mount("", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def _build_hiding_layer(layer: str, hidden: list[str]) -> None:
+    """Fill an overlayfs layer with a whiteout for each path.
+
+    It must be on another file system than the host's root, or overlayfs sees the two overlap (ELOOP).
+    """
+    os.mkdir(layer, 0o755)
+    _copy_attributes("/", layer)
+    for path in hidden:
+        parts = path.strip("/").split("/")
+        folders = ["/" + "/".join(parts[:depth]) for depth in range(1, len(parts))]
+        if any(os.path.islink(folder) for folder in folders):
+            continue  # it is hidden under its real name
+        for folder in folders:
+            if not os.path.exists(layer + folder):
+                os.mkdir(layer + folder)
+                _copy_attributes(folder, layer + folder)
+        if not os.path.lexists(layer + path):
+            os.mknod(layer + path, stat.S_IFCHR, 0)
+
+
+def _copy_attributes(source: str, target: str) -> None:
+    status = os.stat(source)
+    os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, status.st_mode & 0o7777)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -33,7 +33,7 @@ class Warm:
         self.host_mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def main(data_root: str, exec_root: str) -> None:
+def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     """Serve fork requests on descriptor 3 until berthd is gone."""
     control = sockets.adopt(CONTROL_FD)
     os.set_inheritable(CONTROL_FD, False)
@@ -44,7 +44,7 @@ def main(data_root: str, exec_root: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     warm = Warm()
-    template.enter(data_root, exec_root)
+    template.enter(data_root, exec_root, hidden)
     gc.collect()
     gc.disable()
     gc.freeze()

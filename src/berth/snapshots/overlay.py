@@ -8,10 +8,8 @@ afterwards, or when the engine starts again.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +18,8 @@ from berth.errors import NotFound
 from berth.runtime.requests import OverlayRootfs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from berth.state import State
 
 REMOVED_PREFIX = "removed-"
@@ -106,11 +106,3 @@ class OverlaySnapshots:
         if record is None:
             raise NotFound(f"no snapshot {key}")
         return record
-
-
-def copy_attributes(source: str, target: Path) -> None:
-    """Give ``target`` the owner, mode and times of ``source``."""
-    status = os.stat(source)
-    os.chown(target, status.st_uid, status.st_gid)
-    target.chmod(status.st_mode & 0o7777)
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
