@@ -214,7 +214,7 @@ class HttpConnection(asyncio.Protocol):
         """Wait until the client has read enough."""
         await self._writable.wait()
 
-    async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
+    async def _next_event(self) -> object:
         while True:
             event = self._http.next_event()
             if event is not h11.NEED_DATA:

@@ -19,6 +19,7 @@ from berth.api.protocol import (
 from berth.engine.models import CreateRequest, ExecConfig, ExecStart, HostConfig
 from berth.errors import Forbidden, InvalidArgument
 from berth.images.service import ImageConfig
+from berth.logs.entries import LogQuery
 from berth.runtime.requests import Attachment
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ class Call:
             return int(text)
         except ValueError:
             raise InvalidArgument(f'strconv.Atoi: parsing "{text}": invalid syntax') from None
+
+    def time_ns(self, key: str) -> int | None:
+        """Return a Unix time with a fraction ("1700000000.5") in nanoseconds, None for 0."""
+        seconds, _, fraction = self.text(key, "0").partition(".")
+        if not (seconds + fraction).isdigit():
+            raise InvalidArgument(f"invalid value for {key!r}: {self.text(key)!r} is no time")
+        return int(seconds) * 1_000_000_000 + int((fraction + "0" * 9)[:9]) or None
 
     def filters(self) -> dict[str, list[str]]:
         """Return the filters, the older form {"name": {"x": true}} as well."""
@@ -174,7 +182,7 @@ class Router:
 
     async def _list(self, call: Call) -> None:
         limit = call.integer("limit")
-        found = self._engine.list(all_=call.flag("all"), limit=limit, filters=call.filters())
+        found = self._engine.summaries(all_=call.flag("all"), limit=limit, filters=call.filters())
         await call.exchange.respond(200, found)
 
     async def _inspect(self, call: Call) -> None:
@@ -184,12 +192,20 @@ class Router:
         await call.exchange.respond(200, self._engine.top(call.name))
 
     async def _logs(self, call: Call) -> None:
-        options = {key: call.flag(key) for key in ("stdout", "stderr", "follow", "timestamps")}
-        if not (options["stdout"] or options["stderr"]):
-            raise InvalidArgument("Bad parameters: you must choose at least one stream")
         tail = call.text("tail", "all")
+        query = LogQuery(
+            stdout=call.flag("stdout"),
+            stderr=call.flag("stderr"),
+            follow=call.flag("follow"),
+            timestamps=call.flag("timestamps"),
+            tail=int(tail) if tail.isdigit() else None,
+            since_ns=call.time_ns("since"),
+            until_ns=call.time_ns("until"),
+        )
+        if not (query.stdout or query.stderr):
+            raise InvalidArgument("Bad parameters: you must choose at least one stream")
         record = self._engine.containers.find(call.name)
-        chunks = self._engine.logs(record, tail=int(tail) if tail.isdigit() else None, **options)
+        chunks = self._engine.logs(record, query)
         await call.exchange.begin(RAW_STREAM if record.config.tty else MULTIPLEXED_STREAM)
         async for chunk in chunks:
             await call.exchange.write(chunk)
@@ -254,14 +270,9 @@ class Router:
             return call.exchange.duplicate()
 
         condition = call.text("condition", "not-running") or "not-running"
-        code, error = await self._engine.containers.wait(
-            call.name, condition=condition, started=started
-        )
+        code = await self._engine.containers.wait(call.name, condition=condition, started=started)
         await begun[0]
-        document: dict[str, object] = {"StatusCode": code}
-        if error:
-            document["Error"] = {"Message": error}
-        await call.exchange.write(msgspec.json.encode(document) + b"\n")
+        await call.exchange.write(msgspec.json.encode({"StatusCode": code}) + b"\n")
         await call.exchange.end()
 
     async def _resize(self, call: Call) -> None:

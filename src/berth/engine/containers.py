@@ -53,7 +53,7 @@ class Life:
 class Containers:
     """Every container of an engine."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - composed in one place, by name
         self,
         *,
         state: State,
@@ -421,9 +421,7 @@ class Containers:
         self._table.put(record.id, record)
         self._emit(record, action)
 
-    async def wait(
-        self, ref: str, *, condition: str, started: Callable[[], int | None]
-    ) -> int:
+    async def wait(self, ref: str, *, condition: str, started: Callable[[], int | None]) -> int:
         """Wait for ``not-running``, ``next-exit`` or ``removed``; return the exit code.
 
         ``started`` is called when the wait is registered: it answers the client's head and returns a

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from berth.engine.execs import Execs
     from berth.engine.models import ContainerConfig, ContainerRecord, HostConfig
     from berth.images.service import Image, ImageService
+    from berth.logs.entries import LogQuery
 
 NEVER = "0001-01-01T00:00:00Z"
 NO_BRIDGE = "this engine has no bridge network yet: the container has a loopback interface only"
@@ -72,7 +74,7 @@ class Engine:
             await self.containers.stop(ref, signal_name=None, timeout_s=timeout_s)
         await self.containers.start(ref)
 
-    def list(
+    def summaries(
         self, *, all_: bool, limit: int | None, filters: dict[str, list[str]]
     ) -> list[Document]:
         """Return summaries of the running containers, or of ``all_``."""
@@ -150,31 +152,16 @@ class Engine:
         rows = [row for pid in self.containers.cgroup(record).pids() if (row := process_row(pid))]
         return {"Titles": ["UID", "PID", "PPID", "CMD"], "Processes": rows}
 
-    async def logs(
-        self,
-        record: ContainerRecord,
-        *,
-        stdout: bool,
-        stderr: bool,
-        follow: bool,
-        timestamps: bool,
-        tail: int | None,
-    ) -> AsyncIterator[bytes]:
+    def logs(self, record: ContainerRecord, query: LogQuery) -> AsyncIterator[bytes]:
         """Yield the log as clients get it."""
-        wanted = {name for name, on in (("stdout", stdout), ("stderr", stderr)) if on}
-        alive = record.status in (*status.ALIVE, status.RESTARTING)
-        entries = reader.read(
+        if record.status not in (*status.ALIVE, status.RESTARTING):
+            query = replace(query, follow=False)
+        return reader.read_frames(
             self.containers.log_path(record),
-            tail=tail,
-            follow=follow and alive,
+            query,
+            terminal=record.config.tty,
             ended=self.containers.ended(record),
         )
-        async for batch in entries:
-            yield b"".join(
-                reader.frame(entry, terminal=record.config.tty, timestamps=timestamps)
-                for entry in batch
-                if entry.stream in wanted
-            )
 
     # Images
 

@@ -123,7 +123,8 @@ def keep_over_setuid() -> None:
 def apply(wanted: Capabilities) -> None:
     """Set the effective, permitted, inheritable and ambient sets; never more than the bounding set has."""
     known = bounding()
-    sets = [mask(wanted.get(kind)) & known for kind in ("effective", "permitted", "inheritable")]  # type: ignore[misc]
+    chosen = (wanted.get("effective"), wanted.get("permitted"), wanted.get("inheritable"))
+    sets = [mask(names) & known for names in chosen]
     words = [[value & 0xFFFFFFFF for value in sets], [value >> 32 for value in sets]]
     data = (_Data * 2)(*(_Data(*word) for word in words))
     header = _Header(CAPABILITY_VERSION_3, 0)

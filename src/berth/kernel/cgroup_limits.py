@@ -21,7 +21,7 @@ def apply(group: Cgroup, resources: Resources) -> None:
         _set(group, "memory", memory_files(memory, unified=_is_unified(group, "memory")))
     if cpu := resources.get("cpu"):
         _set(group, "cpu", cpu_files(cpu, unified=_is_unified(group, "cpu")))
-        sets = [(f"cpuset.{key}", str(cpu[key])) for key in ("cpus", "mems") if cpu.get(key)]  # type: ignore[literal-required]
+        sets = [(f"cpuset.{key}", str(cpu[key])) for key in ("cpus", "mems") if cpu.get(key)]
         _set(group, "cpuset", sets)
     if pids := resources.get("pids"):
         limit = pids["limit"]
@@ -146,5 +146,5 @@ def device_rule(rule: DeviceRule) -> str:
     if kind == "a":
         return MAX_DEVICES
     numbers = [rule.get("major", -1), rule.get("minor", -1)]
-    major, minor = ("*" if n is None or n < 0 else str(n) for n in numbers)
+    major, minor = ("*" if n < 0 else str(n) for n in numbers)
     return f"{kind} {major}:{minor} {rule.get('access') or 'rwm'}"

@@ -36,7 +36,8 @@ ROOTFS = "/rootfs"
 def enter(data_root: str, exec_root: str, hidden: list[str]) -> None:
     """Move the calling, single-threaded process into a template mount namespace of its own.
 
-    ``hidden``: absolute paths on the host. ``exec_root`` must exist; it is covered for the moment in which the template is built.
+    ``hidden``: absolute paths on the host. ``exec_root`` must exist; it is covered while the
+    template is being built.
     """
     unshare(CLONE_NEWNS)
     mount("", "/", flags=MS_REC | MS_PRIVATE)

@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from berth.oci.runtime_spec import Capabilities
     from berth.runtime.launch import Request
 
 
@@ -52,7 +53,7 @@ def confine(root: str | int, *, keep_capabilities: Sequence[str] = ()) -> None:
     os.chroot(".")
     os.chdir("/")
     names = list(keep_capabilities)
-    wanted = {"bounding": names, "effective": names, "permitted": names}
+    wanted: Capabilities = {"bounding": names, "effective": names, "permitted": names}
     capabilities.drop_bounding(wanted)
     capabilities.apply(wanted)
     processes.prctl(processes.PR_SET_NO_NEW_PRIVS, 1)
