@@ -1,0 +1,206 @@
+"""The content store: immutable blobs, named by their digests.
+
+``<root>/blobs/<algorithm>/<hex>`` holds what is complete, ``<root>/ingest`` what is not. A blob appears
+by a rename after it was verified and synced, so what has a name is whole; what a crash leaves in
+``ingest`` is removed by :meth:`ContentStore.open`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from berth.errors import Corrupt, Failed, InvalidArgument, NotFound
+from berth.oci.digest import CANONICAL, LENGTHS, Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+READ_BYTES = 1 << 20
+BLOB_MODE = 0o600
+
+
+class ContentStore:
+    """The blobs under one directory. Methods block for disk time only; writers are independent."""
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "blobs"
+        self.ingest_folder = root / "ingest"
+        self._held: Counter[str] = Counter()
+        for folder in (root, self._blobs, self.ingest_folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+    def open(self) -> None:
+        """Remove what was being written when an earlier engine ended."""
+        for entry in self.ingest_folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+    def path(self, digest: Digest) -> Path:
+        """Return where the blob is, or would be."""
+        return self._blobs / digest.algorithm / digest.encoded
+
+    def has(self, digest: Digest) -> bool:
+        """Say whether the blob is here."""
+        return self.path(digest).is_file()
+
+    def size(self, digest: Digest) -> int:
+        """Return the blob's size in bytes; NotFound when it is not here."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            raise NotFound(f"content {digest}: not found") from None
+
+    def ingest(self, expected: Digest | None = None, size: int | None = None) -> Ingest:
+        """Begin a blob. With ``expected`` or ``size``, committing anything else is Corrupt."""
+        return Ingest(self, expected, size)
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """Open the blob, unverified: for whoever hashes what it reads."""
+        try:
+            return self.path(digest).open("rb")
+        except FileNotFoundError:
+            raise NotFound(f"content {digest}: not found") from None
+
+    def read(self, digest: Digest, *, limit: int = 8 << 20) -> bytes:
+        """Return a small blob, verified; InvalidArgument when it is larger than ``limit`` bytes."""
+        with self.open_blob(digest) as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise InvalidArgument(f"content {digest}: larger than {limit} bytes")
+        hasher = digest.hasher()
+        hasher.update(data)
+        if hasher.hexdigest() != digest.encoded:
+            raise Corrupt(f"content {digest}: the stored bytes do not match")
+        return data
+
+    def write(self, data: bytes) -> Digest:
+        """Store ``data`` unless it is here."""
+        digest = Digest.of(data)
+        if not self.has(digest):
+            with self.ingest(digest, len(data)) as ingest:
+                ingest.write(data)
+                ingest.commit()
+        return digest
+
+    def adopt(self, file: Path, digest: Digest) -> None:
+        """Take over a synced file of this file system whose digest the caller has verified."""
+        target = self.path(digest)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        file.rename(target)
+        sync_folder(target.parent)
+
+    def remove(self, digest: Digest) -> bool:
+        """Remove a blob unless it is held; say whether it went."""
+        if self._held[digest]:
+            return False
+        try:
+            self.path(digest).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    @contextmanager
+    def hold(self, digests: Iterable[str]) -> Iterator[None]:
+        """Keep blobs, also ones that are still to come, from being removed."""
+        held = Counter(digests)
+        self._held += held
+        try:
+            yield
+        finally:
+            self._held -= held
+
+    def digests(self) -> Iterator[Digest]:
+        """Iterate over all blobs."""
+        for algorithm in LENGTHS:
+            folder = self._blobs / algorithm
+            if folder.is_dir():
+                yield from (Digest(f"{algorithm}:{entry.name}") for entry in folder.iterdir())
+
+    def temporary(self) -> Path:
+        """Return an unused path in the ingest directory; the caller removes what it makes there."""
+        return self.ingest_folder / secrets.token_hex(8)
+
+
+class Ingest:
+    """A blob being written; a context manager that removes what was not committed."""
+
+    def __init__(self, store: ContentStore, expected: Digest | None, size: int | None) -> None:
+        self._store = store
+        self._expected = expected
+        self._size = size
+        self._path = store.temporary()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd = os.open(self._path, flags, BLOB_MODE)
+        self._hash = (expected or Digest(f"{CANONICAL}:")).hasher()
+        self.written = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append ``data``; Corrupt as soon as it is more than announced, Failed on a full disk."""
+        self.written += len(data)
+        if self._size is not None and self.written > self._size:
+            raise Corrupt(f"content {self._expected or ''}: longer than {self._size} bytes")
+        self._hash.update(data)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise Failed(f"write content: {error.strerror}") from error
+
+    def commit(self) -> Digest:
+        """Verify, sync and name the blob. Blocks for the disk."""
+        if self._size is not None and self.written != self._size:
+            raise Corrupt(
+                f"content {self._expected or ''}: {self.written} bytes instead of {self._size}"
+            )
+        algorithm = self._expected.algorithm if self._expected else CANONICAL
+        digest = Digest(f"{algorithm}:{self._hash.hexdigest()}")
+        if self._expected is not None and digest != self._expected:
+            raise Corrupt(f"content {self._expected}: the bytes have the digest {digest}")
+        try:
+            os.fsync(self._fd)
+            self._store.adopt(self._path, digest)
+        except OSError as error:
+            raise Failed(f"write content: {error.strerror}") from error
+        self._close()
+        return digest
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def abort(self) -> None:
+        """Remove it, unless it was committed. Idempotent."""
+        if self._fd >= 0:
+            self._close()
+            self._path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Ingest:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
