@@ -22,12 +22,14 @@ from berth.engine.engine import Engine
 from berth.engine.events import Events
 from berth.engine.execs import Execs
 from berth.engine.instance import Instance
+from berth.engine.services import Services
 from berth.errors import Conflict, Forbidden, InvalidArgument
 from berth.images import host
 from berth.images.service import ImageService
 from berth.kernel import cgroups
 from berth.runtime.client import Runtime
 from berth.state import State
+from berth.volumes.service import VolumeService
 
 log = logging.getLogger("berth")
 
@@ -155,16 +157,21 @@ async def _build(
     images = ImageService(state=state, data_root=options.data_root, runtime=runtime)
     await images.open()
     events = Events()
-    containers = Containers(
+    volumes = VolumeService(state=state, data_root=options.data_root, runtime=runtime)
+    volumes.clean()
+    services = Services(
         state=state,
-        roots=(options.data_root, options.exec_root),
+        data_root=options.data_root,
+        exec_root=options.exec_root,
         instance=instance,
         runtime=runtime,
         images=images,
+        volumes=volumes,
         hierarchies=hierarchies,
         events=events,
         background=background,
     )
+    containers = Containers(services)
     execs = Execs(
         exec_root=options.exec_root, containers=containers, runtime=runtime, background=background
     )

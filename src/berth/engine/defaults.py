@@ -48,6 +48,7 @@ READ_ONLY_PATHS = (
     "/proc/sysrq-trigger",
 )
 
+RUNTIME = "berth"
 SHM_SIZE_BYTES = 64 << 20
 STOP_TIMEOUT_S = 10
 MIN_MEMORY_BYTES = 6 << 20

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from berth import __version__
 from berth.engine import status
-from berth.errors import InvalidArgument, NotModified
+from berth.errors import InvalidArgument
 from berth.logs import reader
 
 if TYPE_CHECKING:
@@ -68,11 +67,11 @@ class Engine:
             raise InvalidArgument("publish ports: this engine has no bridge network yet")
         return await self.containers.create(config, name=name, host_config=host), warnings
 
-    async def restart(self, ref: str, *, timeout_s: int | None) -> None:
+    async def restart(
+        self, ref: str, *, signal_name: str | None = None, timeout_s: int | None
+    ) -> None:
         """Stop the container if it runs, then start it."""
-        with suppress(NotModified):
-            await self.containers.stop(ref, signal_name=None, timeout_s=timeout_s)
-        await self.containers.start(ref)
+        await self.containers.restart(ref, signal_name=signal_name, timeout_s=timeout_s)
 
     def summaries(
         self, *, all_: bool, limit: int | None, filters: dict[str, list[str]]

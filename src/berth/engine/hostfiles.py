@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def _resolv_conf(record: ContainerRecord) -> str:
     }
     words = (line.split(None, 1) for line in lines)
     kept = [" ".join(pair) for pair in words if pair and not replaced.get(pair[0])]
-    return "".join(f"{line}\n" for line in [*kept, *sum(replaced.values(), [])])
+    return "".join(f"{line}\n" for line in [*kept, *chain.from_iterable(replaced.values())])
 
 
 def remove_tree(folder: Path) -> None:

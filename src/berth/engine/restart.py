@@ -4,12 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.errors import InvalidArgument
+
 if TYPE_CHECKING:
-    from berth.engine.models import ContainerRecord
+    from berth.engine.models import ContainerRecord, HostConfig
 
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 60.0
 HEALTHY_NS = 10_000_000_000
+NAMES = ("", "no", "always", "unless-stopped", "on-failure")
+
+
+def check_policy(host: HostConfig) -> None:
+    """Refuse a policy that is none, or that does not go with automatic removal."""
+    policy = host.restart_policy
+    if policy.name not in NAMES:
+        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'")
+    if policy.maximum_retry_count < 0:
+        raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidArgument(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+        )
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+
+
+def wants_start_with_engine(record: ContainerRecord) -> bool:
+    """Say whether a container that ended earlier is started when the engine is."""
+    name = record.host_config.restart_policy.name
+    if not record.started_ns:
+        return False
+    return name == "always" or (name == "unless-stopped" and not record.stopped_by_user)
 
 
 def wants_restart(record: ContainerRecord, exit_code: int) -> bool:

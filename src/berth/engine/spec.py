@@ -1,35 +1,37 @@
-"""From what clients ask for to an OCI runtime spec. Pure functions: no I/O, no kernel."""
+"""From what clients ask for to an OCI runtime spec: the whole of it, and its process."""
 
 from __future__ import annotations
 
 import shlex
 from typing import TYPE_CHECKING
 
-from berth.engine import defaults
+from berth.engine import defaults, devices, resources, security
 from berth.errors import InvalidArgument
 from berth.kernel.capabilities import NAMES
 
 if TYPE_CHECKING:
-    from berth.engine.models import ContainerConfig, ContainerRecord, ExecConfig, HostConfig
-    from berth.images.service import ImageConfig
-    from berth.oci.runtime_spec import (
-        Capabilities,
-        Cpu,
-        Memory,
-        Mount,
-        Namespace,
-        Process,
-        Resources,
-        Spec,
-    )
+    from collections.abc import Mapping
 
-PREFIX = "CAP_"
+    from berth.engine.models import (
+        ContainerConfig,
+        ContainerRecord,
+        ExecConfig,
+        HostConfig,
+        TmpfsOptions,
+    )
+    from berth.images.service import ImageConfig
+    from berth.oci.runtime_spec import Mount, Namespace, Process, Spec
+
+SHM = "/dev/shm"  # noqa: S108 - the container's
+CONTAINER = "container:"
+IPC_MODES = ("", "private", "shareable", "host", "none")
+SAFE = ("noexec", "nosuid", "nodev")
 
 
 def arguments(config: ContainerConfig, image: ImageConfig) -> list[str]:
     """Return the command line: an entrypoint given by the client drops the image's command."""
-    entrypoint, command = _words(config.entrypoint), _words(config.cmd)
-    if entrypoint is None:
+    entrypoint, command = words(config.entrypoint), words(config.cmd)
+    if not entrypoint:
         entrypoint = image.entrypoint or []
         command = command or image.cmd or []
     elif entrypoint == [""]:
@@ -40,15 +42,21 @@ def arguments(config: ContainerConfig, image: ImageConfig) -> list[str]:
     return args
 
 
-def _words(value: list[str] | str | None) -> list[str] | None:
+def words(value: list[str] | str | None) -> list[str] | None:
+    """Return a command as words; older clients send one string."""
     return shlex.split(value) if isinstance(value, str) else value
 
 
 def environment(config: ContainerConfig, image: ImageConfig) -> list[str]:
     """Return PATH, TERM, the image's variables and the client's; later ones win, a bare name unsets."""
-    values: dict[str, str] = {}
     base = [defaults.PATH, *(["TERM=xterm"] if config.tty else []), *(image.env or [])]
-    for entry in [*base, *(config.env or [])]:
+    return merged([*base, *(config.env or [])])
+
+
+def merged(entries: list[str]) -> list[str]:
+    """Return an environment in which each name appears once, with its last value."""
+    values: dict[str, str] = {}
+    for entry in entries:
         name, equals, _ = entry.partition("=")
         if equals:
             values[name] = entry
@@ -57,135 +65,105 @@ def environment(config: ContainerConfig, image: ImageConfig) -> list[str]:
     return list(values.values())
 
 
-def capability_names(host: HostConfig) -> list[str]:
-    """Return the capabilities after --cap-add, --cap-drop and --privileged."""
-    if host.privileged:
-        return list(NAMES)
-    added = [_capability(name) for name in host.cap_add or []]
-    dropped = [_capability(name) for name in host.cap_drop or []]
-    names = [] if "ALL" in dropped else list(defaults.CAPABILITIES)
-    if "ALL" in added:
-        names = list(NAMES)
-    names += [name for name in added if name not in names and name != "ALL"]
-    return [name for name in names if name not in dropped]
+def hostname(record: ContainerRecord) -> str:
+    """Return the host name: what was asked for, else the short id."""
+    return record.config.hostname or record.id[:12]
 
 
-def _capability(name: str) -> str:
-    upper = name.upper()
-    if upper == "ALL":
-        return upper
-    full = upper if upper.startswith(PREFIX) else PREFIX + upper
-    if full not in NAMES:
-        raise InvalidArgument(f'invalid capability: unknown capability: "{full}"')
-    return full
+def shared_container(mode: str) -> str | None:
+    """Return the container whose namespace ``mode`` asks for ("container:NAME"), None for others."""
+    return mode.removeprefix(CONTAINER) if mode.startswith(CONTAINER) else None
 
 
-def capabilities(names: list[str]) -> Capabilities:
-    """Return the sets of a process with ``names``: nothing inheritable, nothing ambient."""
-    return {"bounding": names, "effective": names, "permitted": names}
+def namespaces(host: HostConfig, paths: Mapping[str, str]) -> list[Namespace]:
+    """Return the namespaces to make or to join: all, less those that are the host's on request.
 
-
-def resources(host: HostConfig) -> Resources:
-    """Return the limits; Docker's minimum and its default for swap (as much again as memory)."""
-    found: Resources = {}
-    if memory := _memory(host):
-        found["memory"] = memory
-    if cpu := _cpu(host):
-        found["cpu"] = cpu
-    if host.pids_limit:
-        found["pids"] = {"limit": host.pids_limit}
-    return found
-
-
-def _memory(host: HostConfig) -> Memory:
-    if 0 < host.memory < defaults.MIN_MEMORY_BYTES:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
-    if host.memory_swap > 0 and not host.memory:
-        raise InvalidArgument(
-            "You should always set the Memory limit when using Memoryswap limit, see usage"
-        )
-    if 0 < host.memory_swap < host.memory:
-        raise InvalidArgument(
-            "Minimum memoryswap limit should be larger than memory limit, see usage"
-        )
-    memory: Memory = {}
-    if host.memory:
-        memory["limit"] = host.memory
-        memory["swap"] = host.memory_swap or host.memory * 2
-    if host.memory_reservation:
-        memory["reservation"] = host.memory_reservation
-    if host.oom_kill_disable:
-        memory["disableOOMKiller"] = True
-    return memory
-
-
-def _cpu(host: HostConfig) -> Cpu:
-    cpu: Cpu = {}
-    if host.nano_cpus:
-        cpu["period"] = 100_000
-        cpu["quota"] = host.nano_cpus * 100_000 // 1_000_000_000
-    if host.cpu_period:
-        cpu["period"] = host.cpu_period
-    if host.cpu_quota:
-        cpu["quota"] = host.cpu_quota
-    if host.cpu_shares:
-        cpu["shares"] = host.cpu_shares
-    if host.cpuset_cpus:
-        cpu["cpus"] = host.cpuset_cpus
-    if host.cpuset_mems:
-        cpu["mems"] = host.cpuset_mems
-    return cpu
-
-
-def namespaces(host: HostConfig) -> list[Namespace]:
-    """Return the namespaces to make: all, less those that are the host's on request."""
-    kinds = ["mount"]
-    for kind, mode in (
+    ``paths``: the namespace files of other containers, by kind, for modes that name one.
+    """
+    found: list[Namespace] = [{"type": "mount"}]
+    modes = (
         ("pid", host.pid_mode),
         ("ipc", host.ipc_mode),
         ("uts", host.uts_mode),
         ("network", host.network_mode),
-        ("cgroup", host.cgroupns_mode),
+        ("cgroup", "host" if host.privileged and not host.cgroupns_mode else host.cgroupns_mode),
+    )
+    for kind, mode in modes:
+        if kind in paths:
+            found.append({"type": kind, "path": paths[kind]})
+        elif mode != "host":
+            found.append({"type": kind})
+    return found
+
+
+def check_modes(host: HostConfig) -> None:
+    """Refuse namespace modes that Docker refuses."""
+    ipc_ok = host.ipc_mode in IPC_MODES or shared_container(host.ipc_mode)
+    for name, mode, allowed in (
+        ("IPC", host.ipc_mode, ipc_ok),
+        ("PID", host.pid_mode, host.pid_mode in ("", "host") or shared_container(host.pid_mode)),
+        ("UTS", host.uts_mode, host.uts_mode in ("", "host")),
+        ("cgroup namespace", host.cgroupns_mode, host.cgroupns_mode in ("", "host", "private")),
     ):
-        if mode != "host":
-            kinds.append(kind)
-    return [{"type": kind} for kind in kinds]
+        if not allowed:
+            raise InvalidArgument(f"invalid {name} mode: {mode}")
 
 
 def tmpfs_mounts(host: HostConfig) -> list[Mount]:
     """Return the mounts of --tmpfs and --mount type=tmpfs."""
-    safe = ["noexec", "nosuid", "nodev"]
     found: list[Mount] = []
-    for target, options in (host.tmpfs or {}).items():
-        words = [word for word in options.split(",") if word]
-        found.append(_tmpfs(target, [*safe, *words]))
-    for request in host.mounts or []:
-        if request.type == "tmpfs":
-            options = request.tmpfs_options or {}
-            size, mode = options.get("SizeBytes"), options.get("Mode")
-            words = [f"size={size}"] if isinstance(size, int) and size else []
-            words += [f"mode={mode:o}"] if isinstance(mode, int) and mode else []
-            found.append(_tmpfs(request.target, [*safe, *words]))
+    for target, text in (host.tmpfs or {}).items():
+        asked = [word for word in text.split(",") if word]
+        kept = [word for word in SAFE if word.removeprefix("no") not in asked and word not in asked]
+        found.append(_tmpfs(target, [*kept, *asked]))
+    asked_mounts = [request for request in host.mounts or [] if request.type == "tmpfs"]
+    found += [_tmpfs(m.target, _tmpfs_words(m.tmpfs_options)) for m in asked_mounts]
     return found
 
 
+def _tmpfs_words(options: TmpfsOptions | None) -> list[str]:
+    words_ = list(SAFE)
+    if options is None:
+        return words_
+    if options.size_bytes:
+        words_.append(f"size={options.size_bytes}")
+    if options.mode:
+        words_.append(f"mode={options.mode:o}")
+    return words_ + ["=".join(pair) for pair in options.options or []]
+
+
 def _tmpfs(target: str, options: list[str]) -> Mount:
+    if not target.startswith("/"):
+        raise InvalidArgument(f"invalid mount path: '{target}' mount path must be absolute")
     return {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options}
+
+
+def mounts(record: ContainerRecord) -> list[Mount]:
+    """Return the mounts that are not trees of the host, less those that the client replaces."""
+    host = record.host_config
+    replaced = {point.target for point in record.mount_points}
+    replaced |= {entry["destination"] for entry in tmpfs_mounts(host)}
+    if host.ipc_mode == "host" or shared_container(host.ipc_mode):
+        replaced |= {SHM, "/dev/mqueue"}  # trees of the host's or the other container's
+    if host.ipc_mode == "none":
+        replaced.add(SHM)
+    size = host.shm_size or defaults.SHM_SIZE_BYTES
+    kernel = defaults.mounts(shm_size_bytes=size, writable=host.privileged)
+    kept = [entry for entry in kernel if entry["destination"] not in replaced]
+    return [*kept, *tmpfs_mounts(host)]
 
 
 def process(record: ContainerRecord) -> Process:
     """Return the container's own process."""
     host = record.host_config
+    env = [f"HOSTNAME={hostname(record)}", *record.env]
     found: Process = {
         "args": record.args,
-        "env": [f"HOSTNAME={hostname(record)}", *record.env],
+        "env": merged(env),
         "cwd": record.config.working_dir or "/",
-        "capabilities": capabilities(capability_names(host)),
-        "noNewPrivileges": has_no_new_privileges(host),
-        "rlimits": [
-            {"type": f"RLIMIT_{limit.name.upper()}", "soft": limit.soft, "hard": limit.hard}
-            for limit in host.ulimits or []
-        ],
+        "capabilities": security.capabilities(security.capability_names(host)),
+        "noNewPrivileges": security.security_options(host).no_new_privileges,
+        "rlimits": resources.rlimits(host),
     }
     if host.oom_score_adj:
         found["oomScoreAdj"] = host.oom_score_adj
@@ -194,53 +172,52 @@ def process(record: ContainerRecord) -> Process:
 
 def exec_process(record: ContainerRecord, config: ExecConfig) -> Process:
     """Return an extra process of the container."""
-    names = list(NAMES) if config.privileged else capability_names(record.host_config)
+    host = record.host_config
+    names = security.capability_names(host)
     found = process(record)
+    if config.privileged:
+        names = list(NAMES)
+        found["noNewPrivileges"] = False
     found["args"] = config.cmd or []
-    found["env"] = [*found["env"], *(["TERM=xterm"] if config.tty else []), *(config.env or [])]
-    found["capabilities"] = capabilities(names)
+    terminal = ["TERM=xterm"] if config.tty else []
+    found["env"] = merged([*terminal, *found["env"], *(config.env or [])])
+    found["capabilities"] = security.capabilities(names)
     if config.working_dir:
         found["cwd"] = config.working_dir
     return found
 
 
-def has_no_new_privileges(host: HostConfig) -> bool:
-    """Say whether --security-opt no-new-privileges was given."""
-    options = host.security_opt or []
-    return any(
-        o in ("no-new-privileges", "no-new-privileges=true", "no-new-privileges:true")
-        for o in options
-    )
+def cgroup_path(record: ContainerRecord, *, cgroup: str) -> str:
+    """Return the container's group: below ``dev`` when it has device rules of its own."""
+    kind = "dev" if devices.needs_own_rules(record.host_config) else "std"
+    return f"{cgroup}/{kind}/{record.id}"
 
 
-def hostname(record: ContainerRecord) -> str:
-    """Return the host name: what was asked for, else the short id."""
-    return record.config.hostname or record.id[:12]
+def build(record: ContainerRecord, *, cgroup: str, paths: Mapping[str, str] | None = None) -> Spec:
+    """Return the whole spec of a container.
 
-
-def build(record: ContainerRecord, *, cgroup: str) -> Spec:
-    """Return the whole spec of a container. ``cgroup``: the engine's top group."""
+    ``cgroup``: the engine's top group. ``paths``: see :func:`namespaces`.
+    """
     host = record.host_config
-    shm = host.shm_size or defaults.SHM_SIZE_BYTES
-    masked = defaults.MASKED_PATHS if host.masked_paths is None else host.masked_paths
-    read_only = defaults.READ_ONLY_PATHS if host.readonly_paths is None else host.readonly_paths
+    nodes, rules = devices.nodes_and_rules(host)
+    limits = resources.resources(host)
+    if rules:
+        limits["devices"] = rules
+    masked, read_only = security.hidden_paths(host)
     return {
         "ociVersion": "1.2.0",
         "root": {"readonly": host.readonly_rootfs},
         "hostname": hostname(record),
         "domainname": record.config.domainname,
         "process": process(record),
-        "mounts": [
-            *defaults.mounts(shm_size_bytes=shm, writable=host.privileged),
-            *tmpfs_mounts(host),
-        ],
+        "mounts": mounts(record),
         "linux": {
-            "namespaces": namespaces(host),
-            "cgroupsPath": f"{cgroup}/{'dev' if host.privileged else 'std'}/{record.id}",
-            "devices": defaults.devices(),
-            "resources": resources(host),
+            "namespaces": namespaces(host, paths or {}),
+            "cgroupsPath": cgroup_path(record, cgroup=cgroup),
+            "devices": nodes,
+            "resources": limits,
             "sysctl": host.sysctls or {},
-            "maskedPaths": [] if host.privileged else list(masked),
-            "readonlyPaths": [] if host.privileged else list(read_only),
+            "maskedPaths": masked,
+            "readonlyPaths": read_only,
         },
     }

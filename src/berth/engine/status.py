@@ -14,8 +14,13 @@ CREATED = "created"
 RUNNING = "running"
 PAUSED = "paused"
 RESTARTING = "restarting"
+REMOVING = "removing"
 EXITED = "exited"
+DEAD = "dead"  # its monitor was killed, and it with it
 ALIVE = (RUNNING, PAUSED)
+ALL = (CREATED, RUNNING, PAUSED, RESTARTING, REMOVING, EXITED, DEAD)
+
+STATIC = {REMOVING: "Removal In Progress"}
 
 SECOND_NS = 1_000_000_000
 # (up to so many seconds, seconds in the unit, its name): units.HumanDuration's steps.
@@ -32,21 +37,51 @@ def require_startable(record: ContainerRecord) -> None:
     """Raise unless the container may be started."""
     if record.status == PAUSED:
         raise Conflict("cannot start a paused container, try unpause instead")
-    if record.status == RUNNING:
+    if record.status in (RUNNING, RESTARTING):
         raise NotModified(f"container {record.id} is already running")
+    if record.status == REMOVING:
+        raise Conflict("container is marked for removal and cannot be started")
+
+
+def require_alive(record: ContainerRecord) -> None:
+    """Raise unless it has processes, frozen ones included."""
+    if record.status == RESTARTING:
+        raise Conflict(f"Container {record.id} is restarting, wait until the container is running")
+    if record.status not in ALIVE:
+        raise Conflict(f"container {record.id} is not running")
 
 
 def require_running(record: ContainerRecord) -> None:
     """Raise unless its process runs and is not paused."""
+    require_alive(record)
     if record.status == PAUSED:
-        raise Conflict(f"container {record.id} is paused, unpause the container before exec")
-    if record.status != RUNNING:
-        raise Conflict(f"container {record.id} is not running")
+        raise Conflict(f"Container {record.id} is paused, unpause the container before exec")
+
+
+def require_stoppable(record: ContainerRecord) -> None:
+    """Raise unless there is something to stop."""
+    if record.status not in (*ALIVE, RESTARTING):
+        raise NotModified(f"container {record.id} is already stopped")
+
+
+def require_pausable(record: ContainerRecord) -> None:
+    """Raise unless it may be paused."""
+    if record.status == PAUSED:
+        raise Conflict(f"Container {record.id} is already paused")
+    require_alive(record)
+
+
+def require_paused(record: ContainerRecord) -> None:
+    """Raise unless it is paused."""
+    if record.status != PAUSED:
+        raise Conflict(f"Container {record.id} is not paused")
 
 
 def require_removable(record: ContainerRecord) -> None:
     """Raise unless it may be removed without force."""
-    if record.status in ALIVE:
+    if record.status == REMOVING:
+        raise Conflict(f"removal of container {record.id} is already in progress")
+    if record.status in (*ALIVE, RESTARTING):
         raise Conflict(
             f'cannot remove container "/{record.name}": container is {record.status}:'
             " stop the container before removing or force remove"
@@ -64,7 +99,7 @@ def describe(record: ContainerRecord) -> str:
         return (
             f"Restarting ({record.exit_code}) {duration(time.time_ns() - record.finished_ns)} ago"
         )
-    return record.status.capitalize()
+    return STATIC.get(record.status, record.status.capitalize())
 
 
 def duration(nanoseconds: int) -> str:

@@ -1,1 +1,1 @@
-"""Named volumes."""
+"""Volumes: directories of the engine that outlive containers."""

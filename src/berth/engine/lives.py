@@ -1,0 +1,309 @@
+"""The lives of containers: the start, the end and what follows from it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING
+
+from berth.engine import hostfiles, spec, status
+from berth.engine.logtargets import log_target
+from berth.engine.restart import Backoff, wants_restart
+from berth.errors import BerthError, Conflict
+from berth.runtime.requests import Attachment, ExitRecord, TaskRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    from berth.engine.models import ContainerRecord
+    from berth.engine.records import Records
+    from berth.engine.services import Services
+    from berth.kernel.cgroups import Cgroup
+    from berth.runtime.client import Task
+
+START_FAILED = {"command-not-found": 127, "command-not-executable": 126}
+DEFAULT_START_FAILED = 128
+KILL_TIMEOUT_S = 10.0
+SIGKILL = 9
+START_FAILURE = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed:"
+    " berth create failed: unable to start container process: "
+)
+
+
+class Life:
+    """What berthd keeps in memory of one container, beside its record."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.task: Task | None = None
+        self.waiting: list[Attachment] = []  # clients that attached before the start
+        self.orphans: list[int] = []  # connections of /wait, for the monitor
+        self.ended = asyncio.Event()  # replaced at each start
+        self.removed = asyncio.Event()
+        self.backoff = Backoff()
+        self.restarting: asyncio.Task[None] | None = None
+        self.kept = False  # not removed at its end although it asked for that: `restart`
+
+
+class Lives:
+    """Starts containers, follows them to their end, and starts again those whose policy says so."""
+
+    def __init__(
+        self,
+        services: Services,
+        records: Records,
+        *,
+        remove: Callable[[ContainerRecord], Coroutine[object, object, None]],
+    ) -> None:
+        self._services = services
+        self._records = records
+        self._remove = remove
+        self._lives: dict[str, Life] = {}
+        self._data = services.data_root / "containers"
+        self._exec = services.exec_root / "containers"
+
+    def of(self, record: ContainerRecord) -> Life:
+        """Return the life of a container."""
+        return self._lives.setdefault(record.id, Life())
+
+    def forget(self, record: ContainerRecord) -> None:
+        """Let go of a container that was removed; those who wait for that go on."""
+        life = self._lives.pop(record.id, None)
+        if life is None:
+            return
+        if life.restarting is not None:
+            life.restarting.cancel()
+        for fd in [*(client.fd for client in life.waiting), *life.orphans]:
+            os.close(fd)
+        life.ended.set()
+        life.removed.set()
+
+    def data_folder(self, record: ContainerRecord) -> Path:
+        """Return where the container's own files and its log are."""
+        return self._data / record.id
+
+    def exec_folder(self, record: ContainerRecord) -> Path:
+        """Return where its monitor keeps its socket and records."""
+        return self._exec / record.id
+
+    def log_path(self, record: ContainerRecord) -> Path:
+        """Return where its log is."""
+        return self.data_folder(record) / f"{record.id}-json.log"
+
+    def cgroup(self, record: ContainerRecord) -> Cgroup:
+        """Return its groups."""
+        path = spec.cgroup_path(record, cgroup=self._services.instance.cgroup)
+        return self._services.hierarchies.open_group(path)
+
+    def task(self, record: ContainerRecord) -> Task:
+        """Return the running task of a container; Conflict when it does not run."""
+        life = self._lives.get(record.id)
+        if life is None or life.task is None:
+            raise Conflict(f"container {record.id} is not running")
+        return life.task
+
+    async def start(self, record: ContainerRecord, life: Life) -> None:
+        """Start the process; the caller holds the lock. On failure everything is undone."""
+        folder = self.exec_folder(record)
+        hostfiles.remove_tree(folder)
+        folder.mkdir(mode=0o710)
+        waiting, life.waiting = life.waiting, []
+        try:
+            task = await self._start_task(record, folder, tuple(waiting))
+        except BerthError as error:
+            hostfiles.remove_tree(folder)
+            self._note_failed_start(record, life, error)
+            raise type(error)(record.error) from error
+        finally:
+            for client in waiting:
+                os.close(client.fd)
+        record.status = status.RUNNING
+        record.pid = task.pid
+        record.error = ""
+        record.exit_code = 0
+        record.oom_killed = False
+        record.started_ns = task.started_at_ns
+        self._records.put(record)
+        life.task = task
+        orphans, life.orphans = life.orphans, []
+        for fd in orphans:
+            await task.answer_if_orphaned(fd)
+            os.close(fd)
+        self.emit(record, "start")
+        self.follow(record, life, task)
+
+    async def _start_task(
+        self, record: ContainerRecord, folder: Path, waiting: tuple[Attachment, ...]
+    ) -> Task:
+        host, config = record.host_config, record.config
+        size = host.console_size or [0, 0]
+        trees = hostfiles.open_trees(self.data_folder(record), record)
+        try:
+            request = TaskRequest(
+                id=record.id,
+                directory=folder,
+                spec=spec.build(
+                    record,
+                    cgroup=self._services.instance.cgroup,
+                    paths=self._shared_namespaces(record),
+                ),
+                rootfs=self._services.images.rootfs(record.id),
+                trees=trees,
+                user=config.user,
+                groups=tuple(host.group_add or ()),
+                terminal=config.tty,
+                terminal_size=(size[0], size[1]),
+                stdin=config.open_stdin,
+                stdin_once=config.stdin_once,
+                log=log_target(host.log_config, self.log_path(record)),
+                init=bool(host.init),
+                attachments=waiting,
+            )
+            return await self._services.runtime.start_task(request)
+        finally:
+            for tree in trees:
+                os.close(tree.fd)
+
+    def _shared_namespaces(self, record: ContainerRecord) -> dict[str, str]:
+        """Return the namespace files of containers whose namespaces this one joins."""
+        host = record.host_config
+        names = {"pid": "pid", "ipc": "ipc", "network": "net"}
+        modes = {"pid": host.pid_mode, "ipc": host.ipc_mode, "network": host.network_mode}
+        paths = {}
+        for kind, mode in modes.items():
+            ref = spec.shared_container(mode)
+            if ref is None:
+                continue
+            other = self._records.find(ref)
+            if other.status not in status.ALIVE:
+                raise Conflict(
+                    f"cannot join {kind} namespace of a non running container: {other.id}"
+                )
+            paths[kind] = f"/proc/{other.pid}/ns/{names[kind]}"
+        return paths
+
+    def _note_failed_start(self, record: ContainerRecord, life: Life, error: BerthError) -> None:
+        code = START_FAILED.get(error.code, DEFAULT_START_FAILED)
+        began = bool(record.started_ns)
+        record.status = status.EXITED if began else status.CREATED
+        record.pid = 0
+        record.exit_code = code
+        record.error = START_FAILURE + error.message
+        if began:
+            record.finished_ns = time.time_ns()
+        self._records.put(record)
+        self._wake(life)
+        if record.host_config.auto_remove:
+            self._services.background.start(self._remove(record), name=f"remove {record.id[:12]}")
+
+    def follow(self, record: ContainerRecord, life: Life, task: Task) -> None:
+        """Wait for the end of a running task, in the background."""
+        self._services.background.start(
+            self._follow(record, life, task), name=f"life {record.id[:12]}"
+        )
+
+    async def _follow(self, record: ContainerRecord, life: Life, task: Task) -> None:
+        """Wait for the end, record it, and do what follows from it."""
+        ended = await task.wait()
+        if ended.reason:
+            self.destroy_remains(record)
+        async with life.lock:
+            life.task = None
+            if not self._records.has(record):
+                return
+            restarts = self.note_end(record, life, ended)
+        # Only now: while its records are there, a berthd that takes over can still learn of the end.
+        self._services.background.start(self._settle(record, task), name=f"settle {record.id[:12]}")
+        if record.host_config.auto_remove and not life.kept:
+            await self._remove(record)
+        elif restarts:
+            self.restart_later(record, life)
+
+    async def _settle(self, record: ContainerRecord, task: Task) -> None:
+        await task.settle()
+        if self._lives.get(record.id, Life()).task is None and not record.pid:
+            hostfiles.remove_tree(self.exec_folder(record))
+
+    def note_end(self, record: ContainerRecord, life: Life, ended: ExitRecord) -> bool:
+        """Record an end, then tell everyone; say whether the container is to be started again."""
+        restarts = wants_restart(record, ended.exit_code)
+        dead = bool(ended.reason) and not restarts
+        record.status = status.RESTARTING if restarts else status.DEAD if dead else status.EXITED
+        record.pid = 0
+        record.exit_code = ended.exit_code
+        record.oom_killed = ended.oom_killed
+        record.finished_ns = ended.finished_at_ns
+        record.error = ended.reason or ""
+        self._records.put(record)
+        if ended.oom_killed:
+            self.emit(record, "oom")
+        ran_s = max(0, record.finished_ns - record.started_ns) // 1_000_000_000
+        self.emit(record, "die", exitCode=str(ended.exit_code), execDuration=str(ran_s))
+        self._wake(life)
+        return restarts
+
+    def _wake(self, life: Life) -> None:
+        life.ended.set()
+        life.ended = asyncio.Event()
+
+    def restart_later(self, record: ContainerRecord, life: Life) -> None:
+        """Start a container again after its delay."""
+        life.restarting = self._services.background.start(
+            self._restart_later(record, life), name=f"restart {record.id[:12]}"
+        )
+
+    async def _restart_later(self, record: ContainerRecord, life: Life) -> None:
+        ran_ns = record.finished_ns - record.started_ns
+        await asyncio.sleep(life.backoff.next_delay_s(ran_ns))
+        async with life.lock:
+            life.restarting = None
+            if not self._records.has(record) or record.status != status.RESTARTING:
+                return
+            record.restart_count += 1
+            try:
+                await self.start(record, life)
+            except BerthError:  # its record says why
+                return
+
+    def destroy_remains(self, record: ContainerRecord) -> None:
+        """Kill and clean up what a dead monitor left."""
+        group = self.cgroup(record)
+        try:
+            group.kill()
+            if record.status == status.PAUSED:
+                group.thaw()
+            group.remove()
+        except OSError:  # processes on their way out; the next start of the engine looks again
+            return
+
+    async def kill_and_wait(self, record: ContainerRecord, life: Life) -> None:
+        """End the process for good; returns when its end is recorded."""
+        ended = life.ended
+        if life.task is None:
+            return
+        self.signal(record, life, SIGKILL)
+        try:
+            await asyncio.wait_for(ended.wait(), KILL_TIMEOUT_S)
+        except TimeoutError:
+            self.cgroup(record).kill()
+            await ended.wait()
+
+    def signal(self, record: ContainerRecord, life: Life, number: int) -> None:
+        """Send a signal to the process; a frozen one is woken to see it."""
+        if life.task is None:
+            raise Conflict(f"container {record.id} is not running")
+        life.task.signal(number)
+        if record.status == status.PAUSED:
+            self.cgroup(record).thaw()
+            record.status = status.RUNNING
+            self._records.put(record)
+            self.emit(record, "unpause")
+
+    def emit(self, record: ContainerRecord, action: str, **more: str) -> None:
+        """Tell listeners what happened to a container."""
+        attributes = {"image": record.config.image, "name": record.name, **more}
+        labels = record.config.labels or {}
+        self._services.events.emit("container", action, record.id, {**labels, **attributes})

@@ -1,0 +1,96 @@
+"""After a start of berthd: what became of containers while none was there. The kernel is right."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from berth.engine import hostfiles, status
+from berth.engine.restart import wants_start_with_engine
+from berth.errors import BerthError
+from berth.runtime.client import Task
+from berth.runtime.requests import ExitRecord
+
+if TYPE_CHECKING:
+    from berth.engine.lives import Lives
+    from berth.engine.models import ContainerRecord
+    from berth.engine.records import Records
+    from berth.engine.services import Services
+
+UNKNOWN_EXIT = 255
+
+
+class Discard(Protocol):
+    """Removes all that belongs to a container."""
+
+    async def __call__(self, record: ContainerRecord, *, volumes: bool) -> None:
+        """Remove it, with its anonymous volumes if asked."""
+        ...
+
+
+async def reconcile(
+    services: Services, records: Records, lives: Lives, *, discard: Discard
+) -> None:
+    """Adopt what runs, record what ended, finish what was half done, start what should run."""
+    ended: list[ContainerRecord] = []
+    for record in records.all():
+        if record.status == status.REMOVING:
+            await discard(record, volumes=record.host_config.auto_remove)
+        elif not await _adopt(services, records, record, lives):
+            ended.append(record)
+    _remove_strangers(services, records)
+    for record in ended:
+        if record.host_config.auto_remove and record.started_ns:
+            await discard(record, volumes=True)
+            lives.emit(record, "destroy")
+            lives.forget(record)
+        elif record.status == status.RESTARTING or wants_start_with_engine(record):
+            await _start_again(record, lives)
+
+
+async def _adopt(
+    services: Services, records: Records, record: ContainerRecord, lives: Lives
+) -> bool:
+    """Say whether the container runs. A record may lag: it may run although it says it does not."""
+    folder = lives.exec_folder(record)
+    was_alive = record.status in status.ALIVE
+    if not was_alive and not folder.is_dir():
+        return False
+    life = lives.of(record)
+    try:
+        found = await services.runtime.adopt(folder, record.id)
+    except BerthError:  # its monitor died while it answered
+        found = None
+    if isinstance(found, Task):
+        life.task = found
+        record.pid = found.pid
+        record.started_ns = found.started_at_ns
+        if not was_alive:
+            record.status = status.RUNNING
+        records.put(record)
+        lives.follow(record, life, found)
+        return True
+    lives.destroy_remains(record)
+    hostfiles.remove_tree(folder)
+    if was_alive:
+        ended = found or ExitRecord(exit_code=UNKNOWN_EXIT, finished_at_ns=time.time_ns())
+        lives.note_end(record, life, ended)
+    return False
+
+
+def _remove_strangers(services: Services, records: Records) -> None:
+    """Remove folders of containers that were never completely made."""
+    known = {record.id for record in records.all()}
+    for root in (services.data_root, services.exec_root):
+        for entry in (root / "containers").iterdir():
+            if entry.name not in known:
+                hostfiles.remove_tree(entry)
+
+
+async def _start_again(record: ContainerRecord, lives: Lives) -> None:
+    life = lives.of(record)
+    async with life.lock:
+        try:
+            await lives.start(record, life)
+        except BerthError:  # its record says why
+            return

@@ -1,0 +1,34 @@
+"""What the engine is composed of, in one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from berth.engine.background import Background
+    from berth.engine.events import Events
+    from berth.engine.instance import Instance
+    from berth.images.service import ImageService
+    from berth.kernel.cgroups import Hierarchies
+    from berth.runtime.client import Runtime
+    from berth.state import State
+    from berth.volumes.service import VolumeService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The parts below the engine, built by :mod:`berth.berthd`."""
+
+    state: State
+    data_root: Path
+    exec_root: Path
+    instance: Instance
+    runtime: Runtime
+    images: ImageService
+    volumes: VolumeService
+    hierarchies: Hierarchies
+    events: Events
+    background: Background
