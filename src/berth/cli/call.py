@@ -6,7 +6,7 @@ import sys
 
 from berth.client import startup
 from berth.client.connection import Connection
-from berth.errors import BerthError
+from berth.errors import BerthError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,14 +41,19 @@ class Call:
         connection.open()
         return connection
 
-    def each(self, act: Callable[[str], str]) -> int:
-        """Do something for every argument and print what comes back; go on after errors, then return 1."""
+    def each(self, act: Callable[[str], str], *, force: bool = False) -> int:
+        """Do something for every argument and print what comes back; go on after errors, then return 1.
+
+        With ``force`` a thing that does not exist is no error.
+        """
         status = 0
         for argument in self.arguments:
             try:
                 if answer := act(argument):
                     print(answer, flush=True)
             except BerthError as error:
+                if force and isinstance(error, NotFound):
+                    continue
                 report(error)
                 status = 1
         return status

@@ -137,10 +137,10 @@ def local_time(since_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(since_s))
 
 
-def log_time(text: str) -> str:
+def log_time(text: str, now_s: float) -> str:
     """Return what the API's ``since`` and ``until`` take for "42m", an RFC 3339 time or a Unix time."""
     try:
-        return f"{time.time() - duration_ns(text) / BILLION:.9f}"
+        return f"{now_s - duration_ns(text) / BILLION:.9f}"
     except ValueError:
         pass
     if text.replace(".", "", 1).isdecimal():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from berth.client.address import Address
 
+    Query = dict[str, str] | list[tuple[str, str]] | None
+
 API = "/v1.41"  # the oldest version that has all we ask for
 READ_BYTES = 1 << 18
 HEAD_LIMIT_BYTES = 1 << 17
@@ -40,9 +42,10 @@ def quote(text: str) -> str:
     return "".join(chr(byte) if byte in KEPT else f"%{byte:02X}" for byte in data)
 
 
-def target(path: str, query: dict[str, str] | None = None) -> str:
+def target(path: str, query: Query = None) -> str:
     """Return the request target below the API's version; empty parameters are left out."""
-    pairs = "&".join(f"{key}={quote(value)}" for key, value in (query or {}).items() if value)
+    given = query.items() if isinstance(query, dict) else query or ()
+    pairs = "&".join(f"{key}={quote(value)}" for key, value in given if value)
     return f"{API}{path}?{pairs}" if pairs else API + path
 
 
@@ -126,7 +129,7 @@ class Connection:
         self,
         method: str,
         path: str,
-        query: dict[str, str] | None = None,
+        query: Query = None,
         *,
         body: object = None,
         data: Iterable[bytes] | None = None,
@@ -139,7 +142,7 @@ class Connection:
         self,
         method: str,
         path: str,
-        query: dict[str, str] | None = None,
+        query: Query = None,
         *,
         body: object = None,
         data: Iterable[bytes] | None = None,

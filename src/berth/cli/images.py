@@ -1,0 +1,122 @@
+"""`berth images`, `berth rmi` and `berth tag`."""
+
+from __future__ import annotations
+
+from berth.cli import pulling, tables, units
+from berth.cli.listing import SHORT_ID, documents_of, filters
+from berth.client import documents
+from berth.client.connection import quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.cli.call import Call
+    from berth.cli.commands import Verb
+    from berth.cli.options import Flag
+    from berth.client.documents import Document
+
+FLAGS: tuple[Flag, ...] = (
+    ("all", "a", "bool", "Show all images (default hides intermediate images)"),
+    ("digests", "", "bool", "Show digests"),
+    ("filter", "f", "list", "Filter output based on conditions provided"),
+    ("format", "", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
+    ("no-trunc", "", "bool", "Don't truncate output"),
+    ("quiet", "q", "bool", "Only show image IDs"),
+)
+REMOVE_FLAGS: tuple[Flag, ...] = (
+    ("force", "f", "bool", "Force removal of the image"),
+    ("no-prune", "", "bool", "Do not delete untagged parents"),
+)
+COLUMNS = (
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("ID", "IMAGE ID"),
+    ("CreatedSince", "CREATED"),
+    ("Size", "SIZE"),
+)
+HEADS = {"Digest": "DIGEST", "CreatedAt": "CREATED AT"}
+NONE = "<none>"
+
+
+def images(call: Call) -> int:
+    """List images, one row for every name."""
+    options = call.options
+    wanted = [f"reference={name}" for name in call.arguments]
+    query = {
+        "all": "1" if options.on("all") else "",
+        "digests": "1" if options.on("digests") else "",
+        "filters": filters(options.all("filter") + wanted),
+    }
+    found = documents_of(call, "/images/json", query)
+    found.sort(key=lambda item: -documents.number(item, "Created"))
+    whole = options.on("no-trunc")
+    rows = [row for item in found for row in _rows(item, whole=whole)]
+    if options.on("quiet") and not options.given("format"):
+        for id_ in dict.fromkeys(str(row["ID"]) for row in rows):
+            print(id_)
+        return 0
+    columns = list(COLUMNS)
+    if options.on("digests"):
+        columns.insert(2, ("Digest", "DIGEST"))
+    if text := tables.show(rows, columns, form=options.text("format"), heads=HEADS):
+        print(text)
+    return 0
+
+
+def _rows(item: object, *, whole: bool) -> list[Document]:
+    id_ = documents.text(item, "Id")
+    created = documents.number(item, "Created")
+    parted = (name.partition("@") for name in documents.strings(item, "RepoDigests"))
+    digests = {repository: digest for repository, _, digest in parted}
+    names = [name for name in documents.strings(item, "RepoTags") if name != "<none>:<none>"]
+    pairs = [pulling.split(name) for name in names]
+    pairs = pairs or [(name, NONE) for name in digests] or [(NONE, NONE)]
+    return [
+        {
+            "Containers": "N/A",
+            "CreatedAt": units.local_time(created),
+            "CreatedSince": units.ago(created),
+            "Digest": digests.get(repository, NONE),
+            "ID": id_ if whole else id_.removeprefix("sha256:")[:SHORT_ID],
+            "Repository": repository,
+            "SharedSize": "N/A",
+            "Size": units.human_size(documents.number(item, "Size")),
+            "Tag": tag,
+            "UniqueSize": "N/A",
+        }
+        for repository, tag in pairs
+    ]
+
+
+def remove(call: Call) -> int:
+    """Remove images or names of images."""
+    options = call.options
+    query = {
+        "force": "1" if options.on("force") else "",
+        "noprune": "1" if options.on("no-prune") else "",
+    }
+
+    def act(name: str) -> str:
+        answer = call.engine.request("DELETE", f"/images/{quote(name)}", query).document()
+        return "\n".join(
+            f"{verb}: {text}"
+            for item in documents.items({"found": answer}, "found")
+            for verb in ("Untagged", "Deleted")
+            if (text := documents.text(item, verb))
+        )
+
+    return call.each(act)
+
+
+def tag(call: Call) -> int:
+    """Give an image another name."""
+    source, target = call.arguments
+    name, label = pulling.split(target)
+    call.engine.request("POST", f"/images/{quote(source)}/tag", {"repo": name, "tag": label}).read()
+    return 0
+
+
+VERBS: dict[str, Verb] = {
+    "images": (FLAGS, images),
+    "rmi": (REMOVE_FLAGS, remove),
+    "tag": ((), tag),
+}
