@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from berth.cli.main import main
+from berth.cli.main import leave
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    leave(sys.argv)

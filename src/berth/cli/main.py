@@ -8,7 +8,7 @@ import sys
 from berth.cli import commands, options
 from berth.cli.call import Call, report
 from berth.client import address
-from berth.errors import BerthError
+from berth.errors import BerthError, Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,15 @@ def main(argv: Sequence[str]) -> int:
     return status
 
 
+def leave(argv: Sequence[str]) -> None:
+    """Run the command line and end the process; skips the interpreter's tear-down, which takes 2 ms."""
+    status = main(argv)
+    try:
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
 def _main(arguments: list[str]) -> int:
     try:
         given, rest = options.parse(GLOBAL, arguments, mixed=False)
@@ -60,7 +69,11 @@ def _main(arguments: list[str]) -> int:
         return _dispatch(name, after, (given.all("host") or [""])[-1])
     except BerthError as error:
         report(error)
-        return USAGE_EXIT if name in RUNNING_VERBS else 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        report(Failed(str(error)))
+    return USAGE_EXIT if name in RUNNING_VERBS else 1
 
 
 def _dispatch(name: str, arguments: list[str], host: str) -> int:

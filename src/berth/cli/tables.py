@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from berth.cli import templates
 from berth.client import documents
 
 TYPE_CHECKING = False
@@ -38,6 +37,8 @@ def show(
     if form in ("", "table"):
         cells = [[str(row.get(field, "")) for field, _ in columns] for row in rows]
         return table([title for _, title in columns], cells)
+    from berth.cli import templates
+
     if form == "json":
         form = "{{json .}}"
     if form.startswith("table "):

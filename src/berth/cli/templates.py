@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-import json
-
+from berth.client import documents
 from berth.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -186,7 +185,7 @@ def _operand(word: str, dot: object, scope: Scope) -> object:
         inner, _, path = word[1:].rpartition(")")
         return _follow(_evaluate(inner, dot, scope), path)
     if word[0] == '"':
-        return json.loads(word)
+        return documents.decode(word.encode())
     if word[0] in "'`":
         return word[1:-1]
     if word[0] == ".":
@@ -248,12 +247,8 @@ def _truncate(value: object, length: object) -> str:
     return str(value)[: int(str(length))]
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
 FUNCTIONS: dict[str, Callable[..., object]] = {  # type: ignore[explicit-any]  # each has its own arguments
-    "json": _json,
+    "json": documents.readable,
     "index": _index,
     "len": _length,
     "join": _join,

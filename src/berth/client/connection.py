@@ -199,7 +199,10 @@ class Connection:
         return socket, early
 
     def _fill(self) -> bool:
-        data = self.open().recv(READ_BYTES)
+        try:
+            data = self.open().recv(READ_BYTES)
+        except ConnectionResetError:
+            return False
         self._buffer += data
         return bool(data)
 
@@ -207,11 +210,7 @@ class Connection:
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             if len(self._buffer) > HEAD_LIMIT_BYTES:
                 raise errors.Corrupt(f"read answer of {self.address.url}: the head does not end")
-            try:
-                alive = self._fill()
-            except ConnectionResetError:
-                alive = False
-            if not alive:
+            if not self._fill():
                 self._send_again()
         head, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
         return head

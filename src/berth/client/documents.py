@@ -34,6 +34,9 @@ _scan = _json.make_scanner(_Rules)  # type: ignore[arg-type]  # any object with 
 _make = _json.make_encoder(
     None, _refuse, _json.encode_basestring_ascii, None, ":", ",", False, False, True
 )
+_make_readable = _json.make_encoder(
+    None, _refuse, _json.encode_basestring, None, ":", ",", False, False, True
+)
 
 
 def encode(value: object) -> bytes:
@@ -41,6 +44,13 @@ def encode(value: object) -> bytes:
     if isinstance(value, str):
         return _json.encode_basestring_ascii(value).encode()
     return "".join(_make(value, 0)).encode()
+
+
+def readable(value: object) -> str:
+    """Return the value as compact JSON for people: letters beyond ASCII stay as they are."""
+    if isinstance(value, str):
+        return _json.encode_basestring(value)
+    return "".join(_make_readable(value, 0))
 
 
 def decode(data: bytes) -> object:
