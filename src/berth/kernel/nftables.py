@@ -1,0 +1,288 @@
+"""nf_tables over netlink: the codec of tables, chains, rules, sets and elements, for the family ip.
+
+Everything here is pure. A ruleset is a list of messages; :func:`batch` frames it, and
+:meth:`NetlinkSocket.execute_batch` makes all of it take effect at once, or nothing.
+Numbers in attributes are big-endian. Source: linux/netfilter/nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from berth.kernel.netlink import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    Message,
+    attribute,
+    be16,
+    be32,
+    nested,
+    text,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_SUBSYSTEM = 10
+_BATCH_BEGIN = 0x10
+_BATCH_END = 0x11
+_NEWTABLE, _DELTABLE = 0, 2
+_NEWCHAIN = 3
+_NEWRULE = 6
+_NEWSET = 9
+_NEWSETELEM, _DELSETELEM = 12, 14
+_FAMILY_IP = 2
+
+# Hooks and the priorities that nft(8) names.
+PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
+RAW, DSTNAT, FILTER, SRCNAT = -300, -100, 0, 100
+
+ACCEPT, DROP = 1, 0
+_JUMP = -3
+
+# nft(8)'s numbers of data types, so that it prints elements as people expect.
+IPV4_ADDR, INET_PROTO, INET_SERVICE, IFNAME = 7, 12, 13, 41
+_TYPE_BITS = 6
+IFNAME_BYTES = 16
+_TYPE_BYTES = {IPV4_ADDR: 4, INET_PROTO: 4, INET_SERVICE: 4, IFNAME: IFNAME_BYTES}
+
+# A note for nft(8), which else prints interface names backwards: type 0 (byte order), 4 bytes, host.
+_HOST_ENDIAN_KEY = b"\0\4" + (1).to_bytes(4, sys.byteorder)
+
+SET_INTERVAL = 0x4
+_SET_MAP = 0x8
+_ELEMENT_INTERVAL_END = 0x1
+
+# Registers: REG_1 is the first sixteen bytes, REG32 the same storage in words of four.
+REG_1 = 1
+REG32 = tuple(range(8, 24))
+
+META_IIFNAME, META_OIFNAME, META_L4PROTO = 6, 7, 16
+CT_STATE, CT_STATUS = 0, 2
+CT_STATE_ESTABLISHED, CT_STATE_RELATED = 0x2, 0x4
+CT_STATUS_DNAT = 0x20
+CMP_EQ, CMP_NEQ = 0, 1
+_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+_FIB_RESULT_ADDRTYPE = 3
+_FIB_F_DADDR = 0x2
+_RTN_LOCAL = 2
+_NAT_DNAT = 1
+
+
+def _message(kind: int, *attributes: bytes, flags: int = 0) -> Message:
+    body = bytes((_FAMILY_IP, 0, 0, 0)) + b"".join(attributes)
+    return Message(_SUBSYSTEM << 8 | kind, body, flags=flags)
+
+
+def batch(messages: Iterable[Message]) -> list[Message]:
+    """Frame messages as one transaction."""
+    mark = b"\0\0" + be16(_SUBSYSTEM)
+    return [Message(_BATCH_BEGIN, mark), *messages, Message(_BATCH_END, mark)]
+
+
+def table(name: str) -> Message:
+    """Add a table; nothing changes when it exists."""
+    return _message(_NEWTABLE, text(1, name), attribute(2, be32(0)), flags=NLM_F_CREATE)
+
+
+def delete_table(name: str) -> Message:
+    """Delete a table with everything in it."""
+    return _message(_DELTABLE, text(1, name))
+
+
+def chain(table: str, name: str) -> Message:
+    """Add a chain to jump to."""
+    return _message(_NEWCHAIN, text(1, table), text(3, name), flags=NLM_F_CREATE)
+
+
+def base_chain(table: str, name: str, *, kind: str, hook: int, priority: int) -> Message:
+    """Add a chain of ``kind`` (filter, nat) that the kernel calls; its policy is accept."""
+    return _message(
+        _NEWCHAIN,
+        text(1, table),
+        text(3, name),
+        nested(4, attribute(1, be32(hook)), attribute(2, be32(priority & 0xFFFFFFFF))),
+        attribute(5, be32(ACCEPT)),
+        text(7, kind),
+        flags=NLM_F_CREATE,
+    )
+
+
+def rule(table: str, chain: str, *expressions: bytes) -> Message:
+    """Append a rule."""
+    return _message(
+        _NEWRULE,
+        text(1, table),
+        text(2, chain),
+        nested(4, *expressions),
+        flags=NLM_F_CREATE | NLM_F_APPEND,
+    )
+
+
+def _concatenation(types: Sequence[int]) -> tuple[int, int]:
+    number = 0
+    for kind in types:
+        number = number << _TYPE_BITS | kind
+    return number, sum(_TYPE_BYTES[kind] for kind in types)
+
+
+def named_set(
+    table: str,
+    name: str,
+    key: Sequence[int],
+    *,
+    number: int,
+    data: Sequence[int] = (),
+    flags: int = 0,
+) -> Message:
+    """Add a set of keys, or with ``data`` a map. ``number`` is unique in the batch."""
+    key_type, key_bytes = _concatenation(key)
+    parts = [
+        text(1, table),
+        text(2, name),
+        attribute(3, be32(flags | (_SET_MAP if data else 0))),
+        attribute(4, be32(key_type)),
+        attribute(5, be32(key_bytes)),
+        attribute(10, be32(number)),
+    ]
+    if key == (IFNAME,):
+        parts.append(attribute(13, _HOST_ENDIAN_KEY))
+    if data:
+        data_type, data_bytes = _concatenation(data)
+        parts += [attribute(6, be32(data_type)), attribute(7, be32(data_bytes))]
+    return _message(_NEWSET, *parts, flags=NLM_F_CREATE)
+
+
+def element(key: bytes, data: bytes | None = None) -> bytes:
+    """One element: its key, and what a map gives for it. Parts are padded to four bytes each."""
+    return nested(
+        1, nested(1, attribute(1, key)), *([nested(2, attribute(1, data))] if data else [])
+    )
+
+
+def interval(first: bytes, after: bytes) -> tuple[bytes, bytes]:
+    """Two elements of an interval set: from ``first`` up to, not including, ``after``."""
+    end = nested(1, nested(1, attribute(1, after)), attribute(3, be32(_ELEMENT_INTERVAL_END)))
+    return element(first), end
+
+
+def add_elements(table: str, name: str, elements: Sequence[bytes]) -> Message:
+    """Put elements into a set or map; one that is there with the same data changes nothing."""
+    return _message(
+        _NEWSETELEM, text(1, table), text(2, name), nested(3, *elements), flags=NLM_F_CREATE
+    )
+
+
+def delete_elements(table: str, name: str, elements: Sequence[bytes]) -> Message:
+    """Take elements out of a set or map; ENOENT when one is not there."""
+    return _message(_DELSETELEM, text(1, table), text(2, name), nested(3, *elements))
+
+
+def _expression(name: str, *attributes: bytes) -> bytes:
+    return nested(1, text(1, name), nested(2, *attributes))
+
+
+def meta(key: int, register: int = REG_1) -> bytes:
+    """Load a property of the packet."""
+    return _expression("meta", attribute(1, be32(register)), attribute(2, be32(key)))
+
+
+def _payload(base: int, offset: int, length: int, register: int) -> bytes:
+    numbers = (register, base, offset, length)
+    return _expression("payload", *(attribute(i, be32(n)) for i, n in enumerate(numbers, 1)))
+
+
+def source_address(register: int = REG_1) -> bytes:
+    """Load the sender's address."""
+    return _payload(_NETWORK_HEADER, 12, 4, register)
+
+
+def destination_address(register: int = REG_1) -> bytes:
+    """Load the receiver's address."""
+    return _payload(_NETWORK_HEADER, 16, 4, register)
+
+
+def destination_port(register: int = REG_1) -> bytes:
+    """Load the receiver's port (tcp, udp, sctp have it at the same place)."""
+    return _payload(_TRANSPORT_HEADER, 2, 2, register)
+
+
+def compare(operator: int, data: bytes, register: int = REG_1) -> bytes:
+    """Go on with the next rule unless the register compares so."""
+    return _expression(
+        "cmp",
+        attribute(1, be32(register)),
+        attribute(2, be32(operator)),
+        nested(3, attribute(1, data)),
+    )
+
+
+def mask(data: bytes, register: int = REG_1) -> bytes:
+    """Keep only these bits of the register."""
+    return _expression(
+        "bitwise",
+        attribute(1, be32(register)),
+        attribute(2, be32(register)),
+        attribute(3, be32(len(data))),
+        nested(4, attribute(1, data)),
+        nested(5, attribute(1, bytes(len(data)))),
+    )
+
+
+def lookup(name: str, register: int = REG_1, *, into: int | None = None) -> bytes:
+    """Go on with the next rule unless the set has the register; a map's data goes ``into`` another."""
+    parts = [text(1, name), attribute(2, be32(register))]
+    if into is not None:
+        parts.append(attribute(3, be32(into)))
+    return _expression("lookup", *parts)
+
+
+def ct(key: int, bits: int) -> bytes:
+    """Go on with the next rule unless the connection has one of these bits."""
+    load = _expression("ct", attribute(1, be32(REG_1)), attribute(2, be32(key)))
+    # The kernel keeps state and status in the machine's byte order.
+    value = bits.to_bytes(4, sys.byteorder)
+    return load + mask(value) + compare(CMP_NEQ, bytes(4))
+
+
+def destination_is_local() -> bytes:
+    """Go on with the next rule unless the packet is for an address of this host."""
+    fib = _expression(
+        "fib",
+        attribute(1, be32(REG_1)),
+        attribute(2, be32(_FIB_RESULT_ADDRTYPE)),
+        attribute(3, be32(_FIB_F_DADDR)),
+    )
+    return fib + compare(CMP_EQ, _RTN_LOCAL.to_bytes(4, sys.byteorder))
+
+
+def dnat(address: int, port: int) -> bytes:
+    """Send the connection to the address and port in these registers."""
+    return _expression(
+        "nat",
+        attribute(1, be32(_NAT_DNAT)),
+        attribute(2, be32(_FAMILY_IP)),
+        attribute(3, be32(address)),
+        attribute(5, be32(port)),
+    )
+
+
+def masquerade() -> bytes:
+    """Let the connection leave with the address of the outgoing interface."""
+    return _expression("masq")
+
+
+def verdict(code: int) -> bytes:
+    """End with :data:`ACCEPT` or :data:`DROP`."""
+    return _verdict(attribute(1, be32(code & 0xFFFFFFFF)))
+
+
+def jump(chain: str) -> bytes:
+    """Continue in another chain, and come back."""
+    return _verdict(attribute(1, be32(_JUMP & 0xFFFFFFFF)), text(2, chain))
+
+
+def _verdict(*parts: bytes) -> bytes:
+    data = nested(2, nested(2, *parts))
+    return _expression("immediate", attribute(1, be32(0)), data)

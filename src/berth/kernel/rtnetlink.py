@@ -1,0 +1,243 @@
+"""rtnetlink(7): links, addresses and routes of one network namespace.
+
+The ``…_message`` functions are pure; pass what they return to :meth:`NetlinkSocket.execute`, several
+in one call where they belong together. IPv4 addresses are four packed bytes, MAC addresses six.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from berth.kernel import netlink
+from berth.kernel.netlink import Message, NetlinkSocket, attribute, attributes, nested, text, u32
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RTM_NEWROUTE = 24
+RTM_GETROUTE = 26
+
+IFF_UP = 0x1
+LOOPBACK_INDEX = 1  # of "lo" in every namespace
+
+_IFLA_ADDRESS = 1
+_IFLA_IFNAME = 3
+_IFLA_MTU = 4
+_IFLA_MASTER = 10
+_IFLA_LINKINFO = 18
+_IFLA_NET_NS_FD = 28
+_IFLA_INFO_KIND = 1
+_IFLA_INFO_DATA = 2
+_IFLA_INFO_SLAVE_KIND = 4
+_IFLA_INFO_SLAVE_DATA = 5
+_VETH_INFO_PEER = 1
+_IFLA_BRPORT_MODE = 4
+
+_IFA_ADDRESS = 1
+_IFA_LOCAL = 2
+_IFA_BROADCAST = 4
+
+_RTA_DST = 1
+_RTA_OIF = 4
+_RTA_GATEWAY = 5
+_RTA_TABLE = 15
+_RT_TABLE_MAIN = 254
+_RT_TABLE_LOCAL = 255
+_RTPROT_BOOT = 3
+_RTN_UNICAST = 1
+
+_AF_UNSPEC = 0
+_AF_INET = 2
+
+_IFINFO = Struct("=BxHiII")  # family, type, index, flags, change
+_IFADDR = Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_ROUTE = Struct("=BBBBBBBBI")  # family, dst len, src len, tos, table, protocol, scope, type, flags
+
+_ENODEV = 19
+_CREATE = netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
+
+
+class Link:
+    """A network interface."""
+
+    __slots__ = ("address", "flags", "index", "kind", "master", "mtu", "name")
+
+    def __init__(self, message: Message) -> None:
+        _, _, index, flags, _ = _IFINFO.unpack_from(message.body)
+        self.index = int(index)
+        self.flags = int(flags)
+        found = attributes(message.body, _IFINFO.size)
+        info = attributes(found.get(_IFLA_LINKINFO, b""))
+        self.name = netlink.string(found.get(_IFLA_IFNAME, b""))
+        self.address = found.get(_IFLA_ADDRESS, b"")
+        self.mtu = netlink.read_u32(found.get(_IFLA_MTU, bytes(4)))
+        self.master = netlink.read_u32(found.get(_IFLA_MASTER, bytes(4)))  # 0: none
+        self.kind = netlink.string(info.get(_IFLA_INFO_KIND, b""))  # "": hardware or loopback
+
+
+class Address:
+    """An IPv4 address of an interface."""
+
+    __slots__ = ("address", "index", "prefix_length")
+
+    def __init__(self, message: Message) -> None:
+        _, prefix_length, _, _, index = _IFADDR.unpack_from(message.body)
+        self.prefix_length = int(prefix_length)
+        self.index = int(index)
+        found = attributes(message.body, _IFADDR.size)
+        self.address = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
+
+
+class Route:
+    """An IPv4 route."""
+
+    __slots__ = ("destination", "gateway", "index", "prefix_length", "table")
+
+    def __init__(self, message: Message) -> None:
+        _, prefix_length, _, _, table, _, _, _, _ = _ROUTE.unpack_from(message.body)
+        self.prefix_length = int(prefix_length)
+        found = attributes(message.body, _ROUTE.size)
+        self.table = netlink.read_u32(found[_RTA_TABLE]) if _RTA_TABLE in found else int(table)
+        self.destination = found.get(_RTA_DST, bytes(4))
+        self.gateway = found.get(_RTA_GATEWAY)
+        self.index = netlink.read_u32(found.get(_RTA_OIF, bytes(4)))
+
+
+def _link_body(*parts: bytes, index: int = 0, flags: int = 0) -> bytes:
+    return _IFINFO.pack(_AF_UNSPEC, 0, index, flags, flags) + b"".join(parts)
+
+
+def bridge_message(name: str, *, address: bytes, mtu: int) -> Message:
+    """Make a bridge that is up. Its own MAC keeps it from taking that of a port."""
+    body = _link_body(
+        text(_IFLA_IFNAME, name),
+        attribute(_IFLA_ADDRESS, address),
+        attribute(_IFLA_MTU, u32(mtu)),
+        nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "bridge")),
+        flags=IFF_UP,
+    )
+    return Message(RTM_NEWLINK, body, flags=_CREATE)
+
+
+def veth_message(
+    name: str, *, master: int, mtu: int, peer: str, peer_address: bytes, peer_netns_fd: int
+) -> Message:
+    """Make a pair: ``name`` here, up, a port of ``master``; ``peer`` down inside the other namespace."""
+    other = _link_body(
+        text(_IFLA_IFNAME, peer),
+        attribute(_IFLA_ADDRESS, peer_address),
+        attribute(_IFLA_MTU, u32(mtu)),
+        attribute(_IFLA_NET_NS_FD, u32(peer_netns_fd)),
+    )
+    body = _link_body(
+        text(_IFLA_IFNAME, name),
+        attribute(_IFLA_MASTER, u32(master)),
+        attribute(_IFLA_MTU, u32(mtu)),
+        nested(
+            _IFLA_LINKINFO,
+            text(_IFLA_INFO_KIND, "veth"),
+            nested(_IFLA_INFO_DATA, nested(_VETH_INFO_PEER, other)),
+        ),
+        flags=IFF_UP,
+    )
+    return Message(RTM_NEWLINK, body, flags=_CREATE)
+
+
+def hairpin_message(name: str) -> Message:
+    """Let the bridge port ``name`` send a frame back where it came from.
+
+    With bridge-nf-call-iptables a DNAT to the sender itself is decided on the bridge, which would
+    drop the frame (net/bridge/br_forward.c, should_deliver).
+    """
+    body = _link_body(
+        text(_IFLA_IFNAME, name),
+        nested(
+            _IFLA_LINKINFO,
+            text(_IFLA_INFO_SLAVE_KIND, "bridge"),
+            nested(_IFLA_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_MODE, b"\1")),
+        ),
+    )
+    return Message(RTM_NEWLINK, body)
+
+
+def up_message(index: int) -> Message:
+    """Bring an interface up."""
+    return Message(RTM_NEWLINK, _link_body(index=index, flags=IFF_UP))
+
+
+def enslave_message(index: int, *, master: int) -> Message:
+    """Make an interface a port of the bridge ``master``."""
+    return Message(RTM_NEWLINK, _link_body(attribute(_IFLA_MASTER, u32(master)), index=index))
+
+
+def mtu_message(index: int, mtu: int) -> Message:
+    """Set the largest packet, in bytes."""
+    return Message(RTM_NEWLINK, _link_body(attribute(_IFLA_MTU, u32(mtu)), index=index))
+
+
+def delete_link_message(index: int) -> Message:
+    """Delete an interface."""
+    return Message(RTM_DELLINK, _link_body(index=index))
+
+
+def address_message(index: int, address: bytes, prefix_length: int) -> Message:
+    """Give an interface an IPv4 address, with the broadcast address of its subnet."""
+    host_bits = (1 << (32 - prefix_length)) - 1
+    broadcast = (int.from_bytes(address, "big") | host_bits).to_bytes(4, "big")
+    body = (
+        _IFADDR.pack(_AF_INET, prefix_length, 0, 0, index)
+        + attribute(_IFA_LOCAL, address)
+        + attribute(_IFA_ADDRESS, address)
+        + attribute(_IFA_BROADCAST, broadcast)
+    )
+    return Message(RTM_NEWADDR, body, flags=netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
+
+
+def delete_address_message(address: Address) -> Message:
+    """Take an address away."""
+    body = _IFADDR.pack(_AF_INET, address.prefix_length, 0, 0, address.index) + attribute(
+        _IFA_LOCAL, address.address
+    )
+    return Message(RTM_DELADDR, body)
+
+
+def default_route_message(gateway: bytes, *, index: int) -> Message:
+    """Send everything else to ``gateway``; its interface must be up."""
+    body = (
+        _ROUTE.pack(_AF_INET, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, 0, _RTN_UNICAST, 0)
+        + attribute(_RTA_GATEWAY, gateway)
+        + attribute(_RTA_OIF, u32(index))
+    )
+    return Message(RTM_NEWROUTE, body, flags=_CREATE)
+
+
+def find_link(sock: NetlinkSocket, name: str) -> Link | None:
+    """Return the interface called ``name``, None when there is none."""
+    message = Message(RTM_GETLINK, _link_body(text(_IFLA_IFNAME, name)))
+    try:
+        return Link(sock.query(message, f"find link {name}"))
+    except OSError as error:
+        if error.errno == _ENODEV:
+            return None
+        raise
+
+
+def links(sock: NetlinkSocket) -> list[Link]:
+    """Return every interface."""
+    return [Link(m) for m in sock.dump(Message(RTM_GETLINK, _link_body()), "list links")]
+
+
+def addresses(sock: NetlinkSocket) -> list[Address]:
+    """Return every IPv4 address."""
+    message = Message(RTM_GETADDR, _IFADDR.pack(_AF_INET, 0, 0, 0, 0))
+    return [Address(m) for m in sock.dump(message, "list addresses")]
+
+
+def routes(sock: NetlinkSocket) -> list[Route]:
+    """Return every IPv4 route but those of the table ``local``."""
+    message = Message(RTM_GETROUTE, _ROUTE.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
+    found = [Route(m) for m in sock.dump(message, "list routes")]
+    return [route for route in found if route.table != _RT_TABLE_LOCAL]

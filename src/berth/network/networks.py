@@ -1,0 +1,182 @@
+"""The networks that exist: their records, names and address pools. Touches the database only."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.errors import Conflict, Forbidden, InvalidArgument, NotFound
+from berth.network.ipam import AddressPool, choose_subnet, parse_address, parse_subnet
+from berth.network.records import NetworkRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from berth.network.records import NetworkRequest
+    from berth.state import State
+
+DEFAULT, HOST, NONE = "bridge", "host", "none"
+_DRIVERS = {DEFAULT: "bridge", HOST: "host", NONE: "null"}
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_INTERFACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
+_OPTION = "com.docker.network."
+_FALSE = ("0", "f", "false", "no")
+
+
+class Networks:
+    """Records by id, and the address pool of each that has a subnet."""
+
+    def __init__(self, state: State) -> None:
+        self._table = state.table("networks", NetworkRecord)
+        self._records = dict(self._table.items())
+        self._pools: dict[str, AddressPool] = {}
+        for name, driver in _DRIVERS.items():
+            if not any(r.name == name for r in self._records.values()):
+                self._put(_new(name, driver, builtin=True))
+
+    def all(self) -> list[NetworkRecord]:
+        """Return every network, the oldest first."""
+        return sorted(self._records.values(), key=lambda record: record.created_at_ns)
+
+    def bridged(self) -> list[NetworkRecord]:
+        """Return the networks that have a bridge."""
+        return [record for record in self.all() if record.bridge]
+
+    def default(self) -> NetworkRecord:
+        """Return the network that containers get unless told otherwise."""
+        return self.find(DEFAULT)
+
+    def find(self, reference: str) -> NetworkRecord:
+        """Return the network with this name, id or unambiguous start of an id."""
+        records = self._records
+        if reference in records:
+            return records[reference]
+        found = [record for record in records.values() if record.name == reference]
+        found = found or [
+            r for key, r in records.items() if reference and key.startswith(reference)
+        ]
+        if not found:
+            raise NotFound(f"network {reference} not found")
+        if len(found) > 1:
+            raise InvalidArgument(f"network {reference} is ambiguous ({len(found)} matches found)")
+        return found[0]
+
+    def settle_default(
+        self, bridge: str, *, occupied: Iterable[IPv4Network], movable: bool
+    ) -> None:
+        """Give the default network its bridge and a subnet.
+
+        It keeps the one it has, unless the host routes that elsewhere by now and it is ``movable``.
+        """
+        record, occupied = self.default(), list(occupied)
+        if record.subnet:
+            taken = any(IPv4Network(record.subnet).overlaps(other) for other in occupied)
+            if record.bridge == bridge and not (taken and movable):
+                return
+        others = [IPv4Network(r.subnet) for r in self.bridged() if r.id != record.id]
+        subnet = choose_subnet([*occupied, *others])
+        gateway = str(subnet.network_address + 1)
+        self._pools.pop(record.id, None)
+        self._put(
+            msgspec.structs.replace(record, bridge=bridge, subnet=str(subnet), gateway=gateway)
+        )
+
+    def pool(self, record: NetworkRecord) -> AddressPool:
+        """Return the network's address pool; its gateway is taken."""
+        pool = self._pools.get(record.id)
+        if pool is None:
+            span = IPv4Network(record.ip_range) if record.ip_range else None
+            pool = AddressPool(IPv4Network(record.subnet), ip_range=span)
+            pool.claim(IPv4Address(record.gateway))
+            self._pools[record.id] = pool
+        return pool
+
+    def create(self, request: NetworkRequest, *, occupied: Iterable[IPv4Network]) -> NetworkRecord:
+        """Record a new bridge network; Conflict, Forbidden or InvalidArgument with Docker's texts."""
+        self._check(request)
+        others = [IPv4Network(r.subnet) for r in self.bridged()]
+        if request.subnet:
+            subnet = parse_subnet(request.subnet)
+            if any(subnet.overlaps(other) for other in others):
+                raise Forbidden("Pool overlaps with other one on this address space")
+        else:
+            subnet = choose_subnet([*others, *occupied])
+        record = _with_options(_new(request.name, "bridge"), request, subnet)
+        if any(r.bridge == record.bridge for r in self.bridged()):
+            raise Conflict(f"bridge name {record.bridge} is in use by another network")
+        self.pool(record)  # refuses a gateway outside the subnet, before anything is written
+        self._put(record, durable=True)
+        return record
+
+    def remove(self, record: NetworkRecord) -> None:
+        """Forget a network."""
+        self._records.pop(record.id, None)
+        self._pools.pop(record.id, None)
+        self._table.remove(record.id, durable=True)
+
+    def _check(self, request: NetworkRequest) -> None:
+        if request.driver in ("host", "null"):
+            raise Forbidden(f'only one instance of "{request.driver}" network is allowed')
+        if request.driver != "bridge":
+            raise NotFound(f'plugin "{request.driver}" not found')
+        if request.name in (*_DRIVERS, "default"):
+            raise Forbidden(f"operation is not permitted on predefined {request.name} network")
+        if not _NAME.fullmatch(request.name):
+            raise InvalidArgument(
+                f"invalid network name {request.name!r}: letters, digits, '_', '.' and '-' are allowed"
+            )
+        if any(record.name == request.name for record in self._records.values()):
+            raise Conflict(f"network with name {request.name} already exists")
+
+    def _put(self, record: NetworkRecord, *, durable: bool = False) -> None:
+        self._records[record.id] = record
+        self._table.put(record.id, record, durable=durable)
+
+
+def _new(name: str, driver: str, *, builtin: bool = False) -> NetworkRecord:
+    return NetworkRecord(
+        id=secrets.token_hex(32),
+        name=name,
+        driver=driver,
+        created_at_ns=time.time_ns(),
+        builtin=builtin,
+    )
+
+
+def _with_options(
+    record: NetworkRecord, request: NetworkRequest, subnet: IPv4Network
+) -> NetworkRecord:
+    options = request.options
+    bridge = options.get(_OPTION + "bridge.name") or f"br-{record.id[:12]}"
+    if not _INTERFACE.fullmatch(bridge):
+        raise InvalidArgument(
+            f"invalid bridge name {bridge!r}: 15 characters at most, none of them '/'"
+        )
+    mtu = options.get(_OPTION + "driver.mtu", "1500")
+    if not mtu.isdecimal() or not 68 <= int(mtu) <= 65_535:
+        raise InvalidArgument(f"invalid MTU: {mtu}")
+    first = str(subnet.network_address + 1)
+    return msgspec.structs.replace(
+        record,
+        bridge=bridge,
+        subnet=str(subnet),
+        gateway=str(parse_address(request.gateway)) if request.gateway else first,
+        ip_range=str(parse_subnet(request.ip_range)) if request.ip_range else "",
+        mtu=int(mtu),
+        internal=request.internal,
+        attachable=request.attachable,
+        icc=_is_on(options.get(_OPTION + "bridge.enable_icc")),
+        masquerade=_is_on(options.get(_OPTION + "bridge.enable_ip_masquerade")),
+        options=dict(options),
+        labels=dict(request.labels),
+    )
+
+
+def _is_on(value: str | None) -> bool:
+    return value is None or value.lower() not in _FALSE

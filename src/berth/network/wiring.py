@@ -1,0 +1,229 @@
+"""The kernel's side of networks: bridges, namespaces, veth pairs, the nftables table.
+
+Every method blocks, and all of them run in the one thread that made the object: it enters a new
+namespace for a moment and returns. The sockets stay in the namespace where they were made.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from berth.errors import Conflict, Failed
+from berth.kernel import namespaces, netlink, rtnetlink
+from berth.kernel.netlink import NetlinkSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from berth.kernel.netlink import Message
+    from berth.network.records import EndpointRecord, NetworkRecord
+
+PEER = "eth0"
+
+_NETNS = "/proc/thread-self/ns/net"
+_SYSCTL = Path("/proc/sys/net")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """How a namespace is to be connected to a bridge."""
+
+    bridge_index: int
+    mtu: int
+    address: IPv4Address
+    prefix_length: int
+    gateway: IPv4Address | None  # None: no way out
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A namespace with its interfaces up. The descriptor belongs to whoever holds this value."""
+
+    netns_fd: int
+    interface: str = ""  # the host's end
+    attachment: Attachment | None = None
+
+    def close(self) -> None:
+        """Let the namespace die, and the veth pair with it, unless somebody else holds it."""
+        os.close(self.netns_fd)
+
+
+class Wiring:
+    """The host's network as one engine uses it."""
+
+    def __init__(self, *, table: str) -> None:
+        self._prefix = "bv" + hashlib.sha256(table.encode()).hexdigest()[:6]
+        self._host_fd = os.open(_NETNS, os.O_RDONLY)
+        self._links = NetlinkSocket(netlink.NETLINK_ROUTE)
+        self._firewall = NetlinkSocket(netlink.NETLINK_NETFILTER)
+
+    def close(self) -> None:
+        """Close the sockets; nothing on the host changes."""
+        self._links.close()
+        self._firewall.close()
+        os.close(self._host_fd)
+
+    def apply(self, transaction: Sequence[Message], call: str) -> None:
+        """Run an nftables transaction."""
+        self._firewall.execute_batch(transaction, call)
+
+    def enable_forwarding(self) -> None:
+        """Let the host route."""
+        _write_sysctl(_SYSCTL / "ipv4/ip_forward", "1")
+
+    def occupied(self, own: Iterable[str]) -> list[IPv4Network]:
+        """Return the subnets that the host has routes to, but for the interfaces ``own``."""
+        names = set(own)
+        skipped = {link.index for link in rtnetlink.links(self._links) if link.name in names}
+        return [
+            IPv4Network((route.destination, route.prefix_length))
+            for route in rtnetlink.routes(self._links)
+            if route.prefix_length and route.index not in skipped
+        ]
+
+    def ensure_bridge(self, network: NetworkRecord) -> int:
+        """Make the network's bridge, or mend the one that is there; return its index."""
+        gateway = IPv4Address(network.gateway)
+        link = rtnetlink.find_link(self._links, network.bridge)
+        if link is None:
+            mac = b"\x02\x42" + gateway.packed
+            message = rtnetlink.bridge_message(network.bridge, address=mac, mtu=network.mtu)
+            self._links.execute([message], f"create bridge {network.bridge}")
+            link = rtnetlink.find_link(self._links, network.bridge)
+        if link is None or link.kind != "bridge":
+            raise Conflict(f"create bridge {network.bridge}: an interface has this name already")
+        self._settle_bridge(link, network, gateway)
+        return link.index
+
+    def _settle_bridge(
+        self, link: rtnetlink.Link, network: NetworkRecord, gateway: IPv4Address
+    ) -> None:
+        prefix_length = IPv4Network(network.subnet).prefixlen
+        stale = [
+            address
+            for address in rtnetlink.addresses(self._links)
+            if address.index == link.index and address.address != gateway.packed
+        ]
+        messages = [rtnetlink.delete_address_message(address) for address in stale]
+        messages.append(rtnetlink.address_message(link.index, gateway.packed, prefix_length))
+        messages.append(rtnetlink.up_message(link.index))
+        self._links.execute(messages, f"set up bridge {network.bridge}")
+        # Connections from the host's 127.0.0.1 to published ports; the chain "guard" keeps strangers out.
+        _write_sysctl(_SYSCTL / "ipv4/conf" / network.bridge / "route_localnet", "1")
+
+    def remove_bridge(self, name: str) -> None:
+        """Delete a bridge of ours; nothing when it is gone."""
+        link = rtnetlink.find_link(self._links, name)
+        if link is not None and link.kind == "bridge":
+            self._links.execute(
+                [rtnetlink.delete_link_message(link.index)], f"delete bridge {name}"
+            )
+
+    def has_link(self, name: str) -> bool:
+        """Say whether an interface has this name."""
+        return rtnetlink.find_link(self._links, name) is not None
+
+    def reattach(self, endpoint: EndpointRecord, bridge_index: int) -> None:
+        """Make a running container's veth a port of its bridge again, where it is not."""
+        link = rtnetlink.find_link(self._links, endpoint.interface)
+        if link is not None and link.master != bridge_index:
+            message = rtnetlink.enslave_message(link.index, master=bridge_index)
+            self._links.execute([message], f"attach {endpoint.interface}")
+
+    def isolate(self) -> Ready:
+        """Make a namespace that has a loopback interface only."""
+        fd, links = self._enter_new()
+        with links:
+            try:
+                links.execute([rtnetlink.up_message(rtnetlink.LOOPBACK_INDEX)], "set up loopback")
+            except BaseException:
+                os.close(fd)
+                raise
+        return Ready(netns_fd=fd)
+
+    def attach(self, attachment: Attachment) -> Ready:
+        """Make a namespace with an interface on a bridge: two messages, one outside, one inside."""
+        fd, links = self._enter_new()
+        with links:
+            try:
+                interface = self._make_pair(attachment, fd)
+                _set_up(links, attachment)
+            except BaseException:
+                os.close(fd)
+                raise
+        return Ready(netns_fd=fd, interface=interface, attachment=attachment)
+
+    def publish(self, interface: str, transaction: Sequence[Message]) -> None:
+        """Open ports of the container behind ``interface``, which may then reach itself by them."""
+        self._links.execute([rtnetlink.hairpin_message(interface)], f"set hairpin of {interface}")
+        self._firewall.execute_batch(transaction, "publish ports")
+
+    def _make_pair(self, attachment: Attachment, netns_fd: int) -> str:
+        for _ in range(8):
+            interface = self._prefix + secrets.token_hex(4)[:7]
+            message = rtnetlink.veth_message(
+                interface,
+                master=attachment.bridge_index,
+                mtu=attachment.mtu,
+                peer=PEER,
+                peer_address=attachment.mac,
+                peer_netns_fd=netns_fd,
+            )
+            try:
+                self._links.execute([message], f"create veth pair {interface}")
+            except FileExistsError:
+                continue
+            return interface
+        raise Failed("create veth pair: every name that was tried exists")
+
+    def _enter_new(self) -> tuple[int, NetlinkSocket]:
+        """Make a namespace; return its descriptor and a socket inside it."""
+        namespaces.unshare(namespaces.CLONE_NEWNET)
+        try:
+            fd = os.open(_NETNS, os.O_RDONLY)
+            try:
+                # As Docker without IPv6: loopback has ::1, what comes later has no address.
+                _write_sysctl(_SYSCTL / "ipv6/conf/default/disable_ipv6", "1")
+                return fd, NetlinkSocket(netlink.NETLINK_ROUTE)
+            except BaseException:
+                os.close(fd)
+                raise
+        finally:
+            namespaces.setns(self._host_fd, namespaces.CLONE_NEWNET)
+
+
+def _set_up(links: NetlinkSocket, attachment: Attachment) -> None:
+    link = rtnetlink.find_link(links, PEER)
+    if link is None:
+        raise OSError(errno.ENODEV, f"find link {PEER}: {os.strerror(errno.ENODEV)}")
+    messages = [
+        rtnetlink.up_message(rtnetlink.LOOPBACK_INDEX),
+        rtnetlink.address_message(link.index, attachment.address.packed, attachment.prefix_length),
+        rtnetlink.up_message(link.index),
+    ]
+    if attachment.gateway is not None:
+        messages.append(
+            rtnetlink.default_route_message(attachment.gateway.packed, index=link.index)
+        )
+    links.execute(messages, f"set up {PEER} with {attachment.address}")
+
+
+def _write_sysctl(path: Path, value: str) -> None:
+    """Set a kernel parameter that is not so yet; one that does not exist (no IPv6) is left."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if os.read(fd, 64).strip() != value.encode():
+            os.pwrite(fd, value.encode(), 0)
+    finally:
+        os.close(fd)
