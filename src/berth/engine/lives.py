@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from typing import TYPE_CHECKING
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
     from berth.kernel.cgroups import Cgroup
     from berth.runtime.client import Task
 
+log = logging.getLogger("berth")
+
 START_FAILED = {"command-not-found": 127, "command-not-executable": 126}
 DEFAULT_START_FAILED = 128
 KILL_TIMEOUT_S = 10.0
+REMAINS_POLL_S = 0.01
 SIGKILL = 9
 START_FAILURE = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed:"
@@ -45,6 +49,7 @@ class Life:
         self.removed = asyncio.Event()
         self.backoff = Backoff()
         self.restarting: asyncio.Task[None] | None = None
+        self.settling: asyncio.Task[None] | None = None  # the last run's monitor is on its way out
         self.kept = False  # not removed at its end although it asked for that: `restart`
 
 
@@ -107,6 +112,8 @@ class Lives:
 
     async def start(self, record: ContainerRecord, life: Life) -> None:
         """Start the process; the caller holds the lock. On failure everything is undone."""
+        if life.settling is not None:
+            await asyncio.wait([life.settling])
         folder = self.exec_folder(record)
         hostfiles.remove_tree(folder)
         folder.mkdir(mode=0o710)
@@ -209,14 +216,16 @@ class Lives:
         """Wait for the end, record it, and do what follows from it."""
         ended = await task.wait()
         if ended.reason:
-            self.destroy_remains(record)
+            await self.destroy_remains(record)
         async with life.lock:
             life.task = None
-            if not self._records.has(record):
-                return
-            restarts = self.note_end(record, life, ended)
-        # Only now: while its records are there, a berthd that takes over can still learn of the end.
-        self._services.background.start(self._settle(record, task), name=f"settle {record.id[:12]}")
+            # Not before the end is recorded: till then a berthd that takes over learns of it there.
+            restarts = self._records.has(record) and self.note_end(record, life, ended)
+            life.settling = self._services.background.start(
+                self._settle(record, task), name=f"settle {record.id[:12]}"
+            )
+        if not self._records.has(record):
+            return
         if record.host_config.auto_remove and not life.kept:
             await self._remove(record)
         elif restarts:
@@ -224,8 +233,7 @@ class Lives:
 
     async def _settle(self, record: ContainerRecord, task: Task) -> None:
         await task.settle()
-        if self._lives.get(record.id, Life()).task is None and not record.pid:
-            hostfiles.remove_tree(self.exec_folder(record))
+        hostfiles.remove_tree(self.exec_folder(record))
 
     def note_end(self, record: ContainerRecord, life: Life, ended: ExitRecord) -> bool:
         """Record an end, then tell everyone; say whether the container is to be started again."""
@@ -268,16 +276,22 @@ class Lives:
             except BerthError:  # its record says why
                 return
 
-    def destroy_remains(self, record: ContainerRecord) -> None:
-        """Kill and clean up what a dead monitor left."""
+    async def destroy_remains(self, record: ContainerRecord) -> None:
+        """Kill and clean up what a dead monitor left: nobody else waits for those processes."""
         group = self.cgroup(record)
-        try:
+        deadline = time.monotonic() + KILL_TIMEOUT_S
+        while pids := group.pids():
             group.kill()
             if record.status == status.PAUSED:
                 group.thaw()
+            if time.monotonic() > deadline:
+                log.warning("container %s: processes %s do not end", record.id[:12], pids)
+                return
+            await asyncio.sleep(REMAINS_POLL_S)
+        try:
             group.remove()
-        except OSError:  # processes on their way out; the next start of the engine looks again
-            return
+        except OSError as error:
+            log.warning("container %s: %s", record.id[:12], error)
 
     async def kill_and_wait(self, record: ContainerRecord, life: Life) -> None:
         """End the process for good; returns when its end is recorded."""

@@ -70,7 +70,7 @@ async def _adopt(
         records.put(record)
         lives.follow(record, life, found)
         return True
-    lives.destroy_remains(record)
+    await lives.destroy_remains(record)
     hostfiles.remove_tree(folder)
     if was_alive:
         ended = found or ExitRecord(exit_code=UNKNOWN_EXIT, finished_at_ns=time.time_ns())

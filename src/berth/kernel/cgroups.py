@@ -70,7 +70,10 @@ class Hierarchies:
                     _delegate(hierarchy.fd, folder)
         device = self.of("devices")
         if devices and device is not None:
-            cgroup_limits.allow_devices(device.fd, group.path, devices)
+            # "deny all" is refused once the group has children, and was written before it had any.
+            closed = "a *:* rwm" not in _read(device.fd, f"{group.path}/devices.list")
+            rules = [rule for rule in devices if rule.get("allow")] if closed else devices
+            cgroup_limits.allow_devices(device.fd, group.path, rules)
 
 
 def detect() -> Hierarchies:
