@@ -16,9 +16,10 @@ from berth.api.protocol import (
     RAW_STREAM,
     Exchange,
 )
+from berth.engine import status
 from berth.engine.models import CreateRequest, ExecConfig, ExecStart, HostConfig
 from berth.errors import Forbidden, InvalidArgument
-from berth.images.service import ImageConfig
+from berth.images.service import ImageUser
 from berth.logs.entries import LogQuery
 from berth.runtime.requests import Attachment
 
@@ -332,7 +333,11 @@ class Router:
             )
         reference = call.text("repo") + (f":{tag}" if (tag := call.text("tag")) else "")
         image = await self._engine.images.import_rootfs(
-            call.exchange.body_stream(), reference=reference or None, config=ImageConfig()
+            call.exchange.body_stream(),
+            reference=reference or None,
+            message=call.text("message"),
+            changes=call.query.get("changes", []),
+            platform=call.text("platform") or None,
         )
         await call.exchange.begin()
         await call.exchange.write(msgspec.json.encode({"status": image.id}) + b"\n")
@@ -351,7 +356,10 @@ class Router:
         await call.exchange.respond(201)
 
     async def _image_remove(self, call: Call) -> None:
-        users = [record.image_id for record in self._engine.containers.all()]
+        users = [
+            ImageUser(container_id=r.id, image_id=r.image_id, running=r.status in status.ALIVE)
+            for r in self._engine.containers.all()
+        ]
         removed = await self._engine.images.remove(call.name, force=call.flag("force"), users=users)
         await call.exchange.respond(200, removed)
 

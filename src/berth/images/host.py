@@ -1,6 +1,7 @@
 """The built-in image ``host``: this machine's own root file system, seen copy-on-write.
 
-A layer of whiteouts hides what no container should read: keys, password hashes, other engines' data.
+A layer of whiteouts hides what no container should read: keys, password hashes, other engines' data. The
+zygote builds it (:mod:`berth.runtime.template`) from :func:`hidden_paths`.
 """
 
 from __future__ import annotations
@@ -9,23 +10,46 @@ import glob
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from berth.images.records import Image
+from berth.oci.digest import Digest
+from berth.oci.image import ImageConfig, ImageDocument
+from berth.oci.platform import this_machine
 from berth.runtime.template import HIDING, HOST_ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "host:latest"
+CREATED = "1970-01-01T00:00:00Z"
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PERSONAL = (
     ".ssh",
     ".docker",
     ".aws",
+    ".azure",
     ".gnupg",
     ".netrc",
     ".kube",
-    ".config/gcloud",
-    ".azure",
     ".pypirc",
+    ".npmrc",
+    ".git-credentials",
+    ".password-store",
+    ".vault-token",
+    ".config/gcloud",
+    ".config/gh",
+    ".config/containers/auth.json",
+    ".config/git/credentials",
+    ".cargo/credentials",
+    ".cargo/credentials.toml",
+    ".terraform.d/credentials.tfrc.json",
+    ".local/share/containers",
+    ".local/share/docker",
+    ".local/share/keyrings",
+    ".bash_history",
+    ".python_history",
 )
 HIDDEN = (
     "/etc/shadow",
@@ -35,11 +59,27 @@ HIDDEN = (
     "/etc/ssh/ssh_host_*_key",
     "/etc/ssl/private",
     "/etc/krb5.keytab",
+    "/etc/wireguard",
+    "/etc/docker/key.json",
+    "/etc/kubernetes",
+    "/etc/rancher",
+    "/etc/letsencrypt/archive",
+    "/etc/letsencrypt/live",
+    "/etc/NetworkManager/system-connections",
     "/var/lib/docker",
     "/var/lib/containers",
     "/var/lib/containerd",
+    "/var/lib/kubelet",
+    "/var/lib/rancher",
+    "/var/lib/etcd",
+    "/var/lib/berth",
     "/run/docker.sock",
+    "/run/docker",
     "/run/containerd",
+    "/run/podman",
+    "/run/crio",
+    "/run/berth",
+    "/run/secrets",
     *(f"/root/{name}" for name in PERSONAL),
     *(f"/home/*/{name}" for name in PERSONAL),
 )
@@ -51,13 +91,41 @@ def lower() -> list[str]:
 
 
 def hidden_paths(*roots: Path) -> list[str]:
-    """Return what this machine has of the hidden, and the engine's own ``roots``."""
-    patterns = (*HIDDEN, *(str(root) for root in roots))
-    return [path for pattern in patterns for path in glob.glob(pattern)]
+    """Return what is hidden on this machine, the engine's own ``roots`` included.
+
+    What could still come is hidden already when the directory that it would come into is there.
+    """
+    found = {str(root.resolve()): None for root in roots}
+    for pattern in HIDDEN:
+        folder, _, name = pattern.rpartition("/")
+        if "*" in name:
+            found.update(dict.fromkeys(glob.glob(pattern)))
+        else:
+            found.update((f"{there}/{name}", None) for there in glob.glob(folder or "/"))
+    return [path for path in found if not any(path.startswith(f"{above}/") for above in found)]
 
 
-def config() -> dict[str, object]:
-    """Return the image's configuration."""
+def image() -> Image:
+    """Return the image's record. Its id depends on what it runs by default only."""
     shell = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
-    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"Env": [path], "Cmd": [shell]}
+    platform = this_machine()
+    document = ImageDocument(
+        architecture=platform.architecture,
+        variant=platform.variant,
+        created=CREATED,
+        comment="this machine's root file system, copy-on-write",
+        config=ImageConfig(env=[PATH], cmd=[shell]),
+    )
+    return Image(
+        id=str(Digest.of(msgspec.json.encode(document))),
+        config=document.config or ImageConfig(),
+        chain_id="",
+        diff_ids=[],
+        size_bytes=0,
+        created=CREATED,
+        names=[NAME],
+        architecture=platform.architecture,
+        variant=platform.variant,
+        comment=document.comment,
+        builtin=True,
+    )

@@ -1,313 +1,360 @@
-"""The images of one engine: named, stored, unpacked, given to containers."""
+"""The images of one engine: brought in, named, given to containers, sent out, removed."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import platform
-import re
-import shutil
+import asyncio
 import time
-import uuid
+from collections.abc import Sequence  # noqa: TC003 - `list` is a method here
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.errors import Conflict, InvalidArgument, NotFound
-from berth.images import host
-from berth.images.archive import Archive, read_archive
+from berth.content.store import ContentStore
+from berth.errors import InvalidArgument
+from berth.images import documents, host, removal
+from berth.images.catalog import Catalog, familiar, flag
+from berth.images.changes import apply_changes
+from berth.images.layers import LayerStore
+from berth.images.records import Image, ImageUser
+from berth.images.save import ArchiveWriter
+from berth.images.transfer import Transfer, platform_of, record, remove_ingest
+from berth.oci.digest import Digest
+from berth.oci.image import (
+    History,
+    ImageConfig,
+    ImageDocument,
+    RootFs,
+    chain_ids,
+    decode,
+)
+from berth.oci.reference import Reference
 from berth.snapshots.overlay import OverlaySnapshots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from berth.images.layers import Progress
+    from berth.oci.image import Descriptor
     from berth.runtime.client import Runtime
     from berth.runtime.requests import OverlayRootfs
     from berth.state import State
 
-UNPACK = "berth.images.unpack:unpack"
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-MIN_PREFIX = 4
+__all__ = ["Image", "ImageConfig", "ImageService", "ImageUser"]
+
+Deleted = dict[str, str]  # {"Untagged": name} or {"Deleted": id}
 
 
-class ImageConfig(msgspec.Struct, rename="pascal", kw_only=True):
-    """The part of an image config that its containers get (image-spec, config.md)."""
-
-    user: str = ""
-    exposed_ports: dict[str, object] | None = None
-    env: list[str] | None = None
-    entrypoint: list[str] | None = None
-    cmd: list[str] | None = None
-    volumes: dict[str, object] | None = None
-    working_dir: str = ""
-    labels: dict[str, str] | None = None
-    stop_signal: str | None = None
-
-
-class Image(msgspec.Struct, kw_only=True):
-    """An image as it is stored."""
-
-    id: str  # sha256:…
-    config: ImageConfig
-    chain_id: str  # empty for the built-in image
-    diff_ids: list[str]
-    size_bytes: int
-    created: str
-    names: list[str] = []
-    architecture: str = "amd64"
-    builtin: bool = False
-
-
-REFERENCE = re.compile(r"[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?")
-
-
-def familiar(reference: str) -> str:
-    """Return ``reference`` with its tag, without Docker Hub's prefix: how it is listed."""
-    if not REFERENCE.fullmatch(reference):
-        lowered = REFERENCE.fullmatch(reference.lower())
-        hint = f": repository name ({reference}) must be lowercase" if lowered else ""
-        raise InvalidArgument(f"invalid reference format{hint}")
-    name = reference.removeprefix("docker.io/").removeprefix("library/")
-    return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
+def _quiet(_: Mapping[str, object]) -> None:
+    """Report to nobody."""
 
 
 class ImageService:
     """Everything berthd knows of images."""
 
     def __init__(self, *, state: State, data_root: Path, runtime: Runtime) -> None:
-        self._table = state.table("images", Image)
-        self._ingest = data_root / "ingest"
-        self._runtime = runtime
+        self.content = ContentStore(data_root / "content")
+        self._catalog = Catalog(state)
         self._snapshots = OverlaySnapshots(state=state, data_root=data_root)
+        self._layers = LayerStore(snapshots=self._snapshots, content=self.content, runtime=runtime)
+        self._transfer = Transfer(
+            content=self.content, snapshots=self._snapshots, layers=self._layers
+        )
 
     async def open(self) -> None:
         """Remove what a crash left, and make the built-in image what this machine is now."""
-        shutil.rmtree(self._ingest, ignore_errors=True)
-        self._ingest.mkdir(mode=0o700)
+        self.content.open()
         self._snapshots.clean()
-        config = msgspec.convert(host.config(), ImageConfig)
-        id_ = "sha256:" + hashlib.sha256(b"berth built-in image: host").hexdigest()
-        known = self._table.get(id_)
-        image = Image(
-            id=id_,
-            config=config,
-            chain_id="",
-            diff_ids=[],
-            size_bytes=0,
-            created=_now(),
-            names=known.names if known else [host.NAME],
-            architecture=_architecture(),
-            builtin=True,
-        )
-        self._table.put(id_, image)
+        built_in = host.image()
+        for image in self._catalog.all():
+            if image.builtin:
+                built_in.names = sorted({*built_in.names, *image.names})
+                built_in.tagged_ns = image.tagged_ns
+                if image.id != built_in.id:
+                    self._catalog.drop(image)
+        self._catalog.put(built_in)
 
-    def all(self) -> list[Image]:
-        """Return every image."""
-        return [image for _, image in self._table.items()]
+    async def close(self) -> None:
+        """Wait until what was removed is deleted."""
+        await self._snapshots.settle()
+
+    # Finding
+
+    def all(self) -> Sequence[Image]:
+        """Return every image, the youngest first."""
+        return self._catalog.all()
+
+    def list(self, *, filters: Mapping[str, Sequence[str]]) -> Sequence[Image]:
+        """Return the images that pass Docker's filters, the youngest first."""
+        return self._catalog.select(filters)
 
     def resolve(self, ref: str) -> Image:
         """Return the image that ``ref`` names: a reference, an id or a unique prefix of one."""
-        name = familiar(ref) if not ref.startswith("sha256:") else ref
-        prefix = ref.removeprefix("sha256:")
-        candidates = []
-        for image in self.all():
-            if name in image.names or image.id == ref:
-                return image
-            if len(prefix) >= MIN_PREFIX and image.id.removeprefix("sha256:").startswith(prefix):
-                candidates.append(image)
-        if len(candidates) != 1:
-            raise NotFound(f"No such image: {name}")
-        return candidates[0]
+        return self._catalog.resolve(ref)
 
-    def prepare_rootfs(self, image: Image, key: str) -> None:
-        """Make the writable snapshot ``key`` on top of the image."""
-        layers = host.lower() if image.builtin else self._snapshots.lower_of(image.chain_id)
-        self._snapshots.prepare(key, layers)
+    def history(self, ref: str) -> Sequence[documents.Json]:
+        """Return the steps of an image as the API shows them."""
+        image = self.resolve(ref)
+        if image.builtin:
+            return documents.history(image, ImageDocument(), [])
+        data = self.content.read(Digest(image.id))
+        sizes = [
+            self._snapshots.size(chain_id) if self._snapshots.has(chain_id) else 0
+            for chain_id in chain_ids(image.diff_ids)
+        ]
+        return documents.history(image, decode(data, ImageDocument, "image configuration"), sizes)
+
+    # Containers
+
+    async def restore(self, image: Image) -> None:
+        """Unpack an image again whose snapshots are gone; nothing when they are there."""
+        if not image.builtin:
+            await self._layers.unpack(image.layers, image.diff_ids, _quiet)
+
+    def prepare_rootfs(self, image: Image, key: str) -> OverlayRootfs:
+        """Make the writable snapshot ``key`` (the container's id) on top of the image."""
+        if image.builtin:
+            lower = host.lower()
+        elif image.chain_id:
+            lower = self._snapshots.lower_of(image.chain_id)
+        else:
+            lower = self._snapshots.lower_of_nothing()
+        self._snapshots.prepare(key, lower)
+        return self._snapshots.rootfs(key)
 
     def rootfs(self, key: str) -> OverlayRootfs:
         """Return how to mount the writable snapshot ``key``."""
         return self._snapshots.rootfs(key)
 
     async def remove_rootfs(self, key: str) -> None:
-        """Remove a writable snapshot."""
+        """Remove a writable snapshot; nothing when there is none."""
         await self._snapshots.remove(key)
 
-    def tag(self, ref: str, name: str) -> None:
+    async def rootfs_size(self, key: str) -> int:
+        """Return the bytes that a container's writable layer takes."""
+        return await self._snapshots.usage(key)
+
+    # Names and removal
+
+    def tag(self, ref: str, name: str) -> Image:
         """Give an image one more name, taking it from whichever has it."""
+        reference = Reference.parse(name)
+        if reference.digest is not None:
+            raise InvalidArgument("refusing to create a tag with a digest reference")
         image = self.resolve(ref)
-        self._name(image, familiar(name))
+        self._catalog.give_name(image, reference.with_default_tag().familiar())
+        return image
 
-    def _name(self, image: Image, name: str) -> None:
-        for other in self.all():
-            if name in other.names and other.id != image.id:
-                other.names.remove(name)
-                self._table.put(other.id, other)
-        if name not in image.names:
-            image.names.append(name)
-        self._table.put(image.id, image, durable=True)
-
-    async def remove(self, ref: str, *, force: bool, users: list[str]) -> list[dict[str, str]]:
-        """Remove a name, and with the last one the image. ``users``: image ids containers have."""
+    async def remove(
+        self, ref: str, *, force: bool = False, users: Sequence[ImageUser] = ()
+    ) -> Sequence[Deleted]:
+        """Remove a name, and with the last one the image. ``users``: the containers there are."""
         image = self.resolve(ref)
-        by_name = familiar(ref) in image.names if not ref.startswith("sha256:") else False
-        if by_name and len(image.names) > 1:
-            image.names.remove(familiar(ref))
-            self._table.put(image.id, image, durable=True)
-            return [{"Untagged": familiar(ref)}]
-        if image.builtin:
-            raise Conflict("the image host is built in and cannot be removed")
-        if image.id in users:
-            short = image.id.removeprefix("sha256:")[:12]
-            raise Conflict(
-                f"conflict: unable to remove repository reference {ref!r} (must force)"
-                f" - a container is using its referenced image {short}"
-            )
-        if len(image.names) > 1 and not force:
-            short = image.id.removeprefix("sha256:")[:12]
-            raise Conflict(
-                f"conflict: unable to delete {short} (must be forced) - image is referenced in"
-                " multiple repositories"
-            )
-        self._table.remove(image.id, durable=True)
-        if not any(image.chain_id == other.chain_id for other in self.all()):
-            await self._snapshots.remove(image.chain_id)
-        untagged = [{"Untagged": name} for name in image.names]
-        return [*untagged, {"Deleted": image.id}]
+        name = self._catalog.names_it(ref, image)
+        plan = removal.plan(image, ref, name, force=force, users=users)
+        return await self._carry_out(image, plan.names, deleted=plan.deleted)
+
+    async def _carry_out(
+        self, image: Image, names: Sequence[str], *, deleted: bool
+    ) -> Sequence[Deleted]:
+        done: Sequence[Deleted] = [{"Untagged": name} for name in names]
+        if not deleted:
+            for name in names:
+                self._catalog.take_name(image, name)
+            return done
+        self._catalog.drop(image)
+        gone = [image.id]
+        kept = {chain_id for other in self._catalog.all() for chain_id in chain_ids(other.diff_ids)}
+        for chain_id in reversed(chain_ids(image.diff_ids)):
+            if chain_id not in kept:
+                await self._snapshots.remove(chain_id)
+                gone.append(chain_id)
+        self._drop_blobs(image.blobs())
+        return [*done, *({"Deleted": id_} for id_ in gone)]
+
+    def _drop_blobs(self, blobs: Sequence[str]) -> int:
+        """Remove the blobs that no image has; return the bytes freed."""
+        wanted = {blob for image in self._catalog.all() for blob in image.blobs()}
+        freed = 0
+        for blob in {*blobs} - wanted:
+            digest = Digest(blob)
+            if self.content.has(digest):
+                size = self.content.size(digest)
+                freed += size if self.content.remove(digest) else 0
+        return freed
+
+    async def prune(
+        self, *, filters: Mapping[str, Sequence[str]], users: Sequence[ImageUser]
+    ) -> Mapping[str, object]:
+        """Remove images that no container uses: those without a name, with dangling=false all."""
+        dangling = flag("dangling", filters["dangling"]) if filters.get("dangling") else True
+        others = {key: values for key, values in filters.items() if key != "dangling"}
+        if set(others) - {"label", "label!", "until"}:
+            raise InvalidArgument(f"invalid filter '{sorted(others)[0]}'")
+        used = {user.image_id for user in users}
+        deleted: Sequence[Deleted] = []
+        reclaimed = 0
+        for image in self._catalog.select(others):
+            if image.builtin or image.id in used or (dangling and image.names):
+                continue
+            names = [*image.names, *image.repo_digests]
+            reclaimed += image.size_bytes
+            deleted = [*deleted, *await self._carry_out(image, names, deleted=True)]
+        return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
+
+    # In
 
     async def import_rootfs(
-        self, body: AsyncIterator[bytes], *, reference: str | None, config: ImageConfig
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        reference: str | None = None,
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str | None = None,
     ) -> Image:
         """Make an image of one layer from a tar of a root file system, plain or compressed."""
         name = familiar(reference) if reference else None
-        spooled = await self._spool(body)
+        config = apply_changes(ImageConfig(), [*changes])
+        target = platform_of(platform)
+        spooled = await self._transfer.spool(body)
+        expanded = self.content.temporary()
         try:
-            chain_id, size = await self._unpack_layer(spooled, parent=None, expected=None)
+            diff_id, layer, size = await self._transfer.import_layer(spooled, expanded.name)
+            now = _now()
+            document = ImageDocument(
+                architecture=target.architecture,
+                os=target.os,
+                variant=target.variant,
+                created=now,
+                comment=message or "Imported from -",
+                config=config,
+                rootfs=RootFs(diff_ids=[diff_id]),
+                history=[History(created=now, comment=message or "Imported from -")],
+            )
+            data = msgspec.json.encode(document)
+            digest = await asyncio.to_thread(self.content.write, data)
+            image = record(document, digest, [layer], None, size)
+            self._keep(image, [name] if name else [])
         finally:
-            spooled.unlink()
-        image = Image(
-            id="",
-            config=config,
-            chain_id=chain_id,
-            diff_ids=[chain_id],
-            size_bytes=size,
-            created=_now(),
-            architecture=_architecture(),
-        )
-        image.id = "sha256:" + hashlib.sha256(_config_bytes(image)).hexdigest()
-        if name:
-            self._name(image, name)
-        else:
-            self._table.put(image.id, image, durable=True)
+            remove_ingest(spooled)
+            remove_ingest(expanded)
         return image
 
-    async def load(self, body: AsyncIterator[bytes]) -> list[str]:
-        """Load a docker-archive or an OCI layout; return what was loaded, for people."""
-        spooled = await self._spool(body)
-        folder = self._ingest / uuid.uuid4().hex
-        folder.mkdir()
+    async def load(
+        self, body: AsyncIterator[bytes], *, progress: Progress = _quiet
+    ) -> Sequence[str]:
+        """Load a docker-archive or an OCI layout; return what was loaded, a line each, for people."""
+        spooled = await self._transfer.spool(body)
+        folder = self.content.temporary()
+        folder.mkdir(mode=0o700)
         try:
-            await self._unpack(spooled, folder, layer=False)
-            spooled.unlink()
-            loaded: list[str] = []
-            for archive in read_archive(folder, _architecture()):
-                loaded += await self._load_image(archive)
-            return loaded
+            found = await self._transfer.read_archive(spooled, folder)
+            remove_ingest(spooled)
+            lines = []
+            for one in found:
+                names = [familiar(name) for name in one.names]
+                image = await self._from_blobs(one.config, one.layers, one.manifest, progress)
+                image = self._keep(image, names)
+                lines += [f"Loaded image: {name}" for name in names]
+                lines += [] if names else [f"Loaded image ID: {image.id}"]
+            return lines
         finally:
-            spooled.unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_ingest(spooled)
+            remove_ingest(folder)
 
-    async def _load_image(self, archive: Archive) -> list[str]:
-        chain_id = ""
-        size = 0
-        for layer, diff_id in zip(archive.layers, archive.diff_ids, strict=True):
-            parent = chain_id or None
-            chain_id, layer_size = await self._unpack_layer(layer, parent=parent, expected=diff_id)
-            size += layer_size
-        image = Image(
-            id=archive.id,
-            config=msgspec.convert(archive.config.get("config") or {}, ImageConfig),
-            chain_id=chain_id,
-            diff_ids=archive.diff_ids,
-            size_bytes=size,
-            created=str(archive.config.get("created") or _now()),
-            names=known.names if (known := self._table.get(archive.id)) else [],
-            architecture=str(archive.config.get("architecture") or _architecture()),
-        )
-        self._table.put(image.id, image, durable=True)
-        for name in archive.names:
-            self._name(image, familiar(name))
-        if not archive.names:
-            return [f"Loaded image ID: {image.id}"]
-        return [f"Loaded image: {familiar(name)}" for name in archive.names]
+    async def add_pulled(
+        self,
+        *,
+        reference: Reference,
+        descriptor: Descriptor,
+        repo_digest: str | None = None,
+        progress: Progress = _quiet,
+    ) -> Image:
+        """Unpack and name an image whose blobs a registry client has put into the content store.
 
-    async def _unpack_layer(
-        self, archive: Path, *, parent: str | None, expected: str | None
-    ) -> tuple[str, int]:
-        """Unpack one layer unless it is there; return its chain ID and size."""
-        if expected is not None and self._snapshots.has(chain(parent, expected)):
-            return chain(parent, expected), archive.stat().st_size
-        partial = self._snapshots.partial()
+        ``descriptor`` is the manifest of our platform; ``repo_digest`` what the reference led to, when that
+        is an index.
+        """
+        with self.content.hold([descriptor.digest]):
+            image = await self._transfer.pulled(descriptor, progress)
+        name = reference.with_default_tag()
+        origin = reference.with_digest(repo_digest or descriptor.digest).familiar()
+        image.repo_digests = [origin]
+        return self._keep(image, [name.familiar()] if name.tag and not name.digest else [])
+
+    async def _from_blobs(
+        self,
+        config: Descriptor,
+        layers: Sequence[Descriptor],
+        manifest: Descriptor | None,
+        progress: Progress,
+    ) -> Image:
+        """Make the record of an image from stored blobs; without one they are removed."""
+        blobs = [part.digest for part in (config, *layers, *([manifest] if manifest else []))]
         try:
-            diff_id, size = await self._unpack(archive, partial / "fs", layer=True)
-            if expected is not None and diff_id != expected:
-                raise InvalidArgument(
-                    f"invalid diffID for layer: expected {expected}, got {diff_id}"
-                )
-            chain_id = chain(parent, diff_id)
-            if not self._snapshots.has(chain_id):
-                self._snapshots.commit(chain_id, partial, parent=parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-        return chain_id, size
-
-    async def _unpack(self, archive: Path, folder: Path, *, layer: bool) -> tuple[str, int]:
-        source = os.open(archive, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        target = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            job = await self._runtime.run_job(UNPACK, {"layer": layer}, fds=[source, target])
-        finally:
-            os.close(source)
-            os.close(target)
-        result = await job.result()
-        size = result["size"]
-        assert isinstance(size, int)
-        return str(result["diff_id"]), size
-
-    async def _spool(self, body: AsyncIterator[bytes]) -> Path:
-        path = self._ingest / uuid.uuid4().hex
-        try:
-            with path.open("wb") as file:
-                async for chunk in body:
-                    file.write(chunk)
+            with self.content.hold(blobs):
+                return await self._transfer.make_image(config, [*layers], manifest, progress)
         except BaseException:
-            path.unlink(missing_ok=True)
+            self._drop_blobs(blobs)
             raise
-        return path
 
+    def _keep(self, image: Image, names: Sequence[str]) -> Image:
+        """Record an image and name it; one that is known keeps the blobs and names that it has."""
+        known = self._catalog.get(image.id)
+        if known is not None:
+            known.repo_digests = sorted({*known.repo_digests, *image.repo_digests})
+            extra = image.blobs()
+            image = known
+            self._drop_blobs([blob for blob in extra if blob not in known.blobs()])
+        self._catalog.put(image)
+        for name in names:
+            self._catalog.give_name(image, name)
+        return image
 
-def chain(parent: str | None, diff_id: str) -> str:
-    """Return the chain ID of ``diff_id`` on ``parent`` (image-spec, config.md)."""
-    if parent is None:
-        return diff_id
-    return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest()
+    # Out
 
+    async def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
+        """Return an archive of the images, a docker-archive that is an OCI layout as well.
 
-def _config_bytes(image: Image) -> bytes:
-    document = {
-        "architecture": image.architecture,
-        "os": "linux",
-        "created": image.created,
-        "config": image.config,
-        "rootfs": {"type": "layers", "diff_ids": image.diff_ids},
-    }
-    return msgspec.json.encode(document)
+        A name without a tag stands for all tags of the repository, as in Docker.
+        """
+        if not refs:
+            raise InvalidArgument("save: no images named")
+        wanted: dict[str, tuple[Image, Sequence[str]]] = {}
+        for ref in refs:
+            for image, names in self._to_save(ref):
+                _, before = wanted.get(image.id, (image, ()))
+                wanted[image.id] = (image, sorted({*before, *names}))
+        writer = ArchiveWriter(
+            self.content, [(image, [*names]) for image, names in wanted.values()]
+        )
+        return writer.stream()
 
+    def _to_save(self, ref: str) -> Sequence[tuple[Image, Sequence[str]]]:
+        try:
+            reference = Reference.parse(ref)
+        except InvalidArgument:
+            reference = None
+        if reference is not None and reference.is_name_only:
+            repository = reference.familiar_name
+            tagged = [
+                (image, [name for name in image.names if removal.repository(name) == repository])
+                for image in self._catalog.all()
+            ]
+            if found := [(image, names) for image, names in tagged if names]:
+                return [self._saveable(image, names) for image, names in found]
+        image = self.resolve(ref)
+        name = self._catalog.names_it(ref, image)
+        return [self._saveable(image, [name] if name and "@" not in name else [])]
 
-def _architecture() -> str:
-    machine = platform.machine()
-    return ARCHITECTURES.get(machine, machine)
+    def _saveable(self, image: Image, names: Sequence[str]) -> tuple[Image, Sequence[str]]:
+        if image.builtin:
+            raise InvalidArgument(f"save {names[0] if names else image.short_id}: it is built in")
+        return image, names
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    now = time.time_ns()
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
+    return f"{moment}.{now % 1_000_000_000:09d}Z"

@@ -26,7 +26,7 @@ HEX = frozenset("0123456789abcdef")
 
 
 class Digest(str):
-    """A checked digest; it is safe as a file name once split."""
+    """A checked digest; it is safe as a file name once split. msgspec takes ``str()`` of it only."""
 
     __slots__ = ()
 

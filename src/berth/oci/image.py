@@ -154,4 +154,4 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
 
 def descriptor(data: bytes, media_type: str, digest: Digest) -> Descriptor:
     """Describe ``data``."""
-    return Descriptor(media_type=media_type, digest=digest, size=len(data))
+    return Descriptor(media_type=media_type, digest=str(digest), size=len(data))

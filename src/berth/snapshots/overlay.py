@@ -1,29 +1,40 @@
 """The overlayfs driver: a directory a layer, an upper and a work directory a container.
 
 Directories have short numeric names, for all of a container's layers must fit one page of mount
-options. A removal is a rename first, so it is quick and never half done; what was renamed is deleted
-afterwards, or when the engine starts again.
+options. A layer is filled under another name and renamed when it is whole. A removal is a rename first,
+so it is quick and never half done; what was renamed is deleted afterwards, or when the engine starts again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import uuid
+import logging
+import os
+import secrets
+import stat
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.errors import NotFound
+from berth.errors import Failed, NotFound
+from berth.kernel.mounts import open_in_root
 from berth.runtime.requests import OverlayRootfs
+from berth.runtime.template import HIDING, HOST_ROOT
+from berth.snapshots.removal import remove_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.state import State
 
+log = logging.getLogger("berth")
+
 REMOVED_PREFIX = "removed-"
 PARTIAL_PREFIX = "partial-"
+# The lower of an image without layers: a container needs one.
+EMPTY = "empty"
+CONCURRENT_REMOVALS = 2
+BLOCK_BYTES = 512  # of st_blocks
 
 
 class SnapshotRecord(msgspec.Struct, kw_only=True):
@@ -31,6 +42,7 @@ class SnapshotRecord(msgspec.Struct, kw_only=True):
 
     number: int
     lower: list[str]  # topmost first, as the overlay takes it
+    size_bytes: int = 0  # of a layer's files
 
 
 class OverlaySnapshots:
@@ -38,48 +50,99 @@ class OverlaySnapshots:
 
     def __init__(self, *, state: State, data_root: Path) -> None:
         self.base = data_root / "snapshots"
-        self.base.mkdir(mode=0o711, exist_ok=True)
+        # Nobody else may reach the set-user-ID programs of images.
+        self.base.mkdir(mode=0o700, exist_ok=True)
+        self.base.chmod(0o700)
         self._table = state.table("snapshots", SnapshotRecord)
-        numbers = [record.number for _, record in self._table.items()]
-        self._last = max(numbers, default=0)
+        self._records = dict(self._table.items())
+        self._last = max((record.number for record in self._records.values()), default=0)
+        self._removals = asyncio.Semaphore(CONCURRENT_REMOVALS)
+        self._removing: set[asyncio.Task[None]] = set()
 
     def clean(self) -> None:
-        """Delete what a crash left: removals that were begun, layers never committed, strangers."""
-        known = {str(record.number) for _, record in self._table.items()}
-        for entry in self.base.iterdir():
-            if entry.name not in known:
-                shutil.rmtree(entry, ignore_errors=True)
+        """Forget what has no directory; delete what has no record. Deleting goes on in the background."""
+        there = set(os.listdir(self.base))
+        for key, record in list(self._records.items()):
+            if str(record.number) not in there:
+                del self._records[key]
+                self._table.remove(key)
+        known = {str(record.number) for record in self._records.values()}
+        for name in there - known:
+            self._delete_later(name)
 
     def has(self, key: str) -> bool:
         """Say whether there is a snapshot ``key``."""
-        return self._table.get(key) is not None
+        return key in self._records
+
+    def size(self, key: str) -> int:
+        """Return the bytes in a layer's files."""
+        return self._record(key).size_bytes
+
+    # Layers
 
     def partial(self) -> Path:
         """Make a directory to unpack into; it becomes a layer by :meth:`commit`."""
-        path = self.base / f"{PARTIAL_PREFIX}{uuid.uuid4().hex}"
-        (path / "fs").mkdir(parents=True, mode=0o755)
+        path = self.base / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
+        path.mkdir(mode=0o700)
+        (path / "fs").mkdir()
+        (path / "fs").chmod(0o755)
         return path
 
-    def commit(self, chain_id: str, partial: Path, *, parent: str | None) -> None:
-        """Turn a filled partial directory into the layer ``chain_id`` on top of ``parent``."""
+    def commit(
+        self,
+        chain_id: str,
+        partial: Path,
+        *,
+        parent: str | None,
+        size_bytes: int = 0,
+        has_root: bool = True,
+    ) -> None:
+        """Turn a filled partial directory into the layer ``chain_id`` on top of ``parent``.
+
+        Without ``has_root`` its root directory becomes like the parent's.
+        """
+        above = self._record(parent).lower if parent else []
+        if above and not has_root:
+            copy_attributes(self.base / above[0], partial / "fs")
         self._last += 1
         number = self._last
-        lower = [f"{number}/fs", *(self._record(parent).lower if parent else [])]
         partial.rename(self.base / str(number))
-        self._table.put(chain_id, SnapshotRecord(number=number, lower=lower), durable=True)
+        record = SnapshotRecord(
+            number=number, lower=[f"{number}/fs", *above], size_bytes=size_bytes
+        )
+        self._put(chain_id, record, durable=True)
+
+    def discard(self, partial: Path) -> None:
+        """Delete a partial directory in the background; nothing when it was committed."""
+        if partial.exists():
+            self._rename_away(partial.name)
+
+    # Containers
 
     def prepare(self, key: str, lower: list[str]) -> None:
         """Make the writable snapshot ``key`` over ``lower`` (names as in a record, topmost first)."""
         self._last += 1
         number = self._last
         path = self.base / str(number)
-        (path / "fs").mkdir(parents=True, mode=0o755)
-        (path / "work").mkdir(mode=0o711)
-        self._table.put(key, SnapshotRecord(number=number, lower=lower))
+        path.mkdir(mode=0o700)
+        for name in ("fs", "work"):
+            (path / name).mkdir()
+        copy_attributes(self._real(lower[0]), path / "fs")
+        self._put(key, SnapshotRecord(number=number, lower=lower), durable=False)
+
+    def _real(self, lower: str) -> Path:
+        """Return where a lower directory is for berthd: those of the host are elsewhere for containers."""
+        return self.base / ("/" if lower in (HIDING, HOST_ROOT) else lower)
 
     def lower_of(self, chain_id: str) -> list[str]:
         """Return the lower directories of a container on top of the layer ``chain_id``."""
         return self._record(chain_id).lower
+
+    def lower_of_nothing(self) -> list[str]:
+        """Return the lower directories of a container of an image without layers."""
+        if not self.has(EMPTY):
+            self.commit(EMPTY, self.partial(), parent=None)
+        return self.lower_of(EMPTY)
 
     def rootfs(self, key: str) -> OverlayRootfs:
         """Return how to mount the writable snapshot ``key``."""
@@ -91,18 +154,106 @@ class OverlaySnapshots:
             work=f"{record.number}/work",
         )
 
+    async def usage(self, key: str) -> int:
+        """Return how many bytes the writable layer takes on disk."""
+        upper = self.base / f"{self._record(key).number}/fs"
+        return await asyncio.to_thread(disk_usage, upper)
+
+    # The end
+
     async def remove(self, key: str) -> None:
-        """Remove a snapshot; nothing when there is none."""
-        record = self._table.get(key)
+        """Remove a snapshot; nothing when there is none. Its files are deleted in the background."""
+        record = self._records.get(key)
         if record is None:
             return
-        doomed = self.base / f"{REMOVED_PREFIX}{uuid.uuid4().hex}"
-        (self.base / str(record.number)).rename(doomed)
+        self._rename_away(str(record.number))
+        del self._records[key]
         self._table.remove(key)
-        await asyncio.to_thread(shutil.rmtree, doomed, ignore_errors=True)
+
+    async def settle(self) -> None:
+        """Wait until what was removed is deleted."""
+        while self._removing:
+            await asyncio.gather(*self._removing)
+
+    def _rename_away(self, name: str) -> None:
+        doomed = f"{REMOVED_PREFIX}{secrets.token_hex(8)}"
+        try:
+            (self.base / name).rename(self.base / doomed)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise Failed(f"remove snapshot {name}: {error.strerror}") from error
+        self._delete_later(doomed)
+
+    def _delete_later(self, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._delete(name), name=f"delete {name}")
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
+
+    async def _delete(self, name: str) -> None:
+        async with self._removals:
+            try:
+                await asyncio.to_thread(delete, self.base / name)
+            except OSError as error:
+                # It has no record: the next start tries again.
+                log.warning("delete snapshot %s: %s", name, error)
+
+    def _put(self, key: str, record: SnapshotRecord, *, durable: bool) -> None:
+        self._table.put(key, record, durable=durable)
+        self._records[key] = record
 
     def _record(self, key: str) -> SnapshotRecord:
-        record = self._table.get(key)
+        record = self._records.get(key)
         if record is None:
             raise NotFound(f"no snapshot {key}")
         return record
+
+
+def delete(path: Path) -> None:
+    """Delete a stray entry of the snapshots' directory."""
+    if path.is_dir() and not path.is_symlink():
+        remove_tree(str(path))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def copy_attributes(source: Path, target: Path) -> None:
+    """Give the directory ``target`` the owner, mode and times of ``source``."""
+    status = source.stat()
+    os.chown(target, status.st_uid, status.st_gid)
+    target.chmod(stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def disk_usage(path: Path) -> int:
+    """Return the bytes that the files below ``path`` take. They may change meanwhile, or be hostile."""
+    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    total = 0
+    folders = [""]
+    try:
+        while folders:
+            folder = folders.pop()
+            try:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                fd = open_in_root(root, folder, flags)
+            except OSError:
+                continue  # gone, replaced or too deep to name
+            try:
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(f"{folder}/{entry.name}" if folder else entry.name)
+                        else:
+                            total += _blocks(entry) * BLOCK_BYTES
+            finally:
+                os.close(fd)
+    finally:
+        os.close(root)
+    return total
+
+
+def _blocks(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks
+    except FileNotFoundError:
+        return 0

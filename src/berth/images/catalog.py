@@ -1,0 +1,199 @@
+"""Which images there are and what they are called. Records in memory and in the state database."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.errors import Conflict, InvalidArgument, NotFound
+from berth.images.records import Image
+from berth.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from berth.state import State
+
+    Filters = Mapping[str, Sequence[str]]
+
+HEX = frozenset("0123456789abcdef")
+ID_LENGTH = 64
+TRUE = ("1", "true", "True", "TRUE", "t", "T")
+FALSE = ("0", "false", "False", "FALSE", "f", "F")
+KNOWN_FILTERS = ("dangling", "label", "label!", "before", "since", "reference", "until")
+
+
+def familiar(reference: str) -> str:
+    """Return a name as it is listed: with its tag, without Docker Hub's prefix."""
+    return Reference.parse(reference).with_default_tag().familiar()
+
+
+class Catalog:
+    """Images by id and by name."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._table = state.table("images", Image)
+        self._images = dict(self._table.items())
+
+    def all(self) -> list[Image]:
+        """Return every image, the youngest first."""
+        return sorted(self._images.values(), key=lambda image: image.created, reverse=True)
+
+    def get(self, id_: str) -> Image | None:
+        """Return the image with this full id."""
+        return self._images.get(id_)
+
+    def put(self, image: Image) -> None:
+        """Add or replace an image."""
+        self._table.put(image.id, image, durable=True)
+        self._images[image.id] = image
+
+    def drop(self, image: Image) -> None:
+        """Forget an image."""
+        self._table.remove(image.id, durable=True)
+        self._images.pop(image.id, None)
+
+    def resolve(self, ref: str) -> Image:
+        """Return the image that ``ref`` names: a reference, an id or a unique prefix of one."""
+        digits = ref.removeprefix("sha256:")
+        is_hex = bool(digits) and len(digits) <= ID_LENGTH and HEX.issuperset(digits)
+        if is_hex and (image := self._images.get(f"sha256:{digits}")):
+            return image
+        if is_hex and (ref != digits or len(digits) == ID_LENGTH):
+            return self._by_prefix(digits, ref)
+        name = familiar(ref)
+        for image in self._images.values():
+            if name in image.names or name in image.repo_digests:
+                return image
+        if is_hex:
+            return self._by_prefix(digits, name)
+        raise NotFound(f"No such image: {name}")
+
+    def _by_prefix(self, digits: str, shown: str) -> Image:
+        found = [
+            image
+            for id_, image in self._images.items()
+            if id_.removeprefix("sha256:").startswith(digits)
+        ]
+        if len(found) != 1:
+            raise NotFound(f"No such image: {shown}")
+        return found[0]
+
+    def names_it(self, ref: str, image: Image) -> str | None:
+        """Return the name of ``image`` that ``ref`` is, None when it is its id or part of that."""
+        try:
+            name = familiar(ref)
+        except InvalidArgument:
+            return None
+        return name if name in image.names or name in image.repo_digests else None
+
+    def give_name(self, image: Image, name: str) -> None:
+        """Give an image a familiar name, taking it from whichever has it."""
+        with self._state.transaction(durable=True):
+            for other in list(self._images.values()):
+                if name in other.names and other.id != image.id:
+                    if other.builtin:
+                        raise Conflict(f"tag {name}: the name is the built-in image's")
+                    self.take_name(other, name)
+            image.tagged_ns = time.time_ns()
+            if name not in image.names:
+                image.names = sorted([*image.names, name])
+            self.put(image)
+
+    def take_name(self, image: Image, name: str) -> None:
+        """Take a name or a repository digest away from an image."""
+        image.names = [known for known in image.names if known != name]
+        image.repo_digests = [known for known in image.repo_digests if known != name]
+        self.put(image)
+
+    def select(self, filters: Filters) -> list[Image]:
+        """Return the images that pass, the youngest first; with ``reference``, only the names that match."""
+        for key in filters:
+            if key not in KNOWN_FILTERS:
+                raise InvalidArgument(f"invalid filter '{key}'")
+        found = [image for image in self.all() if self._passes(image, filters)]
+        patterns = filters.get("reference")
+        if not patterns:
+            return found
+        narrowed = []
+        for image in found:
+            names = [name for name in image.names if matches(name, patterns)]
+            digests = [name for name in image.repo_digests if matches(name, patterns)]
+            if names or digests:
+                narrowed.append(msgspec.structs.replace(image, names=names, repo_digests=digests))
+        return narrowed
+
+    def _passes(self, image: Image, filters: Filters) -> bool:
+        if filters.get("dangling") and flag("dangling", filters["dangling"]) == bool(image.names):
+            return False
+        labels = image.config.labels or {}
+        if not all(has_label(labels, wanted) for wanted in filters.get("label", ())):
+            return False
+        if any(has_label(labels, unwanted) for unwanted in filters.get("label!", ())):
+            return False
+        if any(image.created >= self.resolve(ref).created for ref in filters.get("before", ())):
+            return False
+        if any(image.created <= self.resolve(ref).created for ref in filters.get("since", ())):
+            return False
+        return all(seconds(image.created) <= moment(text) for text in filters.get("until", ()))
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Say whether a name, or its repository alone, matches; ``*`` does not match a slash."""
+    repository = name.partition("@")[0]
+    if ":" in repository.rpartition("/")[2]:
+        repository = repository.rpartition(":")[0]
+    return any(
+        candidate.count("/") == pattern.count("/") and fnmatch.fnmatchcase(candidate, pattern)
+        for pattern in patterns
+        for candidate in (name, repository)
+    )
+
+
+def has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    """Say whether there is the label ``key`` or ``key=value``."""
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+def flag(key: str, values: Sequence[str]) -> bool:
+    """Read a boolean filter."""
+    if len(values) == 1 and values[0] in TRUE + FALSE:
+        return values[0] in TRUE
+    raise InvalidArgument(f"invalid filter '{key}={list(values)}'")
+
+
+def seconds(created: str) -> float:
+    """Return the Unix time of an RFC 3339 one; 0 when it is none."""
+    try:
+        return datetime.fromisoformat(created[:19] + "+00:00").timestamp()
+    except ValueError:
+        return 0.0
+
+
+def moment(text: str) -> float:
+    """Read a filter's time: Unix seconds, RFC 3339, or a Go duration back from now."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
+    if text and text[-1] in units:
+        back, number = 0.0, ""
+        for letter in text:
+            if letter in units and number:
+                back += float(number) * units[letter]
+                number = ""
+            else:
+                number += letter
+        return time.time() - back
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidArgument(f"failed to parse value as time or duration: {text!r}") from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,107 @@
+"""What the API shows of images, under Docker's JSON names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.images.catalog import seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from berth.images.records import Image
+    from berth.oci.image import History, ImageDocument
+
+Json = dict[str, object]
+NEVER = "0001-01-01T00:00:00Z"
+
+
+def config(image: Image) -> Json:
+    """Return an image's configuration with the members that clients look for, even when empty."""
+    shown: Json = msgspec.to_builtins(image.config)
+    defaults: Json = {
+        "Env": [],
+        "Cmd": None,
+        "Entrypoint": None,
+        "Labels": None,
+        "Volumes": None,
+        "WorkingDir": "",
+        "User": "",
+        "OnBuild": None,
+    }
+    return {**defaults, **shown}
+
+
+def summary(image: Image, *, containers: int = -1) -> Json:
+    """Return an image as /images/json lists it."""
+    return {
+        "Id": image.id,
+        "ParentId": "",
+        "RepoTags": image.names,
+        "RepoDigests": image.repo_digests,
+        "Created": int(seconds(image.created)),
+        "Size": image.size_bytes,
+        "SharedSize": -1,
+        "Labels": image.config.labels,
+        "Containers": containers,
+    }
+
+
+def inspect(image: Image) -> Json:
+    """Return an image as /images/{name}/json shows it."""
+    tagged = datetime.fromtimestamp(image.tagged_ns // 1_000_000_000, UTC)
+    document: Json = {
+        "Id": image.id,
+        "RepoTags": image.names,
+        "RepoDigests": image.repo_digests,
+        "Parent": "",
+        "Comment": image.comment,
+        "Created": image.created,
+        "DockerVersion": "",
+        "Author": image.author,
+        "Config": config(image),
+        "Architecture": image.architecture,
+        "Os": image.os,
+        "Size": image.size_bytes,
+        "GraphDriver": {"Data": None, "Name": "overlayfs"},
+        "RootFS": {"Type": "layers", "Layers": image.diff_ids},
+        "Metadata": {
+            "LastTagTime": f"{tagged:%Y-%m-%dT%H:%M:%SZ}" if image.tagged_ns else NEVER,
+        },
+    }
+    if image.variant:
+        document["Variant"] = image.variant
+    return document
+
+
+def history(image: Image, document: ImageDocument, sizes: Sequence[int]) -> list[Json]:
+    """Return the steps of an image, the last first. ``sizes`` are the layers' bytes, lowest first."""
+    rows: list[Json] = []
+    left = list(sizes)
+    for step in document.history or []:
+        size = 0 if step.empty_layer or not left else left.pop(0)
+        rows.append(_step(step, size))
+    if not rows:
+        rows = [_row(seconds(image.created), "", size, image.comment) for size in left or [0]]
+    rows.reverse()
+    rows[0]["Id"] = image.id
+    rows[0]["Tags"] = image.names or None
+    return rows
+
+
+def _step(step: History, size: int) -> Json:
+    return _row(seconds(step.created or ""), step.created_by, size, step.comment)
+
+
+def _row(created: float, created_by: str, size: int, comment: str) -> Json:
+    return {
+        "Id": "<missing>",
+        "Created": int(created),
+        "CreatedBy": created_by,
+        "Tags": None,
+        "Size": size,
+        "Comment": comment,
+    }

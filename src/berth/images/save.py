@@ -1,0 +1,158 @@
+"""Writing image archives: docker-archive and OCI layout in one, as `docker save` writes since version 25.
+
+Every blob is there once, as it is stored. Archives of the same images are equal byte for byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tarfile
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.oci.digest import Digest
+from berth.oci.image import (
+    MANIFESTS,
+    NAME_ANNOTATIONS,
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    OCI_MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+)
+from berth.oci.platform import Platform
+from berth.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from berth.content.store import ContentStore
+    from berth.images.records import Image, LayerRecord
+
+PIECE_BYTES = 1 << 20
+BLOCK = 512
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+END = bytes(2 * BLOCK)
+
+
+def header(name: str, size: int, *, directory: bool = False) -> bytes:
+    """Return a member's header. Owner root, the epoch for a time."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    member.mode = 0o755 if directory else 0o644
+    if directory:
+        member.type = tarfile.DIRTYPE
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def small_file(name: str, data: bytes) -> bytes:
+    """Return a member with its data."""
+    return header(name, len(data)) + data + bytes(-len(data) % BLOCK)
+
+
+def blob_path(digest: str) -> str:
+    """Return where a layout has a blob."""
+    return "blobs/" + digest.replace(":", "/")
+
+
+def plain_type(layer: LayerRecord) -> str:
+    """Return OCI's media type for a layer."""
+    if layer.media_type.endswith("gzip"):
+        return OCI_LAYER_GZIP
+    return OCI_LAYER_ZSTD if layer.media_type.endswith("zstd") else OCI_LAYER
+
+
+def manifest_of(image: Image, content: ContentStore) -> tuple[bytes, str]:
+    """Return the image's manifest and media type: the one it came with, else one made for it."""
+    if image.manifest and content.has(Digest(image.manifest)) and image.manifest_type in MANIFESTS:
+        return content.read(Digest(image.manifest)), image.manifest_type
+    made = Manifest(
+        config=Descriptor(
+            media_type=OCI_CONFIG, digest=image.id, size=content.size(Digest(image.id))
+        ),
+        layers=[
+            Descriptor(media_type=plain_type(layer), digest=layer.digest, size=layer.size)
+            for layer in image.layers
+        ],
+    )
+    return msgspec.json.encode(made), OCI_MANIFEST
+
+
+def entries_of(
+    image: Image, digest: str, size: int, media_type: str, names: Sequence[str]
+) -> list[Descriptor]:
+    """Return the index's entries for an image: one a name, or one without."""
+    platform = Platform(os=image.os, architecture=image.architecture, variant=image.variant)
+    entries = []
+    for name in names or [""]:
+        reference = Reference.parse(name) if name else None
+        values = (str(reference), reference.tag or "") if reference else ()
+        annotations = dict(zip(NAME_ANNOTATIONS, values, strict=False)) or None
+        entries.append(
+            Descriptor(
+                media_type=media_type,
+                digest=digest,
+                size=size,
+                platform=platform,
+                annotations=annotations,
+            )
+        )
+    return entries
+
+
+class ArchiveWriter:
+    """Plans an archive of some images, then yields its bytes."""
+
+    def __init__(self, content: ContentStore, wanted: Sequence[tuple[Image, list[str]]]) -> None:
+        """Plan it. ``wanted`` has each image with the names to be saved, maybe none."""
+        self._content = content
+        self._documents: dict[str, bytes] = {}  # manifests, by digest
+        self._blobs: dict[str, int] = {}  # sizes by digest, in order
+        entries: list[Descriptor] = []
+        docker = []
+        for image, names in wanted:
+            data, media_type = manifest_of(image, content)
+            digest = str(Digest.of(data))
+            self._documents[digest] = data
+            entries += entries_of(image, digest, len(data), media_type, names)
+            for blob in (image.id, *(layer.digest for layer in image.layers)):
+                self._blobs[blob] = content.size(Digest(blob))
+            docker.append(
+                {
+                    "Config": blob_path(image.id),
+                    "RepoTags": names or None,
+                    "Layers": [blob_path(layer.digest) for layer in image.layers],
+                }
+            )
+        self._index = msgspec.json.encode(Index(manifests=entries))
+        self._docker = msgspec.json.encode(docker)
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the archive."""
+        yield self._head()
+        for digest, size in self._blobs.items():
+            if digest in self._documents:
+                continue
+            yield header(blob_path(digest), size)
+            with self._content.open_blob(Digest(digest)) as blob:
+                while piece := await asyncio.to_thread(blob.read, PIECE_BYTES):
+                    yield piece
+            yield bytes(-size % BLOCK)
+        yield b"".join(self._tail())
+
+    def _head(self) -> bytes:
+        algorithms = {digest.partition(":")[0] for digest in (*self._blobs, *self._documents)}
+        folders = ["blobs/", *(f"blobs/{name}/" for name in sorted(algorithms))]
+        return b"".join(header(folder, 0, directory=True) for folder in folders)
+
+    def _tail(self) -> Iterator[bytes]:
+        for digest, data in self._documents.items():
+            yield small_file(blob_path(digest), data)
+        yield small_file("index.json", self._index)
+        yield small_file("manifest.json", self._docker)
+        yield small_file("oci-layout", LAYOUT)
+        yield END
