@@ -1,0 +1,250 @@
+"""Pulling: from a registry into the content store. Asyncio outside, blocking threads inside."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from berth.errors import BerthError
+from berth.oci.digest import Digest
+from berth.oci.platform import Platform, this_machine
+from berth.registry import progress as messages
+from berth.registry.endpoints import Endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from berth.content.store import ContentStore
+    from berth.oci.image import Descriptor
+    from berth.oci.reference import Reference
+    from berth.registry.auth import Credentials
+    from berth.registry.progress import Message, Progress
+    from berth.registry.resolve import Resolved
+    from berth.registry.session import Session
+    from berth.registry.transport import Transport
+
+log = logging.getLogger("berth")
+
+MAX_DOWNLOADS = 3  # at once, of all pulls together, as Docker
+BACKOFF_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PulledImage:
+    """An image whose blobs are all in the content store.
+
+    ``descriptor`` is what the reference names, an index or a manifest (its digest is the repo digest);
+    ``manifest`` is the chosen platform's, the same when there is no index.
+    """
+
+    reference: Reference
+    descriptor: Descriptor
+    manifest: Descriptor
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    downloaded: bool  # whether anything had to be fetched but manifests
+
+    def summary(self, *, newer: bool) -> tuple[Message, Message]:
+        """Return the last two messages, once the image has its name; ``newer``: it had not before."""
+        return messages.summary(self.reference, self.descriptor.digest, newer=newer)
+
+
+class RegistryClient:
+    """Pulls images. One for an engine: its pulls share connections, downloads and their limit."""
+
+    def __init__(
+        self,
+        *,
+        mirrors: Sequence[str] = (),
+        insecure: Sequence[str] = (),
+        environment: Mapping[str, str] = os.environ,
+        backoff_s: float = BACKOFF_S,
+    ) -> None:
+        self._endpoints = Endpoints(mirrors, insecure)
+        self._environment = environment
+        self._backoff_s = backoff_s
+        self._downloads = ThreadPoolExecutor(MAX_DOWNLOADS, thread_name_prefix="download")
+        self._running: dict[str, asyncio.Future[None]] = {}
+        self._transport: Transport | None = None
+
+    async def pull(
+        self,
+        reference: Reference,
+        *,
+        platform: Platform | None,
+        auth: Credentials | None,
+        content: ContentStore,
+        progress: Progress,
+    ) -> PulledImage:
+        """Fetch what is missing of an image; ``progress`` is called in the loop, with Docker's messages.
+
+        Nothing is reported before the image was found, so a failure until then can be a status. Raises
+        kinds with Docker's texts. Cancelling ends the downloads. The blobs are held (never removed)
+        until this returns; whoever names the image does so before anything else can run.
+        """
+        reference = reference.with_default_tag()
+        pull = _Pull(content, progress, asyncio.get_running_loop())
+        try:
+            session, resolved = await asyncio.to_thread(
+                self._find, reference, platform or this_machine(), auth, pull.cancelled
+            )
+            progress(messages.pulling(reference))
+            blobs = _unique((resolved.manifest.config, *resolved.manifest.layers))
+            documents = [document.digest for document, _ in resolved.documents]
+            with content.hold([*blobs, *documents]):
+                downloaded = await self._fetch_all(session, resolved, blobs, pull)
+                for document, data in resolved.documents:
+                    await asyncio.to_thread(_store, content, document, data)
+        finally:
+            pull.cancelled.set()
+        return PulledImage(
+            reference=reference,
+            descriptor=resolved.top,
+            manifest=resolved.bottom,
+            config=resolved.manifest.config,
+            layers=tuple(resolved.manifest.layers),
+            downloaded=downloaded,
+        )
+
+    def _find(
+        self,
+        reference: Reference,
+        platform: Platform,
+        auth: Credentials | None,
+        cancelled: threading.Event,
+    ) -> tuple[Session, Resolved]:
+        """Ask one endpoint after the other; the last one's error is the pull's."""
+        # urllib3 and ssl are megabytes that an engine which never pulls does not need.
+        from berth.registry.resolve import resolve
+        from berth.registry.session import Patience, Session
+        from berth.registry.transport import Transport
+
+        if self._transport is None:
+            self._transport = Transport(self._environment)
+        patience = Patience(backoff_s=self._backoff_s, cancelled=cancelled)
+        endpoints = self._endpoints.of(reference.domain)
+        for endpoint in endpoints:
+            session = Session(
+                endpoint=endpoint,
+                reference=reference,
+                # A mirror is somebody else: the password for Docker Hub is not for it.
+                credentials=None if endpoint.mirror else auth,
+                transport=self._transport,
+                patience=patience,
+            )
+            reached = False
+            try:
+                session.ping()
+                reached = True
+                return session, resolve(session, platform)
+            except BerthError as error:
+                # A registry that answered has the say, unless it is only a mirror.
+                if endpoint is endpoints[-1] or (reached and not endpoint.mirror):
+                    raise
+                log.info("pull %s: %s: %s", reference.familiar(), endpoint.url, error)
+        raise AssertionError("there is always an endpoint")
+
+    async def _fetch_all(
+        self, session: Session, resolved: Resolved, blobs: dict[str, Descriptor], pull: _Pull
+    ) -> bool:
+        """Fetch the blobs that are missing; say whether there were any."""
+        config = resolved.manifest.config.digest
+        missing = {}
+        for digest, descriptor in blobs.items():
+            known = pull.content.has(Digest.parse(digest))
+            if not known:
+                missing[digest] = descriptor
+            if digest != config:
+                status = "Already exists" if known else "Pulling fs layer"
+                pull.progress(messages.state(digest, status))
+        waiting = [digest for digest in missing if digest != config][MAX_DOWNLOADS:]
+        for digest in waiting:
+            pull.progress(messages.state(digest, "Waiting"))
+        fetches = [
+            asyncio.ensure_future(self._fetch(session, descriptor, pull, quiet=digest == config))
+            for digest, descriptor in missing.items()
+        ]
+        try:
+            await asyncio.gather(*fetches)
+        except BaseException:
+            pull.cancelled.set()
+            for fetch in fetches:
+                fetch.cancel()
+            await asyncio.gather(*fetches, return_exceptions=True)
+            raise
+        return bool(missing)
+
+    async def _fetch(
+        self, session: Session, descriptor: Descriptor, pull: _Pull, *, quiet: bool
+    ) -> None:
+        """Fetch one blob, or wait for another pull that does."""
+        digest = Digest.parse(descriptor.digest)
+        while other := self._running.get(digest):
+            await asyncio.wait([other])
+            if pull.content.has(digest):
+                if not quiet:
+                    pull.progress(messages.state(digest, "Download complete"))
+                return
+        report = _ignore if quiet else pull.report
+        meter = messages.Meter(digest, descriptor.size, report)
+        done = pull.loop.run_in_executor(
+            self._downloads, _download, session, descriptor, pull.content, meter
+        )
+        self._running[digest] = done
+        try:
+            await done
+        finally:
+            if self._running.get(digest) is done:
+                del self._running[digest]
+
+    def close(self) -> None:
+        """Close connections and end the threads that wait for work."""
+        self._downloads.shutdown(wait=False, cancel_futures=True)
+        if self._transport is not None:
+            self._transport.close()
+
+
+class _Pull:
+    """What belongs to one pull."""
+
+    def __init__(
+        self, content: ContentStore, progress: Progress, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.content = content
+        self.progress = progress
+        self.loop = loop
+        self.cancelled = threading.Event()
+
+    def report(self, message: Message) -> None:
+        """Pass a message on, from any thread; nobody listens after the pull has ended."""
+        if not self.cancelled.is_set():
+            self.loop.call_soon_threadsafe(self.progress, message)
+
+
+def _ignore(message: Message) -> None:
+    """Report nothing: the config is no layer."""
+
+
+def _download(
+    session: Session, descriptor: Descriptor, content: ContentStore, meter: messages.Meter
+) -> None:
+    from berth.registry.download import Download
+
+    Download(session, descriptor, content, meter).run()
+
+
+def _unique(descriptors: Sequence[Descriptor]) -> dict[str, Descriptor]:
+    return {Digest.parse(found.digest): found for found in descriptors}
+
+
+def _store(content: ContentStore, document: Descriptor, data: bytes) -> None:
+    digest = Digest.parse(document.digest)
+    if not content.has(digest):
+        with content.ingest(digest, len(data)) as ingest:
+            ingest.write(data)
+            ingest.commit()

@@ -1,0 +1,111 @@
+"""One blob from a registry into the content store, through broken connections. Blocking."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from urllib3.exceptions import HTTPError
+
+from berth.errors import Corrupt, Unavailable
+from berth.oci.digest import Digest
+from berth.registry.session import MAX_ATTEMPTS, discard
+
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
+
+    from berth.content.store import ContentStore, Ingest
+    from berth.oci.image import Descriptor
+    from berth.registry.progress import Meter
+    from berth.registry.session import Session
+
+READ_BYTES = 1 << 20
+
+
+class Download:
+    """Fetches one blob. What has arrived is kept when the connection breaks, and the rest asked for."""
+
+    def __init__(
+        self, session: Session, descriptor: Descriptor, content: ContentStore, meter: Meter
+    ) -> None:
+        self._session = session
+        self._descriptor = descriptor
+        self._digest = Digest.parse(descriptor.digest)
+        self._content = content
+        self._meter = meter
+        self._ingest: Ingest | None = None
+        self._resumed = False
+
+    def run(self) -> None:
+        """Store the blob, verified. Corrupt when the registry has other bytes under this digest."""
+        failures = 0
+        try:
+            while True:
+                before = self._written()
+                try:
+                    self._fetch()
+                except Unavailable as error:
+                    self._session.patience.check()
+                    failures = 0 if self._written() > before else failures + 1
+                    if failures >= MAX_ATTEMPTS:
+                        raise
+                    self._pause(failures, error)
+                except Corrupt as error:
+                    # Pieces of different answers may not fit together; one whole answer must.
+                    if not self._resumed:
+                        raise Corrupt(
+                            f"filesystem layer verification failed for digest {self._digest}"
+                        ) from error
+                    self._restart()
+                else:
+                    return
+        finally:
+            if self._ingest is not None:
+                self._ingest.abort()
+
+    def _written(self) -> int:
+        return self._ingest.written if self._ingest is not None else 0
+
+    def _pause(self, failures: int, error: Unavailable) -> None:
+        pause_s = round(self._session.patience.pause_s(failures, error))
+        if pause_s:
+            self._meter.say(f"Retrying in {pause_s} second{'s' if pause_s > 1 else ''}")
+        self._session.patience.pause(failures, error)
+
+    def _restart(self) -> None:
+        if self._ingest is not None:
+            self._ingest.abort()
+        self._ingest = None
+        self._resumed = False
+
+    def _fetch(self) -> None:
+        offset = self._written()
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        self._resumed = self._resumed or offset > 0
+        response = self._session.open(f"blobs/{self._digest}", headers)
+        try:
+            partial = response.status == HTTPStatus.PARTIAL_CONTENT
+            if offset and not partial:
+                self._restart()
+            elif offset and not response.headers.get("content-range", "").startswith(
+                f"bytes {offset}-"
+            ):
+                raise Corrupt("another range than was asked for")
+            if self._ingest is None:
+                self._ingest = self._content.ingest(self._digest, self._descriptor.size)
+            self._copy(response, self._ingest)
+        except HTTPError as error:
+            raise Unavailable(f"download {self._digest}: unexpected EOF") from error
+        finally:
+            discard(response)
+
+    def _copy(self, response: BaseHTTPResponse, ingest: Ingest) -> None:
+        while chunk := response.read(READ_BYTES):
+            self._session.patience.check()
+            ingest.write(chunk)
+            self._meter.at(ingest.written)
+        if ingest.written < self._descriptor.size:
+            raise Unavailable(f"download {self._digest}: unexpected EOF")
+        self._meter.say("Verifying Checksum")
+        ingest.commit()
+        self._meter.say("Download complete")

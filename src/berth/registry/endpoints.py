@@ -1,0 +1,90 @@
+"""Where a repository is found: mirrors first, then the registry, and by which protocol.
+
+As Docker does: a registry is asked by https; one that counts as insecure by https without looking at the
+certificate, and if that fails by http. Insecure are loopback addresses and what the options say.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from berth.errors import InvalidArgument
+from berth.registry.proxies import Address, address_of, contains
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HUB_DOMAIN = "docker.io"
+HUB_HOST = "registry-1.docker.io"
+ALWAYS_INSECURE = ("127.0.0.0/8", "::1/128")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A registry's base URL, without ``/v2``."""
+
+    url: str
+    verify: bool = True
+    mirror: bool = False
+
+
+class Endpoints:
+    """The options ``--registry-mirror URL`` and ``--insecure-registry CIDR|HOST``."""
+
+    def __init__(self, mirrors: Sequence[str], insecure: Sequence[str]) -> None:
+        self._mirrors = [_check_mirror(mirror) for mirror in mirrors]
+        self._insecure_blocks = [*ALWAYS_INSECURE, *(rule for rule in insecure if "/" in rule)]
+        self._insecure_hosts = {rule.lower() for rule in insecure if "/" not in rule}
+
+    def of(self, domain: str) -> list[Endpoint]:
+        """Return where to look for the repositories of ``domain``, in order. May resolve its name."""
+        if domain != HUB_DOMAIN:
+            return self._registry(domain)
+        found: list[Endpoint] = []
+        for mirror in self._mirrors:
+            insecure = self.is_insecure(urlsplit(mirror).netloc.rpartition("@")[2])
+            found.append(Endpoint(url=mirror, verify=not insecure, mirror=True))
+        return [*found, Endpoint(url=f"https://{HUB_HOST}")]
+
+    def _registry(self, domain: str) -> list[Endpoint]:
+        if not self.is_insecure(domain):
+            return [Endpoint(url=f"https://{domain}")]
+        return [
+            Endpoint(url=f"https://{domain}", verify=False),
+            Endpoint(url=f"http://{domain}", verify=False),
+        ]
+
+    def is_insecure(self, domain: str) -> bool:
+        """Say whether ``host[:port]`` is named by a rule, or an address of it is in a block."""
+        host = urlsplit(f"//{domain}").hostname or ""
+        if domain.lower() in self._insecure_hosts or host in self._insecure_hosts:
+            return True
+        return any(
+            contains(block, address)
+            for address in _resolve(host)
+            for block in self._insecure_blocks
+        )
+
+
+def _resolve(host: str) -> list[Address]:
+    if address := address_of(host):
+        return [address]
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    return [a for entry in found if (a := address_of(str(entry[4][0]).partition("%")[0]))]
+
+
+def _check_mirror(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InvalidArgument(f'invalid mirror: "{url}": use http://HOST[:PORT] or https://…')
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise InvalidArgument(
+            f'invalid mirror: path, query or fragment at the end of the URI "{url}"'
+        )
+    return url.rstrip("/")

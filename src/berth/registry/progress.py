@@ -1,0 +1,96 @@
+"""Messages about a pull, as Docker's JSON stream has them and its clients draw them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from berth.oci.reference import Reference
+
+Message = dict[str, object]
+Progress = Callable[[Message], None]
+
+BAR_CHARS = 50
+INTERVAL_S = 0.1
+SHORT_CHARS = 12
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+STEP = 1000.0
+
+
+def short(digest: str) -> str:
+    """Return how a layer is called in messages."""
+    return digest.partition(":")[2][:SHORT_CHARS]
+
+
+def pulling(reference: Reference) -> Message:
+    """Say what is being pulled."""
+    what = reference.digest or reference.tag or ""
+    return {"status": f"Pulling from {repository(reference)}", "id": what}
+
+
+def repository(reference: Reference) -> str:
+    """Return the repository as Docker names it here: with ``library/``, without Docker Hub."""
+    return reference.path if reference.domain == "docker.io" else reference.name
+
+
+def state(digest: str, status: str) -> Message:
+    """Say what happens to a layer."""
+    return {"status": status, "progressDetail": {}, "id": short(digest)}
+
+
+def summary(reference: Reference, digest: str, *, newer: bool) -> tuple[Message, Message]:
+    """Return the last two messages of a pull that succeeded."""
+    what = "Downloaded newer image for" if newer else "Image is up to date for"
+    return (
+        {"status": f"Digest: {digest}"},
+        {"status": f"Status: {what} {reference.familiar()}"},
+    )
+
+
+class Meter:
+    """Reports the bytes of one layer, ten times a second at most. Called in any thread."""
+
+    def __init__(self, digest: str, total_bytes: int, report: Progress) -> None:
+        self._digest = digest
+        self._total_bytes = total_bytes
+        self._report = report
+        self._next_s = 0.0
+
+    def at(self, current_bytes: int) -> None:
+        """Report how far it is, unless it just was."""
+        now_s = time.monotonic()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + INTERVAL_S
+        self._report(
+            {
+                "status": "Downloading",
+                "progressDetail": {"current": current_bytes, "total": self._total_bytes},
+                "progress": bar(current_bytes, self._total_bytes),
+                "id": short(self._digest),
+            }
+        )
+
+    def say(self, status: str) -> None:
+        """Report a state."""
+        self._report(state(self._digest, status))
+
+
+def bar(current_bytes: int, total_bytes: int) -> str:
+    """Return the bar that old clients print as it is."""
+    if total_bytes <= 0 or current_bytes > total_bytes:
+        return f"{human_size(current_bytes):>8}"
+    done = current_bytes * BAR_CHARS // total_bytes
+    numbers = f"{human_size(current_bytes):>8}/{human_size(total_bytes)}"
+    return f"[{'=' * done}>{' ' * (BAR_CHARS - done)}] {numbers}"
+
+
+def human_size(size_bytes: float) -> str:
+    """Return four significant digits and a decimal unit, as Docker's units package."""
+    for unit in UNITS[:-1]:
+        if size_bytes < STEP:
+            return f"{size_bytes:.4g}{unit}"
+        size_bytes /= STEP
+    return f"{size_bytes:.4g}{UNITS[-1]}"

@@ -1,0 +1,193 @@
+"""One repository at one endpoint: authorized requests, repeated while that may help. Blocking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeVar
+
+from urllib3.exceptions import HTTPError
+
+from berth.errors import Unauthorized, Unavailable
+from berth.oci.image import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES
+from berth.registry.auth import Authorizer, TokenRequest
+from berth.registry.refusals import TRANSIENT, refusal
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping
+
+    from urllib3.response import BaseHTTPResponse
+
+    from berth.oci.reference import Reference
+    from berth.registry.auth import Credentials
+    from berth.registry.endpoints import Endpoint
+    from berth.registry.transport import Transport
+
+MAX_ATTEMPTS = 5
+MAX_PAUSE_S = 60.0
+MAX_REFUSAL_BYTES = 1 << 16
+ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
+
+Result = TypeVar("Result")
+
+
+class Busy(Unavailable):
+    """The registry says when to ask again."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long to try, and whether anybody still wants the answer."""
+
+    backoff_s: float
+    cancelled: threading.Event
+
+    def check(self) -> None:
+        """Unavailable once nobody waits any more."""
+        if self.cancelled.is_set():
+            raise Unavailable("pull cancelled")
+
+    def pause_s(self, failures: int, error: Unavailable) -> float:
+        """Return how long to wait after so many failures in a row."""
+        asked = error.retry_after_s if isinstance(error, Busy) else 0.0
+        return min(MAX_PAUSE_S, max(asked, self.backoff_s * (1 << failures)))
+
+    def pause(self, failures: int, error: Unavailable) -> None:
+        """Wait; Unavailable when cancelled meanwhile."""
+        self.cancelled.wait(self.pause_s(failures, error))
+        self.check()
+
+
+class Session:
+    """Requests about one repository. Threads share it."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        reference: Reference,
+        credentials: Credentials | None,
+        transport: Transport,
+        patience: Patience,
+    ) -> None:
+        self.endpoint = endpoint
+        self.reference = reference
+        self.patience = patience
+        self._transport = transport
+        scope = f"repository:{reference.path}:pull"
+        self._authorizer = Authorizer(credentials, scope, self._fetch_token)
+
+    def ping(self) -> None:
+        """Find out whether a registry answers here, and authenticate. Unavailable: none does."""
+        url = f"{self.endpoint.url}/v2/"
+        response = self._transport.request("GET", url, headers={}, verify=self.endpoint.verify)
+        challenge = response.headers.get("www-authenticate", "")
+        discard(response)
+        if response.status == HTTPStatus.UNAUTHORIZED and challenge:
+            self._renew(url, challenge, self._authorizer.header)
+
+    def manifest(self, which: str) -> tuple[bytes, str]:
+        """Return a manifest or index by tag or digest, unverified, and its media type."""
+        path = f"manifests/{which}"
+        return self.retry(lambda: self._read_document(path))
+
+    def _read_document(self, path: str) -> tuple[bytes, str]:
+        response = self.open(path, {"Accept": ACCEPT})
+        try:
+            data = response.read(MAX_DOCUMENT_BYTES + 1)
+        except HTTPError as error:
+            raise Unavailable(f'Get "{self._url(path)}": unexpected EOF') from error
+        finally:
+            discard(response)
+        return data, response.headers.get("content-type", "").partition(";")[0].strip()
+
+    def retry(self, action: Callable[[], Result]) -> Result:
+        """Repeat ``action`` while it is Unavailable, with growing pauses."""
+        for failures in range(MAX_ATTEMPTS - 1):
+            try:
+                return action()
+            except Unavailable as error:
+                self.patience.pause(failures, error)
+        return action()
+
+    def open(self, path: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """GET something of the repository; the body is the caller's to read and release.
+
+        Raises what the registry's refusal means; Unavailable when a retry may help.
+        """
+        url = self._url(path)
+        response = self._authorized(url, headers)
+        if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            return response
+        challenge = response.headers.get("www-authenticate", "")
+        body = _read_refusal(response)
+        error = refusal(response.status, body, challenge, self.reference)
+        if response.status in TRANSIENT:
+            after = response.headers.get("retry-after", "")
+            raise Busy(error.message, retry_after_s=float(after) if after.isdigit() else 0.0)
+        raise error
+
+    def _url(self, path: str) -> str:
+        return f"{self.endpoint.url}/v2/{self.reference.path}/{path}"
+
+    def _authorized(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        response, sent = self._get(url, headers)
+        challenge = response.headers.get("www-authenticate", "")
+        if response.status != HTTPStatus.UNAUTHORIZED or not challenge:
+            return response
+        # A token may have expired; a second refusal of a fresh one is final.
+        if not self._renew(url, challenge, sent):
+            return response
+        discard(response)
+        return self._get(url, headers)[0]
+
+    def _get(self, url: str, headers: Mapping[str, str]) -> tuple[BaseHTTPResponse, str | None]:
+        authorization = self._authorizer.header
+        sent = {**headers, "Authorization": authorization} if authorization else headers
+        response = self._transport.request("GET", url, headers=sent, verify=self.endpoint.verify)
+        return response, authorization
+
+    def _renew(self, url: str, challenge: str, refused: str | None) -> bool:
+        try:
+            return self._authorizer.renew(challenge, refused)
+        except Unauthorized as error:
+            raise Unauthorized(f'Get "{url}": {error.message}') from error
+
+    def _fetch_token(self, request: TokenRequest) -> bytes:
+        return self.retry(lambda: self._fetch_token_once(request))
+
+    def _fetch_token_once(self, request: TokenRequest) -> bytes:
+        headers = {"Authorization": request.authorization} if request.authorization else {}
+        response = self._transport.request(
+            "POST" if request.form else "GET",
+            request.url,
+            headers=headers,
+            verify=self.endpoint.verify,
+            form=request.form,
+        )
+        body = _read_refusal(response)
+        if response.status == HTTPStatus.OK:
+            return body
+        error = refusal(response.status, body, "", self.reference)
+        if response.status in TRANSIENT:
+            raise Unavailable(error.message)
+        raise Unauthorized(error.message)
+
+
+def _read_refusal(response: BaseHTTPResponse) -> bytes:
+    try:
+        return response.read(MAX_REFUSAL_BYTES)
+    except HTTPError as error:
+        raise Unavailable("unexpected EOF") from error
+    finally:
+        discard(response)
+
+
+def discard(response: BaseHTTPResponse) -> None:
+    """Give up the rest of a body. A connection whose body was read to its end serves again."""
+    response.close()

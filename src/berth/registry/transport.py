@@ -1,0 +1,198 @@
+"""HTTP for the registry client: pools, proxies, TLS and redirects. Blocking; used in threads only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import ssl
+import threading
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from berth import __version__
+from berth.errors import Unavailable
+from berth.registry.proxies import PORTS, proxy_for
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from urllib3.response import BaseHTTPResponse
+
+CONNECT_TIMEOUT_S = 30.0
+READ_TIMEOUT_S = 60.0
+MAX_REDIRECTS = 10
+MAX_REDIRECT_BYTES = 1 << 16
+REDIRECTS = (301, 302, 303, 307, 308)
+AGENT = f"berth/{__version__}"
+
+
+class Transport:
+    """Connections to any registry, kept for the next request. Threads share it; close it."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._pools: dict[tuple[str | None, bool], urllib3.PoolManager] = {}
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        verify: bool,
+        form: dict[str, str] | None = None,
+    ) -> BaseHTTPResponse:
+        """Send a request and follow redirects; the body is still to be read, and released.
+
+        Unavailable, with Go's text, when there is no answer. The Authorization header never leaves
+        the origin (scheme, host and port) that it is for.
+        """
+        sent = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
+        for _ in range(MAX_REDIRECTS):
+            response = self._send(method, url, headers=sent, verify=verify, form=form)
+            if response.status not in REDIRECTS or "location" not in response.headers:
+                return response
+            _finish(response)
+            target = urljoin(url, response.headers["location"])
+            if urlsplit(target).scheme not in PORTS:
+                raise Unavailable(f'{_verb(method)} "{url}": redirected to {target!r}')
+            if origin(target) != origin(url):
+                sent.pop("Authorization", None)
+            url = target
+        raise Unavailable(f'{_verb(method)} "{url}": stopped after {MAX_REDIRECTS} redirects')
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str],
+        verify: bool,
+        form: dict[str, str] | None,
+    ) -> BaseHTTPResponse:
+        pool = self._pool(url, verify=verify)
+        body = urlencode(form) if form else None
+        if form:
+            headers = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
+        try:
+            return pool.urlopen(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+            )
+        except HTTPError as error:
+            raise Unavailable(f'{_verb(method)} "{url}": {describe(error, url)}') from error
+
+    def _pool(self, url: str, *, verify: bool) -> urllib3.PoolManager:
+        proxy = proxy_for(url, self._environment)
+        with self._lock:
+            pool = self._pools.get((proxy, verify))
+            if pool is None:
+                pool = self._pools[proxy, verify] = _make_pool(proxy, verify=verify)
+            return pool
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        with self._lock:
+            for pool in self._pools.values():
+                pool.clear()
+            self._pools.clear()
+
+
+def _make_pool(proxy: str | None, *, verify: bool) -> urllib3.PoolManager:
+    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
+    context = tls_context(verify=verify)
+    if proxy is None:
+        return urllib3.PoolManager(maxsize=8, timeout=timeout, ssl_context=context)
+    user = urlsplit(proxy).netloc.rpartition("@")[0]
+    headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
+    return urllib3.ProxyManager(
+        proxy, maxsize=8, timeout=timeout, ssl_context=context, proxy_headers=headers
+    )
+
+
+def tls_context(*, verify: bool) -> ssl.SSLContext:
+    """Return a context with the system's authorities, or one that trusts anybody."""
+    context = ssl.create_default_context()
+    # Python 3.13 turns strictness on, and authorities made after Docker's documentation then fail.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return what must be equal for credentials to be sent along."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
+
+
+def _finish(response: BaseHTTPResponse) -> None:
+    """Read a redirect's short body, so that the connection serves again."""
+    with contextlib.suppress(HTTPError):
+        response.read(MAX_REDIRECT_BYTES)
+    response.close()
+
+
+def _verb(method: str) -> str:
+    return method.capitalize()
+
+
+def describe(error: HTTPError, url: str) -> str:
+    """Return the cause in Go's words, which Docker's users know and search for."""
+    if isinstance(error, ProxyError):
+        return f"proxyconnect tcp: {error.original_error}"
+    if isinstance(error, NameResolutionError):
+        return f"dial tcp: lookup {urlsplit(url).hostname}: no such host"
+    if isinstance(error, ReadTimeoutError):
+        return "net/http: timeout awaiting response headers"
+    if isinstance(error, SSLError):
+        return _describe_tls(str(error))
+    if isinstance(error, ConnectTimeoutError | NewConnectionError):
+        cause = error.__cause__
+        if isinstance(cause, TimeoutError) and not cause.errno:
+            return f"dial tcp {_address(url)}: i/o timeout"
+        number = cause.errno if isinstance(cause, OSError) and cause.errno else errno.ECONNREFUSED
+        return f"dial tcp {_address(url)}: connect: {os.strerror(number).lower()}"
+    return f"unexpected EOF ({error})"
+
+
+def _describe_tls(text: str) -> str:
+    if "WRONG_VERSION_NUMBER" in text or "HTTP_REQUEST" in text:
+        return "http: server gave HTTP response to HTTPS client"
+    if "self-signed" in text or "self signed" in text or "unable to get local issuer" in text:
+        return "tls: failed to verify certificate: x509: certificate signed by unknown authority"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = text.rpartition("certificate verify failed: ")[2].partition(" (_ssl")[0]
+        return f"tls: failed to verify certificate: x509: {reason}"
+    return f"tls: {text}"
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    port = parts.port or PORTS.get(parts.scheme, 0)
+    try:
+        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return f"{parts.hostname}:{port}"
+    host = str(found[0][4][0])
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
