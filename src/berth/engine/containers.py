@@ -462,7 +462,9 @@ class Containers:
     async def reconcile(self) -> None:
         """Find out what became of containers while no berthd was there."""
         for record in list(self._records.values()):
-            if record.status in (*status.ALIVE, status.RESTARTING):
+            # The folder of one that is not marked as running: berthd died in the middle of its start.
+            begun = (self._exec / record.id).exists()
+            if begun or record.status in (*status.ALIVE, status.RESTARTING):
                 await self._adopt(record)
         for record in list(self._records.values()):
             policy = record.host_config.restart_policy.name
@@ -478,11 +480,15 @@ class Containers:
         found = await self._runtime.adopt(self._exec / record.id, record.id)
         if isinstance(found, Task):
             life.task = found
+            record.pid, record.started_ns = found.pid, found.started_at_ns
+            if record.status not in status.ALIVE:
+                record.status = status.RUNNING
+            self._table.put(record.id, record)
             self._background.start(self._follow(record, life, found), name="adopted")
             return
         self._destroy_remains(record)
         ended = found or ExitRecord(exit_code=UNKNOWN_EXIT, finished_at_ns=time.time_ns())
-        if record.status != status.RESTARTING:
+        if record.status in status.ALIVE:
             self._note_end(record, life, ended)
             if wants_restart(record, ended.exit_code):
                 record.status = status.RESTARTING

@@ -161,10 +161,9 @@ def tmpfs_mounts(host: HostConfig) -> list[Mount]:
         found.append(_tmpfs(target, [*safe, *words]))
     for request in host.mounts or []:
         if request.type == "tmpfs":
-            options = request.tmpfs_options or {}
-            size, mode = options.get("SizeBytes"), options.get("Mode")
-            words = [f"size={size}"] if isinstance(size, int) and size else []
-            words += [f"mode={mode:o}"] if isinstance(mode, int) and mode else []
+            given = request.tmpfs_options
+            words = [f"size={given.size_bytes}"] if given and given.size_bytes else []
+            words += [f"mode={given.mode:o}"] if given and given.mode else []
             found.append(_tmpfs(request.target, [*safe, *words]))
     return found
 

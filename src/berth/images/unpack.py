@@ -1,26 +1,33 @@
-"""Jobs that read untrusted blobs, in a worker confined to the directory they fill.
+"""Unpacking archives in a worker that is confined to the target directory.
 
-While one thread decompresses, another hashes, and the main one extracts: those let go of the GIL.
+The job ``berth.images.unpack:unpack`` gets the archive's and the directory's descriptors. Whatever the
+archive says, nothing outside the directory can be reached: it is the process's root by then.
+Layers' whiteouts (image-spec, layer.md) become overlayfs's.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import lzma
 import os
-import queue
-import threading
-from typing import TYPE_CHECKING
+import stat
+import sys
+import tarfile
+import zlib
+from typing import TYPE_CHECKING, Protocol
 
-from berth.errors import BerthError, Corrupt
-from berth.images.layer import Extractor, write_all
-from berth.images.streams import ByteStream, compression_of, file_chunks, plain_chunks
-from berth.images.tar import TarReader
+from berth.errors import InvalidArgument
 from berth.runtime.worker import confine
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
-    Report = Callable[[Mapping[str, object]], None]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 CAPABILITIES = (
     "CAP_CHOWN",
@@ -29,132 +36,182 @@ CAPABILITIES = (
     "CAP_FSETID",
     "CAP_MKNOD",
     "CAP_SETFCAP",
-    "CAP_SYS_ADMIN",  # trusted.* attributes
+    "CAP_SYS_ADMIN",  # trusted.overlay.opaque
 )
-QUEUED_CHUNKS = 4
+WHITEOUT = ".wh."
+OPAQUE = ".wh..wh..opq"
+OPAQUE_XATTR = "trusted.overlay.opaque"
+XATTR_HEADER = "SCHILY.xattr."
+CHUNK_BYTES = 1 << 20
+MAX_MEMBERS = 5_000_000
 
 
-class Hasher:
-    """Hashes chunks in a thread of its own."""
+class Readable(Protocol):
+    """What decompressors give."""
 
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._queue: queue.Queue[bytes] = queue.Queue(QUEUED_CHUNKS)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while chunk := self._queue.get():
-            self._hash.update(chunk)
-
-    def update(self, chunk: bytes) -> None:
-        """Add a chunk; waits while too many are queued."""
-        if chunk:
-            self._queue.put(chunk)
-
-    def digest(self) -> str:
-        """Return the digest of everything. Call it once, at the end."""
-        self._queue.put(b"")
-        self._thread.join()
-        return f"sha256:{self._hash.hexdigest()}"
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes, empty at the end."""
+        ...
 
 
-def ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the chunks, made by a thread that runs ahead by a few."""
-    made: queue.Queue[bytes | BerthError | OSError] = queue.Queue(QUEUED_CHUNKS)
+class Digesting:
+    """A stream that hashes and counts what is read from it."""
 
-    def run() -> None:
-        try:
-            for chunk in chunks:
-                if chunk:
-                    made.put(chunk)
-            made.put(b"")
-        except (BerthError, OSError) as error:
-            made.put(error)
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self.hash = hashlib.sha256()
+        self.size_bytes = 0
 
-    threading.Thread(target=run, daemon=True).start()
-    while True:
-        item = made.get()
-        if isinstance(item, Exception):
-            raise item
-        if not item:
-            return
-        yield item
+    def read(self, size: int = -1, /) -> bytes:
+        """Read from the source."""
+        data = self._source.read(size)
+        self.hash.update(data)
+        self.size_bytes += len(data)
+        return data
 
 
-class Layer:
-    """The plain bytes of a layer's blob, and the digests of both forms."""
-
-    def __init__(self, fd: int) -> None:
-        self._blob = Hasher()
-        self._compressed = compression_of(fd) is not None
-        self._plain = Hasher() if self._compressed else self._blob
-        self._blob_size = 0
-        self._chunks = self._plain_bytes(file_chunks(fd))
-
-    def _blob_bytes(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            self._blob.update(chunk)
-            self._blob_size += len(chunk)
-            yield chunk
-
-    def _plain_bytes(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        if not self._compressed:
-            yield from self._blob_bytes(chunks)
-            return
-        for chunk in ahead(plain_chunks(self._blob_bytes(chunks))):
-            self._plain.update(chunk)
-            yield chunk
-
-    def stream(self) -> ByteStream:
-        """Return the plain tar."""
-        return ByteStream(self._chunks)
-
-    def finish(self) -> dict[str, object]:
-        """Read what follows the tar's end; return the digests and the blob's size."""
-        for _ in self._chunks:
-            pass
-        digest = self._blob.digest()
-        diff_id = self._plain.digest() if self._compressed else digest
-        return {"digest": digest, "diff_id": diff_id, "blob_size": self._blob_size}
+def decompress(fd: int) -> Readable:
+    """Open the archive ``fd``, plain or compressed, told by its first bytes."""
+    file = open(fd, "rb", closefd=False)  # noqa: SIM115 - a descriptor, the caller's
+    magic = file.read(6)
+    file.seek(0)
+    if magic.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if magic.startswith(b"\x28\xb5\x2f\xfd"):
+        return zstd.ZstdFile(file)
+    if magic.startswith(b"\xfd7zXZ"):
+        return lzma.LZMAFile(file)
+    if magic.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    return file
 
 
-def unpack(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
-    """Unpack the layer blob ``fds[0]`` into the empty directory ``fds[1]``.
+def unpack(
+    argument: dict[str, object],
+    fds: list[int],
+    report: Callable[[Mapping[str, object]], None],
+) -> Mapping[str, object]:
+    """Unpack descriptor 0 of ``fds`` into the directory that is descriptor 1.
 
-    Argument: ``digest`` and ``diff_id``, what these have to be (empty: whatever they are). Reports
-    ``bytes``. Returns ``digest``, ``diff_id``, ``blob_size``, ``size`` (bytes in files) and ``root``: whether
-    the archive describes the root directory itself.
+    Argument: ``layer`` (whiteouts mean something). Returns ``diff_id`` and ``size`` of the plain tar.
     """
-    blob, directory = fds
+    del report
+    archive, directory = fds
+    stream = Digesting(decompress(archive))
     os.umask(0)
     confine(directory, keep_capabilities=CAPABILITIES)
-    return extract_layer(blob, directory, argument, report)
+    try:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as tar:  # type: ignore[call-overload]  # read is all it calls
+            _extract_all(tar, layer=bool(argument.get("layer")))
+        while stream.read(CHUNK_BYTES):
+            pass
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, zstd.ZstdError) as error:
+        raise InvalidArgument(f"unpack archive: {str(error) or 'unexpected end'}") from error
+    except gzip.BadGzipFile as error:
+        raise InvalidArgument(f"unpack archive: {error}") from error
+    return {"diff_id": f"sha256:{stream.hash.hexdigest()}", "size": stream.size_bytes}
 
 
-def extract_layer(
-    blob: int, directory: int, argument: Mapping[str, object], report: Report
-) -> dict[str, object]:
-    """Do what :func:`unpack` says, unconfined."""
-    layer = Layer(blob)
-    extractor = Extractor(directory, lambda size: report({"bytes": size}))
-    extractor.extract(TarReader(layer.stream()))
-    outcome = layer.finish()
-    for key, text in (("digest", "blob digest"), ("diff_id", "diffID")):
-        expected = argument.get(key)
-        if expected and expected != outcome[key]:
-            raise Corrupt(f"invalid {text} for layer: expected {expected!r}, got {outcome[key]!r}")
-    return {**outcome, "size": extractor.size_bytes, "root": extractor.has_root}
+def _extract_all(tar: tarfile.TarFile, *, layer: bool) -> None:
+    directories: list[tuple[str, tarfile.TarInfo]] = []
+    seen: set[str] = set()
+    for count, member in enumerate(tar):
+        if count > MAX_MEMBERS:
+            raise InvalidArgument(f"unpack archive: more than {MAX_MEMBERS} entries")
+        path = "/" + os.path.normpath("/" + member.name).lstrip("/")
+        folder, name = os.path.split(path)
+        _ensure_parent(folder)
+        if layer and name.startswith(WHITEOUT):
+            _white_out(folder, name, seen)
+            continue
+        seen.add(path)
+        _extract(tar, member, path)
+        if member.isdir():
+            directories.append((path, member))
+    # Their times last: every file made inside changed them.
+    for path, member in reversed(directories):
+        os.utime(path, ns=(_mtime_ns(member),) * 2)
 
 
-def expand(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
-    """Decompress ``fds[0]`` into the empty file ``fds[1]``, with ``fds[2]`` for a root directory."""
-    del argument
-    source, target, root = fds
-    confine(root)
-    size = 0
-    for chunk in ahead(plain_chunks(file_chunks(source))):
-        write_all(target, chunk)
-        size += len(chunk)
-        report({"bytes": size})
-    return {"size": size}
+def _ensure_parent(folder: str) -> None:
+    if not os.path.isdir(folder):
+        if os.path.lexists(folder):
+            os.unlink(folder)
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+
+
+def _white_out(folder: str, name: str, seen: set[str]) -> None:
+    if name == OPAQUE:
+        os.setxattr(folder, OPAQUE_XATTR, b"y")
+        return
+    hidden = os.path.join(folder, name.removeprefix(WHITEOUT))
+    # A whiteout hides lower layers only; what this layer itself has stays.
+    if hidden not in seen and not os.path.lexists(hidden):
+        os.mknod(hidden, stat.S_IFCHR, 0)
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
+    _clear(path, member)
+    if member.islnk():
+        os.link(
+            "/" + os.path.normpath("/" + member.linkname).lstrip("/"), path, follow_symlinks=False
+        )
+        return
+    if member.isdir():
+        if not os.path.isdir(path):
+            os.mkdir(path, 0o700)
+    elif member.isreg():
+        _write_file(tar, member, path)
+    elif member.issym():
+        os.symlink(member.linkname, path)
+    elif member.ischr() or member.isblk():
+        kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
+        os.mknod(path, kind | 0o600, os.makedev(member.devmajor, member.devminor))
+    elif member.isfifo():
+        os.mkfifo(path, 0o600)
+    else:
+        raise InvalidArgument(f"unpack archive: {member.name!r} has unknown type {member.type!r}")
+    _set_attributes(member, path)
+
+
+def _clear(path: str, member: tarfile.TarInfo) -> None:
+    """Make room for ``member``: a later entry replaces an earlier one."""
+    if path == "/" or not os.path.lexists(path):
+        return
+    if os.path.isdir(path) and not os.path.islink(path):
+        if not member.isdir():
+            os.rmdir(path)
+        return
+    os.unlink(path)
+
+
+def _write_file(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
+    source = tar.extractfile(member)
+    assert source is not None
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb", buffering=0) as target:
+        while chunk := source.read(CHUNK_BYTES):
+            target.write(chunk)
+
+
+def _set_attributes(member: tarfile.TarInfo, path: str) -> None:
+    os.chown(path, member.uid, member.gid, follow_symlinks=False)
+    if not member.issym():
+        os.chmod(path, member.mode & 0o7777)
+    for header, value in member.pax_headers.items():
+        if header.startswith(XATTR_HEADER):
+            name = header.removeprefix(XATTR_HEADER)
+            if name.startswith(("user.", "security.capability")):
+                data = value.encode("utf-8", "surrogateescape")
+                os.setxattr(path, name, data, follow_symlinks=False)
+    if not member.isdir():
+        os.utime(path, ns=(_mtime_ns(member),) * 2, follow_symlinks=False)
+
+
+def _mtime_ns(member: tarfile.TarInfo) -> int:
+    """Return the time in full: tarfile's float loses nanoseconds."""
+    text = member.pax_headers.get("mtime")
+    if text is None:
+        return int(member.mtime) * 1_000_000_000
+    seconds, _, fraction = text.partition(".")
+    return int(seconds) * 1_000_000_000 + int((fraction + "000000000")[:9])

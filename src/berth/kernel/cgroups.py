@@ -8,6 +8,7 @@ single-threaded one may: ``cgroup.procs`` would wait for an RCU grace period a h
 from __future__ import annotations
 
 import os
+import select
 
 from berth.errors import InvalidArgument, Unsupported
 from berth.kernel import cgroup_limits
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 MOUNTINFO = "/proc/self/mountinfo"
 BUSY = 16
-REMOVE_TRIES = 50
+REMOVE_TRIES = 500
+REMOVE_WAIT_S = 0.01
 KILL = 9
 
 
@@ -69,7 +71,12 @@ class Hierarchies:
                 if self.only_unified:
                     _delegate(hierarchy.fd, folder)
         device = self.of("devices")
-        if devices and device is not None:
+        # A group with children takes no new denials; one that allows everything has not been set yet.
+        if (
+            devices
+            and device is not None
+            and self.open_group(path).read("devices", "devices.list").startswith("a")
+        ):
             cgroup_limits.allow_devices(device.fd, group.path, devices)
 
 
@@ -222,7 +229,7 @@ def _remove(fd: int, path: str) -> None:
             if error.errno != BUSY:
                 raise
             _remove_children(fd, path)
-            os.sched_yield()
+            select.select((), (), (), REMOVE_WAIT_S)  # the last process is just ending
         else:
             return
     os.rmdir(path, dir_fd=fd)

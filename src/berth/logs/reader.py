@@ -1,72 +1,131 @@
-"""Reading json-file logs, once or as they grow."""
+"""Reading a container's log, once or as it grows."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import TYPE_CHECKING
 
-import msgspec
+from berth.kernel import inotify
+from berth.logs.entries import LogEntry, LogQuery, Renderer, parse
+from berth.logs.files import LogFiles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-CHUNK_BYTES = 1 << 20
-POLL_S = 0.05
+POLL_S = 0.1  # without inotify only
+NANOSECONDS = 1_000_000_000
+
+__all__ = ["LogEntry", "LogQuery", "read_entries", "read_frames"]
 
 
-class Entry(msgspec.Struct):
-    """One line of output."""
+async def read_frames(
+    path: Path, query: LogQuery, *, terminal: bool, ended: asyncio.Event
+) -> AsyncIterator[bytes]:
+    """Yield the log as clients get it: raw for a terminal's, else multiplexed.
 
-    log: str
-    stream: str
-    time: str
-
-
-async def read(
-    path: Path, *, tail: int | None, follow: bool, ended: asyncio.Event
-) -> AsyncIterator[list[Entry]]:
-    """Yield the entries of the log; with ``follow``, until ``ended`` is set and all was read.
-
-    ``tail`` counts from the end, None means all. A log that is not there is empty.
+    With ``query.follow`` it goes on until ``ended`` is set and everything was read, or until
+    ``query.until_ns`` has passed. A log that is not there is empty.
     """
-    decoder = msgspec.json.Decoder(Entry)
+    renderer = Renderer(query, terminal=terminal)
+    async for entries in _select(path, query, renderer, ended):
+        yield renderer.render(entries)
+
+
+async def read_entries(
+    path: Path, query: LogQuery, *, ended: asyncio.Event
+) -> AsyncIterator[list[LogEntry]]:
+    """Yield the entries themselves, some at a time; otherwise as :func:`read_frames`."""
+    async for entries in _select(path, query, Renderer(query, terminal=True), ended):
+        yield entries
+
+
+async def _select(
+    path: Path, query: LogQuery, renderer: Renderer, ended: asyncio.Event
+) -> AsyncIterator[list[LogEntry]]:
+    changes = Changes(path.parent, ended, query.until_ns) if query.follow else None
+    files = LogFiles(path)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
-        rest = b""
-        first = True
-        while True:
-            was_last = not follow or ended.is_set()
-            data = file.read(CHUNK_BYTES) if not first or tail is None else file.read()
-            lines = (rest + data).split(b"\n")
-            rest = lines.pop()
-            if first and tail is not None:
-                lines = lines[-tail:] if tail else []
-            first = False
-            if lines:
-                yield [decoder.decode(line) for line in lines if line]
-            elif not data and was_last:
+        if query.tail is not None:
+            files.seek_tail(query.tail)
+        async for block in _blocks(files, changes):
+            entries = renderer.select(parse(block))
+            if entries:
+                yield entries
+            if renderer.done:
                 return
-            elif not data:
-                await _wait_a_little(ended)
+    finally:
+        files.close()
+        if changes is not None:
+            changes.close()
 
 
-async def _wait_a_little(ended: asyncio.Event) -> None:
-    try:
-        await asyncio.wait_for(ended.wait(), POLL_S)
-    except TimeoutError:
-        return
+async def _blocks(files: LogFiles, changes: Changes | None) -> AsyncIterator[bytes]:
+    while True:
+        # Asked before reading: what is written before the end is read after this.
+        last = changes is None or changes.over()
+        while block := files.read():
+            yield block
+            await asyncio.sleep(0)  # others use the loop too
+        if changes is None:
+            return
+        if files.advance():
+            continue
+        if last:
+            return
+        await changes.wait()
 
 
-def frame(entry: Entry, *, terminal: bool, timestamps: bool) -> bytes:
-    """Return an entry as clients get it: with the stream's 8-byte header unless it is a terminal's."""
-    text = f"{entry.time} {entry.log}" if timestamps else entry.log
-    data = text.encode()
-    if terminal:
-        return data
-    stream = 2 if entry.stream == "stderr" else 1
-    return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+class Changes:
+    """Waits for a directory to change, for the container's end, or for a moment to pass."""
+
+    def __init__(self, folder: Path, ended: asyncio.Event, until_ns: int | None) -> None:
+        self._ended = ended
+        self._until_ns = until_ns
+        self._changed = asyncio.Event()
+        self._fd: int | None = None
+        try:
+            mask = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO
+            self._fd = inotify.watch_directory(os.fspath(folder), mask)
+        except OSError:  # too many watchers on this machine: look now and then
+            return
+        asyncio.get_running_loop().add_reader(self._fd, self._on_change)
+
+    def _on_change(self) -> None:
+        assert self._fd is not None
+        inotify.drain(self._fd)
+        self._changed.set()
+
+    def over(self) -> bool:
+        """Say whether nothing more is going to be written that is wanted."""
+        return self._ended.is_set() or self._left_s() == 0
+
+    def _left_s(self) -> float | None:
+        if self._until_ns is None:
+            return None
+        return max(0, self._until_ns - time.time_ns()) / NANOSECONDS
+
+    async def wait(self) -> None:
+        """Wait for any of them since the last call."""
+        left_s = self._left_s()
+        if self._fd is None:
+            left_s = POLL_S if left_s is None else min(left_s, POLL_S)
+        waiters = [
+            asyncio.ensure_future(self._changed.wait()),
+            asyncio.ensure_future(self._ended.wait()),
+        ]
+        try:
+            await asyncio.wait(waiters, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiter in waiters:
+                waiter.cancel()
+        self._changed.clear()
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._fd is not None:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = None

@@ -1,0 +1,44 @@
+# make run    a container of the built-in image, from a fresh clone
+# make test   everything the tests need, then `make check` and the tests
+# make check  lint, types, layers
+
+# The interpreter to build with; an empty value lets tools/venv.sh look for Python 3.11 or newer.
+PYTHON ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+BERTH := $(VENV)/bin/berth
+
+.PHONY: run test check compile packages clean
+.DELETE_ON_ERROR:
+
+run: compile
+	@$(BERTH) run --rm -m 256m host /bin/sh -c "$$(cat examples/whoami.sh)"
+
+test: $(VENV)/test.stamp compile packages
+	@$(MAKE) --no-print-directory check
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/test.stamp
+	$(PY) -m ruff check src tests
+	$(PY) -m ruff format --check src tests
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest -q -p no:cacheprovider tests/test_tidy.py
+
+# pip and pytest may be told not to write bytecode; the CLI is measured in milliseconds and needs it.
+compile: $(VENV)/run.stamp
+	@$(PY) -m compileall -q src
+
+packages:
+	@tools/test-packages.sh
+
+$(VENV)/run.stamp: pyproject.toml scripts/berth src/berth/__init__.py tools/venv.sh
+	PYTHON="$(PYTHON)" tools/venv.sh $(VENV) -e .
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	PYTHON="$(PYTHON)" tools/venv.sh $(VENV) -e '.[test,check]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,146 @@
+"""The table of commands: module, usage, what it does, how many arguments; modules are loaded on demand."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from berth.cli.call import Call
+    from berth.cli.options import Flag
+
+    Verb = tuple[Sequence[Flag], Callable[[Call], int]]
+    Row = tuple[str, str, str, int, int]
+
+MANY = 1 << 30
+
+COMMANDS: dict[str, Row] = {
+    "serve": ("serve", "[OPTIONS]", "Run an engine", 0, 0),
+    "run": (
+        *("run", "[OPTIONS] IMAGE [COMMAND] [ARG...]"),
+        *("Create and run a new container from an image", 1, MANY),
+    ),
+    "create": ("run", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", 1, MANY),
+    "start": (
+        *("attaching", "[OPTIONS] CONTAINER [CONTAINER...]"),
+        *("Start one or more stopped containers", 1, MANY),
+    ),
+    "attach": (
+        *("attaching", "[OPTIONS] CONTAINER"),
+        *("Attach local standard input, output, and error streams to a running container", 1, 1),
+    ),
+    "exec": (
+        *("attaching", "[OPTIONS] CONTAINER COMMAND [ARG...]"),
+        *("Execute a command in a running container", 2, MANY),
+    ),
+    "stop": (
+        *("lifecycle", "[OPTIONS] CONTAINER [CONTAINER...]"),
+        *("Stop one or more running containers", 1, MANY),
+    ),
+    "restart": (
+        *("lifecycle", "[OPTIONS] CONTAINER [CONTAINER...]"),
+        *("Restart one or more containers", 1, MANY),
+    ),
+    "kill": (
+        *("lifecycle", "[OPTIONS] CONTAINER [CONTAINER...]"),
+        *("Kill one or more running containers", 1, MANY),
+    ),
+    "pause": (
+        *("lifecycle", "CONTAINER [CONTAINER...]"),
+        *("Pause all processes within one or more containers", 1, MANY),
+    ),
+    "unpause": (
+        *("lifecycle", "CONTAINER [CONTAINER...]"),
+        *("Unpause all processes within one or more containers", 1, MANY),
+    ),
+    "wait": (
+        *("lifecycle", "CONTAINER [CONTAINER...]"),
+        *("Block until one or more containers stop, then print their exit codes", 1, MANY),
+    ),
+    "rm": (
+        *("lifecycle", "[OPTIONS] CONTAINER [CONTAINER...]"),
+        *("Remove one or more containers", 1, MANY),
+    ),
+    "rename": ("lifecycle", "CONTAINER NEW_NAME", "Rename a container", 2, 2),
+    "ps": ("listing", "[OPTIONS]", "List containers", 0, 0),
+    "top": (
+        *("listing", "CONTAINER [ps OPTIONS]"),
+        *("Display the running processes of a container", 1, MANY),
+    ),
+    "port": (
+        *("listing", "CONTAINER [PRIVATE_PORT[/PROTO]]"),
+        *("List port mappings or a specific mapping for the container", 1, 2),
+    ),
+    "logs": ("logs", "[OPTIONS] CONTAINER", "Fetch the logs of a container", 1, 1),
+    "stats": (
+        *("stats", "[OPTIONS] [CONTAINER...]"),
+        *("Display a live stream of container(s) resource usage statistics", 0, MANY),
+    ),
+    "inspect": (
+        *("inspect", "[OPTIONS] NAME|ID [NAME|ID...]"),
+        *("Return low-level information on objects", 1, MANY),
+    ),
+    "images": ("images", "[OPTIONS] [REPOSITORY[:TAG]]", "List images", 0, 1),
+    "rmi": ("images", "[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", 1, MANY),
+    "tag": (
+        *("images", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]"),
+        *("Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", 2, 2),
+    ),
+    "import": (
+        *("archives", "[OPTIONS] file|- [REPOSITORY[:TAG]]"),
+        *("Import the contents from a tarball to create a filesystem image", 1, 2),
+    ),
+    "load": ("archives", "[OPTIONS]", "Load an image from a tar archive or STDIN", 0, 0),
+    "save": (
+        *("archives", "[OPTIONS] IMAGE [IMAGE...]"),
+        *("Save one or more images to a tar archive (streamed to STDOUT by default)", 1, MANY),
+    ),
+    "pull": (
+        *("archives", "[OPTIONS] NAME[:TAG|@DIGEST]"),
+        *("Download an image from a registry", 1, 1),
+    ),
+    "info": ("system", "[OPTIONS]", "Display system-wide information", 0, 0),
+    "version": ("system", "[OPTIONS]", "Show the version information", 0, 0),
+    "network ls": ("networks", "[OPTIONS]", "List networks", 0, 0),
+    "network create": ("networks", "[OPTIONS] NETWORK", "Create a network", 1, 1),
+    "network rm": ("networks", "NETWORK [NETWORK...]", "Remove one or more networks", 1, MANY),
+    "network inspect": (
+        *("networks", "[OPTIONS] NETWORK [NETWORK...]"),
+        *("Display detailed information on one or more networks", 1, MANY),
+    ),
+    "volume ls": ("volumes", "[OPTIONS]", "List volumes", 0, 0),
+    "volume create": ("volumes", "[OPTIONS] [VOLUME]", "Create a volume", 0, 1),
+    "volume rm": ("volumes", "[OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes", 1, MANY),
+    "volume inspect": (
+        *("volumes", "[OPTIONS] VOLUME [VOLUME...]"),
+        *("Display detailed information on one or more volumes", 1, MANY),
+    ),
+}
+GROUPS = {"network": "Manage networks", "volume": "Manage volumes"}
+MANAGED = ("container", "image", "system")  # groups whose commands are also plain ones
+ALIASES = {
+    "container ls": "ps",
+    "container list": "ps",
+    "container remove": "rm",
+    "image ls": "images",
+    "image list": "images",
+    "image rm": "rmi",
+    "image remove": "rmi",
+    "network list": "network ls",
+    "network remove": "network rm",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
+}
+FIRST_POSITIONAL_ENDS = ("run", "create", "exec", "top")
+
+
+def find(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the command's name and the arguments after it; an unknown name is as typed."""
+    first, rest = arguments[0], arguments[1:]
+    if rest and (first in GROUPS or first in MANAGED) and not rest[0].startswith("-"):
+        name = f"{first} {rest[0]}"
+        name = ALIASES.get(name, name)
+        if first in MANAGED and name not in COMMANDS and rest[0] in COMMANDS:
+            name = rest[0]
+        return name, rest[1:]
+    return first, rest

@@ -1,0 +1,159 @@
+"""Volumes, mounts, devices and their rates, from flags to the API's shapes."""
+
+from __future__ import annotations
+
+import os
+
+from berth.cli import units
+from berth.cli.options import UsageError
+from berth.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.client.documents import Document
+
+MOUNT_KEYS = {
+    "type": "Type",
+    "source": "Source",
+    "src": "Source",
+    "target": "Target",
+    "destination": "Target",
+    "dst": "Target",
+    "consistency": "Consistency",
+}
+BIND_KEYS = {"bind-propagation": "Propagation"}
+BIND_SWITCHES = {
+    "bind-nonrecursive": "NonRecursive",
+    "bind-create-src": "CreateMountpoint",
+}
+SWITCH_WORDS = {"": True, "true": True, "1": True, "false": False, "0": False}
+
+
+def volumes(texts: list[str]) -> tuple[list[str], Document]:
+    """Return the binds and the anonymous volumes of ``[source:]target[:mode]``."""
+    binds: list[str] = []
+    anonymous: Document = {}
+    for text in texts:
+        source, colon, rest = text.partition(":")
+        if not colon:
+            if not source.startswith("/"):
+                raise InvalidArgument(
+                    f"invalid volume specification: '{text}': invalid mount config for type"
+                    ' "volume": invalid mount path: mount path must be absolute'
+                )
+            anonymous[source] = {}
+            continue
+        if source in (".", "..") or source.startswith(("./", "../", "~/")):
+            source = os.path.abspath(os.path.expanduser(source))
+        binds.append(f"{source}:{rest}")
+    return binds, anonymous
+
+
+def _fields(text: str) -> list[str]:
+    """Split at commas; a field in double quotes may contain some (CSV)."""
+    fields, field, quoted = [], "", False
+    for letter in text:
+        if letter == '"':
+            quoted = not quoted
+        elif letter == "," and not quoted:
+            fields.append(field)
+            field = ""
+        else:
+            field += letter
+    return [*fields, field]
+
+
+def mount(text: str) -> Document:
+    """Return one `--mount`."""
+    found: Document = {"Type": "volume"}
+    for part in _fields(text):
+        key, equals, value = part.partition("=")
+        key = key.strip().lower()
+        if key in ("readonly", "ro"):
+            found["ReadOnly"] = _switch(text, key, value)
+        elif key in MOUNT_KEYS and equals:
+            found[MOUNT_KEYS[key]] = value
+        elif not _option(found, key, value):
+            raise _mount_error(
+                text, f"unexpected key '{key}' in '{part}'" if equals else f"invalid field '{part}'"
+            )
+    if not found.get("Target"):
+        raise _mount_error(text, "target is required")
+    source = found.get("Source")
+    if found["Type"] == "bind" and isinstance(source, str) and source.startswith("."):
+        found["Source"] = os.path.abspath(source)
+    return found
+
+
+def _option(found: Document, key: str, value: str) -> bool:
+    """Put an option into its group; False when there is no such one."""
+    if key in BIND_KEYS:
+        _group(found, "BindOptions")[BIND_KEYS[key]] = value
+    elif key in BIND_SWITCHES:
+        _group(found, "BindOptions")[BIND_SWITCHES[key]] = _switch(key, key, value)
+    elif key == "tmpfs-size":
+        _group(found, "TmpfsOptions")["SizeBytes"] = units.size(value)
+    elif key == "tmpfs-mode":
+        _group(found, "TmpfsOptions")["Mode"] = int(value, 8)
+    elif key == "volume-nocopy":
+        _group(found, "VolumeOptions")["NoCopy"] = _switch(key, key, value)
+    elif key == "volume-subpath":
+        _group(found, "VolumeOptions")["Subpath"] = value
+    elif key == "volume-driver":
+        _group(_group(found, "VolumeOptions"), "DriverConfig")["Name"] = value
+    elif key == "volume-label":
+        name, _, label = value.partition("=")
+        _group(_group(found, "VolumeOptions"), "Labels")[name] = label
+    elif key == "volume-opt":
+        name, _, setting = value.partition("=")
+        driver = _group(_group(found, "VolumeOptions"), "DriverConfig")
+        _group(driver, "Options")[name] = setting
+    else:
+        return False
+    return True
+
+
+def _group(found: Document, name: str) -> Document:
+    group = found.setdefault(name, {})
+    assert isinstance(group, dict)
+    return group
+
+
+def _switch(text: str, key: str, value: str) -> bool:
+    if value.lower() not in SWITCH_WORDS:
+        raise _mount_error(text, f"invalid value for {key}: {value}")
+    return SWITCH_WORDS[value.lower()]
+
+
+def _mount_error(text: str, cause: str) -> UsageError:
+    return UsageError(f'invalid argument "{text}" for "--mount" flag: {cause}')
+
+
+def device(text: str) -> Document:
+    """Return one ``path[:path-in-container][:permissions]``."""
+    parts = text.split(":")
+    source, target, permissions = parts[0], parts[0], "rwm"
+    if len(parts) == 2 and parts[1].strip("rwm"):
+        target = parts[1]
+    elif len(parts) == 2:
+        permissions = parts[1]
+    elif len(parts) == 3:
+        target, permissions = parts[1], parts[2]
+    elif len(parts) > 3:
+        raise InvalidArgument(f"invalid device specification: {text}")
+    if permissions.strip("rwm"):
+        raise InvalidArgument(f"{text} is not a valid device path")
+    return {
+        "PathOnHost": source,
+        "PathInContainer": target or source,
+        "CgroupPermissions": permissions,
+    }
+
+
+def throttle(text: str) -> Document:
+    """Return one ``path:rate``."""
+    path, _, rate = text.rpartition(":")
+    try:
+        return {"Path": path, "Rate": units.size(rate)}
+    except ValueError:
+        raise InvalidArgument(f"invalid rate for device: {text}") from None

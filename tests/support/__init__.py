@@ -1,0 +1,1 @@
+"""What tests share: engines as processes, programs to run, and what they may leave behind."""
