@@ -13,11 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from berth.engine.instance import Instance
 from support import kernel
 from support.programs import Outcome, find, run
 from support.waiting import wait_for
-
-from berth.engine.instance import Instance
 
 SOURCE = Path(__file__).parents[2] / "src"
 STOP_S = 20.0

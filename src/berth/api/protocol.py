@@ -245,7 +245,7 @@ class HttpConnection(asyncio.Protocol):
                 if not isinstance(event, h11.Request):
                     break
                 await self._answer(Exchange(self, event))
-                if self._detached or not await self._prepare_next():
+                if not await self._prepare_next():
                     break
         except h11.RemoteProtocolError as error:
             self._refuse(error)
@@ -253,6 +253,8 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     async def _prepare_next(self) -> bool:
+        if self._detached:
+            return False
         while await self.next_body_chunk() is not None:
             continue
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:

@@ -327,9 +327,9 @@ class Router:
 
     async def _image_create(self, call: Call) -> None:
         if call.text("fromSrc") != "-":
-            image = call.text("fromImage") + (f":{tag}" if (tag := call.text("tag")) else "")
+            wanted = call.text("fromImage") + (f":{tag}" if (tag := call.text("tag")) else "")
             raise InvalidArgument(
-                f"pull {image}: this engine has no registry client yet; use load or import"
+                f"pull {wanted}: this engine has no registry client yet; use load or import"
             )
         reference = call.text("repo") + (f":{tag}" if (tag := call.text("tag")) else "")
         image = await self._engine.images.import_rootfs(

@@ -59,7 +59,7 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
             return Platform(os=self.os, architecture=self.architecture)
         return self
 
-    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing.override is 3.12
+    def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
