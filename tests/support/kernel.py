@@ -15,9 +15,8 @@ from support.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from support.engine import EngineProcess
-
     from berth.engine.instance import Instance
+    from support.engine import EngineProcess
 
 CGROUPS = Path("/sys/fs/cgroup")
 

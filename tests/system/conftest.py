@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from support import kernel
 from support.engine import EngineProcess
 from support.programs import Outcome, find, run
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 
     import docker
 
+REFERENCE = os.environ.get("BERTH_TEST_REFERENCE") == "dockerd"
 CACHE = Path(__file__).parents[2] / ".build"
-APPLETS = (
-    "sh cat echo ls id env true false sleep wc head tail mkdir rm touch test stat mount umount ps kill "
-    "hostname grep dd sha256sum nc wget ip tr cut sort seq chmod chown ln readlink mknod ulimit pwd stty "
-    "trap yes printf awk sed nproc free uname httpd traceroute ping df find xargs date sync tty"
-).split()
+APPLETS = """
+sh cat echo ls id env true false sleep wc head tail mkdir rm touch test stat mount umount ps kill hostname
+grep dd sha256sum nc wget ip tr cut sort seq chmod chown ln readlink mknod pwd stty trap yes printf awk sed nproc
+free uname httpd ping df find xargs date sync tty unshare
+"""
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +45,7 @@ def busybox_tar() -> bytes:
         ):
             _add(archive, name, kind=tarfile.DIRTYPE, mode=mode)
         _add(archive, "bin/busybox", data=binary, mode=0o755)
-        for applet in APPLETS:
+        for applet in APPLETS.split():
             _add(archive, f"bin/{applet}", kind=tarfile.SYMTYPE, link="busybox")
         for name, data in files.items():
             _add(archive, name, data=data)
@@ -73,7 +75,7 @@ def session_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
     """One engine for all tests that do not end it, with the image `busybox`."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    engine = EngineProcess()
+    engine = make_engine()
     try:
         engine.start()
         import_busybox(engine, busybox_tar)
@@ -81,6 +83,12 @@ def session_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
     finally:
         engine.close()
     assert_gone(engine)
+
+
+@pytest.fixture(autouse=True)
+def _skip_what_the_reference_lacks(request: pytest.FixtureRequest) -> None:
+    if REFERENCE and request.node.get_closest_marker("berth_only"):
+        pytest.skip("the reference has no such thing")
 
 
 @pytest.fixture
@@ -93,7 +101,7 @@ def engine(session_engine: EngineProcess) -> Iterator[EngineProcess]:
 @pytest.fixture
 def fresh_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
     """An engine of the test's own, which it may kill, with the image `busybox`."""
-    engine = EngineProcess()
+    engine = make_engine()
     try:
         engine.start()
         import_busybox(engine, busybox_tar)
@@ -103,6 +111,15 @@ def fresh_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
     finally:
         engine.close()
     assert_gone(engine)
+
+
+def make_engine() -> EngineProcess:
+    """Return an engine that is not started: berth, or what it is compared with."""
+    if REFERENCE:
+        from support.reference import Reference
+
+        return Reference()
+    return EngineProcess()
 
 
 def import_busybox(engine: EngineProcess, archive: bytes) -> None:
@@ -120,7 +137,10 @@ def _clean(engine: EngineProcess) -> None:
 
 def assert_gone(engine: EngineProcess) -> None:
     """Nothing of an engine that was closed is left in the kernel or on disk."""
-    left = [*map(str, kernel.cgroup_parents(engine.instance.cgroup)), *kernel.links(engine.instance)]
+    left = [
+        *map(str, kernel.cgroup_parents(engine.instance.cgroup)),
+        *kernel.links(engine.instance),
+    ]
     left += [table for table in kernel.tables() if table.split()[1] == engine.instance.table]
     left += kernel.mounts((engine.data_root, engine.exec_root))
     left += [f"process {pid}" for pid in kernel.holders((engine.data_root, engine.exec_root))]

@@ -104,7 +104,7 @@ class Reference:
         _check_digest(digest)
         return replace(self, tag=None, digest=digest)
 
-    def __str__(self) -> str:  # type: ignore[explicit-override]  # typing.override is 3.12
+    def __str__(self) -> str:
         return self.name + self._suffix()
 
     def _suffix(self) -> str:

@@ -106,8 +106,20 @@ def test_ulimits_have_a_soft_and_a_hard_one():
         {"Name": "nofile", "Soft": 1, "Hard": 2},
         {"Name": "core", "Soft": 0, "Hard": 0},
     ]
-    with pytest.raises(InvalidArgument, match="invalid ulimit argument: x"):
-        host("--ulimit", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x", "invalid ulimit argument: x"),
+        ("foo=3", "invalid ulimit type: foo"),
+        ("nofile=a", 'parsing "a": invalid syntax'),
+        ("nofile=9:3", "must be less than or equal to hard limit: 9 > 3"),
+    ],
+)
+def test_a_bad_ulimit_is_refused(text, message):
+    with pytest.raises(InvalidArgument, match=message):
+        host("--ulimit", text)
 
 
 def test_labels_come_from_flags_and_files(tmp_path):

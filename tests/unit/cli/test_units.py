@@ -99,10 +99,11 @@ def test_sizes_are_told_in_a_few_digits(count, decimal, binary):
 
 
 def test_log_times_are_ages_dates_or_numbers():
-    assert units.log_time("1m", 100.0) == "40.000000000"
+    assert units.log_time("1m", 100_000_000_000) == "40.000000000"
     assert units.log_time("1700000000.5", 0) == "1700000000.5"
     assert units.log_time("1970-01-02", 0) == "86400.000000000"
     assert units.log_time("1970-01-01T00:01", 0) == "60.000000000"
     assert units.log_time("1970-01-01T00:00:01.25Z", 0) == "1.250000000"
+    assert units.log_time("2026-11-24T03:02:18.118513031Z", 0) == "1795489338.118513031"
     with pytest.raises(ValueError, match="failed to parse"):
         units.log_time("yesterday", 0)

@@ -5,12 +5,12 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import libseccomp
-from support.bpf import run, seccomp_data
 
 from berth.errors import InvalidArgument, Unsupported
 from berth.runtime.seccomp import tables
 from berth.runtime.seccomp.compiler import AUDIT, X32_BIT, compile_filter
+from support import libseccomp
+from support.bpf import run, seccomp_data
 
 ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
 KILL_PROCESS, KILL_THREAD = 0x80000000, 0
