@@ -1,6 +1,7 @@
 # make run    a container of the built-in image, from a fresh clone
 # make test   everything the tests need, then `make check` and the tests
 # make check  lint, types, layers
+# make bench  berth beside dockerd and podman (BENCH=--quick for a short one)
 
 # The interpreter to build with; an empty value lets tools/venv.sh look for Python 3.11 or newer.
 PYTHON ?=
@@ -8,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 BERTH := $(VENV)/bin/berth
 
-.PHONY: run test check compile packages clean
+.PHONY: run test check bench compile packages clean
 .DELETE_ON_ERROR:
 
 run: compile
@@ -19,11 +20,14 @@ test: $(VENV)/test.stamp compile packages
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/test.stamp
-	$(PY) -m ruff check src tests
-	$(PY) -m ruff format --check src tests
+	$(PY) -m ruff check src tests bench
+	$(PY) -m ruff format --check src tests bench
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -q -p no:cacheprovider tests/test_tidy.py
+
+bench: $(VENV)/test.stamp compile packages
+	$(PY) -m bench $(BENCH)
 
 # pip and pytest may be told not to write bytecode; the CLI is measured in milliseconds and needs it.
 compile: $(VENV)/run.stamp

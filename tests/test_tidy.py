@@ -12,7 +12,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 # One noun each, and their split would only move lines: lives of containers, the table of routes, the loop.
 LARGE = {
     "src/berth/engine/containers.py",
-    "src/berth/api/routes.py",
+    "src/berth/runtime/client.py",
     "src/berth/runtime/monitor.py",
 }
 MAX_LINES = 430

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import logging
 import os
 import signal
-import socket
-import stat
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from berth.api.protocol import HttpConnection
-from berth.api.routes import Router
+from berth.api.router import Router
+from berth.api.routes.table import routes_of
+from berth.api.server import Server
 from berth.engine import defaults, status
 from berth.engine.background import Background
 from berth.engine.containers import Containers
@@ -23,18 +24,24 @@ from berth.engine.events import Events
 from berth.engine.execs import Execs
 from berth.engine.instance import Instance
 from berth.engine.services import Services
-from berth.errors import Conflict, Forbidden, InvalidArgument
+from berth.errors import Conflict, Failed, Forbidden
 from berth.images import host
 from berth.images.service import ImageService
 from berth.kernel import cgroups
+from berth.network.service import NetworkService
+from berth.registry.client import RegistryClient
 from berth.runtime.client import Runtime
 from berth.state import State
 from berth.volumes.service import VolumeService
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 log = logging.getLogger("berth")
 
-SOCKET_MODE = 0o660
-IDLE_CHECK_S = 5.0
+IDLE_CHECKS = 10  # in the time after which an idle engine leaves
+ROOT_MODE = 0o711
+UMASK = 0o022
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,62 +51,25 @@ class Options:
     hosts: tuple[str, ...]
     data_root: Path
     exec_root: Path
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    network_spares: int = 2  # network namespaces of each common kind that are kept ready
     idle_exit_s: float | None = None  # leave when unused for so long and nothing runs
     ready_fd: int | None = None  # gets a byte when clients can connect
+    log_level: str = "info"
 
 
-class Listeners:
-    """The sockets, their connections, and when they were last used."""
+class LineFormatter(logging.Formatter):
+    """One line a record, also for tracebacks: what reads logs reads lines."""
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
-        self._servers: list[asyncio.Server] = []
-        self._paths: list[Path] = []
-        self.connections = 0
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s")
+        self.converter = time.gmtime
+        self.datefmt = "%Y-%m-%dT%H:%M:%S"
 
-    def _connection(self) -> HttpConnection:
-        self.connections += 1
-        return HttpConnection(self._router.handle, self._on_close)
-
-    def _on_close(self) -> None:
-        self.connections -= 1
-
-    async def open(self, host: str) -> None:
-        """Listen on unix://PATH or tcp://HOST:PORT."""
-        loop = asyncio.get_running_loop()
-        kind, _, address = host.partition("://")
-        if kind == "unix":
-            path = Path(address)
-            _clear_socket(path)
-            server = await loop.create_unix_server(self._connection, path, backlog=1024)
-            path.chmod(SOCKET_MODE)
-            self._paths.append(path)
-        elif kind == "tcp":
-            name, _, port = address.rpartition(":")
-            server = await loop.create_server(self._connection, name or "127.0.0.1", int(port))
-        else:
-            raise InvalidArgument(f"listen on {host!r}: use unix://PATH or tcp://HOST:PORT")
-        self._servers.append(server)
-
-    async def close(self) -> None:
-        """Stop listening."""
-        for server in self._servers:
-            server.close()
-        for path in self._paths:
-            path.unlink(missing_ok=True)
-
-
-def _clear_socket(path: Path) -> None:
-    """Remove a socket nobody serves any more; Conflict when somebody does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        return
-    if not stat.S_ISSOCK(path.stat().st_mode):
-        raise Conflict(f"listen on {path}: the file exists and is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        if probe.connect_ex(str(path)) == 0:
-            raise Conflict(f"listen on {path}: another engine answers there")
-    path.unlink()
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; line ends in it are written as two characters."""
+        return super().format(record).replace("\n", "\\n")
 
 
 def lock_data_root(data_root: Path) -> int:
@@ -111,21 +81,33 @@ def lock_data_root(data_root: Path) -> int:
         pid = os.pread(fd, 32, 0).decode().strip()
         os.close(fd)
         raise Conflict(
-            f"data root {data_root} is in use by the engine with process id {pid}"
+            f"data root {data_root} is in use by the engine with process id {pid}",
+            hint="stop that one, or choose another --data-root and --exec-root",
         ) from None
     os.truncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd
 
 
+def make_roots(*roots: Path) -> None:
+    """Make the directories that everything is under."""
+    for root in roots:
+        try:
+            root.mkdir(mode=ROOT_MODE, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Failed(f"make directory {root}: {error.strerror}") from error
+
+
 async def serve(options: Options) -> None:
     """Run an engine until a signal, or idleness, ends it. Containers go on."""
     if os.geteuid() != 0:
-        raise Forbidden("start engine: root is needed; use sudo")
-    os.umask(0o022)
+        raise Forbidden("start engine: root is needed", hint="use sudo")
+    os.umask(UMASK)
     data_root, exec_root = options.data_root, options.exec_root
-    for root in (data_root, exec_root):
-        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    make_roots(data_root, exec_root)
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
     async with AsyncExitStack() as undo:
         undo.callback(os.close, lock_data_root(data_root))
         hidden = host.hidden_paths(data_root, exec_root)
@@ -136,15 +118,23 @@ async def serve(options: Options) -> None:
         background = Background()
         undo.push_async_callback(background.close)
         engine = await _build(options, runtime, state, background)
-        listeners = Listeners(Router(engine))
-        undo.push_async_callback(listeners.close)
+        undo.push_async_callback(engine.close)
+        server = Server(Router(routes_of(engine)).handle)
+        undo.push_async_callback(server.close)
         for address in options.hosts:
-            await listeners.open(address)
-        if options.ready_fd is not None:
-            os.write(options.ready_fd, b"1")
-            os.close(options.ready_fd)
-        log.info("listening on %s", ", ".join(options.hosts))
-        await _until_told(engine, listeners, options.idle_exit_s)
+            await server.listen(address)
+        _say_ready(options)
+        await _until_told(told, engine, server, options.idle_exit_s)
+
+
+def _say_ready(options: Options) -> None:
+    # What was made while starting stays: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    log.info("listening on %s", ", ".join(options.hosts))
+    if options.ready_fd is not None:
+        os.write(options.ready_fd, b"1")
+        os.close(options.ready_fd)
 
 
 async def _build(
@@ -156,7 +146,6 @@ async def _build(
     hierarchies.prepare_parent(f"{instance.cgroup}/dev", [])
     images = ImageService(state=state, data_root=options.data_root, runtime=runtime)
     await images.open()
-    events = Events()
     volumes = VolumeService(state=state, data_root=options.data_root, runtime=runtime)
     volumes.clean()
     services = Services(
@@ -166,9 +155,13 @@ async def _build(
         instance=instance,
         runtime=runtime,
         images=images,
+        registry=RegistryClient(
+            mirrors=options.registry_mirrors, insecure=options.insecure_registries
+        ),
         volumes=volumes,
+        network=NetworkService(state=state, names=instance, spares=options.network_spares),
         hierarchies=hierarchies,
-        events=events,
+        events=Events(),
         background=background,
     )
     containers = Containers(services)
@@ -176,35 +169,28 @@ async def _build(
         exec_root=options.exec_root, containers=containers, runtime=runtime, background=background
     )
     await containers.reconcile()
-    return Engine(
-        containers=containers,
-        execs=execs,
-        images=images,
-        events=events,
-        data_root=options.data_root,
-    )
+    return Engine(services, containers=containers, execs=execs)
 
 
-async def _until_told(engine: Engine, listeners: Listeners, idle_exit_s: float | None) -> None:
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    idle_s = 0.0
+async def _until_told(
+    told: asyncio.Event, engine: Engine, server: Server, idle_exit_s: float | None
+) -> None:
     while not told.is_set():
         try:
-            await asyncio.wait_for(told.wait(), IDLE_CHECK_S if idle_exit_s else None)
+            async with asyncio.timeout(idle_exit_s and idle_exit_s / IDLE_CHECKS):
+                await told.wait()
         except TimeoutError:
-            alive = any(
-                r.status in (*status.ALIVE, status.RESTARTING) for r in engine.containers.all()
-            )
-            idle_s = 0.0 if alive or listeners.connections else idle_s + IDLE_CHECK_S
-            if idle_exit_s and idle_s >= idle_exit_s:
-                log.info("nothing to do, leaving")
+            alive = (*status.ALIVE, status.RESTARTING)
+            runs = any(record.status in alive for record in engine.containers.all())
+            if idle_exit_s and not runs and server.idle_s >= idle_exit_s:
+                log.info("nothing to do for %g s, leaving", idle_exit_s)
                 return
+    log.info("leaving; containers go on")
 
 
 def main(options: Options) -> None:
-    """Run berthd in this process."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    """Run berthd in this process. Raises the kind of what keeps it from starting."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(handlers=[handler], level=options.log_level.upper())
     asyncio.run(serve(options))

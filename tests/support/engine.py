@@ -171,12 +171,16 @@ class EngineProcess:
 
     def settled(self) -> bool:
         """Say whether nothing of any container is left outside the store."""
-        return not kernel.remains(self)
+        return not self.remains()
+
+    def remains(self) -> list[str]:
+        """List what containers left."""
+        return kernel.remains(self)
 
     def wait_settled(self, timeout_s: float = 20.0) -> None:
         """Wait until janitors are done; AssertionError lists what is left."""
         try:
             wait_for(self.settled, "nothing is left", timeout_s=timeout_s)
         except AssertionError:
-            remains = "\n".join(kernel.remains(self))
+            remains = "\n".join(self.remains())
             assert not remains, f"left behind:\n{remains}"

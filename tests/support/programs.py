@@ -56,10 +56,8 @@ def run(
     """Run to the end. With ``check``, an exit code other than 0 fails the test."""
     done = subprocess.run(
         args,
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        input=stdin or b"",
+        capture_output=True,
         env={**os.environ, "PATH": PATH, **(env or {})},
         timeout=timeout_s,
         cwd=cwd,

@@ -1,136 +1,228 @@
-"""A real engine, driven as its users drive it, and a look at what it leaves."""
+"""Engines, clients and images for the system tests, and the assertion that nothing is left behind."""
 
 from __future__ import annotations
 
+import io
 import os
-import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-START_TIMEOUT_S = 20
-HIERARCHIES = Path("/sys/fs/cgroup")
+from support import kernel
+from support.engine import EngineProcess
+from support.programs import Outcome, find, run
+from support.waiting import wait_for
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
-class Engine:
-    """One berthd with roots of its own."""
+    import docker
 
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        self.host = f"unix://{base}/b.sock"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        ready, told = os.pipe()
-        command = [sys.executable, "-m", "berth", "serve", "-H", self.host]
-        command += ["--data-root", f"{self.base}/data", "--exec-root", f"{self.base}/exec"]
-        command += ["--ready-fd", str(told)]
-        with (self.base / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, pass_fds=[told], stdout=log, stderr=log)
-        os.close(told)
-        with os.fdopen(ready, "rb") as pipe:
-            assert pipe.read(1) == b"1", (self.base / "log").read_text()
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        assert self.process is not None
-        self.process.send_signal(number)
-        self.process.wait(START_TIMEOUT_S)
-
-    def docker(self, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        command = ["docker", "-H", self.host, *args]
-        return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
-
-    def out(self, *args: str, stdin: bytes = b"") -> str:
-        done = self.docker(*args, stdin=stdin)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
-
-    def cgroups(self) -> list[Path]:
-        """Return the groups of containers in every hierarchy."""
-        import hashlib
-
-        name = "berth-" + hashlib.sha256(f"{self.base}/data".encode()).hexdigest()[:8]
-        return [p for p in HIERARCHIES.glob(f"*/{name}/*/*") if p.is_dir()]
-
-
-def wait_until(condition, what: str) -> None:
-    limit = time.monotonic() + START_TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < limit, f"waited too long for: {what}"
-        time.sleep(0.02)
+REFERENCE = os.environ.get("BERTH_TEST_REFERENCE") == "dockerd"
+CACHE = Path(__file__).parents[2] / ".build"
+APPLETS = """
+sh cat echo ls id env true false sleep wc head tail mkdir rm touch test stat mount umount ps kill hostname
+grep dd sha256sum nc wget ip tr cut sort seq chmod chown ln readlink mknod pwd stty trap yes printf awk sed
+nproc free uname httpd ping df find xargs date sync tty unshare
+"""
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory):
+def busybox_tar() -> bytes:
+    """A root file system of one static busybox, a few users and an empty /tmp."""
+    binary = Path(find("busybox")).resolve().read_bytes()
+    files = {
+        "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n",
+        "etc/group": b"root:x:0:\nalice:x:1000:\nstaff:x:50:alice\nwheel:x:10:\n",
+    }
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as archive:
+        for name, mode in (
+            *(("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("var", 0o755)),
+            *(("home", 0o755), ("home/alice", 0o755), ("work", 0o755)),
+        ):
+            _add(archive, name, kind=tarfile.DIRTYPE, mode=mode)
+        _add(archive, "bin/busybox", data=binary, mode=0o755)
+        for applet in APPLETS.split():
+            _add(archive, f"bin/{applet}", kind=tarfile.SYMTYPE, link="busybox")
+        for name, data in files.items():
+            _add(archive, name, data=data)
+        _add(archive, "bin/unexecutable", data=b"no program\n", mode=0o644)
+    return body.getvalue()
+
+
+def _add(
+    archive: tarfile.TarFile,
+    name: str,
+    *,
+    data: bytes = b"",
+    kind: bytes = tarfile.REGTYPE,
+    mode: int = 0o644,
+    link: str = "",
+) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.mode, entry.linkname, entry.size = kind, mode, link, len(data)
+    entry.mtime = 1_600_000_000
+    if name.startswith("home/alice"):
+        entry.uid = entry.gid = 1000
+    archive.addfile(entry, io.BytesIO(data))
+
+
+@pytest.fixture(scope="session")
+def session_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
+    """One engine for all tests that do not end it, with the image `busybox`."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    found = Engine(tmp_path_factory.mktemp("engine"))
-    found.start()
-    yield found
-    found.stop()
-    for parent in ("std", "dev", "."):
-        for group in HIERARCHIES.glob(f"*/{_name(found)}/{parent}"):
-            group.rmdir()
-
-
-def _name(found: Engine) -> str:
-    import hashlib
-
-    return "berth-" + hashlib.sha256(f"{found.base}/data".encode()).hexdigest()[:8]
-
-
-@pytest.fixture(scope="session")
-def busybox(engine, tmp_path_factory):
-    """The image `busybox`, imported from a tar of one static program."""
-    if not shutil.which("busybox"):
-        pytest.fail("busybox-static is missing: run tools/test-packages.sh")
-    root = tmp_path_factory.mktemp("busybox")
-    root.chmod(0o755)
-    (root / "bin").mkdir()
-    (root / "etc").mkdir()
-    (root / "tmp").mkdir(mode=0o1777)
-    shutil.copy(shutil.which("busybox"), root / "bin/busybox")
-    for name in (
-        "sh",
-        "cat",
-        "true",
-        "id",
-        "sleep",
-        "ls",
-        "echo",
-        "grep",
-        "head",
-        "stty",
-        "ps",
-        "env",
-    ):
-        (root / "bin" / name).symlink_to("busybox")
-    (root / "etc/passwd").write_text(
-        "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n"
-    )
-    (root / "etc/group").write_text("root:x:0:\nme:x:1000:\nextra:x:44:me\n")
-    archive = root.parent / "busybox.tar"
-    with tarfile.open(archive, "w") as tar:
-        tar.add(root, "/")
-    engine.out("import", str(archive), "busybox")
-    return "busybox"
+    engine = make_engine()
+    try:
+        engine.start()
+        import_busybox(engine, busybox_tar)
+        yield engine
+    finally:
+        engine.close()
+    assert_gone(engine)
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(request):
-    """After each test: no container, and of the removed ones no cgroup, folder or mount."""
-    yield
-    if "engine" not in request.fixturenames:
-        return
-    engine = request.getfixturevalue("engine")
-    ids = engine.out("ps", "-aq").split()
-    if ids:
-        engine.out("rm", "-f", *ids)
-    wait_until(lambda: not engine.cgroups(), "cgroups to go")
-    assert not list((engine.base / "data/containers").iterdir())
-    assert str(engine.base) not in Path("/proc/self/mountinfo").read_text()
+def _skip_what_the_reference_lacks(request: pytest.FixtureRequest) -> None:
+    if REFERENCE and request.node.get_closest_marker("berth_only"):
+        pytest.skip("the reference has no such thing")
+
+
+@pytest.fixture
+def engine(session_engine: EngineProcess) -> Iterator[EngineProcess]:
+    """The session's engine; afterwards every container is removed and nothing of it may be left."""
+    yield session_engine
+    _clean(session_engine)
+
+
+@pytest.fixture
+def fresh_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
+    """An engine of the test's own, which it may kill, with the image `busybox`."""
+    engine = make_engine()
+    try:
+        engine.start()
+        import_busybox(engine, busybox_tar)
+        yield engine
+        if engine.is_running:
+            _clean(engine)
+    finally:
+        engine.close()
+    assert_gone(engine)
+
+
+def make_engine() -> EngineProcess:
+    """Return an engine that is not started: berth, or what it is compared with."""
+    if REFERENCE:
+        from support.reference import Reference
+
+        return Reference()
+    return EngineProcess()
+
+
+def import_busybox(engine: EngineProcess, archive: bytes) -> None:
+    """Make the image `busybox:latest` in an engine."""
+    done = engine.docker(
+        "import", "-c", 'CMD ["sh"]', "-c", "ENV PATH=/bin", "-", "busybox:latest", stdin=archive
+    )
+    assert done.code == 0, str(done)
+
+
+def _clean(engine: EngineProcess) -> None:
+    engine.remove_containers()
+    engine.wait_settled()
+
+
+def assert_gone(engine: EngineProcess) -> None:
+    """Nothing of an engine that was closed is left in the kernel or on disk."""
+    left = [
+        *map(str, kernel.cgroup_parents(engine.instance.cgroup)),
+        *kernel.links(engine.instance),
+    ]
+    left += [table for table in kernel.tables() if table.split()[1] == engine.instance.table]
+    left += kernel.mounts((engine.data_root, engine.exec_root))
+    left += [f"process {pid}" for pid in kernel.holders((engine.data_root, engine.exec_root))]
+    if Path("/sys/class/net", engine.instance.bridge).exists():
+        left.append(engine.instance.bridge)
+    if engine.base.exists():
+        left.append(str(engine.base))
+    assert not left, f"left behind by a closed engine: {left}"
+
+
+@pytest.fixture
+def docker_cli(engine: EngineProcess) -> Callable[..., Outcome]:
+    """The real docker CLI."""
+    return engine.docker
+
+
+@pytest.fixture
+def berth_cli(engine: EngineProcess) -> Callable[..., Outcome]:
+    """berth's own CLI."""
+    return engine.berth
+
+
+@pytest.fixture(params=["docker", "berth"])
+def cli(engine: EngineProcess, request: pytest.FixtureRequest) -> Callable[..., Outcome]:
+    """Each of the two command lines in turn: the same words must do the same."""
+    return engine.docker if request.param == "docker" else engine.berth
+
+
+@pytest.fixture
+def inside(engine: EngineProcess) -> Callable[..., str]:
+    """Run a shell script in a container of busybox without a network and return what it printed."""
+
+    def run_inside(script: str, *flags: str) -> str:
+        done = engine.docker(
+            "run", "--rm", "--network", "none", *flags, "busybox", "sh", "-c", script
+        )
+        assert done.code == 0, str(done)
+        return done.out.removesuffix("\n")
+
+    return run_inside
+
+
+@pytest.fixture
+def docker_py(engine: EngineProcess) -> Iterator[docker.DockerClient]:
+    """docker-py's client."""
+    import docker
+
+    client = docker.DockerClient(base_url=engine.host)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def debian_tar() -> Path:
+    """A minimal Debian made by mmdebstrap, once; kept for the next session."""
+    archive = CACHE / "debian-minbase.tar"
+    if not archive.exists():
+        CACHE.mkdir(exist_ok=True)
+        half = archive.with_suffix(".half.tar")
+        args = ("--variant=minbase", "--quiet", "bookworm", str(half))
+        run(find("mmdebstrap"), *args, timeout_s=280, check=True)
+        half.rename(archive)
+    return archive
+
+
+@pytest.fixture
+def other_network() -> Iterator[str]:
+    """A network namespace joined to the host by a veth pair: 198.18.77.1 (host) and .2 (inside)."""
+    ip, name, link = find("ip"), f"bt{os.getpid()}", f"bt{os.getpid()}"
+    run(ip, "netns", "add", name, check=True)
+    try:
+        for command in (
+            f"link add {link} type veth peer name eth0 netns {name}",
+            f"addr add 198.18.77.1/30 dev {link}",
+            f"link set {link} up",
+            f"-n {name} addr add 198.18.77.2/30 dev eth0",
+            f"-n {name} link set eth0 up",
+            f"-n {name} route add default via 198.18.77.1",
+        ):
+            run(ip, *command.split(), check=True)
+        yield name
+    finally:
+        run(ip, "netns", "delete", name)
+        run(ip, "link", "delete", link)
+        wait_for(lambda: not Path("/sys/class/net", link).exists(), "the veth pair is gone")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from berth.cli import ports, storage
+from berth.cli import ports, storage, units
 from berth.cli.options import UsageError
 from berth.errors import InvalidArgument
 
@@ -81,6 +81,11 @@ THROTTLES = (
     ("device-read-iops", "BlkioDeviceReadIOps"),
     ("device-write-bps", "BlkioDeviceWriteBps"),
     ("device-write-iops", "BlkioDeviceWriteIOps"),
+)
+
+ULIMITS = (
+    *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc"),
+    *("rss", "rtprio", "rttime", "sigpending", "stack"),
 )
 
 
@@ -267,14 +272,26 @@ def _lines(path: str) -> list[str]:
 
 def ulimit(text: str) -> Document:
     """Return one "name=soft[:hard]"."""
-    name, _, values = text.partition("=")
-    soft, colon, hard = values.partition(":")
     try:
-        limit = int(soft)
-        return {"Name": name, "Soft": limit, "Hard": int(hard) if colon else limit}
-    except ValueError:
-        cause = f"invalid ulimit argument: {text}"
-        raise UsageError(f'invalid argument "{text}" for "--ulimit" flag: {cause}') from None
+        return _ulimit(text)
+    except ValueError as error:
+        raise UsageError(f'invalid argument "{text}" for "--ulimit" flag: {error}') from None
+
+
+def _ulimit(text: str) -> Document:
+    name, equals, values = text.partition("=")
+    soft, colon, hard = values.partition(":")
+    if not equals:
+        raise ValueError(f"invalid ulimit argument: {text}")
+    if name not in ULIMITS:
+        raise ValueError(f"invalid ulimit type: {name}")
+    low = units.integer(soft)
+    high = units.integer(hard) if colon else low
+    if high != -1 and (low > high or low == -1):
+        raise ValueError(
+            f"ulimit soft limit must be less than or equal to hard limit: {low} > {high}"
+        )
+    return {"Name": name, "Soft": low, "Hard": high}
 
 
 def _security(text: str) -> str:

@@ -55,7 +55,7 @@ def logs(call: Call) -> int:
 def moment(flag: str, text: str) -> str:
     """Return the Unix time of a time, or of a duration before now."""
     try:
-        return units.log_time(text, time.time())
+        return units.log_time(text, time.time_ns())
     except ValueError as error:
         raise InvalidArgument(f'invalid value for "{flag}": {error}') from None
 

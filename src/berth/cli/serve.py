@@ -40,6 +40,8 @@ def serve(call: Call) -> int:
             hosts=tuple(hosts),
             data_root=Path(data_root).absolute(),
             exec_root=Path(exec_root).absolute(),
+            registry_mirrors=tuple(options.all("registry-mirror")),
+            insecure_registries=tuple(options.all("insecure-registry")),
             idle_exit_s=float(idle_s) if idle_s else None,
             ready_fd=options.number("ready-fd") if options.given("ready-fd") else None,
         )

@@ -55,13 +55,7 @@ def _nodes(pieces: Iterator[tuple[str, str]], inside: str) -> tuple[list[Node], 
         if kind == "text":
             nodes.append(("text", text, [], []))
         elif word in BLOCKS:
-            body, stop = _nodes(pieces, word)
-            other: list[Node] = []
-            if stop.startswith("else if "):
-                other, _ = _nodes(_before((kind, stop.removeprefix("else ")), pieces), word)
-            elif stop == "else":
-                other, _ = _nodes(pieces, word)
-            nodes.append((word, rest, body, other))
+            nodes.append(_block(word, rest, pieces))
         elif word in ("end", "else"):
             if not inside:
                 raise InvalidArgument(f"template parsing error: unexpected {{{{{text}}}}}")
@@ -73,9 +67,15 @@ def _nodes(pieces: Iterator[tuple[str, str]], inside: str) -> tuple[list[Node], 
     return nodes, ""
 
 
-def _before(first: tuple[str, str], rest: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    yield first
-    yield from rest
+def _block(word: str, expression: str, pieces: Iterator[tuple[str, str]]) -> Node:
+    """Return a block with what follows it up to its ``end``, an ``else if`` as a block inside its else."""
+    body, stop = _nodes(pieces, word)
+    other: list[Node] = []
+    if stop.startswith("else if "):
+        other = [_block("if", stop.removeprefix("else if "), pieces)]
+    elif stop == "else":
+        other, _ = _nodes(pieces, word)
+    return word, expression, body, other
 
 
 def _run(nodes: list[Node], dot: object, scope: Scope) -> str:

@@ -109,8 +109,13 @@ def ago(since_s: float) -> str:
 
 def seconds(text: str) -> float:
     """Return the seconds since the epoch of an RFC 3339 time; 0 for none."""
+    return nanoseconds(text) / BILLION
+
+
+def nanoseconds(text: str) -> int:
+    """Return the nanoseconds since the epoch of an RFC 3339 time; 0 for none."""
     if len(text) < 19 or text.startswith("0001-"):
-        return 0.0
+        return 0
     date, clock, rest = text[:10], text[11:19], text[19:]
     part = ""
     if rest.startswith("."):
@@ -122,7 +127,7 @@ def seconds(text: str) -> float:
     if len(rest) == 6 and rest[0] in "+-":
         offset = int(rest[1:3]) * 3600 + int(rest[4:6]) * 60
         found -= offset if rest[0] == "+" else -offset
-    return found + float(f"0.{part or 0}")
+    return found * BILLION + int(part[:9].ljust(9, "0"))
 
 
 def _days(year: int, month: int, day: int) -> int:
@@ -137,16 +142,16 @@ def local_time(since_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(since_s))
 
 
-def log_time(text: str, now_s: float) -> str:
+def log_time(text: str, now_ns: int) -> str:
     """Return what the API's ``since`` and ``until`` take for "42m", an RFC 3339 time or a Unix time."""
-    try:
-        return f"{now_s - duration_ns(text) / BILLION:.9f}"
-    except ValueError:
-        pass
     if text.replace(".", "", 1).isdecimal():
         return text
     complete = text + "0001-01-01T00:00:00"[len(text) :] if len(text) < 19 else text
     try:
-        return f"{seconds(complete):.9f}"
+        found = nanoseconds(complete)
     except ValueError:
-        raise ValueError(f'failed to parse value as time or duration: "{text}"') from None
+        try:
+            found = now_ns - duration_ns(text)
+        except ValueError:
+            raise ValueError(f'failed to parse value as time or duration: "{text}"') from None
+    return f"{found // BILLION}.{found % BILLION:09}"

@@ -9,7 +9,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from berth.engine import defaults, hostfiles, mountpoints, spec, status
+from berth.engine import defaults, hostfiles, mountpoints, networking, spec, status
 from berth.engine.creation import fill_in, inherit
 from berth.engine.limits import changed_limits
 from berth.engine.lives import Life, Lives
@@ -52,6 +52,10 @@ class Containers:
     def find(self, ref: str) -> ContainerRecord:
         """Return the container that ``ref`` names: a name, an id or a unique prefix of one."""
         return self._records.find(ref)
+
+    def has(self, record: ContainerRecord) -> bool:
+        """Say whether the container still exists."""
+        return self._records.has(record)
 
     def task(self, record: ContainerRecord) -> Task:
         """Return the running task of a container; Conflict when it does not run."""
@@ -111,6 +115,7 @@ class Containers:
         host = record.host_config
         spec.check_modes(host)
         spec.build(record, cgroup=self._services.instance.cgroup)
+        networking.port_requests(record)
         check_policy(host)
         log_target(host.log_config, self.log_path(record))
         if record.config.stop_signal:

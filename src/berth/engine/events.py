@@ -24,6 +24,11 @@ class Events:
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._listeners: set[asyncio.Queue[Event]] = set()
 
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return len(self._listeners)
+
     def emit(self, kind: str, action: str, actor: str, attributes: dict[str, str]) -> None:
         """Tell everyone that ``action`` happened to the ``kind`` of thing with id ``actor``."""
         now = time.time_ns()

@@ -67,6 +67,11 @@ class Execs:
             raise NotFound(f"No such exec instance: {id_}")
         return self._execs[id_]
 
+    def running_in(self, container_id: str) -> list[str]:
+        """Return the ids of the execs that run in a container."""
+        found = self._execs.values()
+        return [e.id for e in found if e.container_id == container_id and e.task is not None]
+
     def task(self, id_: str) -> Task:
         """Return the running task of an exec."""
         found = self.find(id_)

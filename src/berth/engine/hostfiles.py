@@ -4,59 +4,56 @@ from __future__ import annotations
 
 import os
 import shutil
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth.engine import spec
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
+from berth.network import files
 from berth.runtime.requests import Tree
 
 if TYPE_CHECKING:
     from berth.engine.models import ContainerRecord, MountPoint
+    from berth.network.records import Sandbox
 
-HOSTS = """127.0.0.1	localhost
-::1	localhost ip6-localhost ip6-loopback
-fe00::	ip6-localnet
-ff00::	ip6-mcastprefix
-ff02::1	ip6-allnodes
-ff02::2	ip6-allrouters
-"""
 RESOLV_CONF = "resolv.conf"
 FILES = ("hostname", "hosts", RESOLV_CONF)
 SHARED_IPC = ("/dev/shm", "/dev/mqueue")  # noqa: S108 - the host's, for --ipc=host
 
 
-def write(folder: Path, record: ContainerRecord) -> None:
-    """Write the container's own files into its folder."""
-    host = record.host_config
-    (folder / "hostname").write_text(spec.hostname(record) + "\n")
-    extra = (_extra_host(entry) for entry in host.extra_hosts or [])
-    (folder / "hosts").write_text(HOSTS + "".join(extra))
-    (folder / RESOLV_CONF).write_text(_resolv_conf(record))
+def write(folder: Path, record: ContainerRecord, sandbox: Sandbox | None = None) -> None:
+    """Write the container's own files into its folder; with its addresses once it has a sandbox."""
+    host, name = record.host_config, spec.hostname(record)
+    endpoints = sandbox.endpoints if sandbox is not None else ()
+    gateway = next((e.gateway for e in endpoints if e.gateway), "127.0.0.1")
+    entries = [_extra_host(entry) for entry in host.extra_hosts or []]
+    hosts = files.hosts(
+        hostname=name,
+        domainname=record.config.domainname,
+        addresses=[e.address for e in endpoints if e.address],
+        extra=files.extra_hosts(entries, host_gateway=gateway),
+    )
+    source = Path("/etc") / RESOLV_CONF
+    resolv_conf = files.resolv_conf(
+        source.read_text(errors="replace") if source.exists() else "",
+        servers=host.dns or (),
+        search=host.dns_search or (),
+        options=host.dns_options or (),
+        own_namespace=host.network_mode != "host",
+    )
+    (folder / "hostname").write_text(files.hostname(name))
+    (folder / "hosts").write_text(hosts)
+    (folder / RESOLV_CONF).write_text(resolv_conf)
 
 
 def _extra_host(entry: str) -> str:
-    name, separator, address = entry.replace("=", ":", 1).partition(":")
-    if not separator or not address:
+    """Return "name:address"; clients may write an equals sign."""
+    text = entry.replace("=", ":", 1) if ":" not in entry.partition("=")[0] else entry
+    name, _, address = text.partition(":")
+    if not name or not address:
         raise InvalidArgument(f"bad format for add-host: {entry!r}")
-    return f"{address.strip('[]')}\t{name}\n"
-
-
-def _resolv_conf(record: ContainerRecord) -> str:
-    """Return the host's file with what the client replaces in it."""
-    host = record.host_config
-    source = Path("/etc") / RESOLV_CONF
-    lines = source.read_text(errors="replace").splitlines() if source.exists() else []
-    replaced = {
-        "nameserver": [f"nameserver {server}" for server in host.dns or []],
-        "search": [f"search {' '.join(host.dns_search)}"] if host.dns_search else [],
-        "options": [f"options {' '.join(host.dns_options)}"] if host.dns_options else [],
-    }
-    words = (line.split(None, 1) for line in lines)
-    kept = [" ".join(pair) for pair in words if pair and not replaced.get(pair[0])]
-    return "".join(f"{line}\n" for line in [*kept, *chain.from_iterable(replaced.values())])
+    return text
 
 
 def remove_tree(folder: Path) -> None:

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from berth.engine import hostfiles, spec, status
+from berth.engine import hostfiles, networking, spec, status
 from berth.engine.logtargets import log_target
 from berth.engine.restart import Backoff, wants_restart
 from berth.errors import BerthError, Conflict
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from berth.engine.records import Records
     from berth.engine.services import Services
     from berth.kernel.cgroups import Cgroup
+    from berth.network.records import Sandbox
     from berth.runtime.client import Task
 
 log = logging.getLogger("berth")
@@ -121,9 +123,10 @@ class Lives:
         try:
             task = await self._start_task(record, folder, tuple(waiting))
         except BerthError as error:
+            await self._services.network.disconnect(record.id)
             hostfiles.remove_tree(folder)
             self._note_failed_start(record, life, error)
-            raise type(error)(record.error) from error
+            raise
         finally:
             for client in waiting:
                 os.close(client.fd)
@@ -145,34 +148,52 @@ class Lives:
     async def _start_task(
         self, record: ContainerRecord, folder: Path, waiting: tuple[Attachment, ...]
     ) -> Task:
-        host, config = record.host_config, record.config
-        size = host.console_size or [0, 0]
+        """Connect, mount and start; whoever catches the failure disconnects."""
+        sandbox = await self._connect(record)
+        hostfiles.write(self.data_folder(record), record, sandbox)
         trees = hostfiles.open_trees(self.data_folder(record), record)
         try:
-            request = TaskRequest(
-                id=record.id,
-                directory=folder,
-                spec=spec.build(
-                    record,
-                    cgroup=self._services.instance.cgroup,
-                    paths=self._shared_namespaces(record),
-                ),
-                rootfs=self._services.images.rootfs(record.id),
-                trees=trees,
-                user=config.user,
-                groups=tuple(host.group_add or ()),
-                terminal=config.tty,
-                terminal_size=(size[0], size[1]),
-                stdin=config.open_stdin,
-                stdin_once=config.stdin_once,
-                log=log_target(host.log_config, self.log_path(record)),
-                init=bool(host.init),
-                attachments=waiting,
-            )
-            return await self._services.runtime.start_task(request)
+            request = self._task_request(record, folder, sandbox)
+            request = replace(request, trees=trees, attachments=waiting)
+            try:
+                return await self._services.runtime.start_task(request)
+            except BerthError as error:
+                raise type(error)(START_FAILURE + error.message) from error
         finally:
             for tree in trees:
                 os.close(tree.fd)
+
+    async def _connect(self, record: ContainerRecord) -> Sandbox | None:
+        request = networking.endpoint_request(record)
+        if request is None:
+            return None
+        return await self._services.network.connect(request)
+
+    def _task_request(
+        self, record: ContainerRecord, folder: Path, sandbox: Sandbox | None
+    ) -> TaskRequest:
+        host, config = record.host_config, record.config
+        rows, columns = host.console_size or (0, 0)
+        return TaskRequest(
+            id=record.id,
+            directory=folder,
+            spec=spec.build(
+                record,
+                cgroup=self._services.instance.cgroup,
+                paths=self._shared_namespaces(record),
+            ),
+            rootfs=self._services.images.rootfs(record.id),
+            user=config.user,
+            groups=tuple(host.group_add or ()),
+            terminal=config.tty,
+            terminal_size=(rows, columns),
+            stdin=config.open_stdin,
+            stdin_once=config.stdin_once,
+            log=log_target(host.log_config, self.log_path(record)),
+            netns_fd=sandbox.netns_fd if sandbox else None,
+            keep_fds=sandbox.keep_fds if sandbox else (),
+            init=bool(host.init),
+        )
 
     def _shared_namespaces(self, record: ContainerRecord) -> dict[str, str]:
         """Return the namespace files of containers whose namespaces this one joins."""
@@ -198,7 +219,7 @@ class Lives:
         record.status = status.EXITED if began else status.CREATED
         record.pid = 0
         record.exit_code = code
-        record.error = START_FAILURE + error.message
+        record.error = error.message
         if began:
             record.finished_ns = time.time_ns()
         self._records.put(record)
@@ -219,6 +240,7 @@ class Lives:
             await self.destroy_remains(record)
         async with life.lock:
             life.task = None
+            await self._services.network.disconnect(record.id)
             # Not before the end is recorded: till then a berthd that takes over learns of it there.
             restarts = self._records.has(record) and self.note_end(record, life, ended)
             life.settling = self._services.background.start(

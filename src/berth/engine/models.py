@@ -325,6 +325,33 @@ class VolumeCreate(_Model):
     labels: dict[str, str] | None = None
 
 
+class IpamPool(_Model):
+    """One address range of a network."""
+
+    subnet: str = ""
+    ip_range: str = field(default="", name="IPRange")
+    gateway: str = ""
+
+
+class Ipam(_Model):
+    """The addresses of a network."""
+
+    driver: str = "default"
+    config: list[IpamPool] | None = None
+
+
+class NetworkCreate(_Model):
+    """The body of ``POST /networks/create``."""
+
+    name: str
+    driver: str = "bridge"
+    internal: bool = False
+    attachable: bool = False
+    ipam: Ipam | None = field(default=None, name="IPAM")
+    options: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
 class MountPoint(msgspec.Struct, kw_only=True):
     """A bind or volume of a container, decided when it was created. tmpfs is in the host config."""
 

@@ -38,6 +38,7 @@ async def reconcile(
             await discard(record, volumes=record.host_config.auto_remove)
         elif not await _adopt(services, records, record, lives):
             ended.append(record)
+    await _reconnect(services, records)
     _remove_strangers(services, records)
     for record in ended:
         if record.host_config.auto_remove and record.started_ns:
@@ -76,6 +77,17 @@ async def _adopt(
         ended = found or ExitRecord(exit_code=UNKNOWN_EXIT, finished_at_ns=time.time_ns())
         lives.note_end(record, life, ended)
     return False
+
+
+async def _reconnect(services: Services, records: Records) -> None:
+    """Mend the networks; containers that run keep theirs."""
+    running = {record.id: record.pid for record in records.all() if record.pid}
+    await services.network.open(running)
+    for id_, pid in running.items():
+        try:
+            await services.network.adopt(id_, pid=pid)
+        except OSError:  # it ended this moment; its follower disconnects it
+            continue
 
 
 def _remove_strangers(services: Services, records: Records) -> None:

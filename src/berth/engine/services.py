@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from berth.engine.instance import Instance
     from berth.images.service import ImageService
     from berth.kernel.cgroups import Hierarchies
+    from berth.network.service import NetworkService
+    from berth.registry.client import RegistryClient
     from berth.runtime.client import Runtime
     from berth.state import State
     from berth.volumes.service import VolumeService
@@ -28,7 +30,9 @@ class Services:
     instance: Instance
     runtime: Runtime
     images: ImageService
+    registry: RegistryClient
     volumes: VolumeService
+    network: NetworkService
     hierarchies: Hierarchies
     events: Events
     background: Background

@@ -7,7 +7,7 @@ import lzma
 import os
 import sys
 import zlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from berth.errors import InvalidArgument
 
@@ -17,7 +17,7 @@ else:
     from backports import zstd
 
 try:
-    from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor
+    from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
 except ImportError:  # no wheel for this machine: zlib, at half the speed
     FAST_GZIP = False
 else:
@@ -40,7 +40,16 @@ MAGICS = (
 MAGIC_BYTES = 6
 SKIPPABLE_FRAME = b"\x2a\x4d\x18"  # zstd frames 0x184D2A5?, little-endian
 
-Errors = (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
+# What decompressors raise; bz2 raises an OSError without a number.
+DAMAGE: tuple[type[Exception], ...] = (
+    EOFError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    zstd.ZstdError,
+)
+if FAST_GZIP:
+    DAMAGE += (cast("type[Exception]", IsalError),)
 
 
 class Decompressor(Protocol):
@@ -138,8 +147,12 @@ def plain_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
         return
     try:
         yield from _members(MAKERS[name], head, chunks)
-    except Errors as error:
+    except DAMAGE as error:
         raise InvalidArgument(f"{name}: {str(error).lower() or 'damaged data'}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise  # the file, not what is in it
+        raise InvalidArgument(f"{name}: {str(error).lower()}") from error
 
 
 def _members(

@@ -11,7 +11,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-from berth.errors import BerthError, Corrupt
+from berth.errors import Corrupt
 from berth.images.layer import Extractor, write_all
 from berth.images.streams import ByteStream, compression_of, file_chunks, plain_chunks
 from berth.images.tar import TarReader
@@ -61,7 +61,7 @@ class Hasher:
 
 def ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the chunks, made by a thread that runs ahead by a few."""
-    made: queue.Queue[bytes | BerthError | OSError] = queue.Queue(QUEUED_CHUNKS)
+    made: queue.Queue[bytes | BaseException] = queue.Queue(QUEUED_CHUNKS)
 
     def run() -> None:
         try:
@@ -69,13 +69,13 @@ def ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 if chunk:
                     made.put(chunk)
             made.put(b"")
-        except (BerthError, OSError) as error:
+        except BaseException as error:  # noqa: BLE001 - raised where the chunks are wanted
             made.put(error)
 
     threading.Thread(target=run, daemon=True).start()
     while True:
         item = made.get()
-        if isinstance(item, Exception):
+        if isinstance(item, BaseException):
             raise item
         if not item:
             return

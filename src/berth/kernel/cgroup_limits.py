@@ -1,84 +1,151 @@
-"""Resource limits: from ``linux.resources`` of a runtime spec to control files, both versions."""
+"""Resource limits: from ``linux.resources`` of a runtime spec to control files, both versions.
+
+Pure functions say which file gets which value, in the order of writing; :func:`apply` writes them.
+"""
 
 from __future__ import annotations
 
-import os
+import errno
+import math
 
-from berth.errors import InvalidArgument, Unsupported
+from berth.errors import Failed, InvalidArgument, Unsupported
+from berth.kernel import cgroup_devices
+from berth.kernel.cgroup_files import is_there, read, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from berth.kernel.cgroups import Cgroup
-    from berth.oci.runtime_spec import BlockIO, Cpu, DeviceRule, Memory, Resources
+    from berth.kernel.cgroups import Hierarchies, Hierarchy
+    from berth.oci.runtime_spec import BlockIO, Cpu, Memory, Resources
+
+    Files = list[tuple[str, str]]
 
 UNLIMITED = -1
-MAX_DEVICES = "a *:* rwm"
+PERIOD_US = 100_000
+MIN_SHARES, MAX_SHARES = 2, 262_144
+MIN_WEIGHT, MAX_WEIGHT = 10, 1_000  # blkio's
+# What the kernel answers to a value that it does not like.
+REFUSALS = (errno.EINVAL, errno.ERANGE, errno.EBUSY, errno.ENOSPC, errno.ENODEV, errno.E2BIG)
 
 
-def apply(group: Cgroup, resources: Resources) -> None:
-    """Write every limit of ``resources`` that is set."""
+def apply(hierarchies: Hierarchies, path: str, resources: Resources) -> None:
+    """Write every limit of ``resources`` that is set. See :meth:`berth.kernel.cgroups.Cgroup.apply`."""
     if memory := resources.get("memory"):
-        _set(group, "memory", memory_files(memory, unified=_is_unified(group, "memory")))
+        tree = _tree(hierarchies, "memory")
+        if tree.unified:
+            _write(tree, path, memory_files_v2(memory, now=_current(tree, path, "memory.max")))
+        else:
+            now = _current(tree, path, "memory.limit_in_bytes")
+            _write(tree, path, memory_files_v1(memory, now=now))
     if cpu := resources.get("cpu"):
-        _set(group, "cpu", cpu_files(cpu, unified=_is_unified(group, "cpu")))
-        sets = [(f"cpuset.{key}", str(cpu[key])) for key in ("cpus", "mems") if cpu.get(key)]
-        _set(group, "cpuset", sets)
+        _apply_cpu(hierarchies, path, cpu)
     if pids := resources.get("pids"):
         limit = pids["limit"]
-        _set(group, "pids", [("pids.max", str(limit) if limit > 0 else "max")])
+        tree = _tree(hierarchies, "pids")
+        _write(tree, path, [("pids.max", str(limit) if limit > 0 else "max")])
     if block := resources.get("blockIO"):
-        _set(group, "blkio", block_files(block))
-    if devices := resources.get("devices"):
-        hierarchy = group.hierarchies.of("devices")
-        if hierarchy is not None:
-            allow_devices(hierarchy.fd, group.path, devices)
+        tree = _tree(hierarchies, "blkio")
+        prefix = "io.bfq" if tree.unified else "blkio.bfq"
+        files = block_files_v2 if tree.unified else block_files_v1
+        _write(tree, path, files(block, bfq=is_there(tree.fd, f"{path}/{prefix}.weight")))
+    _apply_devices(hierarchies, path, resources)
+    if unified := resources.get("unified"):
+        _apply_unified(hierarchies, path, unified)
 
 
-def _is_unified(group: Cgroup, controller: str) -> bool:
-    hierarchy = group.hierarchies.of(controller)
-    if hierarchy is None:
-        raise Unsupported(f"set {controller} limits: no cgroup hierarchy has the controller")
-    return hierarchy.unified
-
-
-def _set(group: Cgroup, controller: str, files: list[tuple[str, str]]) -> None:
-    if not files:
+def _apply_cpu(hierarchies: Hierarchies, path: str, cpu: Cpu) -> None:
+    sets = [(f"cpuset.{key}", cpu[key]) for key in ("cpus", "mems") if cpu.get(key)]
+    if sets:
+        _write(_tree(hierarchies, "cpuset"), path, sets)
+    if not cpu.keys() - {"cpus", "mems"}:
         return
-    hierarchy = group.hierarchies.of(controller)
-    if hierarchy is None:
+    tree = _tree(hierarchies, "cpu")
+    if tree.unified:
+        # A period alone keeps the quota; the file takes no period without one.
+        quota = read(tree.fd, f"{path}/cpu.max").split(" ", 1)[0] if _is_only_period(cpu) else "max"
+        _write(tree, path, cpu_files_v2(cpu, quota_now=quota))
+        return
+    files = cpu_files_v1(cpu)
+    try:
+        _write(tree, path, files)
+    except InvalidArgument:
+        # The old quota over the new period may be more than the parent has, so the quota goes first.
+        _write(tree, path, sorted(files, key=lambda file: file[0] != "cpu.cfs_quota_us"))
+
+
+def _is_only_period(cpu: Cpu) -> bool:
+    return bool(cpu.get("period")) and not cpu.get("quota")
+
+
+def _apply_devices(hierarchies: Hierarchies, path: str, resources: Resources) -> None:
+    rules = resources.get("devices")
+    if not rules:
+        return
+    tree = hierarchies.of("devices")
+    if tree is not None:
+        cgroup_devices.allow(tree.fd, path, rules)
+    elif hierarchies.unified is not None:
+        cgroup_devices.attach(hierarchies.unified.fd, path, rules)
+    else:
+        raise Unsupported("set device rules: the devices cgroup controller is not mounted")
+
+
+def _apply_unified(hierarchies: Hierarchies, path: str, files: dict[str, str]) -> None:
+    if hierarchies.unified is None:
+        raise Unsupported("set unified limits: cgroup version 2 is not mounted")
+    for name, value in files.items():
+        if "/" in name:
+            raise InvalidArgument(f"invalid cgroup file {name!r}")
+        _write(hierarchies.unified, path, [(name, value)])
+
+
+def _tree(hierarchies: Hierarchies, controller: str) -> Hierarchy:
+    tree = hierarchies.of(controller)
+    if tree is None:
         raise Unsupported(f"set {controller} limits: no cgroup hierarchy has the controller")
+    return tree
+
+
+def _current(tree: Hierarchy, path: str, name: str) -> int:
+    """Return the limit a group has now; unlimited when it cannot be read."""
+    try:
+        text = read(tree.fd, f"{path}/{name}").strip()
+    except OSError:
+        return UNLIMITED
+    return int(text) if text.isdigit() else UNLIMITED
+
+
+def _write(tree: Hierarchy, path: str, files: Files) -> None:
     for name, value in files:
-        path = f"{group.path}/{name}"
         try:
-            file = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=hierarchy.fd)
+            write(tree.fd, f"{path}/{name}", value)
         except FileNotFoundError:
-            raise Unsupported(f"set {name}: this kernel has no such limit") from None
-        try:
-            os.write(file, value.encode())
+            if is_there(tree.fd, path):
+                raise Unsupported(f"set {name}: this kernel has no such limit") from None
+            raise Failed(f"set {name}: group {path!r} does not exist") from None
         except OSError as error:
-            raise InvalidArgument(f"set {name} to {value}: {error.strerror}") from error
-        finally:
-            os.close(file)
+            kind = InvalidArgument if error.errno in REFUSALS else Failed
+            raise kind(f"set {name} to {value}: {_reason(error)}") from error
 
 
-def memory_files(memory: Memory, *, unified: bool) -> list[tuple[str, str]]:
-    """Return (file, value) in the order of writing. Version 2 counts swap without memory."""
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).rpartition(": ")[2].lower()
+
+
+def memory_files_v1(memory: Memory, *, now: int = UNLIMITED) -> Files:
+    """Return (file, value). Memory may never be above memory plus swap, so what grows goes first.
+
+    ``now`` is the memory limit that the group has.
+    """
     limit, swap = memory.get("limit", 0), memory.get("swap", 0)
-    reservation = memory.get("reservation", 0)
-    files: list[tuple[str, str]] = []
-    if unified:
-        if limit:
-            files.append(("memory.max", _or_max(limit)))
-        if swap:
-            files.append(("memory.swap.max", _or_max(swap if swap < 0 else max(swap - limit, 0))))
-        if reservation:
-            files.append(("memory.low", _or_max(reservation)))
-        return files
+    if limit == UNLIMITED and not swap:
+        swap = UNLIMITED
+    files: Files = []
     if limit:
         files.append(("memory.limit_in_bytes", str(limit)))
     if swap:
-        files.append(("memory.memsw.limit_in_bytes", str(swap)))
-    if reservation:
+        grows = now != UNLIMITED and (swap == UNLIMITED or swap > now)
+        files.insert(0 if grows else len(files), ("memory.memsw.limit_in_bytes", str(swap)))
+    if reservation := memory.get("reservation", 0):
         files.append(("memory.soft_limit_in_bytes", str(reservation)))
     if (swappiness := memory.get("swappiness", -1)) >= 0:
         files.append(("memory.swappiness", str(swappiness)))
@@ -87,37 +154,86 @@ def memory_files(memory: Memory, *, unified: bool) -> list[tuple[str, str]]:
     return files
 
 
+def memory_files_v2(memory: Memory, *, now: int = UNLIMITED) -> Files:
+    """Return (file, value). Swap is counted without memory; swappiness and the OOM switch are not there."""
+    limit, swap = memory.get("limit", 0), memory.get("swap", 0)
+    if limit == UNLIMITED and not swap:
+        swap = UNLIMITED
+    files: Files = []
+    if swap:
+        files.append(("memory.swap.max", _only_swap(swap, limit or now)))
+    if limit:
+        files.append(("memory.max", _or_max(limit)))
+    if reservation := memory.get("reservation", 0):
+        files.append(("memory.low", _or_max(reservation)))
+    return files
+
+
+def _only_swap(total: int, memory: int) -> str:
+    if total < 0:
+        return "max"
+    if memory < 0:
+        raise InvalidArgument("set swap limit: it needs a memory limit")
+    if total < memory:
+        raise InvalidArgument("set swap limit: memory plus swap is less than memory")
+    return str(total - memory)
+
+
 def _or_max(value: int) -> str:
     return "max" if value < 0 else str(value)
 
 
-def cpu_files(cpu: Cpu, *, unified: bool) -> list[tuple[str, str]]:
-    """Return (file, value): shares become a weight on version 2."""
-    shares, quota, period = cpu.get("shares", 0), cpu.get("quota", 0), cpu.get("period", 0)
-    if unified:
-        files = [("cpu.weight", str(weight(shares)))] if shares else []
-        if quota or period:
-            amount = str(quota) if quota > 0 else "max"
-            files.append(("cpu.max", f"{amount} {period or 100_000}"))
-        return files
-    files = [("cpu.shares", str(shares))] if shares else []
-    if period:
-        files.append(("cpu.cfs_period_us", str(period)))
-    if quota:
-        files.append(("cpu.cfs_quota_us", str(quota)))
+def cpu_files_v1(cpu: Cpu) -> Files:
+    """Return (file, value) for shares, bandwidth and real time."""
+    names = (
+        ("shares", "cpu.shares"),
+        ("period", "cpu.cfs_period_us"),
+        ("quota", "cpu.cfs_quota_us"),
+        ("burst", "cpu.cfs_burst_us"),
+        ("realtimePeriod", "cpu.rt_period_us"),
+        ("realtimeRuntime", "cpu.rt_runtime_us"),
+    )
+    return [(file, str(cpu[key])) for key, file in names if cpu.get(key)]  # type: ignore[literal-required]
+
+
+def cpu_files_v2(cpu: Cpu, *, quota_now: str = "max") -> Files:
+    """Return (file, value): shares become a weight. ``quota_now`` goes with a period that comes alone."""
+    files: Files = []
+    if shares := cpu.get("shares", 0):
+        files.append(("cpu.weight", str(cpu_weight(shares))))
+    quota, period = cpu.get("quota", 0), cpu.get("period", 0)
+    if quota or period:
+        amount = str(quota) if quota > 0 else "max" if quota else quota_now
+        files.append(("cpu.max", f"{amount} {period}" if period else amount))
+    if burst := cpu.get("burst", 0):
+        files.append(("cpu.max.burst", str(burst)))
     return files
 
 
-def weight(shares: int) -> int:
-    """Map version 1's 2…262144 to version 2's 1…10000, linearly as runc does."""
-    return 1 + ((max(2, min(shares, 262_144)) - 2) * 9_999) // 262_142
+def cpu_weight(shares: int) -> int:
+    """Map version 1's 2 to 262144 on version 2's 1 to 10000, so that 1024 becomes 100: both are the default.
+
+    The curve that runc and crun agreed on: 10 to the power of (l*l + 125*l)/612 - 7/34, l = log2(shares).
+    """
+    if shares <= MIN_SHARES:
+        return 1
+    if shares >= MAX_SHARES:
+        return 10_000
+    log = math.log2(shares)
+    return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
 
 
-def block_files(block: BlockIO) -> list[tuple[str, str]]:
-    """Return (file, value) for version 1's blkio."""
-    files = []
+def block_files_v1(block: BlockIO, *, bfq: bool) -> Files:
+    """Return (file, value) for blkio; ``bfq``: weights are the BFQ scheduler's."""
+    weight = "blkio.bfq.weight" if bfq else "blkio.weight"
+    files: Files = []
     if value := block.get("weight", 0):
-        files.append(("blkio.bfq.weight", str(value)))
+        files.append((weight, str(value)))
+    files += [
+        (f"{weight}_device", f"{d['major']}:{d['minor']} {d['weight']}")
+        for d in block.get("weightDevice", [])
+        if d.get("weight")
+    ]
     throttles = (
         ("blkio.throttle.read_bps_device", block.get("throttleReadBpsDevice", [])),
         ("blkio.throttle.write_bps_device", block.get("throttleWriteBpsDevice", [])),
@@ -129,22 +245,28 @@ def block_files(block: BlockIO) -> list[tuple[str, str]]:
     return files
 
 
-def allow_devices(fd: int, path: str, rules: list[DeviceRule]) -> None:
-    """Write version 1's device rules in order."""
-    for rule in rules:
-        name = "devices.allow" if rule.get("allow") else "devices.deny"
-        file = os.open(f"{path}/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd)
-        try:
-            os.write(file, device_rule(rule).encode())
-        finally:
-            os.close(file)
+def block_files_v2(block: BlockIO, *, bfq: bool) -> Files:
+    """Return (file, value) for io. Without BFQ weights go from 1 to 10000 (io.weight)."""
+    name = "io.bfq.weight" if bfq else "io.weight"
+    files: Files = []
+    if value := block.get("weight", 0):
+        files.append((name, str(value if bfq else io_weight(value))))
+    for device in block.get("weightDevice", []):
+        value = device.get("weight", 0)
+        number = f"{device['major']}:{device['minor']}"
+        files.append((name, f"{number} {value if bfq else io_weight(value)}"))
+    throttles = (
+        ("rbps", block.get("throttleReadBpsDevice", [])),
+        ("wbps", block.get("throttleWriteBpsDevice", [])),
+        ("riops", block.get("throttleReadIOPSDevice", [])),
+        ("wiops", block.get("throttleWriteIOPSDevice", [])),
+    )
+    for key, devices in throttles:
+        files += [("io.max", f"{d['major']}:{d['minor']} {key}={d['rate']}") for d in devices]
+    return files
 
 
-def device_rule(rule: DeviceRule) -> str:
-    """Return a rule as the control file takes it: "c 1:3 rwm", "a" for everything."""
-    kind = rule.get("type", "a") or "a"
-    if kind == "a":
-        return MAX_DEVICES
-    numbers = [rule.get("major", -1), rule.get("minor", -1)]
-    major, minor = ("*" if n < 0 else str(n) for n in numbers)
-    return f"{kind} {major}:{minor} {rule.get('access') or 'rwm'}"
+def io_weight(weight: int) -> int:
+    """Map blkio's 10 to 1000 linearly on io's 1 to 10000."""
+    within = max(MIN_WEIGHT, min(weight, MAX_WEIGHT))
+    return 1 + (within - MIN_WEIGHT) * 9_999 // (MAX_WEIGHT - MIN_WEIGHT)

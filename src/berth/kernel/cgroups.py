@@ -7,19 +7,26 @@ single-threaded one may: ``cgroup.procs`` would wait for an RCU grace period a h
 
 from __future__ import annotations
 
+import errno
 import os
 
-from berth.errors import InvalidArgument, Unsupported
-from berth.kernel import cgroup_limits
+from berth.errors import InvalidArgument, Unavailable, Unsupported
+from berth.kernel import cgroup_devices, cgroup_files, cgroup_limits, cgroup_stats
+from berth.kernel.cgroup_files import read, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from berth.kernel.cgroup_stats import CgroupStats
     from berth.oci.runtime_spec import DeviceRule, Resources
 
 MOUNTINFO = "/proc/self/mountinfo"
-BUSY = 16
-REMOVE_TRIES = 50
 KILL = 9
+# Mount options of version 1 that are not controllers.
+NOT_CONTROLLERS = ("rw", "ro", "none", "xattr", "noprefix", "clone_children", "cpuset_v2_mode")
+# Version 1's names by what version 2 calls them. Freezing and killing need no controller there.
+RENAMED = {"blkio": "io", "cpuacct": "cpu"}
 
 
 class Hierarchy:
@@ -41,6 +48,7 @@ class Hierarchies:
     def __init__(self, found: list[Hierarchy]) -> None:
         self.found = found
         self.only_unified = all(h.unified for h in found)
+        self.unified = next((h for h in found if h.unified), None)
 
     def open_group(self, path: str) -> Cgroup:
         """Name a group by its path from the top of each hierarchy. No I/O."""
@@ -53,58 +61,70 @@ class Hierarchies:
         return [h.options for h in self.found if not h.unified]
 
     def of(self, controller: str) -> Hierarchy | None:
-        """Return the hierarchy with ``controller``."""
-        return next((h for h in self.found if controller in h.controllers), None)
+        """Return the hierarchy with ``controller``, by version 1's name of it."""
+        for hierarchy in self.found:
+            name = RENAMED.get(controller, controller) if hierarchy.unified else controller
+            if name in hierarchy.controllers:
+                return hierarchy
+        return None
 
-    def prepare_parent(self, path: str, devices: list[DeviceRule]) -> None:
-        """Make a group that containers' groups are made in: inheritance, and device rules once for all."""
+    def prepare_parent(self, path: str, devices: Sequence[DeviceRule]) -> None:
+        """Make a group that containers' groups are made in: inheritance, and device rules once for all.
+
+        Idempotent; containers may be running below it.
+        """
         group = self.open_group(path)
         for hierarchy in self.found:
-            parts = group.path.split("/")
-            for depth in range(len(parts)):
-                folder = "/".join(parts[: depth + 1])
-                fresh = _make(hierarchy.fd, folder)
-                if "cpuset" in hierarchy.controllers and not hierarchy.unified and fresh:
-                    _inherit_cpuset(hierarchy.fd, folder)
-                if self.only_unified:
-                    _delegate(hierarchy.fd, folder)
-        device = self.of("devices")
-        if devices and device is not None:
-            # "deny all" is refused once the group has children, and was written before it had any.
-            closed = "a *:* rwm" not in _read(device.fd, f"{group.path}/devices.list")
-            rules = [rule for rule in devices if rule.get("allow")] if closed else devices
-            cgroup_limits.allow_devices(device.fd, group.path, rules)
+            _make_parents(hierarchy, f"{group.path}/child")
+        if not devices:
+            return
+        controller = self.of("devices")
+        if controller is None:
+            cgroup_devices.attach(self._device_tree().fd, group.path, devices)
+            return
+        # "deny all" is refused once the group has children, and was written before it had any.
+        closed = "a *:* rwm" not in read(controller.fd, f"{group.path}/devices.list")
+        rules = [rule for rule in devices if rule.get("allow")] if closed else devices
+        cgroup_devices.allow(controller.fd, group.path, rules)
+
+    def _device_tree(self) -> Hierarchy:
+        if self.unified is None:
+            raise Unsupported("set device rules: the devices cgroup controller is not mounted")
+        return self.unified
 
 
 def detect() -> Hierarchies:
     """Find the mounted hierarchies; Unsupported when there are none."""
-    found = []
+    found: list[Hierarchy] = []
     with open(MOUNTINFO) as file:
         lines = file.read().splitlines()
     for line in lines:
         before, _, after = line.partition(" - ")
-        fstype, _, options = after.partition(" ")
+        fstype, _, rest = after.partition(" ")
         if fstype not in ("cgroup", "cgroup2"):
             continue
-        point = before.split(" ")[4]
-        fd = os.open(point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        name = point.rsplit("/", 1)[-1]
-        if fstype == "cgroup2":
-            found.append(Hierarchy(fd, name, _unified_controllers(fd), unified=True))
+        controllers = _controllers(rest.rpartition(" ")[2]) if fstype == "cgroup" else ()
+        if any(h.unified == (fstype == "cgroup2") and h.controllers == controllers for h in found):
             continue
-        known = (
-            o for o in options.split(" ", 1)[-1].split(",") if o not in ("rw", "ro", "relatime")
-        )
-        controllers = tuple(o for o in known if o != "xattr" and not o.startswith("release_agent"))
-        if not any(h.controllers == controllers for h in found):
-            found.append(Hierarchy(fd, name, controllers, unified=False))
+        point = before.split(" ")[4]
+        fd = os.open(point, cgroup_files.DIRECTORY)
+        name = point.rsplit("/", 1)[-1]
+        found.append(Hierarchy(fd, name, controllers, unified=fstype == "cgroup2"))
+    for hierarchy in found:
+        if hierarchy.unified:
+            hierarchy.controllers = tuple(read(hierarchy.fd, "cgroup.controllers").split())
     if not found:
         raise Unsupported("find cgroups: no hierarchy is mounted; mount cgroup2 on /sys/fs/cgroup")
     return Hierarchies(found)
 
 
-def _unified_controllers(fd: int) -> tuple[str, ...]:
-    return tuple(_read(fd, "cgroup.controllers").split())
+def _controllers(options: str) -> tuple[str, ...]:
+    """Return the controllers, or "name=…", among a version 1 mount's super options."""
+    return tuple(
+        option
+        for option in options.split(",")
+        if option not in NOT_CONTROLLERS and not option.startswith("release_agent=")
+    )
 
 
 class Cgroup:
@@ -119,65 +139,115 @@ class Cgroup:
         self.path = path
 
     def create(self) -> None:
-        """Make the groups; their parents exist."""
+        """Make the groups, and the parents that are missing."""
         for hierarchy in self.hierarchies.found:
-            _make(hierarchy.fd, self.path)
+            try:
+                cgroup_files.make(hierarchy.fd, self.path)
+            except FileNotFoundError:
+                _make_parents(hierarchy, self.path)
+                cgroup_files.make(hierarchy.fd, self.path)
 
     def apply(self, resources: Resources) -> None:
-        """Set limits. Unsupported names a controller that is missing for what was asked."""
-        cgroup_limits.apply(self, resources)
+        """Set limits, at first or anew; what ``resources`` leaves out stays as it is.
+
+        Raises Unsupported naming a controller or file that is missing for what was asked, InvalidArgument
+        for a value that the kernel refuses.
+        """
+        cgroup_limits.apply(self.hierarchies, self.path, resources)
 
     def enter(self) -> None:
         """Move the calling, single-threaded process into the groups."""
         for hierarchy in self.hierarchies.found:
-            file = "cgroup.procs" if hierarchy.unified else "tasks"
-            write(hierarchy.fd, f"{self.path}/{file}", "0")
+            name = "cgroup.procs" if hierarchy.unified else "tasks"
+            try:
+                write(hierarchy.fd, f"{self.path}/{name}", "0")
+            except OSError as error:
+                self._enter_otherwise(hierarchy, error)
+
+    def _enter_otherwise(self, hierarchy: Hierarchy, error: OSError) -> None:
+        """Enter where it was refused: a cpuset without processors, a group with controllers below it."""
+        if error.errno == errno.ENOSPC and "cpuset" in hierarchy.controllers:
+            _inherit_cpuset(hierarchy.fd, self.path)
+            write(hierarchy.fd, f"{self.path}/tasks", "0")
+            return
+        if error.errno == errno.EBUSY and hierarchy.unified:
+            for child in cgroup_files.children(hierarchy.fd, self.path):
+                if cgroup_files.processes(hierarchy.fd, child):
+                    Cgroup(Hierarchies([hierarchy]), child).enter()
+                    return
+        raise error
+
+    def add(self, pid: int) -> None:
+        """Move another process into the groups; slower than its own :meth:`enter` on version 1."""
+        for hierarchy in self.hierarchies.found:
+            write(hierarchy.fd, f"{self.path}/cgroup.procs", str(pid))
 
     def pids(self) -> list[int]:
-        """Return the ids of the processes in the groups."""
+        """Return the ids of the processes in the groups and in groups that the container made below them."""
         hierarchy = self.hierarchies.of("pids") or self.hierarchies.found[0]
-        try:
-            return [int(line) for line in _read(hierarchy.fd, f"{self.path}/cgroup.procs").split()]
-        except FileNotFoundError:
-            return []
+        return cgroup_files.processes(hierarchy.fd, self.path)
 
     def freeze(self) -> None:
-        """Stop all processes (docker pause)."""
-        self._set_frozen(frozen=True)
+        """Stop all processes (docker pause); returns when they have stopped. Unavailable when they do not."""
+        fd, path, frozen = self._set_frozen(frozen=True)
+        if not cgroup_files.wait_until(lambda: frozen in read(fd, path)):
+            self.thaw()
+            raise Unavailable("pause: processes did not stop within a second")
 
     def thaw(self) -> None:
         """Let them go on."""
         self._set_frozen(frozen=False)
 
-    def _set_frozen(self, *, frozen: bool) -> None:
+    def _set_frozen(self, *, frozen: bool) -> tuple[int, str, str]:
+        """Return the file that tells when it is done, and the word in it."""
         freezer = self.hierarchies.of("freezer")
-        if freezer is not None and not freezer.unified:
-            state = "FROZEN" if frozen else "THAWED"
-            write(freezer.fd, f"{self.path}/freezer.state", state)
-            return
-        unified = next((h for h in self.hierarchies.found if h.unified), None)
+        if freezer is not None:
+            path = f"{self.path}/freezer.state"
+            write(freezer.fd, path, "FROZEN" if frozen else "THAWED")
+            return freezer.fd, path, "FROZEN"
+        unified = self.hierarchies.unified
         if unified is None:
             raise Unsupported("pause: the freezer cgroup controller is not mounted")
         write(unified.fd, f"{self.path}/cgroup.freeze", str(int(frozen)))
+        return unified.fd, f"{self.path}/cgroup.events", "frozen 1"
 
     def kill(self) -> None:
-        """Kill every process in the groups, now."""
-        for hierarchy in self.hierarchies.found:
-            if hierarchy.unified:
-                try:
-                    write(hierarchy.fd, f"{self.path}/cgroup.kill", "1")
-                except OSError:
-                    continue
-        for pid in self.pids():
+        """Kill every process in the groups, frozen ones too. They may still be ending on return."""
+        unified = self.hierarchies.unified
+        try:
+            if unified is None:
+                raise FileNotFoundError
+            write(unified.fd, f"{self.path}/cgroup.kill", "1")
+        except FileNotFoundError:  # before Linux 5.14, or the group is gone
+            cgroup_files.wait_until(self._kill_each)
+        self._thaw_dying()
+
+    def _kill_each(self) -> bool:
+        """Signal what is there; False when there was something, which may have forked meanwhile."""
+        pids = self.pids()
+        for pid in pids:
             try:
                 os.kill(pid, KILL)
             except ProcessLookupError:
                 continue
+        if pids:
+            self._thaw_dying()
+        return not pids
+
+    def _thaw_dying(self) -> None:
+        """Version 1's frozen processes do not die before they are thawed."""
+        freezer = self.hierarchies.of("freezer")
+        if freezer is None:
+            return
+        try:
+            write(freezer.fd, f"{self.path}/freezer.state", "THAWED")
+        except FileNotFoundError:
+            return
 
     def remove(self) -> None:
-        """Remove the groups; processes that are just ending are waited for, bounded."""
+        """Remove the groups; processes that are just ending are waited for, bounded. Idempotent."""
         for hierarchy in self.hierarchies.found:
-            _remove(hierarchy.fd, self.path)
+            cgroup_files.remove(hierarchy.fd, self.path)
 
     def oom_kills(self) -> int:
         """Return how many processes the kernel killed for want of memory."""
@@ -185,11 +255,11 @@ class Cgroup:
         if memory is None:
             return 0
         name = "memory.events" if memory.unified else "memory.oom_control"
-        try:
-            text = _read(memory.fd, f"{self.path}/{name}")
-        except OSError:
-            return 0
-        return int(fields(text).get("oom_kill", "0"))
+        return int(cgroup_files.fields(self.read("memory", name)).get("oom_kill", "0"))
+
+    def stats(self) -> CgroupStats:
+        """Return what the container uses; zeros and empty lists for what is not counted here."""
+        return cgroup_stats.collect(self)
 
     def read(self, controller: str, name: str) -> str:
         """Return a file of the group that has ``controller``, empty when it is not there."""
@@ -197,77 +267,55 @@ class Cgroup:
         if hierarchy is None:
             return ""
         try:
-            return _read(hierarchy.fd, f"{self.path}/{name}")
+            return read(hierarchy.fd, f"{self.path}/{name}")
         except OSError:
             return ""
 
-
-def fields(text: str) -> dict[str, str]:
-    """Parse a flat keyed file: "name value" a line."""
-    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
-
-
-def _make(fd: int, path: str) -> bool:
-    try:
-        os.mkdir(path, 0o755, dir_fd=fd)
-    except FileExistsError:
-        return False
-    return True
+    def has(self, controller: str, name: str) -> bool:
+        """Say whether the group has a control file: whether this kernel has the limit."""
+        hierarchy = self.hierarchies.of(controller)
+        return hierarchy is not None and cgroup_files.is_there(hierarchy.fd, f"{self.path}/{name}")
 
 
-def _remove(fd: int, path: str) -> None:
-    for _ in range(REMOVE_TRIES):
-        try:
-            os.rmdir(path, dir_fd=fd)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno != BUSY:
-                raise
-            _remove_children(fd, path)
-            os.sched_yield()
-        else:
-            return
-    os.rmdir(path, dir_fd=fd)
-
-
-def _remove_children(fd: int, path: str) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    finally:
-        os.close(folder)
-    for name in names:
-        _remove(fd, f"{path}/{name}")
+def _make_parents(hierarchy: Hierarchy, path: str) -> None:
+    """Make all groups above ``path``, so that processes may enter it and limits be set in it."""
+    parts = path.split("/")[:-1]
+    if hierarchy.unified:
+        _delegate(hierarchy, "")
+    for depth in range(len(parts)):
+        folder = "/".join(parts[: depth + 1])
+        fresh = cgroup_files.make(hierarchy.fd, folder)
+        if hierarchy.unified:
+            _delegate(hierarchy, f"{folder}/")
+        elif fresh and "cpuset" in hierarchy.controllers:
+            _inherit_cpuset(hierarchy.fd, folder)
 
 
 def _inherit_cpuset(fd: int, path: str) -> None:
-    """Give a new v1 cpuset its parent's values, and its children theirs, else nothing may enter."""
+    """Give a v1 cpuset its parent's values, and its children theirs, else nothing may enter."""
     parent = path.rpartition("/")[0]
     for name in ("cpuset.cpus", "cpuset.mems"):
-        value = _read(fd, f"{parent}/{name}" if parent else name).strip()
-        write(fd, f"{path}/{name}", value)
+        value = read(fd, f"{parent}/{name}" if parent else name).strip()
+        if not read(fd, f"{path}/{name}").strip():
+            write(fd, f"{path}/{name}", value)
     write(fd, f"{path}/cgroup.clone_children", "1")
 
 
-def _delegate(fd: int, path: str) -> None:
-    available = _read(fd, f"{path}/cgroup.controllers").split()
-    write(fd, f"{path}/cgroup.subtree_control", " ".join(f"+{name}" for name in available))
+def _delegate(hierarchy: Hierarchy, prefix: str) -> None:
+    """Give the children of a v2 group every controller that it has.
 
-
-def write(fd: int, path: str, value: str) -> None:
-    """Write a control file below the hierarchy ``fd``."""
-    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd)
-    try:
-        os.write(file, value.encode())
-    except OSError as error:
-        raise OSError(error.errno, f"write {value!r}: {error.strerror}", path) from error
-    finally:
-        os.close(file)
-
-
-def _read(fd: int, path: str) -> str:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)
-    with open(file) as stream:
-        return stream.read()
+    A controller that cannot be given (cpu, while the group has real-time processes) is missed when a
+    limit needs it.
+    """
+    given = read(hierarchy.fd, f"{prefix}cgroup.subtree_control").split()
+    for name in read(hierarchy.fd, f"{prefix}cgroup.controllers").split():
+        if name in given:
+            continue
+        try:
+            write(hierarchy.fd, f"{prefix}cgroup.subtree_control", f"+{name}")
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise Unsupported(
+                    f"enable cgroup controllers in /{prefix}: it has processes of its own",
+                    hint="move them to a group below it",
+                ) from error

@@ -45,6 +45,10 @@ class Names(Protocol):
     """The names of kernel objects by which several engines on one machine stay apart."""
 
     @property
+    def name(self) -> str:
+        """The engine's; its first six characters are in the names of veth pairs."""
+
+    @property
     def bridge(self) -> str:
         """The default network's bridge."""
 
@@ -83,7 +87,7 @@ class NetworkService:
 
     async def open(self, running: Collection[str]) -> None:
         """Make or mend bridges and table; release what no running container owns."""
-        self._wiring = wiring = await self._run(lambda: Wiring(table=self._names.table))
+        self._wiring = wiring = await self._run(lambda: Wiring(prefix=f"bv{self._names.name[:6]}"))
         for container_id in [key for key in self._endpoints if key not in running]:
             del self._endpoints[container_id]
             self._table.remove(container_id)

@@ -7,7 +7,6 @@ namespace for a moment and returns. The sockets stay in the namespace where they
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -57,10 +56,10 @@ class Ready:
 
 
 class Wiring:
-    """The host's network as one engine uses it."""
+    """The host's network as one engine uses it. ``prefix`` begins the names of its veth pairs."""
 
-    def __init__(self, *, table: str) -> None:
-        self._prefix = "bv" + hashlib.sha256(table.encode()).hexdigest()[:6]
+    def __init__(self, *, prefix: str) -> None:
+        self._prefix = prefix
         self._host_fd = os.open(_NETNS, os.O_RDONLY)
         self._links = NetlinkSocket(netlink.NETLINK_ROUTE)
         self._firewall = NetlinkSocket(netlink.NETLINK_NETFILTER)
@@ -168,7 +167,7 @@ class Wiring:
 
     def _make_pair(self, attachment: Attachment, netns_fd: int) -> str:
         for _ in range(8):
-            interface = self._prefix + secrets.token_hex(4)[:7]
+            interface = self._prefix + secrets.token_hex(4)[: 15 - len(self._prefix)]
             message = rtnetlink.veth_message(
                 interface,
                 master=attachment.bridge_index,

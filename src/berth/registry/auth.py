@@ -6,7 +6,6 @@ Pure but for :class:`Authorizer`, which is given the function that fetches a tok
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import threading
 from dataclasses import dataclass
@@ -42,15 +41,15 @@ class Credentials(msgspec.Struct, kw_only=True, frozen=True):
         if not header:
             return None
         try:
-            data = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
+            data = _decode_base64(header, altchars=b"-_")
             found = msgspec.json.decode(data or b"{}", type=cls | None) or cls()
-        except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+            return found._completed()
+        except (ValueError, msgspec.DecodeError) as error:
             raise InvalidArgument(f"invalid X-Registry-Auth header: {error}") from None
-        return found._completed()
 
     def _completed(self) -> Credentials | None:
         if self.auth and not self.username:
-            pair = base64.b64decode(self.auth + "=" * (-len(self.auth) % 4)).decode()
+            pair = _decode_base64(self.auth).decode()
             username, _, password = pair.partition(":")
             return msgspec.structs.replace(self, username=username, password=password, auth="")
         return self if self.username or self.identitytoken or self.registrytoken else None
@@ -59,6 +58,11 @@ class Credentials(msgspec.Struct, kw_only=True, frozen=True):
         """Return the Authorization header of the Basic scheme."""
         pair = f"{self.username}:{self.password}".encode()
         return f"Basic {base64.b64encode(pair).decode()}"
+
+
+def _decode_base64(text: str, *, altchars: bytes | None = None) -> bytes:
+    """Decode strictly, with or without padding; ValueError."""
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=altchars, validate=True)
 
 
 @dataclass(frozen=True, slots=True)

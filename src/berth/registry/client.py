@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,13 +24,14 @@ if TYPE_CHECKING:
     from berth.registry.auth import Credentials
     from berth.registry.progress import Message, Progress
     from berth.registry.resolve import Resolved
-    from berth.registry.session import Session
+    from berth.registry.session import Patience, Session
     from berth.registry.transport import Transport
 
 log = logging.getLogger("berth")
 
 MAX_DOWNLOADS = 3  # at once, of all pulls together, as Docker
 BACKOFF_S = 0.5
+END_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +88,13 @@ class RegistryClient:
         until this returns; whoever names the image does so before anything else can run.
         """
         reference = reference.with_default_tag()
-        pull = _Pull(content, progress, asyncio.get_running_loop())
+        # urllib3 and ssl are megabytes that an engine which never pulls does not need.
+        from berth.registry.session import Patience
+
+        pull = _Pull(content, progress, Patience(backoff_s=self._backoff_s))
         try:
             session, resolved = await asyncio.to_thread(
-                self._find, reference, platform or this_machine(), auth, pull.cancelled
+                self._find, reference, platform or this_machine(), auth, pull.patience
             )
             progress(messages.pulling(reference))
             blobs = _unique((resolved.manifest.config, *resolved.manifest.layers))
@@ -101,7 +104,7 @@ class RegistryClient:
                 for document, data in resolved.documents:
                     await asyncio.to_thread(_store, content, document, data)
         finally:
-            pull.cancelled.set()
+            pull.patience.cancel()
         return PulledImage(
             reference=reference,
             descriptor=resolved.top,
@@ -116,17 +119,15 @@ class RegistryClient:
         reference: Reference,
         platform: Platform,
         auth: Credentials | None,
-        cancelled: threading.Event,
+        patience: Patience,
     ) -> tuple[Session, Resolved]:
         """Ask one endpoint after the other; the last one's error is the pull's."""
-        # urllib3 and ssl are megabytes that an engine which never pulls does not need.
         from berth.registry.resolve import resolve
-        from berth.registry.session import Patience, Session
+        from berth.registry.session import Session
         from berth.registry.transport import Transport
 
         if self._transport is None:
             self._transport = Transport(self._environment)
-        patience = Patience(backoff_s=self._backoff_s, cancelled=cancelled)
         endpoints = self._endpoints.of(reference.domain)
         for endpoint in endpoints:
             session = Session(
@@ -170,13 +171,10 @@ class RegistryClient:
             for digest, descriptor in missing.items()
         ]
         try:
-            await asyncio.gather(*fetches)
-        except BaseException:
-            pull.cancelled.set()
-            for fetch in fetches:
-                fetch.cancel()
-            await asyncio.gather(*fetches, return_exceptions=True)
-            raise
+            await _until_failure(fetches)
+        finally:
+            pull.patience.cancel()
+            await _end(fetches)
         return bool(missing)
 
     async def _fetch(
@@ -212,18 +210,33 @@ class RegistryClient:
 class _Pull:
     """What belongs to one pull."""
 
-    def __init__(
-        self, content: ContentStore, progress: Progress, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, content: ContentStore, progress: Progress, patience: Patience) -> None:
         self.content = content
         self.progress = progress
-        self.loop = loop
-        self.cancelled = threading.Event()
+        self.patience = patience
+        self.loop = asyncio.get_running_loop()
 
     def report(self, message: Message) -> None:
         """Pass a message on, from any thread; nobody listens after the pull has ended."""
-        if not self.cancelled.is_set():
+        if not self.patience.is_cancelled:
             self.loop.call_soon_threadsafe(self.progress, message)
+
+
+async def _until_failure(fetches: Sequence[asyncio.Future[None]]) -> None:
+    if fetches:
+        done, _ = await asyncio.wait(fetches, return_when=asyncio.FIRST_EXCEPTION)
+        for fetch in done:
+            fetch.result()
+
+
+async def _end(fetches: Sequence[asyncio.Future[None]]) -> None:
+    """Let cancelled downloads remove what they have; one that waits for an answer does so later."""
+    running = [fetch for fetch in fetches if not fetch.done()]
+    if running:
+        await asyncio.wait(running, timeout=END_TIMEOUT_S)
+    for fetch in fetches:
+        fetch.cancel()
+    await asyncio.gather(*fetches, return_exceptions=True)
 
 
 def _ignore(message: Message) -> None:

@@ -9,7 +9,7 @@ from urllib3.exceptions import HTTPError
 
 from berth.errors import Corrupt, Unavailable
 from berth.oci.digest import Digest
-from berth.registry.session import MAX_ATTEMPTS, discard
+from berth.registry.session import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from berth.registry.progress import Meter
     from berth.registry.session import Session
 
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 18  # what a broken connection loses at most
 
 
 class Download:
@@ -41,11 +41,11 @@ class Download:
         failures = 0
         try:
             while True:
+                self._session.patience.check()
                 before = self._written()
                 try:
                     self._fetch()
                 except Unavailable as error:
-                    self._session.patience.check()
                     failures = 0 if self._written() > before else failures + 1
                     if failures >= MAX_ATTEMPTS:
                         raise
@@ -67,6 +67,7 @@ class Download:
         return self._ingest.written if self._ingest is not None else 0
 
     def _pause(self, failures: int, error: Unavailable) -> None:
+        self._session.patience.check()
         pause_s = round(self._session.patience.pause_s(failures, error))
         if pause_s:
             self._meter.say(f"Retrying in {pause_s} second{'s' if pause_s > 1 else ''}")
@@ -83,21 +84,23 @@ class Download:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         self._resumed = self._resumed or offset > 0
         response = self._session.open(f"blobs/{self._digest}", headers)
-        try:
-            partial = response.status == HTTPStatus.PARTIAL_CONTENT
-            if offset and not partial:
-                self._restart()
-            elif offset and not response.headers.get("content-range", "").startswith(
-                f"bytes {offset}-"
-            ):
-                raise Corrupt("another range than was asked for")
+        with self._session.patience.reading(response):
+            self._expect(response, offset)
             if self._ingest is None:
                 self._ingest = self._content.ingest(self._digest, self._descriptor.size)
-            self._copy(response, self._ingest)
-        except HTTPError as error:
-            raise Unavailable(f"download {self._digest}: unexpected EOF") from error
-        finally:
-            discard(response)
+            try:
+                self._copy(response, self._ingest)
+            except HTTPError as error:
+                raise Unavailable(f"download {self._digest}: unexpected EOF") from error
+
+    def _expect(self, response: BaseHTTPResponse, offset: int) -> None:
+        """Start anew when the answer is the whole blob; Corrupt when it is another part of it."""
+        if not offset:
+            return
+        if response.status != HTTPStatus.PARTIAL_CONTENT:
+            self._restart()
+        elif not response.headers.get("content-range", "").startswith(f"bytes {offset}-"):
+            raise Corrupt("another range than was asked for")
 
     def _copy(self, response: BaseHTTPResponse, ingest: Ingest) -> None:
         while chunk := response.read(READ_BYTES):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import threading
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,8 +16,7 @@ from berth.registry.auth import Authorizer, TokenRequest
 from berth.registry.refusals import TRANSIENT, refusal
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from urllib3.response import BaseHTTPResponse
 
@@ -40,26 +41,56 @@ class Busy(Unavailable):
         self.retry_after_s = retry_after_s
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long to try, and whether anybody still wants the answer."""
+    """How long to try, and whether anybody still wants the answer. Threads share it."""
 
-    backoff_s: float
-    cancelled: threading.Event
+    def __init__(self, *, backoff_s: float) -> None:
+        self._backoff_s = backoff_s
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._bodies: set[BaseHTTPResponse] = set()
+
+    def cancel(self) -> None:
+        """End all pauses and reads, now and from now on. Any thread; idempotent."""
+        self._cancelled.set()
+        with self._lock:
+            for body in self._bodies:
+                # Read to its end meanwhile, it has no connection any more.
+                with contextlib.suppress(ValueError, RuntimeError, OSError):
+                    body.shutdown()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+        return self._cancelled.is_set()
 
     def check(self) -> None:
         """Unavailable once nobody waits any more."""
-        if self.cancelled.is_set():
+        if self._cancelled.is_set():
             raise Unavailable("pull cancelled")
+
+    @contextmanager
+    def reading(self, body: BaseHTTPResponse) -> Iterator[None]:
+        """Let :meth:`cancel` interrupt what is read; give the body up at the end."""
+        with self._lock:
+            self._bodies.add(body)
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                self._bodies.discard(body)
+            body.close()  # a connection whose body was read to its end serves again
 
     def pause_s(self, failures: int, error: Unavailable) -> float:
         """Return how long to wait after so many failures in a row."""
         asked = error.retry_after_s if isinstance(error, Busy) else 0.0
-        return min(MAX_PAUSE_S, max(asked, self.backoff_s * (1 << failures)))
+        return min(MAX_PAUSE_S, max(asked, self._backoff_s * (1 << failures)))
 
     def pause(self, failures: int, error: Unavailable) -> None:
         """Wait; Unavailable when cancelled meanwhile."""
-        self.cancelled.wait(self.pause_s(failures, error))
+        self.check()
+        self._cancelled.wait(self.pause_s(failures, error))
         self.check()
 
 
@@ -87,7 +118,7 @@ class Session:
         url = f"{self.endpoint.url}/v2/"
         response = self._transport.request("GET", url, headers={}, verify=self.endpoint.verify)
         challenge = response.headers.get("www-authenticate", "")
-        discard(response)
+        response.close()
         if response.status == HTTPStatus.UNAUTHORIZED and challenge:
             self._renew(url, challenge, self._authorizer.header)
 
@@ -98,12 +129,8 @@ class Session:
 
     def _read_document(self, path: str) -> tuple[bytes, str]:
         response = self.open(path, {"Accept": ACCEPT})
-        try:
-            data = response.read(MAX_DOCUMENT_BYTES + 1)
-        except HTTPError as error:
-            raise Unavailable(f'Get "{self._url(path)}": unexpected EOF') from error
-        finally:
-            discard(response)
+        with self.patience.reading(response):
+            data = _read(response, MAX_DOCUMENT_BYTES + 1, self._url(path))
         return data, response.headers.get("content-type", "").partition(";")[0].strip()
 
     def retry(self, action: Callable[[], Result]) -> Result:
@@ -125,7 +152,8 @@ class Session:
         if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             return response
         challenge = response.headers.get("www-authenticate", "")
-        body = _read_refusal(response)
+        with self.patience.reading(response):
+            body = _read(response, MAX_REFUSAL_BYTES, url)
         error = refusal(response.status, body, challenge, self.reference)
         if response.status in TRANSIENT:
             after = response.headers.get("retry-after", "")
@@ -143,7 +171,7 @@ class Session:
         # A token may have expired; a second refusal of a fresh one is final.
         if not self._renew(url, challenge, sent):
             return response
-        discard(response)
+        response.close()
         return self._get(url, headers)[0]
 
     def _get(self, url: str, headers: Mapping[str, str]) -> tuple[BaseHTTPResponse, str | None]:
@@ -170,7 +198,8 @@ class Session:
             verify=self.endpoint.verify,
             form=request.form,
         )
-        body = _read_refusal(response)
+        with self.patience.reading(response):
+            body = _read(response, MAX_REFUSAL_BYTES, request.url)
         if response.status == HTTPStatus.OK:
             return body
         error = refusal(response.status, body, "", self.reference)
@@ -179,15 +208,8 @@ class Session:
         raise Unauthorized(error.message)
 
 
-def _read_refusal(response: BaseHTTPResponse) -> bytes:
+def _read(response: BaseHTTPResponse, size: int, url: str) -> bytes:
     try:
-        return response.read(MAX_REFUSAL_BYTES)
+        return response.read(size)
     except HTTPError as error:
-        raise Unavailable("unexpected EOF") from error
-    finally:
-        discard(response)
-
-
-def discard(response: BaseHTTPResponse) -> None:
-    """Give up the rest of a body. A connection whose body was read to its end serves again."""
-    response.close()
+        raise Unavailable(f'Get "{url}": unexpected EOF') from error

@@ -61,7 +61,7 @@ class Monitor:
         self.master: int | None = None
         self.log = log
         self.stdin_once = stdin_once
-        self.orphans: list[tuple[int, sockets.Socket]] = []  # a /wait, and who else may answer it
+        self.orphans: list[int] = []
         self.started: dict[str, object] = {}
         self.exited: dict[str, object] | None = None
         self.settled = False
@@ -149,7 +149,7 @@ class Monitor:
         elif operation == "resize" and self.master is not None:
             pty.set_size(self.master, request["rows"], request["columns"])
         elif operation == "answer":
-            self.orphans.append((fds.pop(0), control))
+            self.orphans.append(fds.pop(0))
         elif operation == "settle":
             self.settled = True
         for fd in fds:
@@ -325,11 +325,13 @@ class Monitor:
             "oom_killed": self._was_oom_killed(code),
         }
         write_atomic(EXIT_FILE, self.exited)
-        self.tell(self.exited, [])
-        # Clients are hung up on in `finish`: they ask berthd for the exit code next, so it knows it first.
         for client in list(self.clients.values()):
             client.input_open = False
-            self._flush_client(client)
+            if client.flush() and client.pending:
+                self._interest(client)
+            else:
+                self._drop_client(client)
+        self.tell(self.exited, [])
 
     def _was_oom_killed(self, code: int) -> bool:
         if self.cgroup is None:
@@ -346,11 +348,8 @@ class Monitor:
     def finish(self) -> None:
         """Answer whom berthd could not answer; with berthd's word, remove the records."""
         assert self.exited is not None
-        for client in list(self.clients.values()):
-            self._drop_client(client)
-        present = list(self.controls.values())
-        for fd, control in self.orphans:
-            if control not in present:
+        for fd in self.orphans:
+            if not self.settled:
                 body = json.dumps({"StatusCode": self.exited["exit_code"]}) + "\n"
                 answer = f"{len(body):x}\r\n{body}\r\n0\r\n\r\n".encode()
                 try:

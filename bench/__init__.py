@@ -1,0 +1,1 @@
+"""berth beside dockerd and podman on this machine: `python -m bench [--quick]`."""

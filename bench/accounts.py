@@ -1,0 +1,136 @@
+"""CPU time by control group: an engine, its clients and its containers in groups below one of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def _hierarchy() -> tuple[Path, bool]:
+    """Return the cgroup tree that counts CPU time, and whether it is version 2."""
+    unified = None
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ", 2)
+        if kind == "cgroup" and "cpuacct" in options.rpartition(" ")[2].split(","):
+            return Path(left.split()[4]), False
+        if kind == "cgroup2":
+            unified = Path(left.split()[4])
+    if unified is None:
+        raise SystemExit("bench: no cgroup hierarchy counts CPU time here")
+    return unified, True
+
+
+ROOT, IS_V2 = _hierarchy()
+
+
+class Account:
+    """The CPU time of everything that ever ran in some groups."""
+
+    def __init__(self, name: str, *more: str) -> None:
+        """``name``: our group, with a child for programs started by :meth:`start`; ``more``: others'."""
+        self.own = ROOT / name
+        self.programs = self.own / "programs"
+        self._groups = (self.own, *(ROOT / other for other in more))
+        self.programs.mkdir(parents=True, exist_ok=True)
+
+    def used_s(self) -> float:
+        """Return the seconds used so far by the groups and all below them."""
+        return sum(map(self._read, self._groups))
+
+    @staticmethod
+    def _read(group: Path) -> float:
+        with contextlib.suppress(FileNotFoundError):
+            if not IS_V2:
+                return int((group / "cpuacct.usage").read_text()) / 1e9
+            return int((group / "cpu.stat").read_text().split()[1]) / 1e6
+        return 0.0
+
+    def enter(self) -> None:
+        """Put the calling process (a fork before its exec) into our group."""
+        (self.programs / "cgroup.procs").write_text("0")
+
+    def start(self, command: Sequence[str], **options: object) -> subprocess.Popen[bytes]:
+        """Start a program that is counted."""
+        return subprocess.Popen(command, preexec_fn=self.enter, **options)  # type: ignore[call-overload]
+
+    def close(self) -> None:
+        """Remove our groups; nothing may run in them any more."""
+        for folder, _, _ in os.walk(self.own, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run took."""
+
+    wall_s: float
+    cpu_s: float
+
+
+class Spawner:
+    """Starts short programs inside one account, at the price of a posix_spawn."""
+
+    def __init__(self, account: Account, env: Mapping[str, str]) -> None:
+        self._account = account
+        self._env = dict(env)
+        self._complaints = os.memfd_create("stderr")
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._procs = os.open(account.programs / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        self._home = os.open(ROOT / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Spawner:
+        """Join the group, so that what we spawn is born there: no attach inside the measurement."""
+        os.write(self._procs, b"0")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.write(self._home, b"0")
+
+    def spawn(self, command: Sequence[str]) -> int:
+        """Start a program with no input and its output thrown away."""
+        actions = [(os.POSIX_SPAWN_DUP2, self._null, fd) for fd in (0, 1)]
+        actions.append((os.POSIX_SPAWN_DUP2, self._complaints, 2))
+        return os.posix_spawn(command[0], command, self._env, file_actions=actions)
+
+    def cost(self, command: Sequence[str]) -> Cost:
+        """Run a program to its end; an exit code other than 0 ends the benchmark."""
+        os.ftruncate(self._complaints, 0)
+        os.lseek(self._complaints, 0, os.SEEK_SET)
+        with self:
+            cpu, begin = self._account.used_s(), time.perf_counter()
+            _, status = os.waitpid(self.spawn(command), 0)
+            wall = time.perf_counter() - begin
+        if status:
+            raise RuntimeError(
+                f"{' '.join(command)}: {os.waitstatus_to_exitcode(status)}: {self._said()}"
+            )
+        return Cost(wall, self._account.used_s() - cpu)
+
+    def cost_of_many(self, commands: Sequence[Sequence[str]]) -> Cost:
+        """Start all at once; the cost until the last has ended."""
+        os.ftruncate(self._complaints, 0)
+        os.lseek(self._complaints, 0, os.SEEK_SET)
+        with self:
+            cpu, begin = self._account.used_s(), time.perf_counter()
+            pids = [self.spawn(command) for command in commands]
+            statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+            wall = time.perf_counter() - begin
+        if any(statuses):
+            raise RuntimeError(
+                f"{' '.join(commands[0])}: {sum(map(bool, statuses))} runs failed: {self._said()}"
+            )
+        return Cost(wall, self._account.used_s() - cpu)
+
+    def _said(self) -> str:
+        text = os.pread(self._complaints, 1 << 16, 0).decode(errors="replace")
+        return " ".join(text[-400:].split())

@@ -1,0 +1,189 @@
+"""One request and its answer, as a route's handler sees them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import h11
+import msgspec
+
+from berth import __version__
+from berth.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from berth.api.protocol import HttpConnection
+
+API_VERSION = (1, 51)
+MIN_API_VERSION = (1, 24)
+MAX_DOCUMENT_BYTES = 16 << 20
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+TAR = "application/x-tar"
+RAW_STREAM = "application/vnd.docker.raw-stream"
+MULTIPLEXED_STREAM = "application/vnd.docker.multiplexed-stream"
+
+Headers = list[tuple[str, str]]
+
+BASE_HEADERS: Headers = [
+    ("Api-Version", "{}.{}".format(*API_VERSION)),
+    ("Docker-Experimental", "false"),
+    ("Ostype", "linux"),
+    ("Server", f"berth/{__version__} (linux)"),
+]
+REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Exchange:
+    """A handler reads the body if it wants it, then answers once: whole, in pieces, or by taking over.
+
+    Whole: :meth:`respond`. In pieces: :meth:`begin`, :meth:`write` any number of times, :meth:`end`.
+    Taking over: :meth:`upgrade`, after which the connection is the handler's.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_headers",
+        "answered",
+        "content_type",
+        "local",
+        "long",
+        "method",
+        "target",
+    )
+
+    def __init__(self, connection: HttpConnection, request: h11.Request, *, local: bool) -> None:
+        self._connection = connection
+        self._headers = request.headers
+        self.method = request.method.decode("ascii")
+        self.target = request.target.decode("ascii")
+        self.local = local  # came over a unix socket
+        self.long = False  # ends with its client, as a stream does; other work is finished
+        self.answered = False
+        self.content_type = ""
+
+    def header(self, name: bytes) -> str | None:
+        """Return the value of a header, named in lower case; the first of several."""
+        for key, value in self._headers:
+            if key == name:
+                return value.decode("latin-1")
+        return None
+
+    # The request's body
+
+    async def body(self) -> bytes:
+        """Return the whole body; InvalidArgument when it is larger than a document may be."""
+        parts, size = [], 0
+        async for chunk in self.body_stream():
+            size += len(chunk)
+            if size > MAX_DOCUMENT_BYTES:
+                raise InvalidArgument("http: request body too large")
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def body_stream(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes; a client that is quicker than the handler is held back."""
+        while (chunk := await self._connection.next_chunk()) is not None:
+            yield chunk
+
+    # The answer
+
+    async def respond(self, status: int, document: object = None) -> None:
+        """Answer with a JSON document, or without a body for None."""
+        if document is None:
+            await self.respond_bytes(status, b"", "")
+        else:
+            await self.respond_bytes(status, _encode(document) + b"\n", JSON)
+
+    async def respond_bytes(
+        self, status: int, data: bytes, content_type: str, *, headers: Headers | None = None
+    ) -> None:
+        """Answer with a whole body."""
+        lines = [*BASE_HEADERS, *(headers or ())]
+        if content_type:
+            lines.append(("Content-Type", content_type))
+        if status not in (204, 304):
+            lines.append(("Content-Length", str(len(data))))
+        self._send_head(status, lines)
+        if data:
+            self._send_data(data)
+        await self.end()
+
+    def begin(self, content_type: str = JSON, *, close: bool = False) -> None:
+        """Answer 200 with a body that follows in pieces; the head leaves at once."""
+        headers = [*BASE_HEADERS, ("Content-Type", content_type), ("Transfer-Encoding", "chunked")]
+        if close:
+            headers.append(("Connection", "close"))
+        self.content_type = content_type
+        self._send_head(200, headers)
+
+    def _send_head(self, status: int, headers: Headers) -> None:
+        self.answered = True
+        # h11 takes strings; its types say bytes only for what it gives.
+        self._connection.send(
+            h11.Response(status_code=status, headers=headers, reason=REASONS[status])
+        )
+
+    def _send_data(self, data: bytes) -> None:
+        if self.method != "HEAD":
+            self._connection.send(h11.Data(data=data))
+
+    async def write(self, data: bytes) -> None:
+        """Send one piece; waits while the client does not read."""
+        if data:
+            self._send_data(data)
+            await self._connection.drain()
+
+    @property
+    def is_held_back(self) -> bool:
+        """Say whether the client does not read as fast as it is written to."""
+        return self._connection.is_held_back
+
+    def send_document(self, document: object) -> None:
+        """Send one JSON document of a stream of them, without waiting for the client."""
+        self._send_data(_encode(document) + b"\r\n")
+
+    async def write_document(self, document: object) -> None:
+        """Send one JSON document of a stream of them; waits while the client does not read."""
+        self.send_document(document)
+        await self._connection.drain()
+
+    async def end(self) -> None:
+        """End the body."""
+        self._connection.send(h11.EndOfMessage())
+        await self._connection.drain()
+
+    # Leaving HTTP
+
+    def duplicate(self) -> int:
+        """Return a duplicate of the socket, for a monitor to answer on should berthd die.
+
+        The caller closes it. Unavailable when the client is gone.
+        """
+        return self._connection.duplicate()
+
+    async def upgrade(self, content_type: str = RAW_STREAM) -> tuple[int, bytes]:
+        """Answer 101 if the client asked for an upgrade, else 200, and take the connection out of HTTP.
+
+        Returns a descriptor of its socket, blocking and the caller's to close, and the bytes that the
+        client sent ahead. Unavailable when the client is gone.
+        """
+        await self._connection.flush()
+        wanted = self.header(b"upgrade") is not None
+        self.answered = True
+        return self._connection.detach(upgrade_head(content_type, wanted=wanted))
+
+
+def upgrade_head(content_type: str, *, wanted: bool) -> bytes:
+    """Return the head of the answer after which the connection carries a stream."""
+    lines = ["HTTP/1.1 101 UPGRADED" if wanted else "HTTP/1.1 200 OK"]
+    lines.append(f"Content-Type: {content_type}")
+    if wanted:
+        lines += ["Connection: Upgrade", "Upgrade: tcp"]
+    lines += [f"{name}: {value}" for name, value in BASE_HEADERS]
+    return "\r\n".join([*lines, "", ""]).encode()

@@ -1,0 +1,121 @@
+"""The table of routes: which handler answers which method and path, and for which clients."""
+
+from __future__ import annotations
+
+import ipaddress
+import platform
+import re
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
+
+from berth.api.exchange import API_VERSION, MIN_API_VERSION
+from berth.api.parameters import Call
+from berth.errors import Forbidden, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from berth.api.exchange import Exchange
+    from berth.api.parameters import Version
+
+VERSION = re.compile(r"/v([0-9]+)\.([0-9]+)(?=/)")
+LOCAL_HOSTS = ("", "localhost", "docker", "berth")
+
+
+class Route(NamedTuple):
+    """One line of the table. ``{}`` in the path stands for a name, which may have slashes.
+
+    ``long``: it ends with its client (a stream, a wait), where other work is done to its end.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Call], Awaitable[None]]
+    long: bool = False
+
+
+class Router:
+    """Finds the handler of a request."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._fixed: dict[tuple[str, str], Route] = {}
+        # By method and first segment; the order in the table decides where several match.
+        self._named: dict[tuple[str, str], list[tuple[re.Pattern[str], Route]]] = {}
+        for route in routes:
+            if "{}" not in route.path:
+                self._fixed[route.method, route.path] = route
+                continue
+            pattern = re.compile(re.escape(route.path).replace(r"\{\}", "(.+)"))
+            key = route.method, route.path.split("/", 2)[1]
+            self._named.setdefault(key, []).append((pattern, route))
+
+    def find(self, method: str, path: str) -> tuple[Route, str] | None:
+        """Return the route of a path without its version, and the name in it."""
+        if route := self._fixed.get((method, path)):
+            return route, ""
+        segment = path[1:].partition("/")[0]
+        for pattern, route in self._named.get((method, segment), ()):
+            if found := pattern.fullmatch(path):
+                return route, unquote(found[1])
+        return None
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        refuse_browsers(exchange)
+        path, _, query = exchange.target.partition("?")
+        version = API_VERSION
+        if match := VERSION.match(path):
+            version = int(match[1]), int(match[2])
+            path = path[match.end() :]
+            check_version(version)
+        found = self.find(exchange.method, path)
+        if found is None:
+            await exchange.respond(404, {"message": "page not found"})
+            return
+        route, name = found
+        exchange.long = route.long
+        await route.handler(Call(exchange, query, name, version))
+
+
+def check_version(version: Version) -> None:
+    """Refuse clients that are too new or too old, in Docker's words."""
+    asked, newest, oldest = (
+        f"{major}.{minor}" for major, minor in (version, API_VERSION, MIN_API_VERSION)
+    )
+    if version > API_VERSION:
+        raise InvalidArgument(
+            f"client version {asked} is too new. Maximum supported API version is {newest}"
+        )
+    if version < MIN_API_VERSION:
+        raise InvalidArgument(
+            f"client version {asked} is too old. Minimum supported API version is {oldest},"
+            " please upgrade your client to a newer version"
+        )
+
+
+def refuse_browsers(exchange: Exchange) -> None:
+    """Refuse what a web page may have sent: an engine's API is root on its machine.
+
+    Browsers name the page in Origin; and a page whose own name was made to resolve to this machine (DNS
+    rebinding) shows by its Host.
+    """
+    if exchange.header(b"origin") is not None or exchange.header(b"sec-fetch-site") is not None:
+        raise Forbidden("requests of web pages are refused")
+    if not exchange.local and not is_own_host(exchange.header(b"host") or ""):
+        raise Forbidden(
+            "requests to this host name are refused: use an address, localhost or the machine's name"
+        )
+
+
+def is_own_host(host: str) -> bool:
+    """Say whether a Host header names this machine in a way that nobody else can make up."""
+    name = host.rpartition(":")[0] if re.search(r":[0-9]+$", host) else host
+    name = name.lower().removesuffix(".")
+    own = platform.node().lower()
+    if name in (*LOCAL_HOSTS, own, own.partition(".")[0]) or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

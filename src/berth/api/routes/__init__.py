@@ -1,0 +1,1 @@
+"""The routes of the Engine API, one module a noun: parameters in, documents out. No container logic."""

@@ -1,0 +1,68 @@
+"""Routes of extra processes in running containers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.api.parameters import detach_keys
+from berth.api.router import Route
+from berth.engine.models import ExecConfig, ExecStart
+from berth.runtime.requests import Attachment
+
+if TYPE_CHECKING:
+    from berth.api.parameters import Call
+    from berth.engine.engine import Engine
+
+
+class ExecRoutes:
+    """``/containers/{}/exec`` and ``/exec``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._execs = engine.execs
+
+    def routes(self) -> list[Route]:
+        """Return the table."""
+        return [
+            Route("POST", "/containers/{}/exec", self.create),
+            Route("POST", "/exec/{}/start", self.start),
+            Route("POST", "/exec/{}/resize", self.resize),
+            Route("GET", "/exec/{}/json", self.inspect),
+        ]
+
+    async def create(self, call: Call) -> None:
+        """Make an exec."""
+        config = await call.decode(ExecConfig, required=True)
+        detach_keys(config.detach_keys)
+        await call.exchange.respond(201, {"Id": self._execs.create(call.name, config)})
+
+    async def start(self, call: Call) -> None:
+        """Start one, with the connection for its streams unless detached."""
+        options = await call.decode(ExecStart)
+        found = self._execs.find(call.name)
+        self._execs.require_startable(found)
+        if options.detach:
+            await self._execs.start(found, options, None)
+            await call.exchange.respond(200)
+            return
+        config = found.config
+        fd, early = await call.exchange.upgrade(call.stream_type(terminal=config.tty))
+        attachment = Attachment(
+            fd=fd,
+            stdin=config.attach_stdin,
+            stdout=config.attach_stdout,
+            stderr=config.attach_stderr,
+            multiplexed=not config.tty,
+            detach_keys=detach_keys(config.detach_keys),
+            early=early,
+        )
+        await self._execs.start(found, options, attachment)
+
+    async def resize(self, call: Call) -> None:
+        """Set the size of its terminal."""
+        rows, columns = call.size()
+        await self._execs.task(call.name).resize(rows=rows, columns=columns)
+        await call.exchange.respond(200)
+
+    async def inspect(self, call: Call) -> None:
+        """Answer how one is."""
+        await call.exchange.respond(200, self._execs.inspect(call.name))

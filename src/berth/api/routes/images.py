@@ -1,0 +1,137 @@
+"""Routes of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence  # noqa: TC003 - `list` is a method here
+from typing import TYPE_CHECKING
+
+from berth.api.exchange import TAR
+from berth.api.progress import ProgressStream
+from berth.api.router import Route
+from berth.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from berth.api.parameters import Call
+    from berth.engine.engine import Engine
+
+
+class ImageRoutes:
+    """``/images``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._images = engine.images
+
+    def routes(self) -> list[Route]:
+        """Return the table; the order counts, for names have slashes."""
+        return [
+            Route("GET", "/images/json", self.list),
+            Route("POST", "/images/create", self.create, long=True),
+            Route("POST", "/images/load", self.load, long=True),
+            Route("POST", "/images/prune", self.prune),
+            Route("GET", "/images/get", self.save, long=True),
+            Route("GET", "/images/{}/get", self.save_one, long=True),
+            Route("GET", "/images/{}/json", self.inspect),
+            Route("GET", "/images/{}/history", self.history),
+            Route("POST", "/images/{}/tag", self.tag),
+            Route("DELETE", "/images/{}", self.remove),
+        ]
+
+    async def list(self, call: Call) -> None:
+        """Answer summaries."""
+        await call.exchange.respond(200, self._engine.image_list(call.filters()))
+
+    async def inspect(self, call: Call) -> None:
+        """Answer everything about one."""
+        await call.exchange.respond(200, self._engine.image_inspect(call.name))
+
+    async def history(self, call: Call) -> None:
+        """Answer how one came about."""
+        await call.exchange.respond(200, self._images.history(call.name))
+
+    async def tag(self, call: Call) -> None:
+        """Give one another name."""
+        self._images.tag(call.name, reference_of(call.text("repo"), call.text("tag")))
+        await call.exchange.respond(201)
+
+    async def remove(self, call: Call) -> None:
+        """Remove a name, or the image."""
+        removed = await self._images.remove(
+            call.name, force=call.flag("force"), users=self._engine.image_users()
+        )
+        await call.exchange.respond(200, removed)
+
+    async def prune(self, call: Call) -> None:
+        """Remove what no container uses."""
+        users = self._engine.image_users()
+        found = await self._images.prune(filters=call.filters(), users=users)
+        await call.exchange.respond(200, found)
+
+    async def create(self, call: Call) -> None:
+        """Pull an image, or import one from the body."""
+        if call.text("fromImage"):
+            await self._pull(call)
+        elif call.text("fromSrc") in ("", "-"):
+            await self._import(call)
+        else:
+            raise InvalidArgument("import: only a body is taken as source (fromSrc=-), no URL")
+
+    async def _pull(self, call: Call) -> None:
+        stream = ProgressStream(call.exchange)
+        await self._engine.pulls.pull(
+            reference_of(call.text("fromImage"), call.text("tag")),
+            platform=call.text("platform"),
+            auth=call.exchange.header(b"x-registry-auth") or "",
+            progress=stream.report,
+        )
+        await stream.end()
+
+    async def _import(self, call: Call) -> None:
+        stream = ProgressStream(call.exchange)
+        image = await self._images.import_rootfs(
+            call.exchange.body_stream(),
+            reference=reference_of(call.text("repo"), call.text("tag")) or None,
+            message=call.text("message"),
+            changes=call.texts("changes"),
+            platform=call.text("platform") or None,
+        )
+        stream.report({"status": image.id})
+        await stream.end()
+
+    async def load(self, call: Call) -> None:
+        """Load the images of the archive in the body."""
+        stream = ProgressStream(call.exchange)
+        report = quiet if call.flag("quiet") else stream.report
+        loaded = await self._images.load(call.exchange.body_stream(), progress=report)
+        for line in loaded:
+            stream.report({"stream": line + "\n"})
+        await stream.end()
+
+    async def save(self, call: Call) -> None:
+        """Answer an archive of several images."""
+        names = [name for value in call.texts("names") for name in value.split(",") if name]
+        await self._send(call, names)
+
+    async def save_one(self, call: Call) -> None:
+        """Answer an archive of one image."""
+        await self._send(call, [call.name])
+
+    async def _send(self, call: Call, names: Sequence[str]) -> None:
+        chunks = await self._images.save(names)
+        call.exchange.begin(TAR)
+        async for chunk in chunks:
+            await call.exchange.write(chunk)
+        await call.exchange.end()
+
+
+def quiet(_: Mapping[str, object]) -> None:
+    """Report to nobody."""
+
+
+def reference_of(name: str, tag: str) -> str:
+    """Join a name with a tag or digest given apart, as clients send them."""
+    if not tag or not name:
+        return name
+    return f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"

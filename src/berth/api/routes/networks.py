@@ -1,0 +1,51 @@
+"""Routes of networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.api.router import Route
+from berth.engine.models import NetworkCreate
+
+if TYPE_CHECKING:
+    from berth.api.parameters import Call
+    from berth.engine.engine import Engine
+
+
+class NetworkRoutes:
+    """``/networks``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._networks = engine.networks
+
+    def routes(self) -> list[Route]:
+        """Return the table."""
+        return [
+            Route("GET", "/networks", self.list),
+            Route("POST", "/networks/create", self.create),
+            Route("POST", "/networks/prune", self.prune),
+            Route("GET", "/networks/{}", self.inspect),
+            Route("DELETE", "/networks/{}", self.remove),
+        ]
+
+    async def list(self, call: Call) -> None:
+        """Answer those that pass."""
+        await call.exchange.respond(200, self._networks.list(call.filters()))
+
+    async def inspect(self, call: Call) -> None:
+        """Answer everything about one."""
+        await call.exchange.respond(200, self._networks.inspect(call.name))
+
+    async def create(self, call: Call) -> None:
+        """Make one."""
+        request = await call.decode(NetworkCreate, required=True)
+        await call.exchange.respond(201, await self._networks.create(request))
+
+    async def remove(self, call: Call) -> None:
+        """Remove one."""
+        await self._networks.remove(call.name)
+        await call.exchange.respond(204)
+
+    async def prune(self, call: Call) -> None:
+        """Remove those that no container is configured for."""
+        await call.exchange.respond(200, await self._networks.prune(call.filters()))

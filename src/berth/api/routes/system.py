@@ -1,0 +1,87 @@
+"""Routes of the engine itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.api.exchange import TEXT
+from berth.api.router import Route
+from berth.errors import InvalidArgument
+from berth.registry.auth import Credentials
+
+if TYPE_CHECKING:
+    from berth.api.exchange import Headers
+    from berth.api.parameters import Call
+    from berth.engine.engine import Engine
+
+PING_HEADERS: Headers = [
+    ("Cache-Control", "no-cache, no-store, must-revalidate"),
+    ("Pragma", "no-cache"),
+    ("Swarm", "inactive"),
+]
+# The values of ``type`` in /system/df, and what belongs to each.
+KINDS = {
+    "container": ("Containers",),
+    "image": ("Images", "LayersSize"),
+    "volume": ("Volumes",),
+    "build-cache": ("BuildCache",),
+}
+
+
+class SystemRoutes:
+    """``/_ping``, ``/version``, ``/info``, ``/events``, ``/system/df`` and ``/auth``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[Route]:
+        """Return the table."""
+        return [
+            Route("GET", "/_ping", self.ping),
+            Route("HEAD", "/_ping", self.ping),
+            Route("GET", "/version", self.version),
+            Route("GET", "/info", self.info),
+            Route("GET", "/system/df", self.disk_usage),
+            Route("POST", "/auth", self.auth),
+            Route("GET", "/events", self.events, long=True),
+        ]
+
+    async def ping(self, call: Call) -> None:
+        """Say that the engine is there; clients negotiate the API version by the headers."""
+        await call.exchange.respond_bytes(200, b"OK", TEXT, headers=PING_HEADERS)
+
+    async def version(self, call: Call) -> None:
+        """Answer versions."""
+        await call.exchange.respond(200, self._engine.version())
+
+    async def info(self, call: Call) -> None:
+        """Answer what the engine has and where it runs."""
+        await call.exchange.respond(200, self._engine.info())
+
+    async def disk_usage(self, call: Call) -> None:
+        """Answer what takes space; ``type`` chooses parts of it."""
+        usage = await self._engine.disk_usage()
+        wanted = call.texts("type")
+        for kind in wanted:
+            if kind not in KINDS:
+                raise InvalidArgument(f"unknown object type: {kind}")
+        for kind, members in KINDS.items():
+            if wanted and kind not in wanted:
+                for member in members:
+                    usage.pop(member, None)
+        await call.exchange.respond(200, usage)
+
+    async def auth(self, call: Call) -> None:
+        """Take credentials: they are kept by the client, and the registry judges them at a pull."""
+        credentials = await call.decode(Credentials, required=True)
+        if not (credentials.username or credentials.identitytoken):
+            raise InvalidArgument("login: a user name is needed")
+        await call.exchange.respond(200, {"Status": "Login Succeeded", "IdentityToken": ""})
+
+    async def events(self, call: Call) -> None:
+        """Stream events as they happen, first those since ``since``."""
+        events = self._engine.events_stream(call.text("since"), call.text("until"), call.filters())
+        call.exchange.begin()
+        async for event in events:
+            await call.exchange.write_document(event)
+        await call.exchange.end()

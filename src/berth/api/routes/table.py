@@ -1,0 +1,30 @@
+"""All routes of an engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.api.routes.containers import ContainerRoutes
+from berth.api.routes.execs import ExecRoutes
+from berth.api.routes.images import ImageRoutes
+from berth.api.routes.networks import NetworkRoutes
+from berth.api.routes.streams import StreamRoutes
+from berth.api.routes.system import SystemRoutes
+from berth.api.routes.volumes import VolumeRoutes
+
+if TYPE_CHECKING:
+    from berth.api.router import Route
+    from berth.engine.engine import Engine
+
+
+def routes_of(engine: Engine) -> list[Route]:
+    """Return the table."""
+    return [
+        *SystemRoutes(engine).routes(),
+        *ContainerRoutes(engine).routes(),
+        *StreamRoutes(engine).routes(),
+        *ExecRoutes(engine).routes(),
+        *ImageRoutes(engine).routes(),
+        *NetworkRoutes(engine).routes(),
+        *VolumeRoutes(engine).routes(),
+    ]

@@ -1,0 +1,150 @@
+"""Containers as the API shows them: inspect and lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.engine import mountpoints, networking, security, status, times
+from berth.runtime.requests import OverlayRootfs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from berth.engine.models import ContainerRecord
+    from berth.network.records import EndpointRecord, NetworkRecord
+    from berth.runtime.requests import Rootfs
+
+Document = dict[str, object]
+DRIVER = "overlay2"
+# Lists that clients expect as such, not as null.
+LISTS = ("BlkioWeightDevice", "Devices", "MaskedPaths", "ReadonlyPaths")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What belongs to a container beside its record."""
+
+    folder: Path
+    rootfs: Rootfs | None = None
+    endpoint: EndpointRecord | None = None
+    network: NetworkRecord | None = None
+    exec_ids: tuple[str, ...] = ()
+
+
+def state(record: ContainerRecord) -> Document:
+    """Return inspect's State."""
+    return {
+        "Status": record.status,
+        "Running": record.status in (*status.ALIVE, status.RESTARTING),
+        "Paused": record.status == status.PAUSED,
+        "Restarting": record.status == status.RESTARTING,
+        "OOMKilled": record.oom_killed,
+        "Dead": record.status == status.DEAD,
+        "Pid": record.pid,
+        "ExitCode": record.exit_code,
+        "Error": record.error,
+        "StartedAt": times.rfc3339(record.started_ns),
+        "FinishedAt": times.rfc3339(record.finished_ns),
+    }
+
+
+def inspect(record: ContainerRecord, around: Surroundings) -> Document:
+    """Return everything about a container."""
+    folder = around.folder
+    has_log = record.host_config.log_config.type != "none"
+    return {
+        "Id": record.id,
+        "Created": times.rfc3339(record.created_ns),
+        "Path": record.args[0],
+        "Args": record.args[1:],
+        "State": state(record),
+        "Image": record.image_id,
+        "ResolvConfPath": str(folder / "resolv.conf"),
+        "HostnamePath": str(folder / "hostname"),
+        "HostsPath": str(folder / "hosts"),
+        "LogPath": str(folder / f"{record.id}-json.log") if has_log else "",
+        "Name": f"/{record.name}",
+        "RestartCount": record.restart_count,
+        "Driver": DRIVER,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": list(around.exec_ids) or None,
+        "HostConfig": host_config(record),
+        "GraphDriver": graph_driver(around.rootfs),
+        "Mounts": [mountpoints.document(point) for point in record.mount_points],
+        "Config": config(record),
+        "NetworkSettings": networking.settings(record, around.endpoint, around.network),
+    }
+
+
+def host_config(record: ContainerRecord) -> Document:
+    """Return the host configuration, with the paths that are hidden by default."""
+    shown: Document = msgspec.to_builtins(record.host_config)
+    masked, read_only = security.hidden_paths(record.host_config)
+    shown |= {"MaskedPaths": masked or None, "ReadonlyPaths": read_only or None}
+    shown["PortBindings"] = shown["PortBindings"] or {}
+    shown["ConsoleSize"] = shown["ConsoleSize"] or [0, 0]
+    for name in LISTS:
+        shown[name] = shown[name] or []
+    if shown["LogConfig"] and not record.host_config.log_config.config:
+        shown["LogConfig"] = {"Type": record.host_config.log_config.type, "Config": {}}
+    return shown
+
+
+def config(record: ContainerRecord) -> Document:
+    """Return the configuration as it took effect."""
+    shown: Document = msgspec.to_builtins(record.config)
+    shown["Hostname"] = record.config.hostname or record.id[:12]
+    shown["Env"] = record.env
+    shown["Labels"] = shown["Labels"] or {}
+    for name in ("Healthcheck", "Shell", "StopSignal", "StopTimeout"):
+        if shown[name] is None:
+            del shown[name]
+    return shown
+
+
+def graph_driver(rootfs: Rootfs | None) -> Document:
+    """Return where the root's layers are; they are mounted in the container only."""
+    if not isinstance(rootfs, OverlayRootfs):
+        return {"Name": DRIVER, "Data": None}
+    base = rootfs.base
+    lower = (name if name.startswith("/") else f"{base}/{name}" for name in rootfs.lower)
+    return {
+        "Name": DRIVER,
+        "Data": {
+            "LowerDir": ":".join(lower),
+            "MergedDir": "",
+            "UpperDir": f"{base}/{rootfs.upper}",
+            "WorkDir": f"{base}/{rootfs.work}",
+        },
+    }
+
+
+def _word(word: str) -> str:
+    """Return a word as lists show it: quoted when it has a space, as Docker does."""
+    return f"'{word}'" if " " in word else word
+
+
+def summary(record: ContainerRecord, around: Surroundings) -> Document:
+    """Return what lists show of a container."""
+    settings = networking.settings(record, around.endpoint, around.network)
+    return {
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": record.config.image,
+        "ImageID": record.image_id,
+        "Command": " ".join(_word(word) for word in record.args),
+        "Created": record.created_ns // times.SECOND_NS,
+        "Ports": networking.summary_ports(record, around.endpoint),
+        "Labels": record.config.labels or {},
+        "State": record.status,
+        "Status": status.describe(record),
+        "HostConfig": {"NetworkMode": record.host_config.network_mode},
+        "NetworkSettings": {"Networks": settings["Networks"]},
+        "Mounts": [mountpoints.document(point) for point in record.mount_points],
+    }

@@ -1,0 +1,165 @@
+"""Docker's filters: values of one filter are alternatives, filters are conditions; labels always are."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from berth.engine import status, times
+from berth.engine.networking import parse_port
+from berth.errors import BerthError, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from berth.engine.events import Event
+    from berth.engine.models import ContainerRecord
+
+    Filters = Mapping[str, Sequence[str]]
+    Find = Callable[[str], ContainerRecord]
+
+TRUE = ("1", "true")
+BOOLEANS = (*TRUE, "0", "false")
+
+
+def has_labels(labels: Mapping[str, str] | None, wanted: Sequence[str]) -> bool:
+    """Say whether all of ``wanted`` ("name" or "name=value") are there."""
+    known = labels or {}
+    for text in wanted:
+        name, equals, value = text.partition("=")
+        if name not in known or (equals and known[name] != value):
+            return False
+    return True
+
+
+def _matches(pattern: str, text: str) -> bool:
+    try:
+        return re.search(pattern, text) is not None
+    except re.error:
+        return pattern in text
+
+
+class ContainerFilter:
+    """The filters of a list of containers; InvalidArgument for one that Docker does not know."""
+
+    def __init__(self, filters: Filters, *, find: Find) -> None:
+        self._filters = filters
+        self._checks: dict[str, Callable[[ContainerRecord, str], bool]] = {
+            "ancestor": _has_ancestor,
+            "exited": lambda r, v: r.status == status.EXITED and str(r.exit_code) == v,
+            "expose": lambda r, v: _has_port(r.config.exposed_ports or {}, v),
+            "health": lambda _, v: v == "none",
+            "id": lambda r, v: r.id.startswith(v),
+            "is-task": lambda _, v: v not in TRUE,
+            "name": lambda r, v: _matches(v, f"/{r.name}") or _matches(v, r.name),
+            "network": lambda r, v: r.host_config.network_mode == v,
+            "publish": lambda r, v: _has_port(r.host_config.port_bindings or {}, v),
+            "status": lambda r, v: r.status == v,
+            "volume": _has_volume,
+        }
+        self._moments = {
+            key: [_created_ns(find, ref) for ref in filters[key]]
+            for key in ("before", "since")
+            if key in filters
+        }
+        known = {*self._checks, "label", "before", "since"}
+        for key in filters:
+            if key not in known:
+                raise InvalidArgument(f"invalid filter '{key}'")
+        for value in filters.get("status", ()):
+            if value not in status.ALL:
+                raise InvalidArgument(f"invalid value for status filter: {value}")
+
+    @property
+    def includes_ended(self) -> bool:
+        """Say whether the filters speak of containers that do not run."""
+        return "status" in self._filters or "exited" in self._filters
+
+    def __call__(self, record: ContainerRecord) -> bool:
+        """Say whether a container passes."""
+        if not has_labels(record.config.labels, self._filters.get("label", ())):
+            return False
+        if any(record.created_ns >= moment for moment in self._moments.get("before", ())):
+            return False
+        if any(record.created_ns <= moment for moment in self._moments.get("since", ())):
+            return False
+        return all(
+            any(self._checks[key](record, value) for value in values)
+            for key, values in self._filters.items()
+            if key in self._checks and values
+        )
+
+
+def _created_ns(find: Find, ref: str) -> int:
+    return find(ref).created_ns
+
+
+def _has_ancestor(record: ContainerRecord, value: str) -> bool:
+    plain = record.image_id.removeprefix("sha256:")
+    image = record.config.image
+    return value in (image, record.image_id, image.removesuffix(":latest")) or (
+        len(value) >= 12 and plain.startswith(value.removeprefix("sha256:"))
+    )
+
+
+def _has_port(ports: Mapping[str, object], value: str) -> bool:
+    try:
+        wanted = parse_port(value)
+        return any(parse_port(text) == wanted for text in ports)
+    except BerthError:
+        return False
+
+
+def _has_volume(record: ContainerRecord, value: str) -> bool:
+    return any(value in (point.volume, point.source, point.target) for point in record.mount_points)
+
+
+class PruneFilter:
+    """The filters of prune: label, label! and until."""
+
+    def __init__(self, filters: Filters, *, more: Sequence[str] = ()) -> None:
+        for key in filters:
+            if key not in ("label", "label!", "until", *more):
+                raise InvalidArgument(f"invalid filter '{key}'")
+        self._labels = filters.get("label", ())
+        self._unlabels = filters.get("label!", ())
+        self._until_ns = [times.moment_ns(value) for value in filters.get("until", ())]
+
+    def __call__(self, labels: Mapping[str, str] | None, created_ns: int) -> bool:
+        """Say whether what has these labels and was made then is to go."""
+        if any(created_ns > moment for moment in self._until_ns):
+            return False
+        if any(has_labels(labels, [text]) for text in self._unlabels):
+            return False
+        return has_labels(labels, self._labels)
+
+
+def event_passes(event: Event, filters: Filters) -> bool:
+    """Say whether an event passes."""
+    actor = event["Actor"]
+    assert isinstance(actor, dict)
+    kind, id_ = str(event["Type"]), str(actor["ID"])
+    attributes: dict[str, str] = actor["Attributes"]
+    for key, values in filters.items():
+        if key == "label":
+            passes = has_labels(attributes, values)
+        elif key in ("type", "scope"):
+            passes = str(event["Type" if key == "type" else "scope"]) in values
+        elif key == "event":
+            passes = str(event["Action"]).partition(":")[0] in values
+        elif key in ("container", "image", "network", "volume"):
+            passes = any(_names(key, kind, id_, attributes, value) for value in values)
+        else:
+            passes = key in ("daemon", "plugin")
+        if not passes:
+            return False
+    return True
+
+
+def _names(key: str, kind: str, id_: str, attributes: Mapping[str, str], value: str) -> bool:
+    """Say whether the event is of the thing ``value``, or for images of a container of it."""
+    if key == "image" and kind == "container":
+        return value in (attributes.get("image"), f"{attributes.get('image')}:latest")
+    if kind != key:
+        return False
+    return id_.startswith(value) or value.removeprefix("/") == attributes.get("name")

@@ -1,0 +1,107 @@
+"""Networks as the API sees them: shown, created, removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.engine.filters import PruneFilter, has_labels
+from berth.engine.networking import network_document
+from berth.errors import InvalidArgument
+from berth.network.records import NetworkRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from berth.engine.containers import Containers
+    from berth.engine.models import NetworkCreate
+    from berth.engine.services import Services
+    from berth.network.records import NetworkRecord
+
+Document = dict[str, object]
+TRUE = ("1", "true")
+FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
+
+
+class Networks:
+    """The networks of an engine."""
+
+    def __init__(self, services: Services, containers: Containers) -> None:
+        self._service = services.network
+        self._events = services.events
+        self._containers = containers
+
+    def _document(self, network: NetworkRecord) -> Document:
+        return network_document(network, self._service.endpoints(network.id))
+
+    def list(self, filters: Mapping[str, Sequence[str]]) -> Sequence[Document]:
+        """Return the networks that pass; as in Docker, without their containers."""
+        for key in filters:
+            if key not in FILTERS:
+                raise InvalidArgument(f"invalid filter '{key}'")
+        found = [n for n in self._service.networks() if self._passes(n, filters)]
+        return [network_document(network, ()) for network in found]
+
+    def _passes(self, network: NetworkRecord, filters: Mapping[str, Sequence[str]]) -> bool:
+        kind = "builtin" if network.builtin else "custom"
+        used = str(bool(self._users(network))).lower()
+        checks: dict[str, Callable[[str], bool]] = {
+            "dangling": lambda v: (v.lower() in TRUE) == (used == "false" and not network.builtin),
+            "driver": lambda v: v == network.driver,
+            "id": lambda v: network.id.startswith(v),
+            "name": lambda v: v in network.name,
+            "scope": lambda v: v == "local",
+            "type": lambda v: v == kind,
+        }
+        return has_labels(network.labels, filters.get("label", ())) and all(
+            any(checks[key](value) for value in values)
+            for key, values in filters.items()
+            if key in checks and values
+        )
+
+    def _users(self, network: NetworkRecord) -> Sequence[str]:
+        """Return the containers that are configured for a network, running or not."""
+        names = (network.name, network.id)
+        return [r.id for r in self._containers.all() if r.host_config.network_mode in names]
+
+    def inspect(self, ref: str) -> Document:
+        """Return one network."""
+        return self._document(self._service.inspect(ref))
+
+    async def create(self, request: NetworkCreate) -> Document:
+        """Make a network."""
+        pools = (request.ipam.config if request.ipam else None) or []
+        pool = next((p for p in pools if ":" not in p.subnet), None)
+        network = await self._service.create(
+            NetworkRequest(
+                name=request.name,
+                driver=request.driver or "bridge",
+                subnet=pool.subnet if pool else "",
+                gateway=pool.gateway if pool else "",
+                ip_range=pool.ip_range if pool else "",
+                internal=request.internal,
+                attachable=request.attachable,
+                options=request.options or {},
+                labels=request.labels or {},
+            )
+        )
+        self._emit(network, "create")
+        return {"Id": network.id, "Warning": ""}
+
+    async def remove(self, ref: str) -> None:
+        """Remove a network that no running container is in."""
+        self._emit(await self._service.remove(ref), "destroy")
+
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> Document:
+        """Remove the networks that no container is configured for."""
+        passes = PruneFilter(filters)
+        removed = []
+        for network in self._service.networks():
+            unused = not network.builtin and not self._users(network)
+            if unused and passes(network.labels, network.created_at_ns):
+                await self.remove(network.id)
+                removed.append(network.name)
+        return {"NetworksDeleted": removed or None}
+
+    def _emit(self, network: NetworkRecord, action: str) -> None:
+        attributes = {"name": network.name, "type": network.driver}
+        self._events.emit("network", action, network.id, attributes)

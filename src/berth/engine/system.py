@@ -1,0 +1,119 @@
+"""The engine about itself: version and info."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from berth import __version__
+from berth.engine import defaults, status
+from berth.engine.documents import DRIVER
+
+if TYPE_CHECKING:
+    from berth.engine.models import ContainerRecord
+    from berth.engine.services import Services
+
+API_VERSION = "1.51"
+MIN_API_VERSION = "1.24"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+OS_RELEASE = Path("/etc/os-release")
+
+Document = dict[str, object]
+
+
+def version() -> Document:
+    """Return the engine's version as Docker's clients read it."""
+    kernel = platform.release()
+    common = {"ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION}
+    details = {**common, "Os": "linux", "KernelVersion": kernel}
+    machine = platform.machine()
+    return {
+        "Platform": {"Name": "berth"},
+        "Components": [{"Name": "Engine", "Version": __version__, "Details": details}],
+        "Version": __version__,
+        **common,
+        "GitCommit": "",
+        "GoVersion": f"Python {platform.python_version()}",
+        "Os": "linux",
+        "Arch": ARCHITECTURES.get(machine, machine),
+        "KernelVersion": kernel,
+        "BuildTime": "",
+    }
+
+
+def os_release() -> dict[str, str]:
+    """Return what os-release(5) says of this machine."""
+    try:
+        lines = OS_RELEASE.read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    return {name: value.strip("\"'") for name, _, value in pairs}
+
+
+def info(services: Services, records: list[ContainerRecord]) -> Document:
+    """Return what the engine has and where it runs."""
+    hierarchies, release = services.hierarchies, os_release()
+    has = {name: hierarchies.of(name) is not None for name in ("memory", "cpu", "cpuset", "pids")}
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    unified = hierarchies.only_unified
+    return {
+        "ID": services.instance.name,
+        "Containers": len(records),
+        "ContainersRunning": sum(r.status == status.RUNNING for r in records),
+        "ContainersPaused": sum(r.status == status.PAUSED for r in records),
+        "ContainersStopped": sum(r.status not in status.ALIVE for r in records),
+        "Images": len(services.images.all()),
+        "Driver": DRIVER,
+        "DriverStatus": [["Backing", "overlayfs, mounted in containers only"]],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "null"],
+            "Authorization": None,
+            "Log": ["json-file"],
+        },
+        "MemoryLimit": has["memory"],
+        "SwapLimit": has["memory"],
+        "CpuCfsPeriod": has["cpu"],
+        "CpuCfsQuota": has["cpu"],
+        "CPUShares": has["cpu"],
+        "CPUSet": has["cpuset"],
+        "PidsLimit": has["pids"],
+        "OomKillDisable": has["memory"] and not unified,
+        "IPv4Forwarding": True,
+        "Debug": False,
+        "NFd": len(list(Path("/proc/self/fd").iterdir())),
+        "NGoroutines": 1,
+        "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if unified else "1",
+        "NEventsListener": services.events.listeners,
+        "KernelVersion": platform.release(),
+        "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
+        "OSVersion": release.get("VERSION_ID", ""),
+        "OSType": "linux",
+        "Architecture": platform.machine(),
+        "NCPU": os.cpu_count(),
+        "MemTotal": pages * page,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "DockerRootDir": str(services.data_root),
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": platform.node(),
+        "Labels": [],
+        "ExperimentalBuild": False,
+        "ServerVersion": __version__,
+        "Runtimes": {defaults.RUNTIME: {"path": defaults.RUNTIME}},
+        "DefaultRuntime": defaults.RUNTIME,
+        "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "NodeAddr": "", "Error": ""},
+        "LiveRestoreEnabled": True,
+        "Isolation": "",
+        "InitBinary": defaults.RUNTIME,
+        "SecurityOptions": ["name=cgroupns"],
+        "Warnings": None,
+    }

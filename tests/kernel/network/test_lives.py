@@ -1,0 +1,288 @@
+"""What networks and endpoints are after a crash, a refusal, a cancellation and the end."""
+
+import asyncio
+import json
+import os
+import socket
+
+import pytest
+
+from berth.errors import BerthError, Conflict, Failed, Forbidden, InvalidArgument, NotFound
+from berth.network.records import EndpointRequest, NetworkRequest
+from support.networks import HOST, NAMES, OUTSIDE
+from support.programs import find, run
+
+
+def objects(kind):
+    """What nft(8) says is in the engine's table, by name."""
+    listed = json.loads(run(find("nft"), "-j", "list", "ruleset", check=True).out)["nftables"]
+    found = [entry[kind] for entry in listed if kind in entry]
+    return {entry.get("name", ""): entry for entry in found if NAMES.table in entry.values()}
+
+
+def elements(name):
+    kind = "map" if name in ("ports", "any_ports") else "set"
+    return objects(kind)[name].get("elem", [])
+
+
+def links():
+    listed = json.loads(run(find("ip"), "-d", "-j", "link", check=True).out)
+    return {link["ifname"]: link for link in listed}
+
+
+def test_the_table_is_what_nft_would_have_made(engine):
+    assert objects("table").keys() == {NAMES.table}
+    chains = objects("chain")
+    assert {
+        name: (c["type"], c["hook"], c["prio"]) for name, c in chains.items() if "hook" in c
+    } == {
+        "guard": ("filter", "prerouting", -300),
+        "prerouting": ("nat", "prerouting", -100),
+        "output": ("nat", "output", -100),
+        "forward": ("filter", "forward", 0),
+        "postrouting": ("nat", "postrouting", 100),
+    }
+    assert elements("bridges") == [NAMES.bridge]
+    assert elements("subnets") == [{"prefix": {"addr": "172.17.0.0", "len": 16}}]
+    assert elements("pairs") == [{"concat": [NAMES.bridge, NAMES.bridge]}]
+
+
+def test_ports_are_elements_of_maps(engine):
+    address = engine.connect("c1", (80, 8080), (53, 53, "udp", "127.0.0.1")).endpoints[0].address
+    assert elements("any_ports") == [[{"concat": ["tcp", 8080]}, {"concat": [address, 80]}]]
+    assert elements("ports") == [[{"concat": ["127.0.0.1", "udp", 53]}, {"concat": [address, 53]}]]
+    engine.run(engine.service.disconnect("c1"))
+    assert elements("any_ports") == elements("ports") == []
+
+
+def test_the_bridge_has_the_gateway_and_a_lasting_mac(engine):
+    before = links()[NAMES.bridge]["address"]
+    engine.connect("c1")
+    link = links()[NAMES.bridge]
+    assert link["linkinfo"]["info_kind"] == "bridge"
+    assert link["address"] == before == "02:42:ac:11:00:01"
+    assert "172.17.0.1/16" in run(find("ip"), "addr", "show", NAMES.bridge).out
+
+
+def test_containers_get_addresses_in_turn_with_the_mac_that_belongs_to_them(engine):
+    first = engine.connect("c1").endpoints[0]
+    engine.run(engine.service.disconnect("c1"))
+    second = engine.connect("c2").endpoints[0]
+    assert (first.address, first.mac) == ("172.17.0.2", "02:42:ac:11:00:02")
+    assert second.address == "172.17.0.3"
+    assert (second.prefix_length, second.gateway) == (16, "172.17.0.1")
+
+
+def test_a_mac_can_be_chosen(engine):
+    assert engine.connect("c1", mac="02:00:00:00:00:07").endpoints[0].mac == "02:00:00:00:00:07"
+    with pytest.raises(InvalidArgument, match="invalid MAC address"):
+        engine.connect("c2", mac="01:00:00:00:00:07")
+
+
+def test_an_address_can_be_chosen_on_a_network_of_ones_own(engine):
+    engine.run(engine.service.create(NetworkRequest(name="own", subnet="10.9.0.0/24")))
+    endpoint = engine.connect("c1", network="own", address="10.9.0.77").endpoints[0]
+    assert (endpoint.address, endpoint.gateway) == ("10.9.0.77", "10.9.0.1")
+    with pytest.raises(Forbidden, match="Address already in use"):
+        engine.connect("c2", network="own", address="10.9.0.77")
+    with pytest.raises(InvalidArgument, match="does not belong"):
+        engine.connect("c2", network="own", address="10.8.0.77")
+    with pytest.raises(InvalidArgument, match="user defined networks only"):
+        engine.connect("c2", address="172.17.0.77")
+
+
+def test_a_port_of_another_container_is_refused(engine):
+    engine.connect("c1", (80, 8080))
+    with pytest.raises(Failed) as refused:
+        engine.connect("c2", (81, 8081), (80, 8080))
+    assert refused.value.message.startswith(
+        "driver failed programming external connectivity on endpoint c2 ("
+    )
+    assert refused.value.message.endswith(
+        "): Bind for 0.0.0.0:8080 failed: port is already allocated"
+    )
+    assert engine.service.endpoint("c2") is None
+    assert engine.connect("c3", (81, 8081)).ports[0].host_port == 8081
+
+
+@pytest.mark.parametrize("reuse", [0, 1])
+def test_a_port_of_a_host_process_is_refused(net, engine, reuse):
+    server = net.socket(net.host_fd)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+    server.bind((HOST, 8080))
+    server.listen()
+    with pytest.raises(Failed) as refused:
+        engine.connect("c1", (80, 8080))
+    address = engine.connect("c2").endpoints[0].address
+    prefix, _, last = address.rpartition(".")
+    previous = f"{prefix}.{int(last) - 1}"
+    assert refused.value.message.endswith(
+        f"): failed to bind host port for 0.0.0.0:8080:{previous}:80/tcp: address already in use"
+    )
+
+
+@pytest.mark.parametrize("reuse", [0, 1])
+def test_a_host_process_does_not_get_a_published_port(net, engine, reuse):
+    engine.connect("c1", (80, 8080), (53, 5353, "udp"))
+    server = net.socket(net.host_fd)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+    with pytest.raises(OSError, match="in use"):
+        server.bind(("0.0.0.0", 8080))
+    server = net.socket(net.host_fd, socket.SOCK_DGRAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+    with pytest.raises(OSError, match="in use"):
+        server.bind(("0.0.0.0", 5353))
+
+
+def test_a_reservation_that_its_monitor_still_holds_does_not_hinder_the_next_start(engine):
+    for protocol in ("tcp", "udp"):
+        held = [os.dup(fd) for fd in engine.connect("c1", (80, 8080, protocol)).keep_fds]
+        engine.run(engine.service.disconnect("c1"))
+        assert engine.connect("c1", (80, 8080, protocol)).ports[0].host_port == 8080
+        engine.run(engine.service.disconnect("c1"))
+        for fd in held:
+            os.close(fd)
+
+
+def test_a_free_port_is_found_past_those_of_others(net, engine):
+    net.listen(net.host_fd, 32768)
+    ports = engine.connect("c1", (80, 0), (81, 0)).ports
+    assert [port.host_port for port in ports] == [32769, 32770]
+
+
+def test_host_and_none_have_no_interface_and_publish_nothing(engine):
+    host = engine.connect("c1", (80, 8080), network="host")
+    none = engine.connect("c2", (80, 8080), network="none")
+    assert host.netns_fd is None
+    assert none.netns_fd is not None
+    assert host.ports == none.ports == ()
+    assert [e.container_id for e in engine.service.endpoints(host.endpoints[0].network_id)] == [
+        "c1"
+    ]
+
+
+def test_what_runs_keeps_its_network_over_a_crash_and_the_rest_is_released(net, engine):
+    kept, _ = engine.connect("kept", (80, 8080)), engine.connect("gone", (80, 8081))
+    netns_fd, keep_fds = os.dup(kept.netns_fd), [os.dup(fd) for fd in kept.keep_fds]
+    engine.close()
+    run(find("nft"), "delete", "table", "ip", NAMES.table, check=True)
+    run(find("ip"), "link", "delete", NAMES.bridge, check=True)
+    engine.open("kept")
+    adopted = engine.run(engine.service.adopt("kept"))
+    assert adopted.endpoints == kept.endpoints
+    assert engine.run(engine.service.adopt("gone")) is None
+    server = net.listen(netns_fd, 80)
+    assert net.talk(server, net.outside_fd, (HOST, 8080)) == OUTSIDE
+    assert net.talk(server, net.host_fd, ("127.0.0.1", 8080))
+    with pytest.raises(Failed, match="port is already allocated"):
+        engine.connect("c2", (80, 8080))
+    assert engine.connect("c3", (80, 8081)).endpoints[0].address != kept.endpoints[0].address
+    engine.run(engine.service.disconnect("kept"))
+    for fd in (netns_fd, *keep_fds):
+        os.close(fd)
+
+
+def test_networks_survive_a_restart(engine):
+    made = engine.run(engine.service.create(NetworkRequest(name="own", labels={"a": "b"})))
+    engine.close()
+    run(find("ip"), "link", "delete", made.bridge, check=True)
+    engine.open()
+    assert engine.service.inspect(made.id[:6]) == made
+    assert made.bridge in links()
+    assert sorted(elements("bridges")) == sorted([NAMES.bridge, made.bridge])
+
+
+def test_the_default_network_moves_when_the_host_uses_its_subnet(engine):
+    engine.close(remove=True)
+    run(find("ip"), "addr", "add", "172.17.5.1/24", "dev", "wan0", check=True)
+    engine.open()
+    assert engine.service.inspect("bridge").subnet == "172.18.0.0/16"
+    assert elements("subnets") == [{"prefix": {"addr": "172.18.0.0", "len": 16}}]
+
+
+def test_networks_are_made_and_removed(engine):
+    made = engine.run(engine.service.create(NetworkRequest(name="own")))
+    assert made.subnet == "172.18.0.0/16"
+    engine.connect("c1", network="own")
+    with pytest.raises(Forbidden, match="has active endpoints"):
+        engine.run(engine.service.remove("own"))
+    engine.run(engine.service.disconnect("c1"))
+    engine.run(engine.service.remove("own"))
+    assert made.bridge not in links()
+    assert elements("bridges") == [NAMES.bridge]
+    assert elements("subnets") == [{"prefix": {"addr": "172.17.0.0", "len": 16}}]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "text"),
+    [
+        ({"name": "bridge"}, Forbidden, "predefined bridge network"),
+        ({"name": "own", "subnet": "172.17.3.0/24"}, Forbidden, "Pool overlaps"),
+        ({"name": "own", "subnet": "10.0.0.0/31"}, InvalidArgument, "too small"),
+        (
+            {"name": "own", "subnet": "10.0.0.0/24", "gateway": "10.1.0.1"},
+            InvalidArgument,
+            "belong",
+        ),
+        ({"name": "own", "driver": "overlay"}, NotFound, 'plugin "overlay" not found'),
+        ({"name": "/"}, InvalidArgument, "invalid network name"),
+        (
+            {"name": "own", "options": {"com.docker.network.bridge.name": "wan0"}},
+            Conflict,
+            "already",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused_and_leaves_nothing(engine, options, kind, text):
+    before = links().keys()
+    with pytest.raises(kind, match=text):
+        engine.run(engine.service.create(NetworkRequest(**options)))
+    assert len(engine.service.networks()) == 3
+    assert elements("bridges") == [NAMES.bridge]
+    assert links().keys() == before or engine.service._stock._size
+
+
+def test_a_cancelled_connection_leaves_nothing(engine):
+    request = EndpointRequest(container_id="c1", container_name="c1", mac="02:00:00:00:00:07")
+
+    async def cancel():
+        task = asyncio.ensure_future(engine.service.connect(request))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    engine.run(cancel())
+    assert engine.service.endpoint("c1") is None
+    assert engine.connect("c1").endpoints
+
+
+def test_fifty_containers_connect_at_once(engine):
+    async def connect_all():
+        names = [f"c{number}" for number in range(50)]
+        work = [
+            engine.service.connect(EndpointRequest(container_id=name, container_name=name))
+            for name in names
+        ]
+        found = await asyncio.gather(*work)
+        for name in names:
+            await engine.service.disconnect(name)
+        return found
+
+    sandboxes = engine.run(connect_all())
+    assert len({sandbox.endpoints[0].address for sandbox in sandboxes}) == 50
+
+
+def test_an_engine_that_leaves_for_good_leaves_nothing(engine):
+    engine.run(engine.service.create(NetworkRequest(name="own")))
+    engine.close(remove=True)
+    assert run(find("nft"), "list", "ruleset", check=True).out == ""
+    assert [
+        link for link in links().values() if link.get("linkinfo", {}).get("info_kind") == "bridge"
+    ] == []
+
+
+def test_a_container_connects_once(engine):
+    engine.connect("c1")
+    with pytest.raises(BerthError, match="connected already"):
+        engine.connect("c1")

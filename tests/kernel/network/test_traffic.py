@@ -1,0 +1,141 @@
+"""Real connections between containers, their host and its neighbour."""
+
+import os
+import socket
+
+from berth.network.records import NetworkRequest
+from support.networks import HOST, OUTSIDE, within
+from support.programs import find, run
+
+GATEWAY = "172.17.0.1"
+
+
+def test_a_container_reaches_the_world_with_the_address_of_its_host(net, engine):
+    container = engine.connect("c1")
+    server = net.listen(net.outside_fd, 9000)
+    assert net.talk(server, container.netns_fd, (OUTSIDE, 9000)) == HOST
+
+
+def test_a_published_port_is_reached_from_outside_and_sees_the_sender(net, engine):
+    container = engine.connect("c1", (80, 8080))
+    server = net.listen(container.netns_fd, 80)
+    assert net.talk(server, net.outside_fd, (HOST, 8080)) == OUTSIDE
+
+
+def test_a_published_port_is_reached_from_the_host_by_every_address(net, engine):
+    container = engine.connect("c1", (80, 8080))
+    server = net.listen(container.netns_fd, 80)
+    assert net.talk(server, net.host_fd, ("127.0.0.1", 8080)) == GATEWAY
+    assert net.talk(server, net.host_fd, ("127.0.0.2", 8080)) == GATEWAY
+    assert net.talk(server, net.host_fd, (HOST, 8080)) == HOST
+    assert net.talk(server, net.host_fd, (GATEWAY, 8080)) == GATEWAY
+
+
+def test_a_container_reaches_published_ports_its_own_included(net, engine):
+    one, two = engine.connect("c1", (80, 8080)), engine.connect("c2")
+    server = net.listen(one.netns_fd, 80)
+    for address in (HOST, GATEWAY):
+        assert net.talk(server, one.netns_fd, (address, 8080)) == GATEWAY
+        assert net.talk(server, two.netns_fd, (address, 8080)) == GATEWAY
+
+
+def test_hairpin_works_with_the_bridge_outside_of_netfilter_too(net, engine):
+    within(net.host_fd, lambda: _write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0"))
+    test_a_container_reaches_published_ports_its_own_included(net, engine)
+
+
+def test_a_port_published_on_one_address_is_reached_there_only(net, engine):
+    container = engine.connect("c1", (80, 8080, "tcp", "127.0.0.1"))
+    server = net.listen(container.netns_fd, 80)
+    assert net.talk(server, net.host_fd, ("127.0.0.1", 8080)) == GATEWAY
+    for fd in (net.host_fd, net.outside_fd):
+        assert net.socket(fd).connect_ex((HOST, 8080)) != 0
+
+
+def test_datagrams_reach_a_published_port_and_their_answers_come_back(net, engine):
+    container = engine.connect("c1", (53, 5353, "udp"))
+    server = net.socket(container.netns_fd, socket.SOCK_DGRAM)
+    server.bind(("0.0.0.0", 53))
+    for fd, address in ((net.outside_fd, HOST), (net.host_fd, "127.0.0.1"), (net.host_fd, HOST)):
+        client = net.socket(fd, socket.SOCK_DGRAM)
+        client.connect((address, 5353))
+        client.send(b"question")
+        data, peer = server.recvfrom(100)
+        assert data == b"question"
+        server.sendto(b"answer", peer)
+        assert client.recv(100) == b"answer"
+
+
+def test_containers_of_one_network_reach_each_other(net, engine):
+    one, two = engine.connect("c1"), engine.connect("c2")
+    server = net.listen(one.netns_fd, 80)
+    address = one.endpoints[0].address
+    assert net.talk(server, two.netns_fd, (address, 80)) == two.endpoints[0].address
+
+
+def test_containers_of_different_networks_do_not(net, engine):
+    engine.run(engine.service.create(NetworkRequest(name="other")))
+    one, two = engine.connect("c1", (80, 8080)), engine.connect("c2", network="other")
+    server = net.listen(one.netns_fd, 80)
+    assert net.is_silent(two.netns_fd, (one.endpoints[0].address, 80))
+    assert net.talk(server, two.netns_fd, (HOST, 8080)) == GATEWAY
+
+
+def test_an_internal_network_has_no_way_out(net, engine):
+    engine.run(engine.service.create(NetworkRequest(name="inner", internal=True)))
+    one, two = engine.connect("c1", network="inner"), engine.connect("c2", network="inner")
+    net.listen(net.outside_fd, 9000)
+    assert net.socket(one.netns_fd).connect_ex((OUTSIDE, 9000)) != 0
+    server = net.listen(one.netns_fd, 80)
+    assert net.talk(server, two.netns_fd, (one.endpoints[0].address, 80))
+
+
+def test_a_network_without_icc_separates_its_containers(net, engine):
+    options = {"com.docker.network.bridge.enable_icc": "false"}
+    engine.run(engine.service.create(NetworkRequest(name="apart", options=options)))
+    one, two = engine.connect("c1", network="apart"), engine.connect("c2", network="apart")
+    net.listen(one.netns_fd, 80)
+    assert net.is_silent(two.netns_fd, (one.endpoints[0].address, 80))
+    server = net.listen(net.outside_fd, 9000)
+    assert net.talk(server, two.netns_fd, (OUTSIDE, 9000)) == HOST
+
+
+def test_what_is_not_published_is_not_reached_through_the_host(net, engine):
+    container = engine.connect("c1", (80, 8080))
+    route = ("route", "add", "172.17.0.0/16", "via", HOST)
+    within(net.outside_fd, lambda: run(find("ip"), *route, check=True))
+    net.listen(container.netns_fd, 80)
+    assert net.is_silent(net.outside_fd, (container.endpoints[0].address, 80))
+
+
+def test_a_container_cannot_reach_what_the_host_keeps_on_its_loopback(net, engine):
+    container = engine.connect("c1")
+    net.listen(net.host_fd, 9000, "127.0.0.1")
+    ip = find("ip")
+
+    def aim_at_the_host():
+        run(ip, "addr", "del", "127.0.0.1/8", "dev", "lo", check=True)
+        _write("/proc/sys/net/ipv4/conf/all/route_localnet", "1")
+        run(ip, "route", "add", "127.0.0.0/8", "via", GATEWAY, check=True)
+
+    within(container.netns_fd, aim_at_the_host)
+    assert net.is_silent(container.netns_fd, ("127.0.0.1", 9000))
+
+
+def test_a_port_closes_when_its_container_is_disconnected(net, engine):
+    engine.connect("c1", (80, 8080))
+    engine.run(engine.service.disconnect("c1"))
+    engine.run(engine.service.disconnect("c1"))
+    for fd, address in ((net.host_fd, "127.0.0.1"), (net.outside_fd, HOST)):
+        assert net.socket(fd).connect_ex((address, 8080)) != 0
+    container = engine.connect("c2", (80, 8080))
+    server = net.listen(container.netns_fd, 80)
+    assert net.talk(server, net.outside_fd, (HOST, 8080)) == OUTSIDE
+
+
+def _write(path, value):
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)

@@ -1,0 +1,236 @@
+"""Real registries for tests: Debian's docker-registry, and a front that spoils what passes through."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import shutil
+import signal
+import subprocess
+import tarfile
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAMS = ("docker-registry", "skopeo")
+MISSING = [name for name in PROGRAMS if shutil.which(name) is None]
+
+USER, PASSWORD = "someone", "secret"
+HTPASSWD = (
+    "someone:$2b$05$NKYL8n4dyTVAhj1hfzKDGevG2klrV6lS.Je65JPgF.XJG5zr2nLa2\n"  # of the password
+)
+
+CONFIG = """
+version: 0.1
+log: {{level: info, accesslog: {{disabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {root}}}, cache: {{blobdescriptor: inmemory}}}}
+http: {{addr: "127.0.0.1:0"}}
+{auth}
+"""
+
+
+class Registry:
+    """A docker-registry process with a store of its own."""
+
+    def __init__(self, folder: Path, *, password: bool = False) -> None:
+        folder.mkdir()
+        auth = ""
+        if password:
+            (folder / "htpasswd").write_text(HTPASSWD)
+            auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}"
+        (folder / "config.yml").write_text(CONFIG.format(root=folder / "store", auth=auth))
+        self._process = subprocess.Popen(
+            ["docker-registry", "serve", folder / "config.yml"],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        self.port = self._read_port()
+        self.host = f"127.0.0.1:{self.port}"
+        self._drain = threading.Thread(target=self._process.stderr.read, daemon=True)
+        self._drain.start()
+
+    def _read_port(self) -> int:
+        for line in self._process.stderr:
+            if "listening on" in line:
+                address = line.partition("listening on ")[2].split('"')[0].split()[0]
+                return int(address.rpartition(":")[2])
+        raise AssertionError("docker-registry ended")
+
+    def push(self, layout: Path, name: str, *options: str) -> None:
+        """Copy an OCI layout into the registry."""
+        subprocess.run(
+            [
+                "skopeo",
+                "copy",
+                "-q",
+                "--insecure-policy",
+                "--dest-tls-verify=false",
+                *options,
+                f"oci:{layout}:latest",
+                f"docker://{self.host}/{name}",
+            ],
+            check=True,
+        )
+
+    def close(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait()
+        self._drain.join()
+        self._process.stderr.close()
+
+
+@dataclass
+class Answer:
+    """What the front does with a request, instead of passing the registry's answer on."""
+
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    cut_after: int | None = None  # the registry's answer, broken after so many bytes
+    flip: bool = False  # the registry's answer with one byte changed
+
+
+class Front:
+    """An HTTP server before a registry; ``rules`` are asked in order for what happens to a request."""
+
+    def __init__(self, registry: Registry | None) -> None:
+        self.rules = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                front.requests.append((self.path, dict(self.headers)))
+                for rule in front.rules:
+                    if answer := rule(self.path, self.headers):
+                        break
+                else:
+                    answer = Answer()
+                with contextlib.suppress(ConnectionError):
+                    if answer.status is not None:
+                        self._send(answer.status, answer.headers, answer.body)
+                    else:
+                        self._forward(answer)
+
+            do_POST = do_GET  # noqa: N815 - the library's name
+
+            def _send(self, status, headers, body):
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def _forward(self, answer):
+                connection = http.client.HTTPConnection("127.0.0.1", registry.port)
+                sent = {k: v for k, v in self.headers.items() if k not in ("Host", "Connection")}
+                sent.pop("Authorization", None)
+                connection.request("GET", self.path, headers=sent)
+                response = connection.getresponse()
+                body = response.read()
+                connection.close()
+                headers = {
+                    k: v
+                    for k, v in response.getheaders()
+                    if k.lower() not in ("content-length", "connection", "date")
+                }
+                if answer.flip:
+                    body = body[:-1] + bytes([body[-1] ^ 1])
+                if answer.cut_after is None:
+                    self._send(response.status, headers, body)
+                    return
+                self.send_response(response.status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: answer.cut_after])
+                self.close_connection = True
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def layer(name: str, data: bytes) -> tuple[bytes, str]:
+    """Return a compressed layer of one file, and its diff ID."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    plain = buffer.getvalue()
+    return gzip.compress(plain, 1, mtime=0), f"sha256:{hashlib.sha256(plain).hexdigest()}"
+
+
+class Layout:
+    """An OCI layout made by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "blobs/sha256").mkdir(parents=True)
+        (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+    def blob(self, data: bytes, media_type: str) -> dict[str, object]:
+        digest = hashlib.sha256(data).hexdigest()
+        (self.folder / "blobs/sha256" / digest).write_bytes(data)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+
+    def document(self, document: dict[str, object], media_type: str) -> dict[str, object]:
+        return self.blob(json.dumps(document).encode(), media_type)
+
+    def image(self, architecture: str, *files: tuple[str, bytes]) -> dict[str, object]:
+        layers = [layer(name, data) for name, data in files]
+        kind = "application/vnd.oci.image.{}"
+        config = {
+            "architecture": architecture,
+            "os": "linux",
+            "config": {"Cmd": ["/hello"]},
+            "rootfs": {"type": "layers", "diff_ids": [diff_id for _, diff_id in layers]},
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": kind.format("manifest.v1+json"),
+            "config": self.document(config, kind.format("config.v1+json")),
+            "layers": [self.blob(data, kind.format("layer.v1.tar+gzip")) for data, _ in layers],
+        }
+        descriptor = self.document(manifest, manifest["mediaType"])
+        return {**descriptor, "platform": {"architecture": architecture, "os": "linux"}}
+
+    def finish(self, *manifests: dict[str, object]) -> None:
+        """Name it ``latest``: the manifest, or an index of several."""
+        top = manifests[0]
+        if len(manifests) > 1:
+            kind = "application/vnd.oci.image.index.v1+json"
+            index = {"schemaVersion": 2, "mediaType": kind, "manifests": list(manifests)}
+            top = self.document(index, kind)
+        named = {**top, "annotations": {"org.opencontainers.image.ref.name": "latest"}}
+        index = {"schemaVersion": 2, "manifests": [named]}
+        (self.folder / "index.json").write_text(json.dumps(index))
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()

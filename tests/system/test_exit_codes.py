@@ -1,0 +1,210 @@
+"""Exit codes as Docker gives them, and refusals with one clear line."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.engine import SOURCE, EngineProcess
+from support.programs import find, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from support.programs import Outcome
+
+    Cli = Callable[..., Outcome]
+
+RUN = ("run", "--rm", "--network", "none")
+
+
+@pytest.mark.parametrize("code", [0, 1, 42, 125, 255])
+def test_the_exit_code_is_the_process(cli: Cli, code: int) -> None:
+    assert cli(*RUN, "busybox", "sh", "-c", f"exit {code}").code == code
+
+
+def test_a_missing_command_is_127(cli: Cli) -> None:
+    done = cli(*RUN, "busybox", "no-such-command")
+    assert done.code == 127
+    assert "no-such-command" in done.err
+    assert "executable file not found in $PATH" in done.err
+    absolute = cli(*RUN, "busybox", "/no/such")
+    assert absolute.code == 127
+    assert "no such file or directory" in absolute.err
+
+
+def test_a_command_that_cannot_be_executed_is_126(cli: Cli) -> None:
+    assert cli(*RUN, "busybox", "/bin/unexecutable").code == 126
+    directory = cli(*RUN, "busybox", "/etc")
+    assert directory.code in (126, 127)
+    assert "denied" in cli(*RUN, "busybox", "/bin/unexecutable").err
+
+
+def test_a_signal_is_128_and_its_number(cli: Cli) -> None:
+    assert cli(*RUN, "--init", "busybox", "sh", "-c", "kill -TERM $$").code == 143
+    cli("run", "-d", "--network", "none", "--name", "killed", "busybox", "sleep", "60")
+    assert cli("kill", "killed").code == 0
+    assert cli("wait", "killed").out.strip() == "137"
+
+
+def test_running_out_of_memory_is_137_and_reported(cli: Cli, engine: EngineProcess) -> None:
+    done = cli(
+        *("run", "--name", "greedy", "--network", "none", "-m", "8m", "--memory-swap", "8m"),
+        *("busybox", "sh", "-c", "dd if=/dev/zero of=/dev/null bs=64M count=1"),
+    )
+    assert done.code == 137, str(done)
+    state = engine.inspect("greedy")["State"]
+    assert state["OOMKilled"] is True
+    assert state["ExitCode"] == 137
+
+
+def nothing_made(engine: EngineProcess) -> bool:
+    return engine.request("GET", "/containers/json?all=1")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("run", "--no-such-flag", "busybox"), "unknown flag: --no-such-flag"),
+        (("run", "-m", "much", "busybox"), "invalid"),
+        (("run", "-p", "nonsense", "busybox"), "nonsense"),
+        (("run", "-v", "a:b:c:d:e", "busybox"), "invalid"),
+        (("run", "--cpus", "many", "busybox"), "many"),
+        (("run", "-m", "1m", "busybox"), "Minimum memory limit allowed is 6MB"),
+        (("run", "-m", "64m", "--memory-swap", "32m", "busybox"), "memoryswap limit"),
+        (("run", "--network", "no-such-network", "busybox"), "no-such-network"),
+        (("run", "--cap-add", "NO_SUCH", "busybox"), "NO_SUCH"),
+        (("run", "--security-opt", "nonsense=1", "busybox"), "nonsense"),
+        (("run", "-w", "relative", "busybox"), "relative"),
+        (("run", "-u", "nobody-here", "busybox", "true"), "unable to find user nobody-here"),
+        (("run", "--name", "bad/name", "busybox"), "bad/name"),
+        (("run", "-v", "relative/path:/x", "busybox"), "relative/path"),
+        (("run", "--ulimit", "nofile=2:1", "busybox"), "nofile"),
+        (("run", "--cpuset-cpus", "4096", "busybox", "true"), "4096"),
+        (("run", "Not_A_Reference", "true"), "lowercase"),
+    ],
+)
+def test_bad_input_is_refused_with_125_and_leaves_nothing(
+    cli: Cli, engine: EngineProcess, arguments: tuple[str, ...], complaint: str
+) -> None:
+    done = cli(*arguments)
+    assert done.code == 125, str(done)
+    assert complaint in done.err, str(done)
+    assert "Traceback" not in done.err
+    engine.remove_containers()
+
+
+def test_an_unknown_image_is_refused(cli: Cli, engine: EngineProcess) -> None:
+    done = cli("run", "--pull", "never", "no-such-image:1", "true")
+    assert done.code == 125
+    assert "No such image: no-such-image:1" in done.err
+    assert nothing_made(engine)
+
+
+def test_a_taken_name_is_a_conflict(cli: Cli, engine: EngineProcess) -> None:
+    first = cli("create", "--name", "taken", "busybox", "true").out.strip()
+    done = cli("run", "--name", "taken", "busybox", "true")
+    assert done.code == 125
+    assert f'The container name "/taken" is already in use by container "{first}"' in done.err
+    assert len(engine.request("GET", "/containers/json?all=1")[1]) == 1
+
+
+@pytest.mark.parametrize(
+    "verb", ["start", "stop", "kill", "rm", "inspect", "logs", "pause", "wait", "top"]
+)
+def test_every_verb_says_that_a_container_is_unknown(cli: Cli, verb: str) -> None:
+    done = cli(verb, "no-such")
+    assert done.code == 1
+    assert "o such" in done.err
+    assert "no-such" in done.err
+
+
+def test_verbs_in_the_wrong_state_are_conflicts(cli: Cli) -> None:
+    cli("create", "--name", "still", "--network", "none", "busybox", "sleep", "60")
+    assert "is not running" in cli("kill", "still").err
+    assert "is not running" in cli("exec", "still", "true").err
+    assert "is not running" in cli("pause", "still").err
+    assert cli("stop", "still").code == 0
+    cli("start", "still")
+    assert cli("start", "still").code == 0
+    refused = cli("rm", "still")
+    assert refused.code == 1
+    assert "emove" in refused.err
+    assert cli("rm", "-f", "still").code == 0
+
+
+def test_a_broken_archive_is_refused_and_leaves_nothing(cli: Cli, engine: EngineProcess) -> None:
+    before = engine.request("GET", "/images/json")[1]
+    for archive in (b"no archive at all" * 100, b"\x1f\x8b broken gzip", b"\0" * 512 + b"x" * 512):
+        done = cli("load", stdin=archive)
+        assert done.code == 1, str(done)
+        assert "Traceback" not in done.err
+    assert engine.request("GET", "/images/json")[1] == before
+
+
+@pytest.mark.berth_only
+def test_a_full_disk_is_reported_and_nothing_half_made_stays(tmp_path: Path) -> None:
+    base = tmp_path / "small"
+    base.mkdir()
+    run(find("mount"), "-t", "tmpfs", "-o", "size=4m", "small", str(base), check=True)
+    engine = EngineProcess(base)
+    try:
+        engine.start()
+        done = engine.docker("import", "-", "too-big", stdin=_incompressible())
+        assert done.code == 1, str(done)
+        assert "no space left on device" in done.err.lower()
+        images = engine.request("GET", "/images/json")[1]
+        assert [i for i in images if "too-big:latest" in (i["RepoTags"] or [])] == []
+        assert engine.docker("run", "--rm", "--network", "none", "host", "true").code == 0
+    finally:
+        engine.close()
+        run(find("umount"), str(base))
+
+
+def _incompressible() -> bytes:
+    """Return an archive with a file of 8 MB of noise."""
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as archive:
+        entry = tarfile.TarInfo("noise")
+        entry.size = 8 << 20
+        archive.addfile(entry, io.BytesIO(os.urandom(entry.size)))
+    return body.getvalue()
+
+
+@pytest.mark.berth_only
+def test_serve_needs_root(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "berth",
+            "serve",
+            "-H",
+            f"unix://{tmp_path}/s",
+            "--data-root",
+            str(tmp_path),
+        ],
+        env={"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.setuid(65534),
+    )
+    assert done.returncode == 1
+    assert "root" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.berth_only
+def test_a_client_says_which_engine_does_not_answer(tmp_path: Path) -> None:
+    done = run(sys.executable, "-m", "berth", "-H", f"unix://{tmp_path}/none", "ps")
+    assert done.code == 1
+    assert f"{tmp_path}/none" in done.err
+    assert len(done.err.strip().splitlines()) == 1

@@ -1,0 +1,357 @@
+"""Images come in and go out: import, load, save, pull, tag, remove."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import socket
+import subprocess
+import tarfile
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.programs import find, run
+from support.waiting import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support.engine import EngineProcess
+    from support.programs import Outcome
+
+    Cli = Callable[..., Outcome]
+
+RUN = ("run", "--rm", "--network", "none")
+
+
+def layer(entries: list[tuple[str, bytes | None, dict[str, object]]]) -> bytes:
+    """Return a tar: None as content makes a directory; the dictionary sets fields of its entry."""
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, content, fields in entries:
+            entry = tarfile.TarInfo(name)
+            entry.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+            entry.mode = 0o755 if content is None else 0o644
+            entry.size = len(content or b"")
+            for field, value in fields.items():
+                setattr(entry, field, value)
+            archive.addfile(entry, io.BytesIO(content or b""))
+    return body.getvalue()
+
+
+def layers(busybox: bytes) -> list[bytes]:
+    """Return three layers that hide, replace and delete what lies below."""
+    second = layer(
+        [
+            ("layer-two", b"two\n", {}),
+            ("gone", b"never seen\n", {}),
+            ("hidden", None, {}),
+            ("hidden/below", b"never seen\n", {}),
+            ("owned", b"x", {"uid": 1000, "gid": 50, "mode": 0o4750, "mtime": 1_500_000_000}),
+            ("hard", b"", {"type": tarfile.LNKTYPE, "linkname": "layer-two"}),
+            ("soft", b"", {"type": tarfile.SYMTYPE, "linkname": "/layer-two"}),
+            ("device", b"", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3}),
+            ("fifo", b"", {"type": tarfile.FIFOTYPE}),
+            ("extended", b"x", {"pax_headers": {"SCHILY.xattr.user.colour": "blue"}}),
+        ]
+    )
+    third = layer(
+        [
+            (".wh.gone", b"", {}),
+            ("hidden", None, {}),
+            ("hidden/.wh..wh..opq", b"", {}),
+            ("hidden/above", b"seen\n", {}),
+        ]
+    )
+    return [busybox, second, third]
+
+
+def docker_archive(parts: list[bytes], tag: str) -> bytes:
+    """Return what `docker save` writes, by hand."""
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "created": "2024-01-02T03:04:05Z",
+            "config": {"Env": ["PATH=/bin", "MADE=by-hand"], "Cmd": ["sh"], "WorkingDir": "/work"},
+            "rootfs": {
+                "type": "layers",
+                "diff_ids": [f"sha256:{hashlib.sha256(part).hexdigest()}" for part in parts],
+            },
+            "history": [{"created_by": f"layer {i}"} for i, _ in enumerate(parts)],
+        }
+    ).encode()
+    name = f"{hashlib.sha256(config).hexdigest()}.json"
+    manifest = [
+        {
+            "Config": name,
+            "RepoTags": [tag],
+            "Layers": [f"{i}/layer.tar" for i, _ in enumerate(parts)],
+        }
+    ]
+    files: list[tuple[str, bytes | None, dict[str, object]]] = [(name, config, {})]
+    files += [(f"{i}/layer.tar", part, {}) for i, part in enumerate(parts)]
+    files.append(("manifest.json", json.dumps(manifest).encode(), {}))
+    return layer(files)
+
+
+@pytest.fixture
+def saved(busybox_tar: bytes) -> bytes:
+    return docker_archive(layers(busybox_tar), "layered:1")
+
+
+@pytest.fixture(autouse=True)
+def _only_the_first_images_stay(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "engine" not in request.fixturenames:
+        yield
+        return
+    engine: EngineProcess = request.getfixturevalue("engine")
+    before = {image["Id"] for image in engine.request("GET", "/images/json")[1]}
+    yield
+    engine.remove_containers()
+    for image in engine.request("GET", "/images/json")[1]:
+        if image["Id"] not in before:
+            engine.request("DELETE", f"/images/{image['Id']}?force=1")
+
+
+def zstd(data: bytes) -> bytes:
+    return run(find("zstd"), "-q", "-c", stdin=data, check=True).raw
+
+
+PACKERS = {"plain": bytes, "gzip": gzip.compress, "zstd": zstd}
+
+
+@pytest.mark.parametrize("packing", PACKERS)
+def test_a_docker_archive_is_loaded_packed_or_not(
+    cli: Cli, saved: bytes, packing: str, engine: EngineProcess
+) -> None:
+    if packing == "zstd" and type(engine).__name__ == "Reference":
+        pytest.skip("the reference knows no zstd")
+    done = cli("load", stdin=PACKERS[packing](saved))
+    assert done.code == 0, str(done)
+    assert "Loaded image: layered:1" in done.out
+    shown = cli(
+        *RUN, "layered:1", "sh", "-c", "cat layer-two soft hard 2>/dev/null; pwd; echo $MADE"
+    )
+    assert shown.lines[-2:] == ["/work", "by-hand"]
+
+
+def test_layers_are_unpacked_exactly(cli: Cli, saved: bytes) -> None:
+    assert cli("load", stdin=saved).code == 0
+    script = """
+        cat /layer-two /hard /soft
+        ls /gone 2>/dev/null || echo gone
+        ls /hidden
+        stat -c '%a %u %g %Y' /owned
+        stat -c '%h' /hard
+        test /hard -ef /layer-two && echo same
+        stat -c '%F %t:%T' /device
+        test -p /fifo && echo fifo
+    """
+    done = cli(*RUN, "layered:1", "sh", "-c", script)
+    assert done.lines == [
+        *("two", "two", "two", "gone", "above", "4750 1000 50 1500000000", "2", "same"),
+        *("character special file 1:3", "fifo"),
+    ], str(done)
+
+
+@pytest.mark.berth_only  # dockerd 20.10 keeps no user attributes in an archive
+def test_extended_attributes_are_kept(cli: Cli, saved: bytes) -> None:
+    cli("load", stdin=saved)
+    cli("create", "--name", "attributed", "layered:1", "true")
+    archive = cli("cp", "attributed:/extended", "-")
+    assert archive.code == 0, archive.err
+    with tarfile.open(fileobj=io.BytesIO(archive.raw)) as read:
+        headers = read.getmember("extended").pax_headers
+    assert headers.get("SCHILY.xattr.user.colour") == "blue"
+
+
+def test_import_makes_one_layer_and_takes_changes(
+    cli: Cli, busybox_tar: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "root.tar.gz").write_bytes(gzip.compress(busybox_tar))
+    changes = ("-c", "ENV PATH=/bin X=1", "-c", 'ENTRYPOINT ["echo"]', "-m", "by hand")
+    done = cli("import", *changes, str(tmp_path / "root.tar.gz"), "imported:now")
+    assert done.code == 0, str(done)
+    assert done.out.startswith("sha256:")
+    assert cli(*RUN, "imported:now", "said").out == "said\n"
+    document = json.loads(cli("inspect", "--type", "image", "imported:now").out)[0]
+    assert document["Config"]["Entrypoint"] == ["echo"]
+    assert len(document["RootFS"]["Layers"]) == 1
+    assert document["RootFS"]["Layers"][0] == f"sha256:{hashlib.sha256(busybox_tar).hexdigest()}"
+
+
+def test_a_saved_image_is_the_same_when_loaded_again(
+    cli: Cli, saved: bytes, tmp_path: Path
+) -> None:
+    cli("load", stdin=saved)
+    id_ = json.loads(cli("inspect", "--type", "image", "layered:1").out)[0]["Id"]
+    again = cli("save", "layered:1")
+    assert again.code == 0, again.err
+    assert cli("rmi", "layered:1").code == 0
+    assert cli("inspect", "--type", "image", "layered:1").code == 1
+    path = tmp_path / "again.tar"
+    path.write_bytes(again.raw)
+    assert cli("load", "-i", str(path)).code == 0
+    assert json.loads(cli("inspect", "--type", "image", "layered:1").out)[0]["Id"] == id_
+
+
+@pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])
+def test_archives_that_skopeo_writes_are_loaded(
+    cli: Cli, saved: bytes, form: str, tmp_path: Path, engine: EngineProcess
+) -> None:
+    if form == "oci-archive" and type(engine).__name__ == "Reference":
+        pytest.skip("the reference loads no OCI layout")
+    (tmp_path / "in.tar").write_bytes(saved)
+    target = f"{form}:{tmp_path}/out.tar:layered:2"
+    run(
+        *(find("skopeo"), "--insecure-policy", "copy", "-q"),
+        *(f"docker-archive:{tmp_path}/in.tar", target),
+        check=True,
+    )
+    done = cli("load", "-i", f"{tmp_path}/out.tar")
+    assert done.code == 0, str(done)
+    id_ = done.out.split("Loaded image")[1].split(": ", 1)[1].strip()
+    assert cli(*RUN, id_, "cat", "/layer-two").out == "two\n"
+
+
+def test_what_we_save_skopeo_reads(cli: Cli, saved: bytes, tmp_path: Path) -> None:
+    cli("load", stdin=saved)
+    assert cli("save", "-o", str(tmp_path / "ours.tar"), "layered:1").code == 0
+    shown = run(find("skopeo"), "inspect", f"docker-archive:{tmp_path}/ours.tar", check=True)
+    assert len(json.loads(shown.out)["Layers"]) == 3
+
+
+@pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])
+def test_archives_that_podman_saves_are_loaded(
+    cli: Cli, busybox_tar: bytes, form: str, tmp_path: Path, engine: EngineProcess
+) -> None:
+    if form == "oci-archive" and type(engine).__name__ == "Reference":
+        pytest.skip("the reference loads no OCI layout")
+    with tempfile.TemporaryDirectory(prefix="bp-") as base:  # podman takes short run roots only
+        out = podman_saves(base, busybox_tar, form, tmp_path)
+    done = cli("load", "-i", out)
+    assert done.code == 0, str(done)
+    assert "localhost/of-podman:3" in done.out
+    assert cli(*RUN, "localhost/of-podman:3", "/bin/echo", "ran").out == "ran\n"
+
+
+def podman_saves(base: str, archive: bytes, form: str, folder: Path) -> str:
+    """Import an archive into a podman of its own below ``base``; return what it saved."""
+    podman = (
+        *(find("podman"), "--root", f"{base}/r", "--runroot", f"{base}/rr", "--tmpdir", f"{base}/t"),
+        *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"),
+    )
+    name, out = "localhost/of-podman:3", str(folder / "saved.tar")
+    run(*podman, "import", "-q", "-", name, stdin=archive, check=True)
+    run(*podman, "save", "-q", "--format", form, "-o", out, name, check=True)
+    return out
+
+
+def test_tags_come_and_go_and_the_last_takes_the_image(cli: Cli, saved: bytes) -> None:
+    cli("load", stdin=saved)
+    assert cli("tag", "layered:1", "registry.example:5000/team/other:v2").code == 0
+    shown = cli("images", "--format", "{{.Repository}}:{{.Tag}}").lines
+    assert {"layered:1", "registry.example:5000/team/other:v2", "busybox:latest"} <= set(shown)
+    assert "Untagged: layered:1" in cli("rmi", "layered:1").out
+    assert cli(*RUN, "registry.example:5000/team/other:v2", "true").code == 0
+    done = cli("rmi", "registry.example:5000/team/other:v2")
+    assert "Deleted: sha256:" in done.out
+    assert cli("rmi", "layered:1").code == 1
+
+
+def test_an_image_in_use_stays(cli: Cli, saved: bytes) -> None:
+    cli("load", stdin=saved)
+    cli("create", "--name", "user-of-it", "layered:1", "true")
+    done = cli("rmi", "layered:1")
+    assert done.code == 1
+    assert "conflict" in done.err
+    cli("rm", "user-of-it")
+    assert cli("rmi", "layered:1").code == 0
+
+
+@pytest.mark.berth_only
+def test_the_built_in_image_is_listed_and_never_travels(cli: Cli) -> None:
+    assert "host" in cli("images", "--format", "{{.Repository}}").lines
+    assert cli("save", "host").code == 1
+    assert cli("rmi", "host").code == 1
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """A plain registry on loopback; its address."""
+    port = _free_port()
+    config = tmp_path / "registry.yml"
+    config.write_text(
+        "version: 0.1\nlog: {level: error}\n"
+        f"storage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
+        f"http: {{addr: '127.0.0.1:{port}'}}\n"
+    )
+    with (tmp_path / "registry.log").open("wb") as log:
+        process = subprocess.Popen(
+            [find("docker-registry"), "serve", str(config)], stdout=log, stderr=log
+        )
+    try:
+        wait_for(lambda: _answers(port), "the registry answers")
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/v2/")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@pytest.mark.berth_only  # the reference has a loopback of its own
+def test_pull_takes_an_image_from_a_registry(
+    cli: Cli, saved: bytes, registry: str, tmp_path: Path, engine: EngineProcess
+) -> None:
+    (tmp_path / "in.tar").write_bytes(saved)
+    run(
+        *(find("skopeo"), "--insecure-policy", "copy", "-q", "--dest-tls-verify=false"),
+        *(f"docker-archive:{tmp_path}/in.tar", f"docker://{registry}/team/layered:7"),
+        check=True,
+    )
+    done = cli("pull", f"{registry}/team/layered:7")
+    assert done.code == 0, str(done)
+    assert "Digest: sha256:" in done.out
+    assert f"Status: Downloaded newer image for {registry}/team/layered:7" in done.out
+    assert cli(*RUN, f"{registry}/team/layered:7", "cat", "/layer-two").out == "two\n"
+    assert "Image is up to date" in cli("pull", f"{registry}/team/layered:7").out
+    cli("rmi", f"{registry}/team/layered:7")
+    ran = cli(*RUN, f"{registry}/team/layered:7", "cat", "/layer-two")
+    assert (ran.code, ran.out) == (0, "two\n")
+    missing = cli("pull", f"{registry}/team/none:1")
+    assert missing.code == 1
+    assert "Traceback" not in missing.err
+
+
+def test_a_real_debian_runs(docker_cli: Cli, debian_tar: Path) -> None:
+    done = docker_cli("import", str(debian_tar), "debian:made")
+    assert done.code == 0, str(done)
+    script = "dpkg -l | grep -c ^ii; stat -c %a /tmp /usr/bin/passwd; id -un; ls -l /bin | head -1"
+    shown = docker_cli(*RUN, "debian:made", "sh", "-c", script)
+    assert shown.code == 0, str(shown)
+    assert int(shown.lines[0]) > 50
+    assert shown.lines[1:3] == ["1777", "4755"]
+    assert shown.lines[3] == "root"

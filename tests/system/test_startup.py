@@ -1,0 +1,64 @@
+"""The default engine starts when it is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from berth.client import startup
+from berth.client.address import Address, Roots
+from berth.client.connection import Connection
+from berth.errors import Unavailable
+from support.waiting import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.berth_only
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> Iterator[Roots]:
+    found = Roots(str(tmp_path / "data"), str(tmp_path / "exec"))
+    yield found
+    try:
+        with open(f"{found.data}/lock", encoding="ascii") as file:
+            pid = int(file.read())
+    except (OSError, ValueError):
+        return
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "the engine left")
+
+
+def connection_to(roots: Roots) -> Connection:
+    return Connection(Address(f"unix://{roots.socket}", path=roots.socket))
+
+
+def test_clients_at_the_same_time_start_one_engine(roots: Roots) -> None:
+    pings: list[bytes] = []
+
+    def use() -> None:
+        connection = connection_to(roots)
+        startup.start(roots, connection)
+        pings.append(connection.request("GET", "/_ping").read())
+        connection.close()
+
+    clients = [threading.Thread(target=use) for _ in range(3)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert pings == [b"OK"] * 3
+
+
+def test_an_engine_that_does_not_start_is_told_with_its_last_words(roots: Roots) -> None:
+    with open(roots.data, "w", encoding="ascii"):
+        pass  # a file where the data root should be
+    with pytest.raises(Unavailable, match=r"start engine: .*data") as caught:
+        startup.start(roots, connection_to(roots))
+    assert caught.value.hint == f"its log is {roots.exec}/berthd.log"

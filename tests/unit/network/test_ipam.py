@@ -1,0 +1,101 @@
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from berth.errors import BerthError, Failed, Forbidden, InvalidArgument
+from berth.network import ipam
+from berth.network.ipam import AddressPool, choose_subnet
+
+SUBNET = IPv4Network("10.9.0.0/29")  # addresses 1 to 6
+
+
+def test_default_subnets_are_dockers():
+    subnets = [str(subnet) for subnet in ipam.default_subnets()]
+    assert subnets[:2] == ["172.17.0.0/16", "172.18.0.0/16"]
+    assert subnets[14:17] == ["172.31.0.0/16", "192.168.0.0/20", "192.168.16.0/20"]
+    assert len(subnets) == 15 + 16
+
+
+def test_a_subnet_that_overlaps_a_route_is_passed_over():
+    taken = [IPv4Network("172.17.5.0/24"), IPv4Network("172.18.0.0/15")]
+    assert str(choose_subnet(taken)) == "172.20.0.0/16"
+    with pytest.raises(Failed, match="fully subnetted"):
+        choose_subnet([IPv4Network("128.0.0.0/1")])
+
+
+def test_a_freed_address_rests_until_the_others_had_their_turn():
+    pool = AddressPool(SUBNET)
+    pool.claim(IPv4Address("10.9.0.1"))
+    first = pool.allocate()
+    pool.release(first)
+    others = [pool.allocate() for _ in range(5)]
+    assert others[-1] == first
+    assert len(set(others)) == 5
+    with pytest.raises(Failed, match="no available IPv4 addresses"):
+        pool.allocate()
+
+
+def test_network_and_broadcast_addresses_are_never_given():
+    found = {str(AddressPool(SUBNET).allocate())}
+    pool = AddressPool(SUBNET)
+    found |= {str(pool.allocate()) for _ in range(6)}
+    assert found == {f"10.9.0.{n}" for n in range(1, 7)}
+
+
+def test_a_claimed_address_is_taken_once():
+    pool = AddressPool(SUBNET)
+    pool.claim(IPv4Address("10.9.0.5"))
+    with pytest.raises(Forbidden, match="Address already in use"):
+        pool.claim(IPv4Address("10.9.0.5"))
+    with pytest.raises(InvalidArgument, match="does not belong"):
+        pool.claim(IPv4Address("10.9.0.9"))
+
+
+def test_a_range_limits_what_is_given_but_not_what_is_claimed():
+    pool = AddressPool(IPv4Network("10.9.0.0/16"), ip_range=IPv4Network("10.9.5.0/30"))
+    assert [str(pool.allocate()) for _ in range(2)] == ["10.9.5.0", "10.9.5.1"]
+    pool.claim(IPv4Address("10.9.77.1"))
+    with pytest.raises(InvalidArgument, match="ip-range"):
+        AddressPool(SUBNET, ip_range=IPv4Network("10.10.0.0/30"))
+
+
+def test_restored_addresses_are_taken_and_followed():
+    pool = AddressPool(SUBNET)
+    pool.restore(IPv4Address("10.9.0.3"))
+    assert str(pool.allocate()) == "10.9.0.4"
+
+
+@given(st.lists(st.integers(-1, 5), max_size=60))
+def test_no_address_is_given_twice(steps):
+    pool, held = AddressPool(SUBNET), []
+    for step in steps:
+        if step < 0 and held:
+            pool.release(held.pop(0))
+            continue
+        try:
+            address = pool.allocate()
+        except BerthError:
+            assert len(held) == 6
+            continue
+        assert address not in held
+        held.append(address)
+
+
+def test_a_mac_belongs_to_its_address():
+    assert ipam.mac_of(IPv4Address("172.17.0.2")) == "02:42:ac:11:00:02"
+    assert ipam.parse_mac("02:42:AC:11:00:02") == bytes.fromhex("0242ac110002")
+
+
+@pytest.mark.parametrize("text", ["", "02:42", "zz:00:00:00:00:00", "01:00:00:00:00:00"])
+def test_what_is_no_mac_of_an_interface_is_refused(text):
+    with pytest.raises(InvalidArgument):
+        ipam.parse_mac(text)
+
+
+def test_what_is_no_subnet_or_address_is_refused():
+    with pytest.raises(InvalidArgument):
+        ipam.parse_subnet("10.0.0.0/33")
+    with pytest.raises(InvalidArgument):
+        ipam.parse_address("10.0.0")

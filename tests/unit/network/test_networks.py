@@ -1,0 +1,74 @@
+from ipaddress import IPv4Network
+
+import pytest
+
+from berth.errors import InvalidArgument, NotFound
+from berth.network.networks import Networks
+from berth.network.records import NetworkRequest
+from berth.state import State
+
+
+@pytest.fixture
+def state(tmp_path):
+    state = State(tmp_path / "state.db")
+    yield state
+    state.close()
+
+
+def test_three_networks_always_exist(state):
+    assert [(n.name, n.driver) for n in Networks(state).all()] == [
+        ("bridge", "bridge"),
+        ("host", "host"),
+        ("none", "null"),
+    ]
+    assert len(Networks(state).all()) == 3
+
+
+def test_the_default_network_keeps_its_subnet_unless_it_may_move(state):
+    networks = Networks(state)
+    networks.settle_default("berth0", occupied=[], movable=True)
+    taken = [IPv4Network("172.17.0.0/24")]
+    networks.settle_default("berth0", occupied=taken, movable=False)
+    assert networks.default().subnet == "172.17.0.0/16"
+    networks.settle_default("berth0", occupied=taken, movable=True)
+    assert networks.default().subnet == "172.18.0.0/16"
+    assert networks.default().gateway == "172.18.0.1"
+
+
+def test_a_network_is_found_by_name_id_and_start_of_id(state):
+    networks = Networks(state)
+    made = networks.create(NetworkRequest(name="own"), occupied=[])
+    assert networks.find("own") == networks.find(made.id) == networks.find(made.id[:12]) == made
+    assert Networks(state).find("own") == made
+    with pytest.raises(NotFound, match="network missing not found"):
+        networks.find("missing")
+    with pytest.raises(NotFound):
+        networks.find("")
+
+
+def test_options_are_read(state):
+    options = {
+        "com.docker.network.driver.mtu": "1400",
+        "com.docker.network.bridge.name": "br-own",
+        "com.docker.network.bridge.enable_icc": "false",
+        "com.docker.network.bridge.enable_ip_masquerade": "0",
+    }
+    request = NetworkRequest(
+        name="own", subnet="10.9.0.0/16", ip_range="10.9.5.0/24", options=options
+    )
+    made = Networks(state).create(request, occupied=[])
+    assert (made.mtu, made.bridge, made.icc, made.masquerade) == (1400, "br-own", False, False)
+    assert (made.gateway, made.ip_range) == ("10.9.0.1", "10.9.5.0/24")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"com.docker.network.driver.mtu": "many"},
+        {"com.docker.network.bridge.name": "../escape"},
+        {"com.docker.network.bridge.name": "longer-than-the-kernel-takes"},
+    ],
+)
+def test_options_that_cannot_be_are_refused(state, options):
+    with pytest.raises(InvalidArgument):
+        Networks(state).create(NetworkRequest(name="own", options=options), occupied=[])
