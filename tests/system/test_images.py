@@ -245,7 +245,15 @@ def test_archives_that_podman_saves_are_loaded(
 def podman_saves(base: str, archive: bytes, form: str, folder: Path) -> str:
     """Import an archive into a podman of its own below ``base``; return what it saved."""
     podman = (
-        *(find("podman"), "--root", f"{base}/r", "--runroot", f"{base}/rr", "--tmpdir", f"{base}/t"),
+        *(
+            find("podman"),
+            "--root",
+            f"{base}/r",
+            "--runroot",
+            f"{base}/rr",
+            "--tmpdir",
+            f"{base}/t",
+        ),
         *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"),
     )
     name, out = "localhost/of-podman:3", str(folder / "saved.tar")

@@ -194,11 +194,13 @@ def test_a_shell_answers_and_its_code_comes_back(terminal: Terminal) -> None:
 def test_a_resize_reaches_the_process(terminal: Terminal) -> None:
     child = terminal(*RUN, "-it", "busybox", "sh")
     child.expect(b"# ")
-    child.setwinsize(44, 133)
 
     def resized() -> bool:
+        # Again and again: the docker CLI listens for the signal only after it has the start's answer.
+        child.setwinsize(43, 132)
+        child.setwinsize(44, 133)
         child.sendline(b"stty size")
-        return child.expect([b"44 133", b"30 100"]) == 0
+        return child.expect([b"44 133", b"30 100", b"43 132"]) == 0
 
     wait_for(resized, "the terminal has its new size")
     child.sendline(b"exit")

@@ -108,6 +108,9 @@ class Containers:
         self._check(record)
         await self._make(record, image)
         self.emit(record, "create")
+        self._services.background.start(
+            self._lives.prepare(record), name=f"prepare {record.id[:12]}"
+        )
         return record
 
     def _check(self, record: ContainerRecord) -> None:
@@ -195,6 +198,7 @@ class Containers:
         record = self.find(ref)
         host, limits = changed_limits(record.host_config, update)
         check_policy(host)
+        await self._lives.unprepare(record)
         async with self._lives.of(record).lock:
             if record.status in status.ALIVE and limits:
                 group = self.cgroup(record)
@@ -218,6 +222,7 @@ class Containers:
             life.restarting = None
         if record.status in status.ALIVE:
             await self._lives.kill_and_wait(record, life)
+        await self._lives.unprepare(record)
         async with life.lock:
             if not self._records.has(record):
                 return

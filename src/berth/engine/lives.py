@@ -6,14 +6,13 @@ import asyncio
 import logging
 import os
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from berth.engine import hostfiles, networking, spec, status
 from berth.engine.logtargets import log_target
 from berth.engine.restart import Backoff, wants_restart
 from berth.errors import BerthError, Conflict
-from berth.runtime.requests import Attachment, ExitRecord, TaskRequest
+from berth.runtime.requests import Attachment, ExitRecord, Handover, TaskRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from berth.engine.services import Services
     from berth.kernel.cgroups import Cgroup
     from berth.network.records import Sandbox
-    from berth.runtime.client import Task
+    from berth.runtime.client import PreparedTask, Task
 
 log = logging.getLogger("berth")
 
@@ -32,6 +31,8 @@ START_FAILED = {"command-not-found": 127, "command-not-executable": 126}
 DEFAULT_START_FAILED = 128
 KILL_TIMEOUT_S = 10.0
 REMAINS_POLL_S = 0.01
+MAX_PREPARED = 8
+PREPARED_S = 2.0
 SIGKILL = 9
 START_FAILURE = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed:"
@@ -45,6 +46,8 @@ class Life:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.task: Task | None = None
+        self.prepared: PreparedTask | None = None
+        self.expiry: asyncio.TimerHandle | None = None  # of what is prepared
         self.waiting: list[Attachment] = []  # clients that attached before the start
         self.orphans: list[int] = []  # connections of /wait, for the monitor
         self.ended = asyncio.Event()  # replaced at each start
@@ -112,19 +115,63 @@ class Lives:
             raise Conflict(f"container {record.id} is not running")
         return life.task
 
+    async def prepare(self, record: ContainerRecord) -> None:
+        """Prepare a container that was just created for its start, which usually follows at once.
+
+        Only a few are kept so, and only for a while: each is two processes.
+        """
+        life = self.of(record)
+        async with life.lock:
+            waiting = sum(other.prepared is not None for other in self._lives.values())
+            if (
+                waiting >= MAX_PREPARED
+                or life.prepared is not None
+                or not self._records.has(record)
+                or record.status != status.CREATED
+                or self._shares_namespaces(record)
+            ):
+                return
+            life.prepared = self._prepare(record)
+            life.expiry = asyncio.get_running_loop().call_later(
+                PREPARED_S,
+                lambda: self._services.background.start(
+                    self.unprepare(record), name=f"unprepare {record.id[:12]}"
+                ),
+            )
+
+    def _prepare(self, record: ContainerRecord) -> PreparedTask:
+        folder = self.exec_folder(record)
+        hostfiles.remove_tree(folder)
+        folder.mkdir(mode=0o710)
+        return self._services.runtime.prepare_task(self._task_request(record, folder))
+
+    async def unprepare(self, record: ContainerRecord) -> None:
+        """Undo the preparation of a start: it did not follow, or what it would be made of changes."""
+        life = self.of(record)
+        async with life.lock:
+            prepared = self._take_prepared(life)
+            if prepared is not None:
+                await prepared.abandon()
+                hostfiles.remove_tree(self.exec_folder(record))
+
+    def _take_prepared(self, life: Life) -> PreparedTask | None:
+        prepared, life.prepared = life.prepared, None
+        if life.expiry is not None:
+            life.expiry.cancel()
+            life.expiry = None
+        return prepared
+
     async def start(self, record: ContainerRecord, life: Life) -> None:
         """Start the process; the caller holds the lock. On failure everything is undone."""
         if life.settling is not None:
             await asyncio.wait([life.settling])
-        folder = self.exec_folder(record)
-        hostfiles.remove_tree(folder)
-        folder.mkdir(mode=0o710)
         waiting, life.waiting = life.waiting, []
         try:
-            task = await self._start_task(record, folder, tuple(waiting))
+            prepared = self._take_prepared(life) or self._prepare(record)
+            task = await self._start_task(record, prepared, tuple(waiting))
         except BerthError as error:
             await self._services.network.disconnect(record.id)
-            hostfiles.remove_tree(folder)
+            hostfiles.remove_tree(self.exec_folder(record))
             self._note_failed_start(record, life, error)
             raise
         finally:
@@ -146,19 +193,26 @@ class Lives:
         self.follow(record, life, task)
 
     async def _start_task(
-        self, record: ContainerRecord, folder: Path, waiting: tuple[Attachment, ...]
+        self, record: ContainerRecord, prepared: PreparedTask, waiting: tuple[Attachment, ...]
     ) -> Task:
-        """Connect, mount and start; whoever catches the failure disconnects."""
-        sandbox = await self._connect(record)
-        hostfiles.write(self.data_folder(record), record, sandbox)
-        trees = hostfiles.open_trees(self.data_folder(record), record)
+        """Connect, hand over and start; whoever catches the failure disconnects."""
         try:
-            request = self._task_request(record, folder, sandbox)
-            request = replace(request, trees=trees, attachments=waiting)
-            try:
-                return await self._services.runtime.start_task(request)
-            except BerthError as error:
-                raise type(error)(START_FAILURE + error.message) from error
+            sandbox = await self._connect(record)
+            hostfiles.write(self.data_folder(record), record, sandbox)
+            trees = hostfiles.open_trees(self.data_folder(record), record)
+        except BaseException:
+            await prepared.abandon()
+            raise
+        handover = Handover(
+            trees=trees,
+            netns_fd=sandbox.netns_fd if sandbox else None,
+            attachments=waiting,
+            keep_fds=sandbox.keep_fds if sandbox else (),
+        )
+        try:
+            return await prepared.start(handover)
+        except BerthError as error:
+            raise type(error)(START_FAILURE + error.message) from error
         finally:
             for tree in trees:
                 os.close(tree.fd)
@@ -169,9 +223,7 @@ class Lives:
             return None
         return await self._services.network.connect(request)
 
-    def _task_request(
-        self, record: ContainerRecord, folder: Path, sandbox: Sandbox | None
-    ) -> TaskRequest:
+    def _task_request(self, record: ContainerRecord, folder: Path) -> TaskRequest:
         host, config = record.host_config, record.config
         rows, columns = host.console_size or (0, 0)
         return TaskRequest(
@@ -190,10 +242,14 @@ class Lives:
             stdin=config.open_stdin,
             stdin_once=config.stdin_once,
             log=log_target(host.log_config, self.log_path(record)),
-            netns_fd=sandbox.netns_fd if sandbox else None,
-            keep_fds=sandbox.keep_fds if sandbox else (),
+            netns=networking.has_own_namespace(record),
             init=bool(host.init),
         )
+
+    def _shares_namespaces(self, record: ContainerRecord) -> bool:
+        host = record.host_config
+        modes = (host.pid_mode, host.ipc_mode, host.network_mode)
+        return any(spec.shared_container(mode) is not None for mode in modes)
 
     def _shared_namespaces(self, record: ContainerRecord) -> dict[str, str]:
         """Return the namespace files of containers whose namespaces this one joins."""

@@ -32,6 +32,12 @@ def settle_mode(host: HostConfig) -> None:
         )
 
 
+def has_own_namespace(record: ContainerRecord) -> bool:
+    """Say whether the container gets a network namespace that nobody else is in."""
+    mode = record.host_config.network_mode
+    return mode != "host" and spec.shared_container(mode) is None
+
+
 def parse_port(text: str) -> tuple[int, str]:
     """Split "80/tcp"; the protocol is tcp unless said."""
     number, _, protocol = text.partition("/")

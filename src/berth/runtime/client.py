@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import json
 import os
@@ -16,6 +17,7 @@ from berth.runtime.requests import (
     DirectoryRootfs,
     ExecRequest,
     ExitRecord,
+    Handover,
     Rootfs,
     TaskRequest,
 )
@@ -84,6 +86,11 @@ class Channel:
             sockets.send(self._sock, json.dumps(message).encode(), list(fds))
         except OSError as error:
             raise Unavailable(f"cannot reach the monitor: {error.strerror}") from error
+
+    def finish(self) -> None:
+        """Send nothing more: the other side sees the end, and its answers still arrive."""
+        if self._open:
+            self._sock.shutdown(_socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the socket; receivers see the end."""
@@ -175,6 +182,33 @@ class Task:
         _remove_records(self._directory)
 
 
+class PreparedTask:
+    """A container's process that waits for its start, with namespaces and file systems made."""
+
+    def __init__(self, id_: str, channel: Channel, directory: Path) -> None:
+        self._id = id_
+        self._channel = channel
+        self._directory = directory
+
+    async def start(self, handover: Handover) -> Task:
+        """Let it become its program; returns when it runs, raises what went wrong on the way."""
+        document, fds = _handover_document(handover)
+        try:
+            self._channel.send(document, fds)
+        except Unavailable:  # it failed already, and what it said about that is still to be read
+            pass
+        task = Task(self._id, self._channel, self._directory)
+        await task.started()
+        return task
+
+    async def abandon(self) -> None:
+        """Undo everything; returns when nothing is left of it but the records' directory."""
+        self._channel.finish()
+        while await self._channel.receive() is not None:
+            continue
+        _remove_records(self._directory)
+
+
 class Job:
     """A worker at work."""
 
@@ -249,10 +283,10 @@ class Runtime:
             raise Failed(f"start zygote: it ended with status {status}; see {log}")
         return cls(channel, pid)
 
-    async def start_task(self, request: TaskRequest) -> Task:
-        """Start a container's process; returns when its program runs."""
-        document, fds = _task_document(request)
-        return await self._start(request.id, request.directory, document, fds)
+    def prepare_task(self, request: TaskRequest) -> PreparedTask:
+        """Begin to prepare a container's process; what goes wrong is raised by its start."""
+        channel = self._fork(_task_document(request), [])
+        return PreparedTask(request.id, channel, request.directory)
 
     async def start_exec(self, request: ExecRequest) -> Task:
         """Start one more process in a running container."""
@@ -337,8 +371,6 @@ def _record_of_the_dead(directory: Path) -> ExitRecord:
 
 
 def _connect(directory: Path) -> sockets.Socket | None:
-    import _socket
-
     folder = os.open(directory, os.O_PATH | os.O_CLOEXEC)
     sock = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
@@ -357,20 +389,15 @@ def _remove_records(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
 
 
-def _task_document(request: TaskRequest) -> tuple[Message, list[int]]:
-    """Put a request into a message; the order of the descriptors is part of the protocol."""
+def _task_document(request: TaskRequest) -> Message:
     log = request.log
-    document: Message = {
+    return {
         "op": "task",
         "id": request.id,
         "directory": str(request.directory),
         "spec": request.spec,
         "rootfs": _rootfs(request.rootfs),
-        "netns": request.netns_fd is not None,
-        "trees": [
-            {"target": t.target, "read_only": t.read_only, "propagation": t.propagation}
-            for t in request.trees
-        ],
+        "netns": request.netns,
         "user": request.user,
         "groups": list(request.groups),
         "terminal": request.terminal,
@@ -381,12 +408,23 @@ def _task_document(request: TaskRequest) -> tuple[Message, list[int]]:
         and {"path": str(log.path), "max_size": log.max_size_bytes, "max_files": log.max_files},
         "seccomp": request.seccomp.hex() if request.seccomp else None,
         "init": request.init,
-        "attachments": [_attachment(a) for a in request.attachments],
     }
-    fds = [request.netns_fd] if request.netns_fd is not None else []
-    fds += [tree.fd for tree in request.trees]
-    fds += [attachment.fd for attachment in request.attachments]
-    fds += request.keep_fds
+
+
+def _handover_document(handover: Handover) -> tuple[Message, list[int]]:
+    """Put a handover into a message; the order of the descriptors is part of the protocol."""
+    document: Message = {
+        "netns": handover.netns_fd is not None,
+        "trees": [
+            {"target": t.target, "read_only": t.read_only, "propagation": t.propagation}
+            for t in handover.trees
+        ],
+        "attachments": [_attachment(a) for a in handover.attachments],
+    }
+    fds = [handover.netns_fd] if handover.netns_fd is not None else []
+    fds += [tree.fd for tree in handover.trees]
+    fds += [attachment.fd for attachment in handover.attachments]
+    fds += handover.keep_fds
     return document, fds
 
 

@@ -1,7 +1,8 @@
 """The child of a monitor: from a fresh clone to the user's program.
 
 monitor                                   child
-   │  clone3(namespaces)                    │
+   │  clone3(namespaces)                    │ prepares itself
+   │  handover + descriptors  ─────────────►│   a container's process; an exec goes on at once
    │◄──── {"terminal": true} + master ──────│   only with a terminal
    │◄──── {"error": …, "step": …} ──────────│   something failed; the child is gone
    │◄──── end of file ──────────────────────│   execve succeeded: the socket was close-on-exec
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from berth.kernel.cgroups import Cgroup
     from berth.oci.runtime_spec import Process, Spec
-    from berth.runtime.messages import RootfsMessage
+    from berth.runtime.messages import HandoverMessage, RootfsMessage
 
 EXIT_SETUP_FAILED = 255
 
@@ -35,7 +36,7 @@ class Child:
         "filter",
         "groups",
         "init",
-        "netns_fd",
+        "netns",
         "pidfd",
         "process",
         "rootfs",
@@ -59,7 +60,7 @@ class Child:
         self.user = ""
         self.groups: list[str] = []
         self.filter: bytes | None = None
-        self.netns_fd: int | None = None
+        self.netns = False
         self.pidfd: int | None = None
         self.init = False
         self.terminal = False
@@ -71,7 +72,7 @@ def run(child: Child) -> NoReturn:
     """Do every step; on failure tell the monitor which one and why. Never returns."""
     step = "start"
     try:
-        steps = JOIN_STEPS if child.pidfd is not None else CREATE_STEPS
+        steps = JOIN_STEPS if child.pidfd is not None else PREPARE_STEPS + START_STEPS
         for action in steps:
             step = action.__name__.strip("_").replace("_", " ")
             action(child)
@@ -98,8 +99,6 @@ def _enter_cgroup(child: Child) -> None:
 
 
 def _enter_namespaces(child: Child) -> None:
-    if child.netns_fd is not None:
-        namespaces.setns(child.netns_fd, namespaces.CLONE_NEWNET)
     for entry in child.spec.get("linux", {}).get("namespaces", []):
         path = entry.get("path")
         if path and entry["type"] != "pid":
@@ -136,7 +135,27 @@ def _mount_rootfs(child: Child) -> None:
 
 
 def _mount_file_systems(child: Child) -> None:
-    rootfs.complete(child.spec, child.trees, child.controllers)
+    rootfs.mount_file_systems(child.spec, rootfs.before_network(child.spec), child.controllers)
+
+
+def _take_over(child: Child) -> None:
+    """Wait for the monitor's word to go on, and enter the network that came with it."""
+    data, fds = sockets.receive(child.sync)
+    if not data:
+        os._exit(EXIT_SETUP_FAILED)
+    handover: HandoverMessage = json.loads(data)
+    if handover["netns"]:
+        namespaces.setns(fds.pop(0), namespaces.CLONE_NEWNET)
+    child.trees = [
+        rootfs.Tree(fd, tree["target"], tree["read_only"], tree["propagation"])
+        for fd, tree in zip(fds, handover["trees"], strict=True)
+    ]
+
+
+def _mount_the_rest(child: Child) -> None:
+    rootfs.mount_file_systems(child.spec, rootfs.after_network(child.spec), child.controllers)
+    rootfs.attach_trees(child.trees)
+    rootfs.set_sysctls(child.spec.get("linux", {}).get("sysctl", {}))
 
 
 def _set_up_stdio(child: Child) -> None:
@@ -207,13 +226,17 @@ def _own_stdio(child: Child, uid: int) -> None:
             continue
 
 
-CREATE_STEPS = (
+PREPARE_STEPS = (
     _reset_signals,
     _enter_cgroup,
     _enter_namespaces,
     _set_hostname,
     _mount_rootfs,
     _mount_file_systems,
+)
+START_STEPS = (
+    _take_over,
+    _mount_the_rest,
     _set_up_stdio,
     _restrict_paths,
     _close_descriptors,

@@ -1,7 +1,7 @@
 """From a request to a running process: what the monitor does before its event loop.
 
-Makes stdio and cgroup, clones the child (`berth.runtime.init`), hears how it went, and undoes
-everything when it went wrong.
+Makes stdio and cgroup, clones the child (`berth.runtime.init`), passes berthd's handover on to it, hears
+how it went, and undoes everything when it went wrong.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 
 from berth.errors import BerthError, Failed, from_record
 from berth.kernel import namespaces, sockets
-from berth.runtime import init, monitor, rootfs
+from berth.runtime import init, monitor
 from berth.runtime.clients import STDERR, STDOUT, Client, Input
 from berth.runtime.jsonlog import LogWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.kernel.cgroups import Cgroup, Hierarchies
-    from berth.runtime.messages import RequestMessage
+    from berth.runtime.messages import HandoverMessage, RequestMessage
 
 
 class Request:
@@ -33,6 +33,64 @@ class Request:
         return self.fds.pop(0)
 
 
+class _Surroundings:
+    """What the zygote opened before it left the host's mounts."""
+
+    def __init__(self, hierarchies: Hierarchies, null_fd: int) -> None:
+        self.hierarchies = hierarchies
+        self.null_fd = null_fd
+
+
+class _Launch:
+    """A process that is being started, and its monitor."""
+
+    def __init__(self, request: Request, control: sockets.Socket, cgroup: Cgroup) -> None:
+        self.request = request
+        self.control = control
+        self.cgroup = cgroup
+        self.sync, theirs = sockets.pair()
+        self.child = _child(request, theirs, cgroup)
+        self.pipes: tuple[int | None, int, int] | None = None
+        self.served = monitor.Monitor(
+            control,
+            log=_open_log(request.message),
+            stdin_once=request.message.get("stdin_once", False),
+        )
+        self.served.cgroup = cgroup
+
+    def begin(self, around: _Surroundings) -> None:
+        """Make the process and let it prepare itself."""
+        self.child.controllers = around.hierarchies.mount_options()
+        if not self.child.terminal:
+            self.pipes = _open_pipes(self.request.message, self.child, around.null_fd)
+        pid, pidfd = _clone(self.child)
+        self.served.own(pid, pidfd)
+        _release(self.child)
+
+    def hand_over(self) -> bool:
+        """Wait for berthd's word to go on, and pass on what came with it; False when none comes."""
+        data, fds = sockets.receive(self.control)
+        if not data:
+            return False
+        message: HandoverMessage = json.loads(data)
+        count = len(message["trees"]) + message["netns"]
+        sockets.send(self.sync, data, fds[:count])
+        for fd in fds[:count]:
+            os.close(fd)
+        self.request.fds = fds[count:]
+        self.request.message["attachments"] = message["attachments"]
+        return True
+
+    def complete(self) -> monitor.Monitor:
+        """Wait until the process is the user's program, and take its streams over."""
+        self.served.master = _hear(self.sync, self.served.pid)
+        _connect_stdio(self.served, self.pipes)
+        for attachment in self.request.message.get("attachments", []):
+            self.served.attach(Client(self.request.take(), attachment))
+        self.served.announce()
+        return self.served
+
+
 def serve(request: Request, hierarchies: Hierarchies, null_fd: int) -> None:
     """Run one process from its start to its end, as the monitor. Returns when all is done."""
     monitor.prepare()
@@ -44,25 +102,20 @@ def serve(request: Request, hierarchies: Hierarchies, null_fd: int) -> None:
         if owned:
             cgroup.create()
             cgroup.apply(request.message["spec"].get("linux", {}).get("resources", {}))
-        served = _start(request, control, cgroup, _Surroundings(hierarchies, null_fd))
+        launch = _Launch(request, control, cgroup)
+        launch.begin(_Surroundings(hierarchies, null_fd))
+        served = launch.complete() if not owned or launch.hand_over() else None
     except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
         if owned:
             _discard(cgroup)
         kind = error if isinstance(error, BerthError) else Failed(str(error) or repr(error))
         sockets.send(control, json.dumps({"event": "failed", "error": kind.record()}).encode())
         return
-    served.run()
-    served.finish()
+    if served is not None:
+        served.run()
+        served.finish()
     if owned:
         _discard(cgroup)
-
-
-class _Surroundings:
-    """What the zygote opened before it left the host's mounts."""
-
-    def __init__(self, hierarchies: Hierarchies, null_fd: int) -> None:
-        self.hierarchies = hierarchies
-        self.null_fd = null_fd
 
 
 def _open_cgroup(message: RequestMessage, hierarchies: Hierarchies) -> Cgroup:
@@ -79,31 +132,7 @@ def _discard(cgroup: Cgroup) -> None:
         return
 
 
-def _start(
-    request: Request, control: sockets.Socket, cgroup: Cgroup, around: _Surroundings
-) -> monitor.Monitor:
-    message = request.message
-    ours, theirs = sockets.pair()
-    child = _prepare_child(request, theirs, cgroup)
-    child.controllers = around.hierarchies.mount_options()
-    served = monitor.Monitor(
-        control, log=_open_log(message), stdin_once=message.get("stdin_once", False)
-    )
-    served.cgroup = cgroup
-    pipes = None if child.terminal else _open_pipes(message, child, around.null_fd)
-    pid, pidfd = _clone(child)
-    served.hold_mounts(pid)
-    _release(child)
-    served.master = _hear(ours, pid)
-    _connect_stdio(served, pipes)
-    for attachment in message.get("attachments", []):
-        served.attach(Client(request.take(), attachment))
-    served.watch_process(pid, pidfd)
-    monitor.announce(served, pid, pidfd)
-    return served
-
-
-def _prepare_child(request: Request, sync: sockets.Socket, cgroup: Cgroup) -> init.Child:
+def _child(request: Request, sync: sockets.Socket, cgroup: Cgroup) -> init.Child:
     """Gather what the child needs."""
     message = request.message
     spec = message.get("spec", {})
@@ -118,13 +147,9 @@ def _prepare_child(request: Request, sync: sockets.Socket, cgroup: Cgroup) -> in
     child.terminal = message.get("terminal", False)
     rows, columns = message.get("size", (0, 0))
     child.size = (rows, columns)
+    child.netns = message.get("netns", False)
     if message["op"] == "exec":
         child.pidfd = request.take()
-    elif message.get("netns"):
-        child.netns_fd = request.take()
-    for tree in message.get("trees", []):
-        fd = request.take()
-        child.trees.append(rootfs.Tree(fd, tree["target"], tree["read_only"], tree["propagation"]))
     return child
 
 
@@ -169,16 +194,15 @@ def _clone(child: init.Child) -> tuple[int, int]:
 
 def _is_made_later(kind: str, child: init.Child) -> bool:
     # A cgroup namespace's root is the group of whoever makes it, so the child does, in its group.
-    return kind == "cgroup" or (kind == "network" and child.netns_fd is not None)
+    return kind == "cgroup" or (kind == "network" and child.netns)
 
 
 def _release(child: init.Child) -> None:
     """Close in the monitor what only the child needs."""
     child.sync.close()
-    fds = [*(child.stdio or ()), *(tree.fd for tree in child.trees)]
-    fds += [fd for fd in (child.netns_fd, child.pidfd) if fd is not None]
-    for fd in fds:
-        os.close(fd)
+    for fd in (*(child.stdio or ()), child.pidfd):
+        if fd is not None:
+            os.close(fd)
 
 
 def _hear(sync: sockets.Socket, pid: int) -> int | None:

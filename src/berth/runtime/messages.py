@@ -1,7 +1,8 @@
 """Messages between berthd and the processes it has forked, as types. Imported while type checking only.
 
-A request's descriptors follow in the order: control socket, pidfd of the container (exec), network
-namespace (``netns``), one a tree, one an attachment, and those that are only kept.
+A request's descriptors follow in the order: control socket, pidfd of the container (exec), one an
+attachment (exec). A handover's: network namespace (``netns``), one a tree, one an attachment, and those
+that are only kept.
 """
 
 from __future__ import annotations
@@ -60,7 +61,6 @@ class RequestMessage(TypedDict, total=False):
     cgroups_path: str
     rootfs: RootfsMessage
     netns: bool
-    trees: list[TreeMessage]
     user: str
     groups: list[str]
     terminal: bool
@@ -73,3 +73,11 @@ class RequestMessage(TypedDict, total=False):
     attachments: list[AttachmentMessage]
     entry: str
     argument: dict[str, object]
+
+
+class HandoverMessage(TypedDict):
+    """What a prepared process gets at its start; the child reads the first two as well."""
+
+    netns: bool
+    trees: list[TreeMessage]
+    attachments: list[AttachmentMessage]

@@ -4,7 +4,9 @@ It owns the stdio or terminal, writes the log, serves attached clients, keeps th
 answers whoever berthd could not. It needs nothing from berthd while it runs.
 
     berthd                                       monitor
-       │ request (through the zygote)  ───────────►│ forks the process
+       │ request (through the zygote)  ───────────►│ forks the process, which prepares itself
+       │ handover: network, trees, clients  ──────►│   (not for an exec)
+       │ (end of file instead)  ──────────────────►│   undoes everything
        │◄── {"event": "failed", "error"} ──────────│   or
        │◄── {"event": "started", "pid", …} pidfd ──│
        │ {"op": "attach", …} + socket  ───────────►│   any time, also from a later berthd
@@ -302,11 +304,19 @@ class Monitor:
 
     # The end
 
-    def watch_process(self, pid: int, pidfd: int) -> None:
-        """Wait for the process's end."""
+    def own(self, pid: int, pidfd: int) -> None:
+        """Take a new process; whoever looks from now on finds its records and a socket."""
         self.pid = pid
         self.pidfd = pidfd
-        self.watch(pidfd, select.EPOLLIN, self._on_exit)
+        self._hold_mounts()
+        write_atomic(TASK_FILE, {"pid": pid, "monitor": os.getpid()})
+        self.listen()
+
+    def announce(self) -> None:
+        """Say that the process runs, and wait for its end from now on."""
+        self.watch(self.pidfd, select.EPOLLIN, self._on_exit)
+        self.started = {"event": "started", "pid": self.pid, "started_at_ns": time.time_ns()}
+        self.tell(self.started, [self.pidfd])
 
     def _on_exit(self, _events: int) -> None:
         self.forget(self.pidfd)
@@ -338,10 +348,10 @@ class Monitor:
             return False
         return self.cgroup.oom_kills() > 0
 
-    def hold_mounts(self, pid: int) -> None:
+    def _hold_mounts(self) -> None:
         """Keep the mount namespace: its teardown (overlay syncs) then is ours, after the exit is told."""
         try:
-            self.mounts_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            self.mounts_fd = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # it is gone already
             self.mounts_fd = -1
 
@@ -363,14 +373,6 @@ class Monitor:
                     os.unlink(name)
                 except FileNotFoundError:
                     pass
-
-
-def announce(monitor: Monitor, pid: int, pidfd: int) -> None:
-    """Record that the process runs and say so."""
-    monitor.started = {"event": "started", "pid": pid, "started_at_ns": time.time_ns()}
-    monitor.listen()
-    write_atomic(TASK_FILE, {**monitor.started, "monitor": os.getpid()})
-    monitor.tell(monitor.started, [pidfd])
 
 
 def prepare() -> None:

@@ -41,7 +41,7 @@ class Tree:
 
     ``fd`` comes from :func:`berth.kernel.mounts.open_tree` with ``OPEN_TREE_CLONE``, so the path was
     resolved on the host, by berthd. The runtime attaches it at ``target`` inside the root (created
-    there when missing) and closes it. ``propagation`` is one of mount(2)'s names, ``rprivate`` unless said.
+    there when missing). ``propagation`` is one of mount(2)'s names, ``rprivate`` unless said.
     """
 
     fd: int
@@ -79,13 +79,13 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRequest:
-    """Start the process of a container, with a monitor of its own."""
+    """Prepare the process of a container, with a monitor of its own: everything but :class:`Handover`."""
 
     id: str
     directory: Path  # made by the caller, empty: control socket and records live there
     spec: Spec
     rootfs: Rootfs
-    trees: tuple[Tree, ...] = ()
+    netns: bool = False  # the handover brings a network namespace to join
     user: str = ""  # as image or client wrote it: "", "1000", "name", "name:group"; resolved inside the root
     groups: tuple[str, ...] = ()  # --group-add, names or numbers, resolved inside the root
     terminal: bool = False
@@ -94,8 +94,15 @@ class TaskRequest:
     stdin_once: bool = False  # the first attached client's end of input closes it
     log: LogTarget | None = None
     seccomp: bytes | None = None  # compiled filter (struct sock_filter[]), None for unconfined
-    netns_fd: int | None = None  # join this network namespace; None: as spec.linux.namespaces says
     init: bool = False  # --init: a reaping pid 1 of ours that forwards signals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handover:
+    """What a prepared process gets at its start. The caller closes its own copies of the descriptors."""
+
+    trees: tuple[Tree, ...] = ()
+    netns_fd: int | None = None  # join this network namespace
     attachments: tuple[Attachment, ...] = ()
     keep_fds: tuple[int, ...] = ()  # held by the monitor while it lives (port reservations)
 

@@ -232,16 +232,36 @@ def _open_plain(path: str) -> int | None:
     return fd
 
 
-def complete(spec: Spec, trees: list[Tree], controllers: list[str]) -> None:
-    """Mount everything that belongs below the root, in the spec's order, then the host's trees."""
-    waiting = sorted(trees, key=lambda tree: tree.target.count("/"))
-    linux = spec.get("linux", {})
-    for entry in spec.get("mounts", []):
+def before_network(spec: Spec) -> list[Mount]:
+    """Return the mounts that do not depend on the network namespace, in the spec's order."""
+    return [entry for entry in spec.get("mounts", []) if not _is_below_sys(entry)]
+
+
+def after_network(spec: Spec) -> list[Mount]:
+    """Return the others: a sysfs shows the network namespace of whoever mounts it."""
+    return [entry for entry in spec.get("mounts", []) if _is_below_sys(entry)]
+
+
+def _is_below_sys(entry: Mount) -> bool:
+    return f"{entry['destination']}/".startswith("/sys/")
+
+
+def mount_file_systems(spec: Spec, entries: list[Mount], controllers: list[str]) -> None:
+    """Mount ``entries``, and make the device nodes once /dev is there."""
+    for entry in entries:
         mount_entry(entry, controllers)
         if entry["destination"] == "/dev":
-            make_devices(linux.get("devices", []))
-    for tree in waiting:
+            make_devices(spec.get("linux", {}).get("devices", []))
+
+
+def attach_trees(trees: list[Tree]) -> None:
+    """Put the host's trees where they belong, the outer before the inner."""
+    for tree in sorted(trees, key=lambda tree: tree.target.count("/")):
         attach(tree)
-    for name, value in linux.get("sysctl", {}).items():
+
+
+def set_sysctls(values: dict[str, str]) -> None:
+    """Set kernel parameters of this process's namespaces."""
+    for name, value in values.items():
         with open("/proc/sys/" + name.replace(".", "/"), "w") as file:
             file.write(value)
