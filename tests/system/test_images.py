@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Cli = Callable[..., Outcome]
 
 RUN = ("run", "--rm", "--network", "none")
+LINK_OUT: dict[str, object] = {"type": tarfile.LNKTYPE, "linkname": "../../etc/passwd"}
 
 
 def layer(entries: list[tuple[str, bytes | None, dict[str, object]]]) -> bytes:
@@ -363,3 +364,77 @@ def test_a_real_debian_runs(docker_cli: Cli, debian_tar: Path) -> None:
     assert int(shown.lines[0]) > 50
     assert shown.lines[1:3] == ["1777", "4755"]
     assert shown.lines[3] == "root"
+
+
+def blobs_of(engine: EngineProcess) -> set[str]:
+    """Return the names of the blobs in an engine's store."""
+    return {path.name for path in (engine.data_root / "content/blobs/sha256").iterdir()}
+
+
+def layers_of(engine: EngineProcess) -> set[str]:
+    """Return the names of the directories of layers and containers in an engine's store."""
+    return {path.name for path in (engine.data_root / "snapshots").iterdir()}
+
+
+@pytest.mark.berth_only
+def test_layers_stay_for_a_container_whose_image_was_removed(
+    fresh_engine: EngineProcess, saved: bytes
+) -> None:
+    docker = fresh_engine.docker
+    before = layers_of(fresh_engine), blobs_of(fresh_engine)
+    docker("load", stdin=saved)
+    docker("create", "--name", "orphan", "--network", "none", "layered:1", "cat", "/layer-two")
+    assert docker("rmi", "-f", "layered:1").code == 0
+    assert docker("start", "-a", "orphan").out == "two\n"
+    docker("rm", "orphan")
+    wait_for(
+        lambda: (layers_of(fresh_engine), blobs_of(fresh_engine)) == before, "all is as before"
+    )
+    assert docker("run", "--rm", "--network", "none", "busybox", "echo", "fine").out == "fine\n"
+
+
+@pytest.mark.berth_only
+def test_prune_frees_what_broken_transfers_left(fresh_engine: EngineProcess, saved: bytes) -> None:
+    docker = fresh_engine.docker
+    before = blobs_of(fresh_engine)
+    left = hashlib.sha256(b"left").hexdigest()
+    (fresh_engine.data_root / "content/blobs/sha256" / left).write_bytes(b"left")
+    docker("load", stdin=saved)
+    docker("tag", "busybox", "layered:1")  # takes the name: the other image is dangling
+    assert docker("images", "-q", "--filter", "dangling=true").lines
+    done = docker("image", "prune", "-f")
+    assert "untagged: " not in done.out
+    assert "deleted: sha256:" in done.out
+    assert blobs_of(fresh_engine) == before
+
+
+@pytest.mark.berth_only
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda saved: b"no archive at all" * 100, "tar"),
+        (lambda saved: saved[: len(saved) // 2], "unexpected EOF"),
+        (lambda saved: gzip.compress(saved)[:-20_000], "EOF"),
+        (lambda saved: docker_archive([b"no tar" * 1000], "broken:1"), "tar"),
+        (lambda saved: saved.replace(b"two\n", b"tow\n"), "invalid diffID for layer"),
+        (lambda saved: docker_archive([layer([("h", b"", LINK_OUT)])], "broken:1"), "h"),
+        (lambda saved: docker_archive([layer([("n" * 300, b"", {})])], "broken:1"), "too long"),
+        (lambda saved: saved.replace(b'["0/layer.tar"', b'["9/layer.tar"'), ""),
+    ],
+    ids=["text", "half", "half-packed", "no-layer", "changed", "link", "name", "missing"],
+)
+def test_broken_archives_are_refused_in_one_line_and_leave_nothing(
+    cli: Cli,
+    engine: EngineProcess,
+    saved: bytes,
+    damage: Callable[[bytes], bytes],
+    says: str,
+) -> None:
+    before = layers_of(engine), blobs_of(engine)
+    done = cli("load", stdin=damage(saved))
+    assert done.code == 1, str(done)
+    assert says in done.err
+    assert len(done.err.splitlines()) == 1
+    wait_for(lambda: (layers_of(engine), blobs_of(engine)) == before, "all is as before")
+    assert not any((engine.data_root / "content/ingest").iterdir())
+    assert cli("image", "inspect", "broken:1").code == 1

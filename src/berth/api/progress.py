@@ -9,6 +9,10 @@ if TYPE_CHECKING:
 
     from berth.api.exchange import Exchange
 
+BAR_CHARS = 50
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+STEP = 1000.0
+
 
 class ProgressStream:
     """The response begins with the first message, so that what fails before it fails with a status."""
@@ -20,8 +24,11 @@ class ProgressStream:
         """Send a message; while the client does not read, those that only count bytes are left out."""
         if not self._exchange.answered:
             self._exchange.begin()
-        if message.get("progressDetail") and self._exchange.is_held_back:
-            return
+        detail = message.get("progressDetail")
+        if detail:
+            if self._exchange.is_held_back:
+                return
+            message = {**message, "progress": _drawn(detail)}
         self._exchange.send_document(message)
 
     async def end(self) -> None:
@@ -29,3 +36,26 @@ class ProgressStream:
         if not self._exchange.answered:
             self._exchange.begin()
         await self._exchange.end()
+
+
+def _drawn(detail: object) -> str:
+    assert isinstance(detail, dict)
+    return bar(detail.get("current", 0), detail.get("total", 0))
+
+
+def bar(current_bytes: int, total_bytes: int) -> str:
+    """Return the bar that old clients print as it is."""
+    if total_bytes <= 0 or current_bytes > total_bytes:
+        return f"{human_size(current_bytes):>8}"
+    done = current_bytes * BAR_CHARS // total_bytes
+    numbers = f"{human_size(current_bytes):>8}/{human_size(total_bytes)}"
+    return f"[{'=' * done}>{' ' * (BAR_CHARS - done)}] {numbers}"
+
+
+def human_size(size_bytes: float) -> str:
+    """Return four significant digits and a decimal unit, as Docker's units package."""
+    for unit in UNITS[:-1]:
+        if size_bytes < STEP:
+            return f"{size_bytes:.4g}{unit}"
+        size_bytes /= STEP
+    return f"{size_bytes:.4g}{UNITS[-1]}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import time
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
@@ -97,6 +98,13 @@ class ContentStore:
         target.parent.mkdir(mode=0o700, exist_ok=True)
         file.rename(target)
         sync_folder(target.parent)
+
+    def age_s(self, digest: Digest) -> float:
+        """Return how long ago the blob was written; NotFound when it is not here."""
+        try:
+            return time.time() - self.path(digest).stat().st_mtime
+        except FileNotFoundError:
+            raise NotFound(f"content {digest}: not found") from None
 
     def remove(self, digest: Digest) -> bool:
         """Remove a blob unless it is held; say whether it went."""

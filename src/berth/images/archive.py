@@ -67,6 +67,11 @@ class Found(msgspec.Struct, kw_only=True):
     layers: list[Descriptor]
     manifest: Descriptor | None = None  # where the archive has one
 
+    def blobs(self) -> list[str]:
+        """Return the digests of all its blobs."""
+        parts = (self.config, *self.layers, *((self.manifest,) if self.manifest else ()))
+        return [part.digest for part in parts]
+
 
 class Outcome(msgspec.Struct, kw_only=True):
     """What :func:`read` returns."""

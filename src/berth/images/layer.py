@@ -33,7 +33,7 @@ RESERVED_XATTRS = ("trusted.overlay.", "user.overlay.")
 ALLOWED_XATTRS = ("user.", "trusted.", "security.capability", "system.posix_acl_")
 
 OPEN_DIRECTORIES = 64
-REPORT_BYTES = 16 << 20
+REPORT_BYTES = 4 << 20
 SPECIAL_BITS = 0o7000
 # Refusals that an archive brings on itself.
 ITS_FAULT = (
@@ -80,7 +80,7 @@ class Extractor:
     The umask must be 0, and the working directory is this object's while it works.
     """
 
-    def __init__(self, root: int, report: Callable[[int], None]) -> None:
+    def __init__(self, root: int, report: Callable[[], None]) -> None:
         self._root = root
         self._report = report
         self._parents: dict[str, int] = {}  # open directories
@@ -102,11 +102,13 @@ class Extractor:
                 self._extract(reader, member)
                 if self.size_bytes - self._reported >= REPORT_BYTES:
                     self._reported = self.size_bytes
-                    self._report(self.size_bytes)
+                    self._report()
             self._finish_directories()
         except OSError as error:
             kind = InvalidArgument if error.errno in ITS_FAULT else Failed
-            raise kind(f"extract {name[:200]!r}: {os.strerror(error.errno or 0)}") from error
+            raise kind(
+                f"extract {name[:200]!r}: {os.strerror(error.errno or 0).lower()}"
+            ) from error
         finally:
             self._forget_parents()
 
@@ -144,7 +146,9 @@ class Extractor:
             self._make_parents(above)
             parent = open_in_root(self._root, above, _DIRECTORY)
             try:
-                os.mkdir(leaf, 0o755, dir_fd=parent)
+                # There already: a link that leads nowhere, which opening it says best.
+                with suppress(FileExistsError):
+                    os.mkdir(leaf, 0o755, dir_fd=parent)
             finally:
                 os.close(parent)
             fd = open_in_root(self._root, folder, _DIRECTORY)
@@ -218,7 +222,7 @@ class Extractor:
             write_all(fd, piece)
             done += len(piece)
             if done % REPORT_BYTES == 0:
-                self._report(self.size_bytes + done)
+                self._report()
 
     def _sparse_data(self, reader: TarReader, member: Member, fd: int) -> None:
         os.ftruncate(fd, member.real_size)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import defaultdict
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from collections import Counter, defaultdict
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 from berth.errors import Failed
 from berth.oci.digest import Digest
 from berth.oci.image import chain_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from berth.content.store import ContentStore
@@ -25,6 +25,19 @@ if TYPE_CHECKING:
 
 UNPACK = "berth.images.unpack:unpack"
 EXPAND = "berth.images.unpack:expand"
+SHORT_CHARS = 12
+
+
+class Wording(NamedTuple):
+    """What is told of a layer while it is unpacked, and once it was (nothing when empty)."""
+
+    during: str
+    after: str
+    by_blob: bool  # whether layers are named by their blobs, else by their diff IDs
+
+
+PULLING = Wording("Extracting", "Pull complete", by_blob=True)
+LOADING = Wording("Loading layer", "", by_blob=False)
 
 
 class LayerStore:
@@ -37,10 +50,28 @@ class LayerStore:
         self._content = content
         self._runtime = runtime
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._held: Counter[str] = Counter()
         self._workers = asyncio.Semaphore(os.cpu_count() or 1)
 
+    def busy(self) -> set[str]:
+        """Return the chain IDs of the layers that somebody is working on or with."""
+        return {*self._held, *(id_ for id_, lock in self._locks.items() if lock.locked())}
+
+    @contextmanager
+    def hold(self, chain_id: str) -> Iterator[None]:
+        """Keep a layer that no image has yet."""
+        self._held[chain_id] += 1
+        try:
+            yield
+        finally:
+            self._held -= Counter([chain_id])
+
     async def unpack(
-        self, layers: Sequence[LayerRecord], diff_ids: Sequence[str], progress: Progress
+        self,
+        layers: Sequence[LayerRecord],
+        diff_ids: Sequence[str],
+        progress: Progress,
+        wording: Wording = PULLING,
     ) -> int:
         """Make the snapshots that are missing, from blobs; return the bytes in all layers' files.
 
@@ -55,9 +86,8 @@ class LayerStore:
             partials = {n: self._snapshots.partial() for n in missing}
             for partial in partials.values():
                 undo.callback(self._snapshots.discard, partial)
-            outcomes = await self._fill(
-                [(partials[n], layers[n], diff_ids[n]) for n in missing], progress
-            )
+            work = [(partials[n], layers[n], diff_ids[n]) for n in missing]
+            outcomes = await self._fill(work, progress, wording)
             for n, outcome in zip(missing, outcomes, strict=True):
                 self.commit(chain[n], partials[n], chain[n - 1] if n else None, outcome)
         for chain_id in chain:
@@ -66,13 +96,13 @@ class LayerStore:
         return sum(self._snapshots.size(chain_id) for chain_id in chain)
 
     async def _fill(
-        self, work: Sequence[tuple[Path, LayerRecord, str]], progress: Progress
+        self, work: Sequence[tuple[Path, LayerRecord, str]], progress: Progress, wording: Wording
     ) -> list[Mapping[str, object]]:
         """Unpack several layers at once; the first failure ends the others and is raised alone."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._unpack_blob(partial, layer, diff_id, progress))
+                    group.create_task(self._unpack_blob(partial, layer, diff_id, progress, wording))
                     for partial, layer, diff_id in work
                 ]
         except BaseExceptionGroup as failures:
@@ -80,18 +110,24 @@ class LayerStore:
         return [task.result() for task in tasks]
 
     async def _unpack_blob(
-        self, partial: Path, layer: LayerRecord, diff_id: str, progress: Progress
+        self, partial: Path, layer: LayerRecord, diff_id: str, progress: Progress, wording: Wording
     ) -> Mapping[str, object]:
-        short = layer.digest.partition(":")[2][:12]
+        name = layer.digest if wording.by_blob else diff_id
+        short = name.partition(":")[2][:SHORT_CHARS]
 
         def report(message: Mapping[str, object]) -> None:
-            detail = {"current": message.get("bytes", 0)}
-            progress({"status": "Extracting", "progressDetail": detail, "id": short})
+            detail = {"current": message.get("bytes", 0), "total": layer.size}
+            progress({"status": wording.during, "progressDetail": detail, "id": short})
 
         async with self._workers:
             with self._content.open_blob(Digest.parse(layer.digest)) as blob:
                 argument = {"digest": layer.digest, "diff_id": diff_id}
-                return await self.run(UNPACK, argument, (blob.fileno(), partial / "fs"), report)
+                places = (blob.fileno(), partial / "fs")
+                outcome = await self.run(UNPACK, argument, places, report)
+        report({"bytes": layer.size})
+        if wording.after:
+            progress({"status": wording.after, "progressDetail": {}, "id": short})
+        return outcome
 
     async def unpack_file(self, file: Path, partial: Path) -> Mapping[str, object]:
         """Unpack a layer that is no blob yet; returns what the job does."""
@@ -148,7 +184,7 @@ class LayerStore:
                 report(message)
             return await job.result()
         except BaseException:
-            job.kill()
+            await job.end()
             raise
 
 

@@ -14,7 +14,8 @@ from berth.errors import InvalidArgument
 from berth.images import documents, host, removal
 from berth.images.catalog import Catalog, familiar, flag
 from berth.images.changes import apply_changes
-from berth.images.layers import LayerStore
+from berth.images.garbage import KEPT_S, Garbage
+from berth.images.layers import LOADING, LayerStore
 from berth.images.records import Image, ImageUser
 from berth.images.save import ArchiveWriter
 from berth.images.transfer import Transfer, platform_of, record, remove_ingest
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from berth.images.archive import Found
     from berth.images.layers import Progress
     from berth.oci.image import Descriptor
     from berth.runtime.client import Runtime
@@ -60,6 +62,12 @@ class ImageService:
         self._transfer = Transfer(
             content=self.content, snapshots=self._snapshots, layers=self._layers
         )
+        self._garbage = Garbage(
+            catalog=self._catalog,
+            content=self.content,
+            snapshots=self._snapshots,
+            layers=self._layers,
+        )
 
     async def open(self) -> None:
         """Remove what a crash left, and make the built-in image what this machine is now."""
@@ -73,6 +81,8 @@ class ImageService:
                 if image.id != built_in.id:
                     self._catalog.drop(image)
         self._catalog.put(built_in)
+        await self._garbage.remove_layers()
+        self._garbage.remove_blobs(older_than_s=KEPT_S)
 
     async def close(self) -> None:
         """Wait until what was removed is deleted."""
@@ -129,6 +139,8 @@ class ImageService:
     async def remove_rootfs(self, key: str) -> None:
         """Remove a writable snapshot; nothing when there is none."""
         await self._snapshots.remove(key)
+        if self._garbage.awaits_containers:
+            await self._garbage.remove_layers()
 
     async def rootfs_size(self, key: str) -> int:
         """Return the bytes that a container's writable layer takes."""
@@ -163,30 +175,24 @@ class ImageService:
                 self._catalog.take_name(image, name)
             return done
         self._catalog.drop(image)
-        gone = [image.id]
-        kept = {chain_id for other in self._catalog.all() for chain_id in chain_ids(other.diff_ids)}
-        for chain_id in reversed(chain_ids(image.diff_ids)):
-            if chain_id not in kept:
-                await self._snapshots.remove(chain_id)
-                gone.append(chain_id)
+        chain = set(chain_ids(image.diff_ids))
+        gone = [chain_id for chain_id in await self._garbage.remove_layers() if chain_id in chain]
         self._drop_blobs(image.blobs())
-        return [*done, *({"Deleted": id_} for id_ in gone)]
+        return [*done, *({"Deleted": id_} for id_ in (image.id, *gone))]
 
-    def _drop_blobs(self, blobs: Sequence[str]) -> int:
-        """Remove the blobs that no image has; return the bytes freed."""
+    def _drop_blobs(self, blobs: Sequence[str]) -> None:
+        """Remove those of the blobs that no image has."""
         wanted = {blob for image in self._catalog.all() for blob in image.blobs()}
-        freed = 0
         for blob in {*blobs} - wanted:
-            digest = Digest(blob)
-            if self.content.has(digest):
-                size = self.content.size(digest)
-                freed += size if self.content.remove(digest) else 0
-        return freed
+            self.content.remove(Digest(blob))
 
     async def prune(
         self, *, filters: Mapping[str, Sequence[str]], users: Sequence[ImageUser]
     ) -> Mapping[str, object]:
-        """Remove images that no container uses: those without a name, with dangling=false all."""
+        """Remove images that no container uses: those without a name, with dangling=false all.
+
+        Without a filter that picks images, also what broken transfers have left.
+        """
         dangling = flag("dangling", filters["dangling"]) if filters.get("dangling") else True
         others = {key: values for key, values in filters.items() if key != "dangling"}
         if set(others) - {"label", "label!", "until"}:
@@ -200,6 +206,7 @@ class ImageService:
             names = [*image.names, *image.repo_digests]
             reclaimed += image.size_bytes
             deleted = [*deleted, *await self._carry_out(image, names, deleted=True)]
+        reclaimed += 0 if others else self._garbage.remove_blobs()
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
 
     # In
@@ -233,7 +240,8 @@ class ImageService:
                 history=[History(created=now, comment=message or "Imported from -")],
             )
             data = msgspec.json.encode(document)
-            digest = await asyncio.to_thread(self.content.write, data)
+            with self.content.hold([layer.digest, Digest.of(data)]), self._layers.hold(diff_id):
+                digest = await asyncio.to_thread(self.content.write, data)
             image = record(document, digest, [layer], None, size)
             self._keep(image, [name] if name else [])
         finally:
@@ -248,20 +256,27 @@ class ImageService:
         spooled = await self._transfer.spool(body)
         folder = self.content.temporary()
         folder.mkdir(mode=0o700)
+        blobs: Sequence[str] = ()
         try:
             found = await self._transfer.read_archive(spooled, folder)
             remove_ingest(spooled)
-            lines = []
-            for one in found:
-                names = [familiar(name) for name in one.names]
-                image = await self._from_blobs(one.config, one.layers, one.manifest, progress)
-                image = self._keep(image, names)
-                lines += [f"Loaded image: {name}" for name in names]
-                lines += [] if names else [f"Loaded image ID: {image.id}"]
-            return lines
+            blobs = [blob for one in found for blob in one.blobs()]
+            with self.content.hold(blobs):
+                return [line for one in found for line in await self._load_one(one, progress)]
         finally:
+            self._drop_blobs(blobs)
             remove_ingest(spooled)
             remove_ingest(folder)
+
+    async def _load_one(self, found: Found, progress: Progress) -> Sequence[str]:
+        names = [familiar(name) for name in found.names]
+        image = await self._transfer.make_image(
+            found.config, found.layers, found.manifest, progress, LOADING
+        )
+        image = self._keep(image, names)
+        if not names:
+            return [f"Loaded image ID: {image.id}"]
+        return [f"Loaded image: {name}" for name in names]
 
     async def add_pulled(
         self,
@@ -276,28 +291,12 @@ class ImageService:
         ``descriptor`` is the manifest of our platform; ``repo_digest`` what the reference led to, when that
         is an index.
         """
-        with self.content.hold([descriptor.digest]):
+        with self.content.hold(self._transfer.blobs_of(descriptor)):
             image = await self._transfer.pulled(descriptor, progress)
         name = reference.with_default_tag()
         origin = reference.with_digest(repo_digest or descriptor.digest).familiar()
         image.repo_digests = [origin]
         return self._keep(image, [name.familiar()] if name.tag and not name.digest else [])
-
-    async def _from_blobs(
-        self,
-        config: Descriptor,
-        layers: Sequence[Descriptor],
-        manifest: Descriptor | None,
-        progress: Progress,
-    ) -> Image:
-        """Make the record of an image from stored blobs; without one they are removed."""
-        blobs = [part.digest for part in (config, *layers, *([manifest] if manifest else []))]
-        try:
-            with self.content.hold(blobs):
-                return await self._transfer.make_image(config, [*layers], manifest, progress)
-        except BaseException:
-            self._drop_blobs(blobs)
-            raise
 
     def _keep(self, image: Image, names: Sequence[str]) -> Image:
         """Record an image and name it; one that is known keeps the blobs and names that it has."""

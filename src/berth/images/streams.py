@@ -42,7 +42,6 @@ SKIPPABLE_FRAME = b"\x2a\x4d\x18"  # zstd frames 0x184D2A5?, little-endian
 
 # What decompressors raise; bz2 raises an OSError without a number.
 DAMAGE: tuple[type[Exception], ...] = (
-    EOFError,
     ValueError,
     zlib.error,
     lzma.LZMAError,
@@ -147,6 +146,8 @@ def plain_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
         return
     try:
         yield from _members(MAKERS[name], head, chunks)
+    except EOFError:
+        raise InvalidArgument(f"{name}: unexpected EOF") from None
     except DAMAGE as error:
         raise InvalidArgument(f"{name}: {str(error).lower() or 'damaged data'}") from error
     except OSError as error:
@@ -169,7 +170,7 @@ def _members(
             if member.needs_input and not member.eof:
                 data = next(chunks, b"")
                 if not data:
-                    raise EOFError("unexpected EOF")
+                    raise EOFError
         data = member.unused_data.lstrip(b"\0")
         while not data and (more := next(chunks, b"")):
             data = more.lstrip(b"\0")

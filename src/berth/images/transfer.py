@@ -11,7 +11,7 @@ import msgspec
 from berth.content.store import ContentStore, sync_folder
 from berth.errors import Corrupt, InvalidArgument
 from berth.images.archive import Found, Outcome, blob_file
-from berth.images.layers import disk_error
+from berth.images.layers import PULLING, disk_error
 from berth.images.records import Image, LayerRecord
 from berth.images.streams import BZIP2, GZIP, XZ, ZSTD, compression_of
 from berth.oci.digest import Digest
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from berth.images.layers import LayerStore, Progress
+    from berth.images.layers import LayerStore, Progress, Wording
     from berth.snapshots.overlay import OverlaySnapshots
 
 READ = "berth.images.archive:read"
@@ -81,7 +81,8 @@ class Transfer:
             file, media_type = await self._storable(file, name)
             outcome = await self._layers.unpack_file(file, partial)
             digest, diff_id = Digest(str(outcome["digest"])), str(outcome["diff_id"])
-            await asyncio.to_thread(self._adopt, file, digest)
+            with self._content.hold([digest]):
+                await asyncio.to_thread(self._adopt, file, digest)
             if not self._snapshots.has(diff_id):
                 self._layers.commit(diff_id, partial, None, outcome)
         finally:
@@ -141,6 +142,7 @@ class Transfer:
         layers: list[Descriptor],
         manifest: Descriptor | None,
         progress: Progress,
+        wording: Wording = PULLING,
     ) -> Image:
         """Unpack an image whose blobs are stored; return its record, not yet kept."""
         digest = Digest.parse(config.digest)
@@ -156,8 +158,15 @@ class Transfer:
             LayerRecord(digest=part.digest, media_type=part.media_type, size=part.size)
             for part in layers
         ]
-        size = await self._layers.unpack(records, diff_ids, progress)
+        size = await self._layers.unpack(records, diff_ids, progress, wording)
         return record(document, digest, records, manifest, size)
+
+    def blobs_of(self, descriptor: Descriptor) -> list[str]:
+        """Return the digests of an image's blobs, from its stored manifest."""
+        data = self._content.read(Digest.parse(descriptor.digest))
+        manifest = decode(data, Manifest, "manifest")
+        parts = (descriptor, manifest.config, *manifest.layers)
+        return [part.digest for part in parts]
 
     async def pulled(self, descriptor: Descriptor, progress: Progress) -> Image:
         """Return the record of an image whose manifest and blobs a registry client has stored."""

@@ -89,13 +89,13 @@ class Layer:
         self._blob = Hasher()
         self._compressed = compression_of(fd) is not None
         self._plain = Hasher() if self._compressed else self._blob
-        self._blob_size = 0
+        self.blob_size = 0  # so far
         self._chunks = self._plain_bytes(file_chunks(fd))
 
     def _blob_bytes(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             self._blob.update(chunk)
-            self._blob_size += len(chunk)
+            self.blob_size += len(chunk)
             yield chunk
 
     def _plain_bytes(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -116,15 +116,15 @@ class Layer:
             pass
         digest = self._blob.digest()
         diff_id = self._plain.digest() if self._compressed else digest
-        return {"digest": digest, "diff_id": diff_id, "blob_size": self._blob_size}
+        return {"digest": digest, "diff_id": diff_id, "blob_size": self.blob_size}
 
 
 def unpack(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
     """Unpack the layer blob ``fds[0]`` into the empty directory ``fds[1]``.
 
     Argument: ``digest`` and ``diff_id``, what these have to be (empty: whatever they are). Reports
-    ``bytes``. Returns ``digest``, ``diff_id``, ``blob_size``, ``size`` (bytes in files) and ``root``: whether
-    the archive describes the root directory itself.
+    ``bytes``, how much of the blob is done. Returns ``digest``, ``diff_id``, ``blob_size``, ``size`` (bytes
+    in files) and ``root``: whether the archive describes the root directory itself.
     """
     blob, directory = fds
     os.umask(0)
@@ -137,7 +137,7 @@ def extract_layer(
 ) -> dict[str, object]:
     """Do what :func:`unpack` says, unconfined."""
     layer = Layer(blob)
-    extractor = Extractor(directory, lambda size: report({"bytes": size}))
+    extractor = Extractor(directory, lambda: report({"bytes": layer.blob_size}))
     extractor.extract(TarReader(layer.stream()))
     outcome = layer.finish()
     for key, text in (("digest", "blob digest"), ("diff_id", "diffID")):

@@ -12,11 +12,8 @@ if TYPE_CHECKING:
 Message = dict[str, object]
 Progress = Callable[[Message], None]
 
-BAR_CHARS = 50
 INTERVAL_S = 0.1
 SHORT_CHARS = 12
-UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
-STEP = 1000.0
 
 
 def short(digest: str) -> str:
@@ -68,7 +65,6 @@ class Meter:
             {
                 "status": "Downloading",
                 "progressDetail": {"current": current_bytes, "total": self._total_bytes},
-                "progress": bar(current_bytes, self._total_bytes),
                 "id": short(self._digest),
             }
         )
@@ -76,21 +72,3 @@ class Meter:
     def say(self, status: str) -> None:
         """Report a state."""
         self._report(state(self._digest, status))
-
-
-def bar(current_bytes: int, total_bytes: int) -> str:
-    """Return the bar that old clients print as it is."""
-    if total_bytes <= 0 or current_bytes > total_bytes:
-        return f"{human_size(current_bytes):>8}"
-    done = current_bytes * BAR_CHARS // total_bytes
-    numbers = f"{human_size(current_bytes):>8}/{human_size(total_bytes)}"
-    return f"[{'=' * done}>{' ' * (BAR_CHARS - done)}] {numbers}"
-
-
-def human_size(size_bytes: float) -> str:
-    """Return four significant digits and a decimal unit, as Docker's units package."""
-    for unit in UNITS[:-1]:
-        if size_bytes < STEP:
-            return f"{size_bytes:.4g}{unit}"
-        size_bytes /= STEP
-    return f"{size_bytes:.4g}{UNITS[-1]}"

@@ -242,9 +242,11 @@ class Job:
         result = self._outcome["result"]
         return result if isinstance(result, dict) else {}
 
-    def kill(self) -> None:
-        """Stop caring: the worker ends at its next report."""
-        self._channel.close()
+    async def end(self) -> None:
+        """End the worker; it touches nothing any more when this returns."""
+        self._channel.finish()
+        while await self._channel.receive() is not None:
+            pass
 
 
 class Runtime:

@@ -6,9 +6,12 @@ zygote stays small. It reports progress and ends with a result or an error.
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
 import os
+import select
+import signal
 
 from berth.errors import BerthError, Failed
 from berth.kernel import capabilities, namespaces, processes, sockets
@@ -27,6 +30,7 @@ def serve(request: Request, host_mounts_fd: int) -> None:
     namespaces.setns(host_mounts_fd, namespaces.CLONE_NEWNS)
     os.setsid()
     processes.set_name("berth-worker")
+    leave_with(control)
 
     def report(progress: Mapping[str, object]) -> None:
         sockets.send(control, json.dumps({"progress": progress}).encode())
@@ -42,6 +46,22 @@ def serve(request: Request, host_mounts_fd: int) -> None:
     except OSError as error:
         outcome = {"error": Failed(str(error)).record()}
     sockets.send(control, json.dumps(outcome).encode())
+
+
+def leave_with(control: sockets.Socket) -> None:
+    """End this process as soon as the other side hangs up: nobody wants what it does any more."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+
+    def look(number: int, frame: object) -> None:
+        del number, frame
+        if poll.poll(0):  # nothing is ever sent to a worker
+            os._exit(1)
+
+    signal.signal(signal.SIGIO, look)
+    fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(control, fcntl.F_SETFL, fcntl.fcntl(control, fcntl.F_GETFL) | fcntl.FASYNC)
+    look(0, None)
 
 
 def confine(root: str | int, *, keep_capabilities: Sequence[str] = ()) -> None:

@@ -23,6 +23,7 @@ from berth.runtime.template import HIDING, HOST_ROOT
 from berth.snapshots.removal import remove_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from pathlib import Path
 
     from berth.state import State
@@ -43,6 +44,11 @@ class SnapshotRecord(msgspec.Struct, kw_only=True):
     number: int
     lower: list[str]  # topmost first, as the overlay takes it
     size_bytes: int = 0  # of a layer's files
+
+
+def is_layer(record: SnapshotRecord) -> bool:
+    """Say whether a record is a layer's: those have themselves on top."""
+    return record.lower[:1] == [f"{record.number}/fs"]
 
 
 class OverlaySnapshots:
@@ -116,6 +122,21 @@ class OverlaySnapshots:
         """Delete a partial directory in the background; nothing when it was committed."""
         if partial.exists():
             self._rename_away(partial.name)
+
+    def layers(self) -> list[str]:
+        """Return the chain IDs of the layers there are."""
+        return [key for key, record in self._records.items() if is_layer(record)]
+
+    def unused(self, wanted: Container[str]) -> list[str]:
+        """Return the layers that are not ``wanted`` and carry nothing that is, topmost first."""
+        needed: set[str] = set()
+        found: dict[int, str] = {}
+        for key, record in self._records.items():
+            if is_layer(record) and key not in wanted:
+                found[record.number] = key
+            else:
+                needed.update(record.lower)
+        return [found[n] for n in sorted(found, reverse=True) if f"{n}/fs" not in needed]
 
     # Containers
 

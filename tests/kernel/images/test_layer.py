@@ -247,7 +247,7 @@ def test_an_archive_does_not_speak_to_overlayfs(extract):
 
 
 def test_names_too_long_for_the_kernel_are_refused(extract):
-    with pytest.raises(BerthError, match=r"InvalidArgument: extract .*File name too long"):
+    with pytest.raises(BerthError, match=r"InvalidArgument: extract .*file name too long"):
         extract(archive(file("x" * 300)))
 
 

@@ -1,0 +1,60 @@
+"""What nothing refers to any more: blobs that broken transfers left, layers of images that are gone.
+
+Never taken are blobs that somebody holds (:meth:`ContentStore.hold`), layers that are being unpacked, and
+layers under a container whose image was removed; those go with the container.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.oci.image import chain_ids
+
+if TYPE_CHECKING:
+    from berth.content.store import ContentStore
+    from berth.images.catalog import Catalog
+    from berth.images.layers import LayerStore
+    from berth.snapshots.overlay import OverlaySnapshots
+
+# How long the finished layers of a broken pull wait for the next one.
+KEPT_S = 24 * 3600.0
+
+
+class Garbage:
+    """Finds it and removes it."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        content: ContentStore,
+        snapshots: OverlaySnapshots,
+        layers: LayerStore,
+    ) -> None:
+        self._catalog = catalog
+        self._content = content
+        self._snapshots = snapshots
+        self._layers = layers
+        self.awaits_containers = False  # whether layers stay only for containers on them
+
+    async def remove_layers(self) -> list[str]:
+        """Remove layers without an image or container; return their chain IDs, topmost first."""
+        images = self._catalog.all()
+        wanted = {chain_id for image in images for chain_id in chain_ids(image.diff_ids)}
+        wanted |= self._layers.busy()
+        gone = self._snapshots.unused(wanted)
+        for chain_id in gone:
+            await self._snapshots.remove(chain_id)
+        self.awaits_containers = not wanted.issuperset(self._snapshots.layers())
+        return gone
+
+    def remove_blobs(self, *, older_than_s: float = 0.0) -> int:
+        """Remove blobs that no image has; return the bytes freed."""
+        wanted = {blob for image in self._catalog.all() for blob in image.blobs()}
+        freed = 0
+        for digest in list(self._content.digests()):
+            if digest in wanted or self._content.age_s(digest) < older_than_s:
+                continue
+            size = self._content.size(digest)
+            freed += size if self._content.remove(digest) else 0
+        return freed
