@@ -103,7 +103,7 @@ def test_an_image_is_pulled_with_docker_s_messages(registry, content, name):
     assert pull.verify()["architecture"] == "amd64"
     first, *rest = pull.messages
     assert first == {
-        "status": f"Pulling from {registry.host}/{name.partition(':')[0]}",
+        "status": f"Pulling from {name.partition(':')[0]}",
         "id": name.partition(":")[2] or "latest",
     }
     for layer in pull.image.layers:

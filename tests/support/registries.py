@@ -33,21 +33,64 @@ CONFIG = """
 version: 0.1
 log: {{level: info, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}, cache: {{blobdescriptor: inmemory}}}}
-http: {{addr: "127.0.0.1:0"}}
+http: {{addr: "{address}:0"{tls}}}
 {auth}
 """
+
+
+class Authority:
+    """A certificate authority of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self.path = folder / "ca.crt"
+        self._openssl(
+            *("req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=test authority"),
+            *("-keyout", "ca.key", "-out", "ca.crt"),
+        )
+
+    def certificate(self, address: str) -> tuple[Path, Path]:
+        """Return a certificate for an address, and its key."""
+        (self._folder / "names").write_text(f"subjectAltName=IP:{address}\n")
+        self._openssl(
+            *("req", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=registry"),
+            *("-keyout", "server.key", "-out", "server.csr"),
+        )
+        self._openssl(
+            *("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-extfile", "names", "-out", "server.pem"),
+        )
+        return self._folder / "server.pem", self._folder / "server.key"
+
+    def _openssl(self, *args: str) -> None:
+        subprocess.run(["openssl", *args], cwd=self._folder, check=True, capture_output=True)
 
 
 class Registry:
     """A docker-registry process with a store of its own."""
 
-    def __init__(self, folder: Path, *, password: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        password: bool = False,
+        address: str = "127.0.0.1",
+        tls: Authority | None = None,
+    ) -> None:
         folder.mkdir()
         auth = ""
         if password:
             (folder / "htpasswd").write_text(HTPASSWD)
             auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}"
-        (folder / "config.yml").write_text(CONFIG.format(root=folder / "store", auth=auth))
+        paths = tls.certificate(address) if tls else None
+        text = CONFIG.format(
+            root=folder / "store",
+            auth=auth,
+            address=address,
+            tls=f", tls: {{certificate: {paths[0]}, key: {paths[1]}}}" if paths else "",
+        )
+        (folder / "config.yml").write_text(text)
         self._process = subprocess.Popen(
             ["docker-registry", "serve", folder / "config.yml"],
             stderr=subprocess.PIPE,
@@ -55,7 +98,7 @@ class Registry:
             text=True,
         )
         self.port = self._read_port()
-        self.host = f"127.0.0.1:{self.port}"
+        self.host = f"{address}:{self.port}"
         self._drain = threading.Thread(target=self._process.stderr.read, daemon=True)
         self._drain.start()
 
@@ -63,7 +106,7 @@ class Registry:
         for line in self._process.stderr:
             if "listening on" in line:
                 address = line.partition("listening on ")[2].split('"')[0].split()[0]
-                return int(address.rpartition(":")[2])
+                return int(address.rpartition(":")[2].rstrip(","))
         raise AssertionError("docker-registry ended")
 
     def push(self, layout: Path, name: str, *options: str) -> None:

@@ -12,10 +12,13 @@ from berth.engine.documents import Surroundings
 from berth.engine.filters import ContainerFilter, PruneFilter, event_passes
 from berth.engine.networks import Networks
 from berth.engine.pulls import Pulls
+from berth.engine.pushes import Pushes
 from berth.engine.volumes import Volumes
 from berth.images import documents as image_documents
 from berth.images.records import ImageUser
 from berth.logs import reader
+from berth.oci.reference import Reference
+from berth.registry.auth import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -41,6 +44,9 @@ class Engine:
         self.execs = execs
         self.images = services.images
         self.pulls = Pulls(
+            images=services.images, registry=services.registry, events=services.events
+        )
+        self.pushes = Pushes(
             images=services.images, registry=services.registry, events=services.events
         )
         self.volumes = Volumes(services, containers)
@@ -164,6 +170,16 @@ class Engine:
     def image_inspect(self, ref: str) -> Document:
         """Return everything about an image."""
         return image_documents.inspect(self.images.resolve(ref))
+
+    async def distribution(self, name: str, *, auth: str) -> Document:
+        """Return what a registry has under a name."""
+        found = await self._services.registry.look(Reference.parse(name), Credentials.decode(auth))
+        return image_documents.distribution(found.descriptor, found.platforms)
+
+    async def login(self, credentials: Credentials) -> Document:
+        """Ask a registry about credentials; nothing is kept."""
+        token = await self._services.registry.login(credentials)
+        return {"Status": "Login Succeeded", "IdentityToken": token}
 
     def image_users(self) -> list[ImageUser]:
         """Return the containers there are, for those who remove images."""

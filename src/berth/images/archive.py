@@ -268,7 +268,7 @@ class ArchiveReader:
 
     def _check_document(self, data: bytes, layers: int) -> None:
         document = decode(data, ImageDocument, "image configuration")
-        if document.os != "linux":
+        if not document.is_for_linux:
             raise InvalidArgument(f"cannot load {document.os} image on linux")
         if len(document.rootfs.diff_ids) != layers:
             raise InvalidArgument(

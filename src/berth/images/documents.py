@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from berth.images.records import Image
-    from berth.oci.image import History, ImageDocument
+    from berth.oci.image import Descriptor, History, ImageDocument
+    from berth.oci.platform import Platform
 
 Json = dict[str, object]
 NEVER = "0001-01-01T00:00:00Z"
@@ -75,6 +76,25 @@ def inspect(image: Image) -> Json:
     if image.variant:
         document["Variant"] = image.variant
     return document
+
+
+def distribution(descriptor: Descriptor, platforms: Sequence[Platform]) -> Json:
+    """Return what a registry has under a name, as /distribution/{name}/json shows it."""
+    return {
+        "Descriptor": {
+            "mediaType": descriptor.media_type,
+            "digest": descriptor.digest,
+            "size": descriptor.size,
+        },
+        "Platforms": [
+            {
+                "architecture": platform.architecture,
+                "os": platform.os,
+                **({"variant": platform.variant} if platform.variant else {}),
+            }
+            for platform in platforms
+        ],
+    }
 
 
 def history(image: Image, document: ImageDocument, sizes: Sequence[int]) -> list[Json]:

@@ -111,6 +111,7 @@ def image() -> Image:
     platform = this_machine()
     document = ImageDocument(
         architecture=platform.architecture,
+        os=platform.os,
         variant=platform.variant,
         created=CREATED,
         comment="this machine's root file system, copy-on-write",

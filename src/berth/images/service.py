@@ -18,6 +18,7 @@ from berth.images.garbage import KEPT_S, Garbage
 from berth.images.layers import LOADING, LayerStore
 from berth.images.records import Image, ImageUser
 from berth.images.save import ArchiveWriter
+from berth.images.shipping import Shipping
 from berth.images.transfer import Transfer, platform_of, record, remove_ingest
 from berth.oci.digest import Digest
 from berth.oci.image import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from berth.images.archive import Found
     from berth.images.layers import Progress
+    from berth.images.shipping import Shipment
     from berth.oci.image import Descriptor
     from berth.runtime.client import Runtime
     from berth.runtime.requests import OverlayRootfs
@@ -62,6 +64,7 @@ class ImageService:
         self._transfer = Transfer(
             content=self.content, snapshots=self._snapshots, layers=self._layers
         )
+        self._shipping = Shipping(state=state, content=self.content, catalog=self._catalog)
         self._garbage = Garbage(
             catalog=self._catalog,
             content=self.content,
@@ -313,6 +316,18 @@ class ImageService:
 
     # Out
 
+    async def shipment(self, image: Image, target: Reference) -> Shipment:
+        """Return an image as the registry of ``target`` gets it."""
+        return await self._shipping.prepare(image, target)
+
+    def note_pushed(self, image: Image, target: Reference, digest: str) -> None:
+        """Remember that an image is in a registry now, under this digest."""
+        known = self._catalog.get(image.id)
+        if known is not None:
+            name = target.with_digest(digest).familiar()
+            known.repo_digests = sorted({*known.repo_digests, name})
+            self._catalog.put(known)
+
     async def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
         """Return an archive of the images, a docker-archive that is an OCI layout as well.
 
@@ -349,7 +364,10 @@ class ImageService:
 
     def _saveable(self, image: Image, names: Sequence[str]) -> tuple[Image, Sequence[str]]:
         if image.builtin:
-            raise InvalidArgument(f"save {names[0] if names else image.short_id}: it is built in")
+            name = names[0] if names else image.short_id
+            raise InvalidArgument(
+                f"save {name}: the image is built in and never leaves this machine"
+            )
         return image, names
 
 

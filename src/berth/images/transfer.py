@@ -147,7 +147,7 @@ class Transfer:
         """Unpack an image whose blobs are stored; return its record, not yet kept."""
         digest = Digest.parse(config.digest)
         document = decode(self._content.read(digest), ImageDocument, "image configuration")
-        if document.os != "linux":
+        if not document.is_for_linux:
             raise InvalidArgument(f"cannot use {document.os} image on linux")
         diff_ids = document.rootfs.diff_ids
         if len(diff_ids) != len(layers):
@@ -202,7 +202,7 @@ def record(
         size_bytes=size_bytes,
         created=document.created or EPOCH,
         architecture=document.architecture or this_machine().architecture,
-        os=document.os,
+        os=document.os or "linux",
         variant=document.variant,
         author=document.author,
         comment=document.comment,

@@ -119,7 +119,7 @@ class ImageDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The configuration blob; its digest is the image's ID."""
 
     architecture: str = ""
-    os: str = "linux"
+    os: str = ""  # always written, as the specification wants; old images without it are for Linux
     variant: str = ""
     created: str | None = None
     author: str = ""
@@ -127,6 +127,11 @@ class ImageDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     config: ImageConfig | None = None
     rootfs: RootFs = msgspec.field(default_factory=RootFs)
     history: list[History] | None = None
+
+    @property
+    def is_for_linux(self) -> bool:
+        """Whether it runs here."""
+        return self.os in ("", "linux")
 
 
 Document = TypeVar("Document", Manifest, Index, ImageDocument)

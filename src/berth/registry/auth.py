@@ -101,7 +101,7 @@ class _Token(msgspec.Struct):
 def token_request(
     challenge: Challenge, credentials: Credentials | None, scope: str
 ) -> TokenRequest:
-    """Return the request that a Bearer challenge asks for."""
+    """Return the request that a Bearer challenge asks for; ``scope`` has scopes with spaces between."""
     realm = challenge.parameters.get("realm", "")
     if urlsplit(realm).scheme not in ("http", "https"):
         raise Unauthorized(f"invalid token auth challenge realm: {realm!r}")
@@ -115,12 +115,12 @@ def token_request(
             "refresh_token": credentials.identitytoken,
         }
         return TokenRequest(url=realm, form=form)
-    query = {"scope": scope, "service": service}
+    query = [*(("scope", one) for one in scope.split()), ("service", service)]
     authorization = None
     if credentials is not None and credentials.username:
-        query["account"] = credentials.username
+        query.append(("account", credentials.username))
         authorization = credentials.basic()
-    pairs = {name: value for name, value in query.items() if value}
+    pairs = [(name, value) for name, value in query if value]
     return TokenRequest(
         url=f"{realm}{'&' if '?' in realm else '?'}{urlencode(pairs)}", authorization=authorization
     )

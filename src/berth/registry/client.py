@@ -1,4 +1,4 @@
-"""Pulling: from a registry into the content store. Asyncio outside, blocking threads inside."""
+"""The registry client of an engine: pull, push, look, log in. Asyncio outside, blocking threads inside."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from berth.errors import BerthError
+from berth.errors import BerthError, Unavailable
 from berth.oci.digest import Digest
 from berth.oci.platform import Platform, this_machine
 from berth.registry import progress as messages
 from berth.registry.endpoints import Endpoints
+from berth.registry.push import MAX_UPLOADS, push
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from berth.content.store import ContentStore
     from berth.oci.image import Descriptor
     from berth.oci.reference import Reference
     from berth.registry.auth import Credentials
+    from berth.registry.endpoints import Endpoint
+    from berth.registry.look import Looked
     from berth.registry.progress import Message, Progress
+    from berth.registry.push import Parcel
     from berth.registry.resolve import Resolved
     from berth.registry.session import Patience, Session
     from berth.registry.transport import Transport
@@ -32,6 +36,8 @@ log = logging.getLogger("berth")
 MAX_DOWNLOADS = 3  # at once, of all pulls together, as Docker
 BACKOFF_S = 0.5
 END_TIMEOUT_S = 5.0
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +60,18 @@ class PulledImage:
         return messages.summary(self.reference, self.descriptor.digest, newer=newer)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Access:
+    """On whose behalf a repository is talked to."""
+
+    reference: Reference
+    auth: Credentials | None
+    patience: Patience
+    mounted_from: Sequence[str] | None = None  # set for a push
+
+
 class RegistryClient:
-    """Pulls images. One for an engine: its pulls share connections, downloads and their limit."""
+    """One for an engine: all it does shares connections, transfers and their limit."""
 
     def __init__(
         self,
@@ -69,6 +85,7 @@ class RegistryClient:
         self._environment = environment
         self._backoff_s = backoff_s
         self._downloads = ThreadPoolExecutor(MAX_DOWNLOADS, thread_name_prefix="download")
+        self._uploads = ThreadPoolExecutor(MAX_UPLOADS, thread_name_prefix="upload")
         self._running: dict[str, asyncio.Future[None]] = {}
         self._transport: Transport | None = None
 
@@ -92,9 +109,11 @@ class RegistryClient:
         from berth.registry.session import Patience
 
         pull = _Pull(content, progress, Patience(backoff_s=self._backoff_s))
+        access = _Access(reference=reference, auth=auth, patience=pull.patience)
+        wanted = platform or this_machine()
         try:
             session, resolved = await asyncio.to_thread(
-                self._find, reference, platform or this_machine(), auth, pull.patience
+                self._reach, access, lambda session: _resolve(session, wanted)
             )
             progress(messages.pulling(reference))
             blobs = _unique((resolved.manifest.config, *resolved.manifest.layers))
@@ -114,40 +133,102 @@ class RegistryClient:
             downloaded=downloaded,
         )
 
-    def _find(
+    async def push(
         self,
         reference: Reference,
-        platform: Platform,
+        parcel: Parcel,
+        *,
         auth: Credentials | None,
-        patience: Patience,
-    ) -> tuple[Session, Resolved]:
-        """Ask one endpoint after the other; the last one's error is the pull's."""
-        from berth.registry.resolve import resolve
-        from berth.registry.session import Session
+        content: ContentStore,
+        progress: Progress,
+    ) -> str:
+        """Push to a tag; return the manifest's digest. ``progress`` is called in the loop."""
+        from berth.registry.session import Patience
+
+        neighbours = {path for paths in parcel.neighbours.values() for path in paths}
+        access = _Access(
+            reference=reference,
+            auth=auth,
+            patience=Patience(backoff_s=self._backoff_s),
+            mounted_from=sorted(neighbours),
+        )
+        try:
+            session, _ = await asyncio.to_thread(self._reach, access, lambda _: None)
+            return await push(
+                session, parcel, content=content, progress=progress, pool=self._uploads
+            )
+        finally:
+            access.patience.cancel()
+
+    async def look(self, reference: Reference, auth: Credentials | None) -> Looked:
+        """Ask what a reference leads to."""
+        from berth.registry.look import look
+        from berth.registry.session import Patience
+
+        access = _Access(
+            reference=reference.with_default_tag(),
+            auth=auth,
+            patience=Patience(backoff_s=self._backoff_s),
+        )
+        _, found = await asyncio.to_thread(self._reach, access, look)
+        return found
+
+    async def login(self, credentials: Credentials) -> str:
+        """Return the identity token that a registry gives, often none; Unauthorized when it refuses."""
+        return await asyncio.to_thread(self._login, credentials)
+
+    def _login(self, credentials: Credentials) -> str:
+        from berth.registry.login import domain_of, login
+
+        endpoints = self._registries(domain_of(credentials.serveraddress))
+        for endpoint in endpoints:
+            try:
+                return login(self._connections(), endpoint, credentials)
+            except Unavailable:
+                if endpoint is endpoints[-1]:
+                    raise
+        raise AssertionError("there is always an endpoint")
+
+    def _registries(self, domain: str) -> list[Endpoint]:
+        """Return where a registry itself is, no mirrors."""
+        return [found for found in self._endpoints.of(domain) if not found.mirror]
+
+    def _connections(self) -> Transport:
         from berth.registry.transport import Transport
 
         if self._transport is None:
             self._transport = Transport(self._environment)
-        endpoints = self._endpoints.of(reference.domain)
+        return self._transport
+
+    def _reach(
+        self, access: _Access, action: Callable[[Session], Result]
+    ) -> tuple[Session, Result]:
+        """Do something at one endpoint after the other; the last one's error counts."""
+        from berth.registry.session import Session
+
+        pushes = access.mounted_from is not None
+        domain = access.reference.domain
+        endpoints = self._registries(domain) if pushes else self._endpoints.of(domain)
         for endpoint in endpoints:
             session = Session(
                 endpoint=endpoint,
-                reference=reference,
+                reference=access.reference,
                 # A mirror is somebody else: the password for Docker Hub is not for it.
-                credentials=None if endpoint.mirror else auth,
-                transport=self._transport,
-                patience=patience,
+                credentials=None if endpoint.mirror else access.auth,
+                transport=self._connections(),
+                patience=access.patience,
+                mounted_from=access.mounted_from,
             )
             reached = False
             try:
                 session.ping()
                 reached = True
-                return session, resolve(session, platform)
+                return session, action(session)
             except BerthError as error:
                 # A registry that answered has the say, unless it is only a mirror.
                 if endpoint is endpoints[-1] or (reached and not endpoint.mirror):
                     raise
-                log.info("pull %s: %s: %s", reference.familiar(), endpoint.url, error)
+                log.info("%s: %s: %s", access.reference.familiar(), endpoint.url, error)
         raise AssertionError("there is always an endpoint")
 
     async def _fetch_all(
@@ -202,7 +283,8 @@ class RegistryClient:
 
     def close(self) -> None:
         """Close connections and end the threads that wait for work."""
-        self._downloads.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._downloads, self._uploads):
+            pool.shutdown(wait=False, cancel_futures=True)
         if self._transport is not None:
             self._transport.close()
 
@@ -249,6 +331,12 @@ def _download(
     from berth.registry.download import Download
 
     Download(session, descriptor, content, meter).run()
+
+
+def _resolve(session: Session, platform: Platform) -> Resolved:
+    from berth.registry.resolve import resolve
+
+    return resolve(session, platform)
 
 
 def _unique(descriptors: Sequence[Descriptor]) -> dict[str, Descriptor]:

@@ -24,12 +24,7 @@ def short(digest: str) -> str:
 def pulling(reference: Reference) -> Message:
     """Say what is being pulled."""
     what = reference.digest or reference.tag or ""
-    return {"status": f"Pulling from {repository(reference)}", "id": what}
-
-
-def repository(reference: Reference) -> str:
-    """Return the repository as Docker names it here: with ``library/``, without Docker Hub."""
-    return reference.path if reference.domain == "docker.io" else reference.name
+    return {"status": f"Pulling from {reference.path}", "id": what}
 
 
 def state(digest: str, status: str) -> Message:
@@ -46,11 +41,28 @@ def summary(reference: Reference, digest: str, *, newer: bool) -> tuple[Message,
     )
 
 
+def pushing(reference: Reference) -> Message:
+    """Say where something is pushed to."""
+    return {"status": f"The push refers to repository [{reference.name}]"}
+
+
+def pushed(tag: str, digest: str, size: int) -> tuple[Message, Message]:
+    """Return the last two messages of a push: for people, and for programs."""
+    aux = {"Tag": tag, "Digest": digest, "Size": size}
+    return (
+        {"status": f"{tag}: digest: {digest} size: {size}"},
+        {"progressDetail": {}, "aux": aux},
+    )
+
+
 class Meter:
     """Reports the bytes of one layer, ten times a second at most. Called in any thread."""
 
-    def __init__(self, digest: str, total_bytes: int, report: Progress) -> None:
-        self._digest = digest
+    def __init__(
+        self, digest: str, total_bytes: int, report: Progress, *, status: str = "Downloading"
+    ) -> None:
+        self._digest = digest  # what the layer is called by
+        self._status = status
         self._total_bytes = total_bytes
         self._report = report
         self._next_s = 0.0
@@ -63,7 +75,7 @@ class Meter:
         self._next_s = now_s + INTERVAL_S
         self._report(
             {
-                "status": "Downloading",
+                "status": self._status,
                 "progressDetail": {"current": current_bytes, "total": self._total_bytes},
                 "id": short(self._digest),
             }

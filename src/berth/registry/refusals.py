@@ -31,10 +31,14 @@ class _Errors(msgspec.Struct):
     errors: list[_Error] | None = None
 
 
-def refusal(status: int, body: bytes, challenge: str, reference: Reference) -> BerthError:
+def refusal(
+    status: int, body: bytes, challenge: str, reference: Reference, *, pulling: bool = True
+) -> BerthError:
     """Return the error for an answer that is neither what was asked for nor a redirect."""
     error = _first_error(status, body, challenge)
     text = f"{error.code.lower().replace('_', ' ')}: {error.message}"
+    if not pulling:
+        return _kind(status)(text if error.code else _status_text(status))
     if error.code == "DENIED":
         return NotFound(
             f"pull access denied for {reference.familiar_name}, repository does not exist or may"

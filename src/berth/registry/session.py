@@ -7,6 +7,7 @@ import threading
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlencode
 
 from urllib3.exceptions import HTTPError
 
@@ -14,16 +15,18 @@ from berth.errors import Unauthorized, Unavailable
 from berth.oci.image import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES
 from berth.registry.auth import Authorizer, TokenRequest
 from berth.registry.refusals import TRANSIENT, refusal
+from berth.registry.transport import origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from urllib3.response import BaseHTTPResponse
 
+    from berth.errors import BerthError
     from berth.oci.reference import Reference
     from berth.registry.auth import Credentials
     from berth.registry.endpoints import Endpoint
-    from berth.registry.transport import Transport
+    from berth.registry.transport import Body, Transport
 
 MAX_ATTEMPTS = 5
 MAX_PAUSE_S = 60.0
@@ -105,13 +108,18 @@ class Session:
         credentials: Credentials | None,
         transport: Transport,
         patience: Patience,
+        mounted_from: Sequence[str] | None = None,
     ) -> None:
+        """Begin to pull; to push, when ``mounted_from`` says from which repositories blobs may come."""
         self.endpoint = endpoint
         self.reference = reference
         self.patience = patience
         self._transport = transport
-        scope = f"repository:{reference.path}:pull"
-        self._authorizer = Authorizer(credentials, scope, self._fetch_token)
+        self._pulls = mounted_from is None
+        actions = "pull" if self._pulls else "pull,push"
+        scopes = [f"repository:{reference.path}:{actions}"]
+        scopes += [f"repository:{path}:pull" for path in mounted_from or ()]
+        self._authorizer = Authorizer(credentials, " ".join(scopes), self._fetch_token)
 
     def ping(self) -> None:
         """Find out whether a registry answers here, and authenticate. Unavailable: none does."""
@@ -127,10 +135,14 @@ class Session:
         path = f"manifests/{which}"
         return self.retry(lambda: self._read_document(path))
 
+    def document(self, path: str) -> bytes:
+        """Return something small of the repository, unverified."""
+        return self.retry(lambda: self._read_document(path))[0]
+
     def _read_document(self, path: str) -> tuple[bytes, str]:
         response = self.open(path, {"Accept": ACCEPT})
         with self.patience.reading(response):
-            data = _read(response, MAX_DOCUMENT_BYTES + 1, self._url(path))
+            data = _read(response, MAX_DOCUMENT_BYTES + 1, self.url(path))
         return data, response.headers.get("content-type", "").partition(";")[0].strip()
 
     def retry(self, action: Callable[[], Result]) -> Result:
@@ -147,24 +159,54 @@ class Session:
 
         Raises what the registry's refusal means; Unavailable when a retry may help.
         """
-        url = self._url(path)
-        response = self._authorized(url, headers)
+        url = self.url(path)
+        response = self._authorized("GET", url, headers)
         if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             return response
+        raise self._refusal(url, response)
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        wanted: Sequence[int],
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Callable[[], Body] | None = None,
+    ) -> BaseHTTPResponse:
+        """Do something whose answer has a status and headers only; these are returned.
+
+        ``wanted`` are the statuses that are no refusal; ``body`` makes the body, anew for each attempt.
+        """
+        response = self._authorized(method, url, headers or {}, body)
+        if response.status not in wanted:
+            raise self._refusal(url, response)
+        with self.patience.reading(response):
+            _read(response, MAX_REFUSAL_BYTES, url)
+        return response
+
+    def _refusal(self, url: str, response: BaseHTTPResponse) -> BerthError:
         challenge = response.headers.get("www-authenticate", "")
         with self.patience.reading(response):
             body = _read(response, MAX_REFUSAL_BYTES, url)
-        error = refusal(response.status, body, challenge, self.reference)
+        error = refusal(response.status, body, challenge, self.reference, pulling=self._pulls)
         if response.status in TRANSIENT:
             after = response.headers.get("retry-after", "")
-            raise Busy(error.message, retry_after_s=float(after) if after.isdigit() else 0.0)
-        raise error
+            return Busy(error.message, retry_after_s=float(after) if after.isdigit() else 0.0)
+        return error
 
-    def _url(self, path: str) -> str:
+    def url(self, path: str) -> str:
+        """Return the URL of something of the repository."""
         return f"{self.endpoint.url}/v2/{self.reference.path}/{path}"
 
-    def _authorized(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
-        response, sent = self._get(url, headers)
+    def _authorized(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Callable[[], Body] | None = None,
+    ) -> BaseHTTPResponse:
+        response, sent = self._send(method, url, headers, body)
         challenge = response.headers.get("www-authenticate", "")
         if response.status != HTTPStatus.UNAUTHORIZED or not challenge:
             return response
@@ -172,12 +214,26 @@ class Session:
         if not self._renew(url, challenge, sent):
             return response
         response.close()
-        return self._get(url, headers)[0]
+        return self._send(method, url, headers, body)[0]
 
-    def _get(self, url: str, headers: Mapping[str, str]) -> tuple[BaseHTTPResponse, str | None]:
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Callable[[], Body] | None,
+    ) -> tuple[BaseHTTPResponse, str | None]:
         authorization = self._authorizer.header
-        sent = {**headers, "Authorization": authorization} if authorization else headers
-        response = self._transport.request("GET", url, headers=sent, verify=self.endpoint.verify)
+        # An upload may go on at another server: that one has other credentials.
+        if authorization and origin(url) == origin(self.endpoint.url):
+            headers = {**headers, "Authorization": authorization}
+        response = self._transport.request(
+            method,
+            url,
+            headers=headers,
+            verify=self.endpoint.verify,
+            body=body() if body else None,
+        )
         return response, authorization
 
     def _renew(self, url: str, challenge: str, refused: str | None) -> bool:
@@ -191,18 +247,20 @@ class Session:
 
     def _fetch_token_once(self, request: TokenRequest) -> bytes:
         headers = {"Authorization": request.authorization} if request.authorization else {}
+        if request.form:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         response = self._transport.request(
             "POST" if request.form else "GET",
             request.url,
             headers=headers,
             verify=self.endpoint.verify,
-            form=request.form,
+            body=urlencode(request.form).encode() if request.form else None,
         )
         with self.patience.reading(response):
             body = _read(response, MAX_REFUSAL_BYTES, request.url)
         if response.status == HTTPStatus.OK:
             return body
-        error = refusal(response.status, body, "", self.reference)
+        error = refusal(response.status, body, "", self.reference, pulling=self._pulls)
         if response.status in TRANSIENT:
             raise Unavailable(error.message)
         raise Unauthorized(error.message)

@@ -6,10 +6,9 @@ import contextlib
 import errno
 import os
 import socket
-import ssl
 import threading
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import (
@@ -24,28 +23,39 @@ from urllib3.exceptions import (
 
 from berth import __version__
 from berth.errors import Unavailable
+from berth.registry import certificates
 from berth.registry.proxies import PORTS, proxy_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import ssl
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from urllib3.response import BaseHTTPResponse
+
+    Body = bytes | Iterable[bytes]
 
 CONNECT_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 60.0
 MAX_REDIRECTS = 10
 MAX_REDIRECT_BYTES = 1 << 16
 REDIRECTS = (301, 302, 303, 307, 308)
+
 AGENT = f"berth/{__version__}"
 
 
 class Transport:
     """Connections to any registry, kept for the next request. Threads share it; close it."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        certificate_folders: Sequence[Path] = certificates.FOLDERS,
+    ) -> None:
         self._environment = environment
+        self._certificates = certificate_folders
         self._lock = threading.Lock()
-        self._pools: dict[tuple[str | None, bool], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str | None, bool, Path | None], urllib3.PoolManager] = {}
 
     def request(
         self,
@@ -54,17 +64,18 @@ class Transport:
         *,
         headers: Mapping[str, str],
         verify: bool,
-        form: dict[str, str] | None = None,
+        body: Body | None = None,
     ) -> BaseHTTPResponse:
         """Send a request and follow redirects; the body is still to be read, and released.
 
         Unavailable, with Go's text, when there is no answer. The Authorization header never leaves
-        the origin (scheme, host and port) that it is for.
+        the origin (scheme, host and port) that it is for. A body is never sent elsewhere.
         """
         sent = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
         for _ in range(MAX_REDIRECTS):
-            response = self._send(method, url, headers=sent, verify=verify, form=form)
-            if response.status not in REDIRECTS or "location" not in response.headers:
+            response = self._send(method, url, headers=sent, verify=verify, body=body)
+            moved = response.status in REDIRECTS and "location" in response.headers
+            if not moved or method not in ("GET", "HEAD"):
                 return response
             _finish(response)
             target = urljoin(url, response.headers["location"])
@@ -82,12 +93,9 @@ class Transport:
         *,
         headers: dict[str, str],
         verify: bool,
-        form: dict[str, str] | None,
+        body: Body | None,
     ) -> BaseHTTPResponse:
         pool = self._pool(url, verify=verify)
-        body = urlencode(form) if form else None
-        if form:
-            headers = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
         try:
             return pool.urlopen(
                 method,
@@ -103,10 +111,13 @@ class Transport:
 
     def _pool(self, url: str, *, verify: bool) -> urllib3.PoolManager:
         proxy = proxy_for(url, self._environment)
+        folder = certificates.folder_of(urlsplit(url).netloc, self._certificates)
+        key = (proxy, verify, folder)
         with self._lock:
-            pool = self._pools.get((proxy, verify))
+            pool = self._pools.get(key)
             if pool is None:
-                pool = self._pools[proxy, verify] = _make_pool(proxy, verify=verify)
+                context = certificates.tls_context(verify=verify, folder=folder)
+                pool = self._pools[key] = _make_pool(proxy, context)
             return pool
 
     def close(self) -> None:
@@ -117,9 +128,8 @@ class Transport:
             self._pools.clear()
 
 
-def _make_pool(proxy: str | None, *, verify: bool) -> urllib3.PoolManager:
+def _make_pool(proxy: str | None, context: ssl.SSLContext) -> urllib3.PoolManager:
     timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
-    context = tls_context(verify=verify)
     if proxy is None:
         return urllib3.PoolManager(maxsize=8, timeout=timeout, ssl_context=context)
     user = urlsplit(proxy).netloc.rpartition("@")[0]
@@ -127,17 +137,6 @@ def _make_pool(proxy: str | None, *, verify: bool) -> urllib3.PoolManager:
     return urllib3.ProxyManager(
         proxy, maxsize=8, timeout=timeout, ssl_context=context, proxy_headers=headers
     )
-
-
-def tls_context(*, verify: bool) -> ssl.SSLContext:
-    """Return a context with the system's authorities, or one that trusts anybody."""
-    context = ssl.create_default_context()
-    # Python 3.13 turns strictness on, and authorities made after Docker's documentation then fail.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
 import pytest
 
 from berth.errors import InvalidArgument
@@ -28,6 +29,11 @@ def test_a_configuration_as_docker_writes_it_is_read():
     assert document.rootfs.diff_ids == ["sha256:x"]
     assert document.history is not None
     assert document.history[0].empty_layer
+
+
+def test_a_configuration_that_is_written_names_its_system():
+    assert b'"os":"linux"' in msgspec.json.encode(ImageDocument(os="linux"))
+    assert decode(b"{}", ImageDocument, "image configuration").is_for_linux
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"config": 1}', b"\xff", b'{"layers": []}'])

@@ -4,10 +4,10 @@ from berth.registry.progress import Meter, pulling, summary
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
-def test_repositories_keep_their_path_of_docker_hub():
+def test_a_pull_is_told_by_path_and_ended_by_the_whole_name():
     assert pulling(Reference.parse("a:1")) == {"status": "Pulling from library/a", "id": "1"}
     reference = Reference.parse(f"h.invalid/a@{DIGEST}")
-    assert pulling(reference) == {"status": "Pulling from h.invalid/a", "id": DIGEST}
+    assert pulling(reference) == {"status": "Pulling from a", "id": DIGEST}
     assert summary(reference, DIGEST, newer=False) == (
         {"status": f"Digest: {DIGEST}"},
         {"status": f"Status: Image is up to date for h.invalid/a@{DIGEST}"},

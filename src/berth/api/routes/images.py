@@ -36,6 +36,8 @@ class ImageRoutes:
             Route("GET", "/images/{}/json", self.inspect),
             Route("GET", "/images/{}/history", self.history),
             Route("POST", "/images/{}/tag", self.tag),
+            Route("POST", "/images/{}/push", self.push, long=True),
+            Route("GET", "/distribution/{}/json", self.distribution),
             Route("DELETE", "/images/{}", self.remove),
         ]
 
@@ -87,6 +89,22 @@ class ImageRoutes:
             progress=stream.report,
         )
         await stream.end()
+
+    async def push(self, call: Call) -> None:
+        """Push an image, or all tags of a repository."""
+        stream = ProgressStream(call.exchange)
+        await self._engine.pushes.push(
+            reference_of(call.name, call.text("tag")),
+            auth=call.exchange.header(b"x-registry-auth") or "",
+            progress=stream.report,
+        )
+        await stream.end()
+
+    async def distribution(self, call: Call) -> None:
+        """Answer what a registry has under a name."""
+        auth = call.exchange.header(b"x-registry-auth") or ""
+        found = await self._engine.distribution(call.name, auth=auth)
+        await call.exchange.respond(200, found)
 
     async def _import(self, call: Call) -> None:
         stream = ProgressStream(call.exchange)

@@ -72,11 +72,9 @@ class SystemRoutes:
         await call.exchange.respond(200, usage)
 
     async def auth(self, call: Call) -> None:
-        """Take credentials: they are kept by the client, and the registry judges them at a pull."""
+        """Ask the registry about credentials; the client keeps them."""
         credentials = await call.decode(Credentials, required=True)
-        if not (credentials.username or credentials.identitytoken):
-            raise InvalidArgument("login: a user name is needed")
-        await call.exchange.respond(200, {"Status": "Login Succeeded", "IdentityToken": ""})
+        await call.exchange.respond(200, await self._engine.login(credentials))
 
     async def events(self, call: Call) -> None:
         """Stream events as they happen, first those since ``since``."""

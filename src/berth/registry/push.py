@@ -1,0 +1,96 @@
+"""Pushing: from the content store into a registry, layers first, the manifest last."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from berth.oci.digest import Digest
+from berth.registry import progress as messages
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Executor
+
+    from berth.content.store import ContentStore
+    from berth.oci.image import Descriptor
+    from berth.registry.progress import Progress
+    from berth.registry.session import Session
+
+MAX_UPLOADS = 5  # at once, of all pushes together, as Docker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """What is pushed. The blobs are in the content store, held by the caller."""
+
+    manifest: bytes
+    media_type: str
+    config: Descriptor
+    layers: Sequence[Descriptor]
+    names: Sequence[str]  # what the layers are called in messages: their diff IDs
+    neighbours: Mapping[
+        str, Sequence[str]
+    ]  # of a digest: repositories of the registry that have it
+
+
+async def push(
+    session: Session, parcel: Parcel, *, content: ContentStore, progress: Progress, pool: Executor
+) -> str:
+    """Send what the registry lacks; return the manifest's digest. ``progress`` is called in the loop."""
+    loop = asyncio.get_running_loop()
+
+    def report(message: messages.Message) -> None:
+        if not session.patience.is_cancelled:
+            loop.call_soon_threadsafe(progress, message)
+
+    work: dict[str, tuple[Descriptor, str]] = {}
+    for layer, name in zip(parcel.layers, parcel.names, strict=True):
+        progress(messages.state(name, "Preparing" if len(work) < MAX_UPLOADS else "Waiting"))
+        work.setdefault(layer.digest, (layer, name))
+    uploads = [
+        loop.run_in_executor(
+            pool,
+            _upload,
+            session,
+            layer,
+            content,
+            messages.Meter(name, layer.size, report, status="Pushing"),
+            parcel.neighbours.get(layer.digest, ()),
+        )
+        for layer, name in work.values()
+    ]
+    try:
+        await asyncio.gather(*uploads)
+        quiet = messages.Meter(parcel.config.digest, parcel.config.size, lambda _: None)
+        await asyncio.to_thread(_upload, session, parcel.config, content, quiet, ())
+        await asyncio.to_thread(session.retry, lambda: _put_manifest(session, parcel))
+    finally:
+        session.patience.cancel()
+        await asyncio.gather(*uploads, return_exceptions=True)
+    digest = str(Digest.of(parcel.manifest))
+    tag = session.reference.tag or ""
+    for message in messages.pushed(tag, digest, len(parcel.manifest)):
+        progress(message)
+    return digest
+
+
+def _upload(
+    session: Session,
+    descriptor: Descriptor,
+    content: ContentStore,
+    meter: messages.Meter,
+    neighbours: Sequence[str],
+) -> None:
+    from berth.registry.upload import Upload
+
+    Upload(session, descriptor, content, meter).run(neighbours)
+
+
+def _put_manifest(session: Session, parcel: Parcel) -> None:
+    headers = {"Content-Type": parcel.media_type}
+    wanted = (HTTPStatus.CREATED, HTTPStatus.OK)
+    url = session.url(f"manifests/{session.reference.tag}")
+    session.call("PUT", url, wanted, headers=headers, body=lambda: parcel.manifest)

@@ -1,0 +1,113 @@
+"""One blob from the content store into a registry: found, mounted from a neighbour, or sent. Blocking."""
+
+from __future__ import annotations
+
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urljoin
+
+from berth.errors import NotFound, Unavailable
+from berth.oci.digest import Digest
+from berth.registry.session import MAX_ATTEMPTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from urllib3.response import BaseHTTPResponse
+
+    from berth.content.store import ContentStore
+    from berth.oci.image import Descriptor
+    from berth.registry.progress import Meter
+    from berth.registry.session import Session
+
+READ_BYTES = 1 << 18
+UPLOADS = "blobs/uploads/"
+
+
+class Upload:
+    """Puts one blob where a manifest of the session's repository may name it."""
+
+    def __init__(
+        self, session: Session, descriptor: Descriptor, content: ContentStore, meter: Meter
+    ) -> None:
+        self._session = session
+        self._descriptor = descriptor
+        self._digest = Digest.parse(descriptor.digest)
+        self._content = content
+        self._meter = meter
+
+    def run(self, mountable: Sequence[str]) -> None:
+        """Do it; ``mountable`` are repositories of the registry that should have the blob."""
+        if self._session.retry(self._exists):
+            self._meter.say("Layer already exists")
+            return
+        for path in mountable:
+            if self._session.retry(partial(self._mount, path)):
+                self._meter.say(f"Mounted from {path}")
+                return
+        failures = 0
+        while True:
+            self._session.patience.check()
+            try:
+                self._send()
+            except Unavailable as error:
+                failures += 1
+                if failures >= MAX_ATTEMPTS:
+                    raise
+                pause_s = round(self._session.patience.pause_s(failures, error))
+                self._meter.say(f"Retrying in {pause_s} second{'s' if pause_s != 1 else ''}")
+                self._session.patience.pause(failures, error)
+            else:
+                self._meter.say("Pushed")
+                return
+
+    def _exists(self) -> bool:
+        url = self._session.url(f"blobs/{self._digest}")
+        try:
+            self._session.call("HEAD", url, (HTTPStatus.OK,))
+        except NotFound:
+            return False
+        return True
+
+    def _mount(self, path: str) -> bool:
+        """Take the blob from a neighbour; without luck the registry has begun an upload, which is dropped."""
+        query = urlencode({"mount": self._digest, "from": path})
+        url = self._session.url(f"{UPLOADS}?{query}")
+        wanted = (HTTPStatus.CREATED, HTTPStatus.ACCEPTED)
+        answer = self._session.call("POST", url, wanted)
+        if answer.status == HTTPStatus.CREATED:
+            return True
+        self._session.call("DELETE", _location(url, answer), DROPPED)
+        return False
+
+    def _send(self) -> None:
+        begin = self._session.url(UPLOADS)
+        answer = self._session.call("POST", begin, (HTTPStatus.ACCEPTED,))
+        url = _location(begin, answer)
+        url += ("&" if "?" in url else "?") + urlencode({"digest": self._digest})
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(self._content.size(self._digest)),
+        }
+        self._session.call("PUT", url, (HTTPStatus.CREATED,), headers=headers, body=self._body)
+
+    def _body(self) -> Iterator[bytes]:
+        sent = 0
+        with self._content.open_blob(self._digest) as blob:
+            while piece := blob.read(READ_BYTES):
+                self._session.patience.check()
+                yield piece
+                sent += len(piece)
+                self._meter.at(sent)
+
+
+# What a registry may say to a dropped upload: that is nobody's failure.
+DROPPED = tuple(status.value for status in HTTPStatus)
+
+
+def _location(url: str, answer: BaseHTTPResponse) -> str:
+    location = answer.headers.get("location", "")
+    if not location:
+        raise Unavailable(f'Post "{url}": the registry names no place for the upload')
+    return urljoin(url, location)

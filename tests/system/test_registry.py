@@ -1,0 +1,179 @@
+"""Images go to registries and come back: push, login, private authorities, looking without pulling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.programs import find, run
+from support.registries import PASSWORD, USER, Authority, Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from support.engine import EngineProcess
+    from support.programs import Outcome
+
+    Cli = Callable[..., Outcome]
+
+pytestmark = pytest.mark.berth_only  # the reference has a loopback of its own
+RUN = ("run", "--rm", "--network", "none")
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    find("docker-registry")
+    registry = Registry(tmp_path / "registry")
+    yield registry
+    registry.close()
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[Registry]:
+    find("docker-registry")
+    registry = Registry(tmp_path / "private", password=True)
+    yield registry
+    registry.close()
+
+
+@pytest.fixture
+def docker(engine: EngineProcess, tmp_path: Path) -> Iterator[Cli]:
+    """The docker CLI with a configuration of its own; the names that the test gives are taken back."""
+
+    def call(*args: str, **options: object) -> Outcome:
+        return engine.docker(*args, env={"DOCKER_CONFIG": str(tmp_path / "config")}, **options)
+
+    yield call
+    for image in engine.request("GET", "/images/json")[1]:
+        for name in [*image["RepoTags"], *image["RepoDigests"]]:
+            if name not in ("busybox:latest", "host:latest"):
+                engine.request("DELETE", f"/images/{name}")
+
+
+def image_id(docker: Cli, name: str) -> str:
+    return docker("image", "inspect", "-f", "{{.Id}}", name).out.strip()
+
+
+def test_a_pushed_image_is_the_same_when_pulled_again(docker: Cli, registry: Registry) -> None:
+    name = f"{registry.host}/team/box:1"
+    docker("tag", "busybox", name)
+    id_ = image_id(docker, "busybox")
+    done = docker("push", name)
+    assert done.code == 0, str(done)
+    assert done.lines[0] == f"The push refers to repository [{registry.host}/team/box]"
+    assert [line.partition(": ")[2] for line in done.lines[1:3]] == ["Preparing", "Pushed"]
+    digest = done.lines[3].split()[2]
+    assert done.lines[3].startswith(f"1: digest: {digest} size: ")
+    assert docker("rmi", name).code == 0
+    assert docker("pull", f"{registry.host}/team/box@{digest}").code == 0
+    assert image_id(docker, f"{registry.host}/team/box@{digest}") == id_
+    shown = run(find("skopeo"), "inspect", "--tls-verify=false", f"docker://{name}", check=True)
+    assert json.loads(shown.out)["Digest"] == digest
+
+
+def test_what_a_registry_has_is_not_sent_again(docker: Cli, registry: Registry) -> None:
+    for name in ("team/box:1", "team/box:2", "other/box:1"):
+        docker("tag", "busybox", f"{registry.host}/{name}")
+    assert "Pushed" in docker("push", f"{registry.host}/team/box:1").out
+    assert "Layer already exists" in docker("push", f"{registry.host}/team/box:1").out
+    every = docker("push", "--all-tags", f"{registry.host}/team/box")
+    assert [line[:10] for line in every.lines if "digest:" in line] == ["1: digest:", "2: digest:"]
+    assert "Mounted from team/box" in docker("push", f"{registry.host}/other/box:1").out
+
+
+def test_an_image_that_came_with_a_manifest_leaves_with_the_same(
+    docker: Cli, registry: Registry, tmp_path: Path
+) -> None:
+    skopeo = (find("skopeo"), "--insecure-policy", "copy", "-q", "--dest-tls-verify=false")
+    docker("save", "-o", str(tmp_path / "box.tar"), "busybox")
+    options = ("--dest-compress-format", "zstd", "--format", "oci")
+    there = f"docker://{registry.host}/built/elsewhere:1"
+    run(*skopeo, *options, f"docker-archive:{tmp_path}/box.tar", there, check=True)
+    pulled = docker("pull", f"{registry.host}/built/elsewhere:1")
+    assert pulled.code == 0, str(pulled)
+    digest = next(line.split()[1] for line in pulled.lines if line.startswith("Digest:"))
+    docker("tag", f"{registry.host}/built/elsewhere:1", f"{registry.host}/moved:1")
+    pushed = docker("push", f"{registry.host}/moved:1")
+    assert f"1: digest: {digest}" in pushed.out, str(pushed)
+
+
+def test_private_registries_want_a_password(docker: Cli, private: Registry) -> None:
+    name = f"{private.host}/box:1"
+    docker("tag", "busybox", name)
+    refused = docker("push", name)
+    assert refused.code == 1
+    assert "no basic auth credentials" in refused.err
+    wrong = docker("login", "-u", USER, "--password-stdin", private.host, stdin=b"wrong")
+    assert wrong.code == 1
+    assert "401 Unauthorized" in wrong.err
+    right = docker("login", "-u", USER, "--password-stdin", private.host, stdin=PASSWORD.encode())
+    assert right.out.splitlines()[-1] == "Login Succeeded"
+    assert docker("push", name).code == 0
+    docker("rmi", name)
+    assert docker("pull", name).code == 0
+    assert docker("logout", private.host).code == 0
+    assert docker("push", name).code == 1
+
+
+def test_unreachable_registries_and_unknown_images_are_said(docker: Cli) -> None:
+    docker("tag", "busybox", "127.0.0.1:1/box:1")
+    refused = docker("push", "127.0.0.1:1/box:1")
+    assert refused.code == 1
+    assert "dial tcp 127.0.0.1:1: connect: connection refused" in refused.err
+    login = docker("login", "-u", USER, "--password-stdin", "127.0.0.1:1", stdin=b"x")
+    assert "connection refused" in login.err
+    unknown = docker("push", "127.0.0.1:1/none:1")
+    assert unknown.code == 1
+    assert unknown.err.strip() == ("An image does not exist locally with the tag: 127.0.0.1:1/none")
+    built_in = docker("push", "host")
+    assert built_in.code == 1
+    assert "the image is built in and never leaves this machine" in built_in.err
+
+
+def test_what_a_registry_has_is_looked_at_without_pulling(
+    docker: Cli, registry: Registry, engine: EngineProcess
+) -> None:
+    docker("tag", "busybox", f"{registry.host}/box:1")
+    docker("push", f"{registry.host}/box:1")
+    status, found = engine.request("GET", f"/distribution/{registry.host}/box:1/json")
+    assert status == 200
+    assert found["Platforms"] == [{"architecture": "amd64", "os": "linux"}]
+    assert found["Descriptor"]["mediaType"].endswith("manifest.v2+json")
+    status, found = engine.request("GET", f"/distribution/{registry.host}/none:1/json")
+    assert status == 404
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path, engine: EngineProcess) -> Iterator[tuple[Registry, Path]]:
+    """A registry with a certificate of an unknown authority, not on loopback: on the engine's bridge."""
+    find("docker-registry")
+    find("openssl")
+    gateway = engine.request("GET", "/networks/bridge")[1]["IPAM"]["Config"][0]["Gateway"]
+    authority = Authority(tmp_path / "authority")
+    registry = Registry(tmp_path / "encrypted", address=gateway, tls=authority)
+    yield registry, authority.path
+    registry.close()
+
+
+def test_a_private_authority_is_trusted_by_its_file(
+    docker: Cli, encrypted: tuple[Registry, Path]
+) -> None:
+    registry, authority = encrypted
+    name = f"{registry.host}/box:1"
+    docker("tag", "busybox", name)
+    refused = docker("push", name)
+    assert refused.code == 1
+    assert "x509: certificate signed by unknown authority" in refused.err
+    folder = Path("/etc/docker/certs.d", registry.host)
+    folder.mkdir(parents=True)
+    try:
+        (folder / "ca.crt").write_bytes(authority.read_bytes())
+        assert docker("push", name).code == 0
+        docker("rmi", name)
+        assert docker("pull", name).code == 0
+    finally:
+        (folder / "ca.crt").unlink(missing_ok=True)
+        folder.rmdir()
