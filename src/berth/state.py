@@ -27,6 +27,7 @@ class State:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._durable = False
         self._depth = 0
 
     def table(self, name: str, record: type[Record]) -> Table[Record]:
@@ -38,11 +39,22 @@ class State:
         )
         return Table(self, self._connection, name, record)
 
+    def write(self, statement: str, values: tuple[object, ...], *, durable: bool) -> sqlite3.Cursor:
+        """Run one statement: a transaction of its own unless one is open."""
+        if self._depth == 0:
+            self._wait_for_disk(durable=durable)
+        return self._connection.execute(statement, values)
+
+    def _wait_for_disk(self, *, durable: bool) -> None:
+        if durable != self._durable:
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:
         """All writes inside become visible together or not at all. Nests; the outermost decides."""
         if self._depth == 0:
-            self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._wait_for_disk(durable=durable)
             self._connection.execute("BEGIN IMMEDIATE")
         self._depth += 1
         try:
@@ -88,10 +100,8 @@ class Table(Generic[Record]):
 
     def put(self, key: str, record: Record, *, durable: bool = False) -> None:
         """Add or replace the record of ``key``."""
-        with self._state.transaction(durable=durable):
-            self._connection.execute(self._put, (key, self._encoder.encode(record)))
+        self._state.write(self._put, (key, self._encoder.encode(record)), durable=durable)
 
     def remove(self, key: str, *, durable: bool = False) -> bool:
         """Remove the record of ``key``; say whether there was one."""
-        with self._state.transaction(durable=durable):
-            return self._connection.execute(self._remove, (key,)).rowcount > 0
+        return self._state.write(self._remove, (key,), durable=durable).rowcount > 0

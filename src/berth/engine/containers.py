@@ -143,7 +143,6 @@ class Containers:
         folder.mkdir(mode=0o710)
         made: list[str] = []
         try:
-            hostfiles.write(folder, record)
             with self._services.state.transaction(durable=True):
                 self._services.images.prepare_rootfs(image, record.id)
                 made = self._resolve_volumes(record)

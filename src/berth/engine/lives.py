@@ -43,7 +43,7 @@ START_FAILURE = (
 class Life:
     """What berthd keeps in memory of one container, beside its record."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, data_folder: Path, exec_folder: Path) -> None:
         self.lock = asyncio.Lock()
         self.task: Task | None = None
         self.prepared: PreparedTask | None = None
@@ -55,6 +55,8 @@ class Life:
         self.backoff = Backoff()
         self.restarting: asyncio.Task[None] | None = None
         self.settling: asyncio.Task[None] | None = None  # the last run's monitor is on its way out
+        self.data_folder = data_folder
+        self.exec_folder = exec_folder
         self.kept = False  # not removed at its end although it asked for that: `restart`
 
 
@@ -77,7 +79,12 @@ class Lives:
 
     def of(self, record: ContainerRecord) -> Life:
         """Return the life of a container."""
-        return self._lives.setdefault(record.id, Life())
+        life = self._lives.get(record.id)
+        if life is None:
+            life = self._lives[record.id] = Life(
+                data_folder=self._data / record.id, exec_folder=self._exec / record.id
+            )
+        return life
 
     def forget(self, record: ContainerRecord) -> None:
         """Let go of a container that was removed; those who wait for that go on."""
@@ -93,11 +100,11 @@ class Lives:
 
     def data_folder(self, record: ContainerRecord) -> Path:
         """Return where the container's own files and its log are."""
-        return self._data / record.id
+        return self.of(record).data_folder
 
     def exec_folder(self, record: ContainerRecord) -> Path:
         """Return where its monitor keeps its socket and records."""
-        return self._exec / record.id
+        return self.of(record).exec_folder
 
     def log_path(self, record: ContainerRecord) -> Path:
         """Return where its log is."""

@@ -388,7 +388,10 @@ def _connect(directory: Path) -> sockets.Socket | None:
 
 def _remove_records(directory: Path) -> None:
     for name in (SOCKET_FILE, TASK_FILE, EXIT_FILE):
-        (directory / name).unlink(missing_ok=True)
+        try:
+            os.unlink(f"{directory}/{name}")
+        except FileNotFoundError:
+            continue
 
 
 def _task_document(request: TaskRequest) -> Message:

@@ -174,10 +174,21 @@ def _set_up_stdio(child: Child) -> None:
         os.dup2(fd, number)
 
 
+def _restrict_proc(child: Child) -> None:
+    linux = child.spec.get("linux", {})
+    rootfs.mask(_of_proc(linux.get("maskedPaths", []), wanted=True))
+    rootfs.make_read_only(_of_proc(linux.get("readonlyPaths", []), wanted=True))
+
+
+def _of_proc(paths: list[str], *, wanted: bool) -> list[str]:
+    """Return the paths in /proc, or the others. Nothing of the host is ever mounted below /proc."""
+    return [path for path in paths if path.startswith("/proc/") == wanted]
+
+
 def _restrict_paths(child: Child) -> None:
     linux = child.spec.get("linux", {})
-    rootfs.mask(linux.get("maskedPaths", []))
-    rootfs.make_read_only(linux.get("readonlyPaths", []))
+    rootfs.mask(_of_proc(linux.get("maskedPaths", []), wanted=False))
+    rootfs.make_read_only(_of_proc(linux.get("readonlyPaths", []), wanted=False))
     if child.spec.get("root", {}).get("readonly", False):
         rootfs.seal_root()
 
@@ -233,6 +244,7 @@ PREPARE_STEPS = (
     _set_hostname,
     _mount_rootfs,
     _mount_file_systems,
+    _restrict_proc,
 )
 START_STEPS = (
     _take_over,

@@ -13,6 +13,7 @@ import stat
 from berth.kernel import mounts
 from berth.kernel.mounts import (
     MS_BIND,
+    MS_MOVE,
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from berth.oci.runtime_spec import Device, Mount, Spec
     from berth.runtime.messages import RootfsMessage
 
+ASIDE = "/dev/.cgroup"
 OVERLAY_OPTIONS = "index=off,metacopy=off,redirect_dir=off"
 
 OPTION_FLAGS = {
@@ -149,7 +151,11 @@ def mount_entry(entry: Mount, controllers: list[str]) -> None:
     flags, data, propagation = parse_options(entry.get("options", []))
     make_target(target, directory=True)
     if fstype == "cgroup":
-        _mount_cgroups(target, flags, controllers)
+        if target != ASIDE and os.path.isdir(ASIDE):
+            mount(ASIDE, target, flags=MS_MOVE)
+            os.rmdir(ASIDE)
+        else:
+            _mount_cgroups(target, flags, controllers)
         return
     if fstype == "tmpfs" and "mode=" not in data:
         # A tmpfs over a directory of the image keeps that directory's mode, as runc does.
@@ -233,8 +239,16 @@ def _open_plain(path: str) -> int | None:
 
 
 def before_network(spec: Spec) -> list[Mount]:
-    """Return the mounts that do not depend on the network namespace, in the spec's order."""
-    return [entry for entry in spec.get("mounts", []) if not _is_below_sys(entry)]
+    """Return the mounts that do not depend on the network namespace, in the spec's order.
+
+    The groups, which are many mounts on version 1, are built aside where that is possible, and moved into
+    their place in /sys later.
+    """
+    entries = spec.get("mounts", [])
+    early = [entry for entry in entries if not _is_below_sys(entry)]
+    if any(entry["destination"] == "/dev" for entry in early):
+        early += [{**entry, "destination": ASIDE} for entry in entries if _is_groups(entry)]
+    return early
 
 
 def after_network(spec: Spec) -> list[Mount]:
@@ -244,6 +258,10 @@ def after_network(spec: Spec) -> list[Mount]:
 
 def _is_below_sys(entry: Mount) -> bool:
     return f"{entry['destination']}/".startswith("/sys/")
+
+
+def _is_groups(entry: Mount) -> bool:
+    return entry.get("type") == "cgroup" and _is_below_sys(entry)
 
 
 def mount_file_systems(spec: Spec, entries: list[Mount], controllers: list[str]) -> None:
