@@ -71,6 +71,10 @@ COMMANDS: dict[str, Row] = {
         *("listing", "CONTAINER [PRIVATE_PORT[/PROTO]]"),
         *("List port mappings or a specific mapping for the container", 1, 2),
     ),
+    "update": (
+        *("update", "[OPTIONS] CONTAINER [CONTAINER...]"),
+        *("Update configuration of one or more containers", 1, MANY),
+    ),
     "logs": ("logs", "[OPTIONS] CONTAINER", "Fetch the logs of a container", 1, 1),
     "stats": (
         *("stats", "[OPTIONS] [CONTAINER...]"),
@@ -86,6 +90,7 @@ COMMANDS: dict[str, Row] = {
         *("images", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]"),
         *("Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", 2, 2),
     ),
+    "history": ("history", "[OPTIONS] IMAGE", "Show the history of an image", 1, 1),
     "import": (
         *("archives", "[OPTIONS] file|- [REPOSITORY[:TAG]]"),
         *("Import the contents from a tarball to create a filesystem image", 1, 2),
@@ -99,8 +104,21 @@ COMMANDS: dict[str, Row] = {
         *("archives", "[OPTIONS] NAME[:TAG|@DIGEST]"),
         *("Download an image from a registry", 1, 1),
     ),
+    "events": ("events", "[OPTIONS]", "Get real time events from the server", 0, 0),
     "info": ("system", "[OPTIONS]", "Display system-wide information", 0, 0),
     "version": ("system", "[OPTIONS]", "Show the version information", 0, 0),
+    "container inspect": (
+        *("inspect", "[OPTIONS] CONTAINER [CONTAINER...]"),
+        *("Display detailed information on one or more containers", 1, MANY),
+    ),
+    "container prune": ("prune", "[OPTIONS]", "Remove all stopped containers", 0, 0),
+    "image inspect": (
+        *("inspect", "[OPTIONS] IMAGE [IMAGE...]"),
+        *("Display detailed information on one or more images", 1, MANY),
+    ),
+    "image prune": ("prune", "[OPTIONS]", "Remove unused images", 0, 0),
+    "system df": ("disk", "[OPTIONS]", "Show disk usage", 0, 0),
+    "system prune": ("prune", "[OPTIONS]", "Remove unused data", 0, 0),
     "network ls": ("networks", "[OPTIONS]", "List networks", 0, 0),
     "network create": ("networks", "[OPTIONS] NETWORK", "Create a network", 1, 1),
     "network rm": ("networks", "NETWORK [NETWORK...]", "Remove one or more networks", 1, MANY),
@@ -108,6 +126,7 @@ COMMANDS: dict[str, Row] = {
         *("networks", "[OPTIONS] NETWORK [NETWORK...]"),
         *("Display detailed information on one or more networks", 1, MANY),
     ),
+    "network prune": ("prune", "[OPTIONS]", "Remove all unused networks", 0, 0),
     "volume ls": ("volumes", "[OPTIONS]", "List volumes", 0, 0),
     "volume create": ("volumes", "[OPTIONS] [VOLUME]", "Create a volume", 0, 1),
     "volume rm": ("volumes", "[OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes", 1, MANY),
@@ -115,32 +134,48 @@ COMMANDS: dict[str, Row] = {
         *("volumes", "[OPTIONS] VOLUME [VOLUME...]"),
         *("Display detailed information on one or more volumes", 1, MANY),
     ),
+    "volume prune": ("prune", "[OPTIONS]", "Remove unused local volumes", 0, 0),
 }
-GROUPS = {"network": "Manage networks", "volume": "Manage volumes"}
-MANAGED = ("container", "image", "system")  # groups whose commands are also plain ones
-ALIASES = {
-    "container ls": "ps",
-    "container list": "ps",
-    "container remove": "rm",
-    "image ls": "images",
-    "image list": "images",
-    "image rm": "rmi",
-    "image remove": "rmi",
-    "network list": "network ls",
-    "network remove": "network rm",
-    "volume list": "volume ls",
-    "volume remove": "volume rm",
+GROUPS = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "network": "Manage networks",
+    "system": "Manage the engine",
+    "volume": "Manage volumes",
 }
+# Commands of groups that are plain ones too, under the name that they have in the group.
+MEMBERS: dict[str, dict[str, str]] = {
+    "container": {
+        **{
+            name: name
+            for name in (
+                *("attach", "create", "exec", "kill", "logs", "pause", "port", "rename", "restart"),
+                *("rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait"),
+            )
+        },
+        "ls": "ps",
+    },
+    "image": {
+        **{name: name for name in ("history", "import", "load", "pull", "save", "tag")},
+        "ls": "images",
+        "rm": "rmi",
+    },
+    "system": {"events": "events", "info": "info"},
+}
+SYNONYMS = {"list": "ls", "ps": "ls", "remove": "rm"}
 FIRST_POSITIONAL_ENDS = ("run", "create", "exec", "top")
 
 
 def find(arguments: list[str]) -> tuple[str, list[str]]:
     """Return the command's name and the arguments after it; an unknown name is as typed."""
     first, rest = arguments[0], arguments[1:]
-    if rest and (first in GROUPS or first in MANAGED) and not rest[0].startswith("-"):
-        name = f"{first} {rest[0]}"
-        name = ALIASES.get(name, name)
-        if first in MANAGED and name not in COMMANDS and rest[0] in COMMANDS:
-            name = rest[0]
-        return name, rest[1:]
-    return first, rest
+    if not rest or first not in GROUPS or rest[0].startswith("-"):
+        return first, rest
+    word = rest[0]
+    members = MEMBERS.get(first, {})
+    for verb in (word, SYNONYMS.get(word, word)):
+        if verb in members:
+            return members[verb], rest[1:]
+        if f"{first} {verb}" in COMMANDS:
+            return f"{first} {verb}", rest[1:]
+    return f"{first} {word}", rest[1:]

@@ -152,7 +152,7 @@ def _host(options: Options) -> Document:
         for flag, name in fields:
             if options.given(flag):
                 host[name] = value(flag)
-    _restart(options, host)
+    restart(options, host)
     _storage(options, host)
     if options.given("ulimit"):
         host["Ulimits"] = [ulimit(text) for text in options.all("ulimit")]
@@ -179,7 +179,8 @@ def _storage(options: Options, host: Document) -> None:
         host["Tmpfs"] = {path: rest for path, _, rest in pairs}
 
 
-def _restart(options: Options, host: Document) -> None:
+def restart(options: Options, host: Document) -> None:
+    """Put --restart into a host configuration, if it was given."""
     if not options.given("restart"):
         return
     name, colon, count = options.text("restart").partition(":")

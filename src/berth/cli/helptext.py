@@ -74,6 +74,8 @@ def _group_help(group: str) -> str:
         for name, row in commands.COMMANDS.items()
         if name.startswith(f"{group} ")
     ]
+    members = commands.MEMBERS.get(group, {})
+    rows = sorted([*rows, *((verb, commands.COMMANDS[name][2]) for verb, name in members.items())])
     return f"Usage:  berth {group} COMMAND\n\n{commands.GROUPS[group]}\n\nCommands:\n{_list(rows)}"
 
 

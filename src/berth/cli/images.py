@@ -49,7 +49,7 @@ def images(call: Call) -> int:
     found = documents_of(call, "/images/json", query)
     found.sort(key=lambda item: -documents.number(item, "Created"))
     whole = options.on("no-trunc")
-    rows = [row for item in found for row in _rows(item, whole=whole)]
+    rows = [row for item in found for row in rows_of(item, whole=whole)]
     if options.on("quiet") and not options.given("format"):
         for id_ in dict.fromkeys(str(row["ID"]) for row in rows):
             print(id_)
@@ -62,7 +62,8 @@ def images(call: Call) -> int:
     return 0
 
 
-def _rows(item: object, *, whole: bool) -> list[Document]:
+def rows_of(item: object, *, whole: bool) -> list[Document]:
+    """Return the rows of an image, one for every name."""
     id_ = documents.text(item, "Id")
     created = documents.number(item, "Created")
     parted = (name.partition("@") for name in documents.strings(item, "RepoDigests"))

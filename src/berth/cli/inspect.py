@@ -23,6 +23,7 @@ FLAGS: tuple[Flag, ...] = (
     ("size", "s", "bool", "Display total file sizes if the type is container"),
     ("type", "", "string", "Only inspect objects of the given type"),
 )
+PLATFORM: Flag = ("platform", "", "string", "Inspect a specific platform (os[/arch[/variant]])")
 PATHS = {
     "container": "/containers/{}/json",
     "image": "/images/{}/json",
@@ -54,10 +55,13 @@ def of(kind: str) -> Callable[[Call], int]:
     """Return the inspect command of one kind of thing."""
 
     def command(call: Call) -> int:
-        return show(
-            call,
-            lambda name: call.engine.request("GET", PATHS[kind].format(quote(name))).document(),
-        )
+        size = "1" if call.options.on("size") else ""
+        query = {"size": size, "platform": call.options.text("platform")}
+
+        def look(name: str) -> object:
+            return call.engine.request("GET", PATHS[kind].format(quote(name)), query).document()
+
+        return show(call, look)
 
     return command
 
@@ -82,4 +86,8 @@ def show(call: Call, look: Callable[[str], object]) -> int:
     return 1 if missing else 0
 
 
-VERBS: dict[str, Verb] = {"inspect": (FLAGS, inspect)}
+VERBS: dict[str, Verb] = {
+    "inspect": (FLAGS, inspect),
+    "container inspect": (FLAGS[:2], of("container")),
+    "image inspect": ((FORMAT, PLATFORM), of("image")),
+}

@@ -45,6 +45,7 @@ HEADS = {
     "LocalVolumes": "LOCAL VOLUMES",
 }
 SHORT_ID, COMMAND_WIDTH = 12, 20
+TOP_MIN_WIDTH = 20
 
 
 def filters(texts: Sequence[str]) -> str:
@@ -76,7 +77,7 @@ def containers(call: Call) -> int:
             print(documents.text(item, "Id")[: None if whole else SHORT_ID])
         return 0
     columns = (*COLUMNS, ("Size", "SIZE")) if options.on("size") else COLUMNS
-    rows = [_row(item, whole=whole) for item in found]
+    rows = [row_of(item, whole=whole) for item in found]
     if text := tables.show(rows, columns, form=options.text("format"), heads=HEADS):
         print(text)
     return 0
@@ -87,7 +88,8 @@ def documents_of(call: Call, path: str, query: dict[str, str] | None = None) -> 
     return documents.items({"found": call.engine.request("GET", path, query).document()}, "found")
 
 
-def _row(item: object, *, whole: bool) -> Document:
+def row_of(item: object, *, whole: bool) -> Document:
+    """Return the columns of a container."""
     command = documents.text(item, "Command")
     if not whole and len(command) > COMMAND_WIDTH:
         command = command[: COMMAND_WIDTH - 1] + "…"
@@ -146,7 +148,7 @@ def top(call: Call) -> int:
         for row in documents.items(answer, "Processes")
         if isinstance(row, list)
     ]
-    print(tables.table(documents.strings(answer, "Titles"), rows))
+    print(tables.table(documents.strings(answer, "Titles"), rows, min_width=TOP_MIN_WIDTH))
     return 0
 
 

@@ -11,14 +11,18 @@ if TYPE_CHECKING:
     from berth.client.documents import Document
 
 GAP = 3  # spaces between columns, as in Docker's tables
+MIN_WIDTH = 10  # of a column with its gap
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, min_width: int = MIN_WIDTH) -> str:
     """Return the lines of a table; every column but the last is as wide as its widest cell."""
     lines = [list(head), *[list(row) for row in rows]]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
+    widths = [
+        max(min_width, *(len(line[index]) + GAP for line in lines))
+        for index in range(len(head) - 1)
+    ]
     return "\n".join(
-        "".join(cell.ljust(width + GAP) for cell, width in zip(line, widths, strict=True)).rstrip()
+        "".join(cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True))
         for line in lines
     )
 

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     Node = tuple[str, str, list["Node"], list["Node"]]  # kind, text, body, else
     Scope = dict[str, object]
 
+
+class Named(dict[str, object]):
+    """A document by the names that templates use, with what ``json`` shows of it: often other names."""
+
+    def __init__(self, names: dict[str, object], document: dict[str, object]) -> None:
+        super().__init__(names)
+        self.document = document
+
+
 BLOCKS = ("if", "range", "with")
 
 
@@ -213,6 +222,10 @@ def _follow(value: object, path: str) -> object:
     return value
 
 
+def _json(value: object) -> str:
+    return documents.readable(value.document if isinstance(value, Named) else value)
+
+
 def _index(value: object, *keys: object) -> object:
     for key in keys:
         if isinstance(value, dict):
@@ -248,7 +261,7 @@ def _truncate(value: object, length: object) -> str:
 
 
 FUNCTIONS: dict[str, Callable[..., object]] = {  # type: ignore[explicit-any]  # each has its own arguments
-    "json": documents.readable,
+    "json": _json,
     "index": _index,
     "len": _length,
     "join": _join,

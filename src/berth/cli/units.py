@@ -84,22 +84,21 @@ def human_size(count: float, *, binary: bool = False) -> str:
 def human_duration(seconds: float) -> str:
     """Return "Less than a second", "5 minutes", "About an hour", "3 weeks" as Docker's tables do."""
     whole = int(seconds)
+    hours = int(seconds / 3600 + 0.5)
     steps = (
-        (1, "Less than a second", 0),
-        (2, "1 second", 0),
-        (60, "seconds", 1),
-        (120, "About a minute", 0),
-        (2760, "minutes", 60),
-        (5400, "About an hour", 0),
-        (172_800, "hours", 3600),
-        (1_209_600, "days", 86_400),
-        (5_184_000, "weeks", 604_800),
-        (63_072_000, "months", 2_592_000),
+        (whole < 1, "Less than a second"),
+        (whole == 1, "1 second"),
+        (whole < 60, f"{whole} seconds"),
+        (whole < 120, "About a minute"),
+        (whole < 3600, f"{whole // 60} minutes"),
+        (hours == 1, "About an hour"),
+        (hours < 48, f"{hours} hours"),
+        (hours < 336, f"{hours // 24} days"),
+        (hours < 1440, f"{hours // 168} weeks"),
+        (hours < 17_520, f"{hours // 720} months"),
     )
-    for limit, name, unit in steps:
-        if whole < limit:
-            return f"{whole // unit} {name}" if unit else name
-    return f"{whole / 31_536_000:.0f} years"
+    years = f"{whole // 31_536_000} years"
+    return next((text for is_so, text in steps if is_so), years)
 
 
 def ago(since_s: float) -> str:

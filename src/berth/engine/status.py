@@ -24,12 +24,11 @@ STATIC = {REMOVING: "Removal In Progress"}
 
 SECOND_NS = 1_000_000_000
 # (up to so many seconds, seconds in the unit, its name): units.HumanDuration's steps.
-STEPS = (
-    (60 * 60, 60, "minutes"),
-    (60 * 60 * 48, 3600, "hours"),
-    (86400 * 14, 86400, "days"),
-    (86400 * 60, 86400 * 7, "weeks"),
-    (86400 * 365 * 2, 86400 * 30, "months"),
+STEPS = (  # hours below which, hours of one
+    (48, 1, "hours"),
+    (24 * 14, 24, "days"),
+    (24 * 60, 24 * 7, "weeks"),
+    (24 * 365 * 2, 24 * 30, "months"),
 )
 
 
@@ -105,15 +104,18 @@ def describe(record: ContainerRecord) -> str:
 def duration(nanoseconds: int) -> str:
     """Return a duration in words, roughly."""
     seconds = nanoseconds // SECOND_NS
+    hours = (seconds + 1800) // 3600
     if seconds < 1:
         return "Less than a second"
     if seconds < 60:
         return "1 second" if seconds == 1 else f"{seconds} seconds"
     if seconds < 120:
         return "About a minute"
-    if 3600 <= seconds < 5400:
+    if seconds < 3600:
+        return f"{seconds // 60} minutes"
+    if hours == 1:
         return "About an hour"
     for limit, unit, name in STEPS:
-        if seconds < limit:
-            return f"{seconds // unit} {name}"
+        if hours < limit:
+            return f"{hours // unit} {name}"
     return f"{seconds // (86400 * 365)} years"

@@ -72,7 +72,11 @@ def test_filters_need_a_value():
 
 def test_top_is_a_table(ask):
     answer = {"Titles": ["PID", "CMD"], "Processes": [["1", "sleep 5"], ["22", "x"]]}
-    assert ask(["top", "web", "-o", "pid"], answer)[1] == "PID   CMD\n1     sleep 5\n22    x\n"
+    assert ask(["top", "web", "-o", "pid"], answer)[1].splitlines() == [
+        f"{'PID'.ljust(20)}CMD",
+        f"{'1'.ljust(20)}sleep 5",
+        f"{'22'.ljust(20)}x",
+    ]
 
 
 def test_port_tells_all_or_one(ask):

@@ -5,7 +5,8 @@ COLUMNS = (("ID", "ID OF IT"), ("Name", "NAME"))
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
-    assert table(["A", "B"], [["long", "x"], ["", ""]]) == "A      B\nlong   x\n"
+    assert table(["A", "B"], [["rather long", "x"]]) == "A             B\nrather long   x"
+    assert table(["A", "B"], [["long", "x"], ["", ""]]) == "A         B\nlong      x\n          "
 
 
 def test_a_plain_table_has_its_titles_even_without_rows():

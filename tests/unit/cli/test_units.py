@@ -77,7 +77,9 @@ def test_no_time_is_zero():
         (200_000, "2 days"),
         (1_300_000, "2 weeks"),
         (6_000_000, "2 months"),
-        (80_000_000, "3 years"),
+        (3500, "58 minutes"),
+        (5500, "2 hours"),
+        (80_000_000, "2 years"),
     ],
 )
 def test_durations_are_told_roughly(seconds, text):

@@ -42,6 +42,7 @@ class SystemRoutes:
             Route("GET", "/version", self.version),
             Route("GET", "/info", self.info),
             Route("GET", "/system/df", self.disk_usage),
+            Route("POST", "/build/prune", self.prune_build_cache),
             Route("POST", "/auth", self.auth),
             Route("GET", "/events", self.events, long=True),
         ]
@@ -70,6 +71,10 @@ class SystemRoutes:
                 for member in members:
                     usage.pop(member, None)
         await call.exchange.respond(200, usage)
+
+    async def prune_build_cache(self, call: Call) -> None:
+        """Answer that nothing was removed: there is no build cache. `docker system prune` asks."""
+        await call.exchange.respond(200, {"CachesDeleted": [], "SpaceReclaimed": 0})
 
     async def auth(self, call: Call) -> None:
         """Ask the registry about credentials; the client keeps them."""
