@@ -24,7 +24,7 @@ from berth.engine.events import Events
 from berth.engine.execs import Execs
 from berth.engine.instance import Instance
 from berth.engine.services import Services
-from berth.errors import Conflict, Failed, Forbidden
+from berth.errors import Conflict, Failed
 from berth.images import host
 from berth.images.service import ImageService
 from berth.kernel import cgroups
@@ -100,8 +100,6 @@ def make_roots(*roots: Path) -> None:
 
 async def serve(options: Options) -> None:
     """Run an engine until a signal, or idleness, ends it. Containers go on."""
-    if os.geteuid() != 0:
-        raise Forbidden("start engine: root is needed", hint="use sudo")
     os.umask(UMASK)
     data_root, exec_root = options.data_root, options.exec_root
     make_roots(data_root, exec_root)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from berth.client.address import default_roots, parse
+from berth.errors import Forbidden
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ FLAGS: tuple[Flag, ...] = (
 
 def serve(call: Call) -> int:
     """Run until a signal ends it."""
+    if os.geteuid() != 0:
+        raise Forbidden("start engine: root is needed (use sudo)")
     from pathlib import Path
 
     from berth import berthd

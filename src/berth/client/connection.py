@@ -288,7 +288,6 @@ def _connect(address: Address) -> _socket.socket:
         ) from error
     except OSError as error:
         raise errors.Unavailable(
-            f"Cannot connect to the berth engine at {address.url}. Is the engine running?",
-            hint="start it with: berth serve",
+            f"Cannot connect to the berth engine at {address.url}. Is the engine running (berth serve)?"
         ) from error
     return socket

@@ -9,7 +9,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from berth.engine import defaults, hostfiles, mountpoints, networking, spec, status
+from berth.engine import defaults, hostfiles, mountpoints, networking, security, spec, status
 from berth.engine.creation import fill_in, inherit
 from berth.engine.limits import changed_limits
 from berth.engine.lives import Life, Lives
@@ -117,9 +117,11 @@ class Containers:
         """Refuse what cannot be started later."""
         host = record.host_config
         spec.check_modes(host)
+        spec.check_directory(record.config.working_dir)
         spec.build(record, cgroup=self._services.instance.cgroup)
         networking.port_requests(record)
         check_policy(host)
+        security.seccomp_filter(host)
         log_target(host.log_config, self.log_path(record))
         if record.config.stop_signal:
             signal_number(record.config.stop_signal)

@@ -6,7 +6,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
-from berth.engine import hostfiles, spec, status
+from berth.engine import hostfiles, security, spec, status
 from berth.errors import BerthError, Conflict, InvalidArgument, NotFound
 from berth.runtime.requests import ExecRequest
 
@@ -106,6 +106,9 @@ class Execs:
             terminal=found.config.tty,
             terminal_size=(size[0], size[1]),
             stdin=found.config.attach_stdin,
+            seccomp=security.exec_seccomp_filter(
+                record.host_config, privileged=found.config.privileged
+            ),
             attachments=(attachment,) if attachment else (),
         )
         try:

@@ -44,7 +44,9 @@ def write(folder: Path, record: ContainerRecord, sandbox: Sandbox | None = None)
     )
     texts = (files.hostname(name), hosts, resolv_conf)
     for file, text in zip(FILES, texts, strict=True):
-        fd = os.open(f"{folder}/{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        fd = os.open(
+            f"{folder}/{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
+        )
         try:
             os.write(fd, text.encode())
         finally:

@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from berth.engine import hostfiles, networking, spec, status
+from berth.engine import hostfiles, networking, security, spec, status
 from berth.engine.logtargets import log_target
 from berth.engine.restart import Backoff, wants_restart
 from berth.errors import BerthError, Conflict
@@ -249,6 +249,7 @@ class Lives:
             stdin=config.open_stdin,
             stdin_once=config.stdin_once,
             log=log_target(host.log_config, self.log_path(record)),
+            seccomp=security.seccomp_filter(host),
             netns=networking.has_own_namespace(record),
             init=bool(host.init),
         )

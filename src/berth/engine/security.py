@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.engine import defaults
+from berth.engine import defaults, seccomp
 from berth.errors import InvalidArgument
 from berth.kernel.capabilities import NAMES
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 PREFIX = "CAP_"
 ALL = "ALL"
-UNCONFINED = "unconfined"
 
 
 class SecurityOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +29,7 @@ class SecurityOptions(msgspec.Struct, frozen=True, kw_only=True):
 def security_options(host: HostConfig) -> SecurityOptions:
     """Parse --security-opt. Labels of AppArmor and SELinux are passed over where the kernel has neither."""
     no_new_privileges = visible = False
-    seccomp = ""
+    profile = ""
     for option in host.security_opt or []:
         key, value = _split(option)
         if key == "no-new-privileges":
@@ -38,15 +37,15 @@ def security_options(host: HostConfig) -> SecurityOptions:
                 raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
             no_new_privileges = value != "false"
         elif key == "seccomp":
-            seccomp = value
-        elif key == "systempaths" and value == UNCONFINED:
+            profile = value
+        elif key == "systempaths" and value == seccomp.UNCONFINED:
             visible = True
         elif key not in ("apparmor", "label", "writable-cgroups"):
             raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
     if host.privileged:
-        seccomp = seccomp or UNCONFINED
+        profile = profile or seccomp.UNCONFINED
     return SecurityOptions(
-        no_new_privileges=no_new_privileges, seccomp=seccomp, system_paths_visible=visible
+        no_new_privileges=no_new_privileges, seccomp=profile, system_paths_visible=visible
     )
 
 
@@ -87,6 +86,17 @@ def _capability(name: str) -> str:
 def capabilities(names: list[str]) -> Capabilities:
     """Return the sets of a process with ``names``: nothing inheritable, nothing ambient."""
     return {"bounding": names, "effective": names, "permitted": names}
+
+
+def seccomp_filter(host: HostConfig) -> bytes | None:
+    """Return the compiled filter of a container, None for none; InvalidArgument for a bad profile."""
+    return seccomp.filter_for(security_options(host).seccomp, capability_names(host))
+
+
+def exec_seccomp_filter(host: HostConfig, *, privileged: bool) -> bytes | None:
+    """Return the filter of an extra process; a privileged one of a confined container keeps its profile."""
+    names = list(NAMES) if privileged else capability_names(host)
+    return seccomp.filter_for(security_options(host).seccomp, names)
 
 
 def hidden_paths(host: HostConfig) -> tuple[list[str], list[str]]:

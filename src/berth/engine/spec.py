@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shlex
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,10 @@ def merged(entries: list[str]) -> list[str]:
 
 
 def hostname(record: ContainerRecord) -> str:
-    """Return the host name: what was asked for, else the short id."""
+    """Return the host name: what was asked for, else the machine's with its network, else the short id."""
+    host = record.host_config
+    if not record.config.hostname and "host" in (host.network_mode, host.uts_mode):
+        return platform.node()
     return record.config.hostname or record.id[:12]
 
 
@@ -107,6 +111,14 @@ def check_modes(host: HostConfig) -> None:
     ):
         if not allowed:
             raise InvalidArgument(f"invalid {name} mode: {mode}")
+
+
+def check_directory(path: str) -> None:
+    """Refuse a working directory that is relative."""
+    if path and not path.startswith("/"):
+        raise InvalidArgument(
+            f"the working directory '{path}' is invalid, it needs to be an absolute path"
+        )
 
 
 def tmpfs_mounts(host: HostConfig) -> list[Mount]:

@@ -9,6 +9,7 @@ from berth.kernel.libc import (
     SYS_CLOSE_RANGE,
     SYS_KEYCTL,
     SYS_PIDFD_SEND_SIGNAL,
+    SYS_RT_SIGACTION,
     check,
     libc,
     syscall,
@@ -22,6 +23,9 @@ PR_SET_NO_NEW_PRIVS = 38
 
 CLOSE_RANGE_CLOEXEC = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
+
+_HIDDEN_SIGNALS = (32, 33)
+_WORD_BYTES = 8
 
 F_ADD_SEALS = 1033
 F_SEAL_ALL = 0x1 | 0x2 | 0x4 | 0x8  # seal, shrink, grow, write
@@ -43,6 +47,17 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
     """pidfd_send_signal(2): ESRCH, as ProcessLookupError, when it has ended."""
     result = syscall(SYS_PIDFD_SEND_SIGNAL, pidfd, number, 0, 0)
     check(result, f"pidfd_send_signal {number}")
+
+
+def reset_hidden_signals() -> None:
+    """Give the two signals that the C library keeps for itself their default action (rt_sigaction(2)).
+
+    Its posix_spawn(3) leaves them ignored, and its own functions refuse to touch them.
+    """
+    default = bytes(4 * _WORD_BYTES)  # handler, flags, restorer, mask
+    for number in _HIDDEN_SIGNALS:
+        result = syscall(SYS_RT_SIGACTION, number, default, None, _WORD_BYTES)
+        check(result, f"rt_sigaction {number}")
 
 
 def close_from(first: int) -> None:

@@ -39,6 +39,7 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     os.set_inheritable(CONTROL_FD, False)
     processes.set_name("berth-zygote")
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
+    processes.reset_hidden_signals()
     # Children are reaped by the kernel: nobody asks for their status here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -68,7 +68,7 @@ def test_an_engine_that_is_not_there_is_125_for_run_and_1_for_others(capsys, tmp
     host = f"unix://{tmp_path}/none.sock"
     status, _, err = output_of(capsys, "-H", host, "run", "image")
     assert status == 125
-    assert "Is the engine running?\nhint: start it with: berth serve\n" in err
+    assert "Is the engine running (berth serve)?\n" in err
     assert output_of(capsys, "-H", host, "ps")[0] == 1
 
 
