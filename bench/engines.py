@@ -10,8 +10,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.accounts import Account, Spawner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ENV = {
     "PATH": os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin",
@@ -19,6 +23,13 @@ ENV = {
     "DOCKER_CLI_HINTS": "false",
 }
 IMAGE = "busybox"
+# Limits that need no CAP_SYS_RESOURCE, and podman's own bridge instead of the machine's.
+PODMAN_CONFIGURATION = """
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[network]
+network_config_dir = "{base}/networks"
+"""
 START_S = 60.0
 
 
@@ -27,9 +38,9 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=ENV["PATH"])
 
 
-def call(*command: str, stdin: bytes | None = None) -> str:
+def call(*command: str, stdin: bytes | None = None, env: Mapping[str, str] = ENV) -> str:
     """Run a program whose time does not count."""
-    done = subprocess.run(command, input=stdin, env=ENV, capture_output=True, check=False)
+    done = subprocess.run(command, input=stdin, env=env, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.decode(errors='replace')}")
     return done.stdout.decode()
@@ -44,16 +55,25 @@ class Engine:
         self.base = base / self.name
         self.base.mkdir()
         self.account = Account(f"bench-{os.getpid()}-{self.name}", *self.groups())
-        self.spawner = Spawner(self.account, ENV)
+        self.env = ENV | self.environment()
+        self.spawner = Spawner(self.account, self.env)
         self.daemon: subprocess.Popen[bytes] | None = None
 
     def groups(self) -> tuple[str, ...]:
         """Other groups whose time is this engine's."""
         return ()
 
+    def environment(self) -> dict[str, str]:
+        """Return more of the clients' environment."""
+        return {}
+
     def command(self, *args: str) -> list[str]:
         """Return the command line of a client."""
         raise AssertionError(self.name)
+
+    def ask(self, *args: str, stdin: bytes | None = None) -> str:
+        """Run a client whose time does not count."""
+        return call(*self.command(*args), stdin=stdin, env=self.env).strip()
 
     def flags(self) -> list[str]:
         """Return flags that every container gets, to be counted."""
@@ -65,7 +85,7 @@ class Engine:
 
     def load(self, archive: bytes) -> None:
         """Make the image."""
-        call(*self.command("import", "-", IMAGE), stdin=archive)
+        self.ask("import", "-", IMAGE, stdin=archive)
 
     def keeper(self, container_id: str) -> list[int]:
         """Return the processes that an idle container costs besides its own."""
@@ -132,7 +152,7 @@ class Berth(Daemon):
                 raise RuntimeError((self.base / "log").read_text())
 
     def keeper(self, container_id: str) -> list[int]:
-        pid = call(*self.command("inspect", "-f", "{{.State.Pid}}", container_id)).strip()
+        pid = self.ask("inspect", "-f", "{{.State.Pid}}", container_id)
         return [parent(int(pid))]
 
     def close(self) -> None:
@@ -190,7 +210,7 @@ class Dockerd(Daemon):
         wait_until_answers(self.command("version"), self.daemon, self.base / "log")
 
     def keeper(self, container_id: str) -> list[int]:
-        pid = call(*self.command("inspect", "-f", "{{.State.Pid}}", container_id)).strip()
+        pid = self.ask("inspect", "-f", "{{.State.Pid}}", container_id)
         return [parent(int(pid))]
 
     def close(self) -> None:
@@ -209,7 +229,13 @@ class Podman(Engine):
         super().__init__(base)
         self.netns = f"benchp{os.getpid()}"
         call("ip", "netns", "add", self.netns)
+        call("ip", "-n", self.netns, "link", "set", "lo", "up")
         self._prefix = [program("nsenter") or "nsenter", f"--net=/run/netns/{self.netns}"]
+
+    def environment(self) -> dict[str, str]:
+        configuration = self.base / "containers.conf"
+        configuration.write_text(PODMAN_CONFIGURATION.format(base=self.base))
+        return {"CONTAINERS_CONF": str(configuration)}
 
     def command(self, *args: str) -> list[str]:
         return [
@@ -220,7 +246,7 @@ class Podman(Engine):
         ]
 
     def keeper(self, container_id: str) -> list[int]:
-        pid = call(*self.command("inspect", "-f", "{{.State.ConmonPid}}", container_id)).strip()
+        pid = self.ask("inspect", "-f", "{{.State.ConmonPid}}", container_id)
         return [int(pid)]
 
     def close(self) -> None:

@@ -129,7 +129,7 @@ class Floor:
         for path in MASKED:
             if os.path.exists(path):
                 _mount("dev/null", path, None, MS_BIND)
-        for path in READ_ONLY:
+        for path in filter(os.path.exists, READ_ONLY):
             _mount(path, path, None, MS_BIND | MS_REC)
             flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
             _mount(path, path, None, MS_BIND | MS_REMOUNT | MS_RDONLY | flags)
@@ -190,10 +190,10 @@ def _cpu_s() -> float:
 
 
 def _filter() -> ctypes.Structure:
-    from berth.engine.defaults import CAPABILITIES, default_seccomp
-    from berth.runtime.seccomp.compiler import compile_filter
+    from berth.engine.defaults import CAPABILITIES
+    from berth.engine.seccomp import compiled_seccomp
 
-    code = compile_filter(default_seccomp(CAPABILITIES))
+    code = compiled_seccomp(CAPABILITIES)
 
     class SockFprog(ctypes.Structure):
         _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))

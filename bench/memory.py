@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.engines import IMAGE, Berth, Dockerd, Engine, Podman, call, parent
+from bench.engines import IMAGE, Berth, Dockerd, Engine, Podman, parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,16 +59,13 @@ def measure(engines: Iterable[Engine], count: int) -> dict[str, dict[str, int]]:
             entry["daemon resident"] = resident_bytes(engine.daemon.pid)
             entry["daemon and children private"] = sum(map(private_bytes, family))
         ids = [
-            call(
-                *engine.command("run", "-d", *engine.flags(), "--network", "none"),
-                *(IMAGE, "sleep", "600"),
-            ).strip()
+            engine.ask(*("run", "-d", *engine.flags(), "--network", "none", IMAGE, "sleep", "600"))
             for _ in range(count)
         ]
         try:
             keepers = [private_bytes(pid) for id_ in ids for pid in engine.keeper(id_)]
             entry["keeper of a container private"] = int(statistics.median(keepers))
         finally:
-            call(*engine.command("rm", "-f", *ids))
+            engine.ask("rm", "-f", *ids)
         figures[engine.name] = entry
     return figures
