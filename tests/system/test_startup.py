@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from berth import __version__
 from berth.client import startup
 from berth.client.address import Address, Roots
 from berth.client.connection import Connection
 from berth.errors import Unavailable
+from support.programs import run
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.berth_only
 
@@ -62,3 +65,12 @@ def test_an_engine_that_does_not_start_is_told_with_its_last_words(roots: Roots)
     with pytest.raises(Unavailable, match=r"start engine: .*data") as caught:
         startup.start(roots, connection_to(roots))
     assert caught.value.hint == f"its log is {roots.exec}/berthd.log"
+
+
+def test_the_installed_command_runs_without_site_and_from_anywhere(tmp_path: Path) -> None:
+    installed = Path(sys.executable).with_name("berth")
+    link = tmp_path / "berth"
+    link.symlink_to(installed)
+    for command in (str(installed), str(link)):
+        done = run(command, "--version", cwd="/")
+        assert (done.code, done.out) == (0, f"berth version {__version__}\n"), str(done)

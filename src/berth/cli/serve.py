@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from berth.client.address import default_roots, parse
 from berth.errors import Forbidden
@@ -28,6 +29,10 @@ def serve(call: Call) -> int:
     """Run until a signal ends it."""
     if os.geteuid() != 0:
         raise Forbidden("start engine: root is needed (use sudo)")
+    if sys.flags.no_site:  # the command starts without it; what an engine depends on lies there
+        import site
+
+        site.main()
     from pathlib import Path
 
     from berth import berthd
