@@ -35,6 +35,7 @@ compile: $(VENV)/run.stamp
 
 packages:
 	@tools/test-packages.sh
+	@tools/test-kernel.sh .build/kernel
 
 $(VENV)/run.stamp: pyproject.toml scripts/berth src/berth/__init__.py tools/venv.sh
 	PYTHON="$(PYTHON)" tools/venv.sh $(VENV) -e .

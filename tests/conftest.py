@@ -18,8 +18,10 @@ LEGITIMATE_SKIPS = re.compile(
     r"|user namespace|systemd|btrfs|xfs|one processor|swap",
     re.IGNORECASE,
 )
+pytest_plugins = ["support.in_machine"]
+
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
-ROOT_TIERS = ("kernel", "system")
+ROOT_TIERS = ("kernel", "system", "vm")
 HERE = Path(__file__).parent
 
 

@@ -7,7 +7,7 @@ set -euo pipefail
 wanted=(
   busybox:busybox-static docker:docker.io dockerd:docker.io podman:podman skopeo:skopeo umoci:umoci runc:runc
   docker-registry:docker-registry mmdebstrap:mmdebstrap nft:nftables ip:iproute2 zstd:zstd pgrep:procps
-  iptables:iptables
+  iptables:iptables qemu-system-x86_64:qemu-system-x86
 )
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -20,6 +20,11 @@ done
 # in the first page.
 if command -v busybox >/dev/null && head -c 4096 "$(command -v busybox)" | grep -qa 'ld-linux\|ld-musl'; then
   missing+=(busybox-static)
+fi
+# From Debian 13 on it is a package of its own, no part of qemu's.
+if ! compgen -G '/usr/lib*/qemu/virtiofsd' >/dev/null && ! [ -x /usr/libexec/virtiofsd ] &&
+  apt-cache show virtiofsd >/dev/null 2>&1; then
+  missing+=(virtiofsd)
 fi
 if [ ${#missing[@]} -eq 0 ]; then
   exit 0

@@ -155,9 +155,19 @@ class Cgroup:
         """
         cgroup_limits.apply(self.hierarchies, self.path, resources)
 
-    def enter(self) -> None:
-        """Move the calling, single-threaded process into the groups."""
+    def open_to_clone_into(self) -> int | None:
+        """Return a descriptor of version 2's group for CLONE_INTO_CGROUP; None where there is none.
+
+        To be born in a group is free. To enter one waits for an RCU grace period, 20 ms on many kernels.
+        """
+        unified = self.hierarchies.unified
+        return os.open(self.path, cgroup_files.DIRECTORY, dir_fd=unified.fd) if unified else None
+
+    def enter(self, *, born_in_unified: bool = False) -> None:
+        """Move the calling, single-threaded process into the groups: all, or those of version 1."""
         for hierarchy in self.hierarchies.found:
+            if hierarchy.unified and born_in_unified:
+                continue
             name = "cgroup.procs" if hierarchy.unified else "tasks"
             try:
                 write(hierarchy.fd, f"{self.path}/{name}", "0")

@@ -31,6 +31,7 @@ class Child:
     """What the child needs, prepared by the monitor before the clone."""
 
     __slots__ = (
+        "born_in_group",
         "cgroup",
         "controllers",
         "filter",
@@ -53,6 +54,7 @@ class Child:
         self.sync = sync
         self.process = process
         self.cgroup = cgroup
+        self.born_in_group = False  # of version 2, by CLONE_INTO_CGROUP
         self.controllers: list[str] = []
         self.spec: Spec = {}
         self.rootfs: RootfsMessage = {}
@@ -92,7 +94,7 @@ def _reset_signals(child: Child) -> None:
 
 
 def _enter_cgroup(child: Child) -> None:
-    child.cgroup.enter()
+    child.cgroup.enter(born_in_unified=child.born_in_group)
     wanted = child.spec.get("linux", {}).get("namespaces", [])
     if any(entry["type"] == "cgroup" and not entry.get("path") for entry in wanted):
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)

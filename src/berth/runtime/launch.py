@@ -186,9 +186,14 @@ def _clone(child: init.Child) -> tuple[int, int]:
             os.close(fd)
         elif not path and not _is_made_later(kind, child):
             flags |= namespaces.NAMESPACES[kind][0]
-    pid, pidfd = namespaces.clone3(flags)
+    # Not so an exec: a container at its limit of processes still takes one, as it does in runc.
+    group = child.cgroup.open_to_clone_into() if child.pidfd is None else None
+    child.born_in_group = group is not None
+    pid, pidfd = namespaces.clone3(flags, cgroup_fd=group)
     if pid == 0:
         init.run(child)
+    if group is not None:
+        os.close(group)
     return pid, pidfd
 
 
