@@ -177,3 +177,22 @@ def test_a_private_authority_is_trusted_by_its_file(
     finally:
         (folder / "ca.crt").unlink(missing_ok=True)
         folder.rmdir()
+
+
+def test_an_image_that_is_here_in_another_form_is_not_fetched(
+    docker: Cli, registry: Registry, tmp_path: Path, engine: EngineProcess
+) -> None:
+    docker("save", "-o", str(tmp_path / "box.tar"), "busybox")
+    there = (f"{registry.host}/box:1", f"{registry.host}/box:2")
+    for name in there:
+        options = ("-q", "--insecure-policy", "--dest-tls-verify=false", "--dest-compress")
+        source = f"docker-archive:{tmp_path}/box.tar"
+        run(find("skopeo"), "copy", *options, source, f"docker://{name}", check=True)
+    blobs = engine.data_root / "content/blobs/sha256"
+    before = {path.name for path in blobs.iterdir()}
+    done = docker("pull", "--all-tags", f"{registry.host}/box")
+    assert done.code == 0, str(done)
+    assert "fs layer" not in done.out
+    assert {path.name for path in blobs.iterdir()} == before
+    for name in there:
+        assert image_id(docker, name) == image_id(docker, "busybox")

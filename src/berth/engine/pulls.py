@@ -33,23 +33,40 @@ class Pulls:
         auth: str,
         progress: Callable[[Mapping[str, object]], None],
     ) -> None:
-        """Pull an image and name it.
+        """Pull an image and name it; without a tag all tags of the repository.
 
         ``auth`` is an X-Registry-Auth header. ``progress`` gets Docker's messages, none before the image
         was found. Raises kinds with Docker's texts; what a failed pull fetched is kept for the next one.
         """
-        reference = Reference.parse(name).with_default_tag()
+        reference = Reference.parse(name)
+        credentials = Credentials.decode(auth)
+        wanted = Platform.parse(platform) if platform else None
+        if not reference.is_name_only:
+            await self._pull_one(reference, wanted, credentials, progress)
+            return
+        for tag in await self._registry.tags(reference, credentials):
+            await self._pull_one(reference.with_tag(tag), wanted, credentials, progress)
+
+    async def _pull_one(
+        self,
+        reference: Reference,
+        platform: Platform | None,
+        credentials: Credentials | None,
+        progress: Callable[[Mapping[str, object]], None],
+    ) -> None:
         pulled = await self._registry.pull(
             reference,
-            platform=Platform.parse(platform) if platform else None,
-            auth=Credentials.decode(auth),
+            platform=platform,
+            auth=credentials,
             content=self._images.content,
             progress=progress,
+            is_known=self._images.is_whole,
         )
         before = self._known(reference)
         image = await self._images.add_pulled(
             reference=reference,
             descriptor=pulled.manifest,
+            id_=pulled.config.digest,
             repo_digest=pulled.descriptor.digest,
             progress=progress,
         )

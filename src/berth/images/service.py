@@ -286,20 +286,32 @@ class ImageService:
         *,
         reference: Reference,
         descriptor: Descriptor,
+        id_: str,
         repo_digest: str | None = None,
         progress: Progress = _quiet,
     ) -> Image:
         """Unpack and name an image whose blobs a registry client has put into the content store.
 
-        ``descriptor`` is the manifest of our platform; ``repo_digest`` what the reference led to, when that
-        is an index.
+        ``descriptor`` is the manifest of our platform, ``id_`` its configuration, ``repo_digest`` what the
+        reference led to, when that is an index.
         """
-        with self.content.hold(self._transfer.blobs_of(descriptor)):
-            image = await self._transfer.pulled(descriptor, progress)
+        if self.is_whole(id_):
+            image = msgspec.structs.replace(self._catalog.resolve(id_))
+        else:
+            with self.content.hold(self._transfer.blobs_of(descriptor)):
+                image = await self._transfer.pulled(descriptor, progress)
         name = reference.with_default_tag()
         origin = reference.with_digest(repo_digest or descriptor.digest).familiar()
         image.repo_digests = [origin]
         return self._keep(image, [name.familiar()] if name.tag and not name.digest else [])
+
+    def is_whole(self, id_: str) -> bool:
+        """Say whether an image is here with all its blobs and layers."""
+        image = self._catalog.get(id_)
+        return image is not None and not (
+            any(not self.content.has(Digest(blob)) for blob in image.blobs())
+            or any(not self._snapshots.has(chain_id) for chain_id in chain_ids(image.diff_ids))
+        )
 
     def _keep(self, image: Image, names: Sequence[str]) -> Image:
         """Record an image and name it; one that is known keeps the blobs and names that it has."""

@@ -60,6 +60,12 @@ class PulledImage:
         return messages.summary(self.reference, self.descriptor.digest, newer=newer)
 
 
+def _is_unknown(id_: str) -> bool:
+    """Say that an image is not known: everything of it is wanted."""
+    del id_
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Access:
     """On whose behalf a repository is talked to."""
@@ -97,8 +103,12 @@ class RegistryClient:
         auth: Credentials | None,
         content: ContentStore,
         progress: Progress,
+        is_known: Callable[[str], bool] = _is_unknown,
     ) -> PulledImage:
         """Fetch what is missing of an image; ``progress`` is called in the loop, with Docker's messages.
+
+        ``is_known`` says of a configuration's digest that nothing of that image is wanted, whatever blobs
+        it is made of here.
 
         Nothing is reported before the image was found, so a failure until then can be a status. Raises
         kinds with Docker's texts. Cancelling ends the downloads. The blobs are held (never removed)
@@ -117,11 +127,9 @@ class RegistryClient:
             )
             progress(messages.pulling(reference))
             blobs = _unique((resolved.manifest.config, *resolved.manifest.layers))
-            documents = [document.digest for document, _ in resolved.documents]
-            with content.hold([*blobs, *documents]):
-                downloaded = await self._fetch_all(session, resolved, blobs, pull)
-                for document, data in resolved.documents:
-                    await asyncio.to_thread(_store, content, document, data)
+            downloaded = False
+            if not is_known(resolved.manifest.config.digest):
+                downloaded = await self._fetch_image(session, resolved, blobs, pull)
         finally:
             pull.patience.cancel()
         return PulledImage(
@@ -159,6 +167,16 @@ class RegistryClient:
             )
         finally:
             access.patience.cancel()
+
+    async def tags(self, reference: Reference, auth: Credentials | None) -> list[str]:
+        """Return the tags of a repository."""
+        from berth.registry.look import tags
+        from berth.registry.session import Patience
+
+        patience = Patience(backoff_s=self._backoff_s)
+        access = _Access(reference=reference, auth=auth, patience=patience)
+        _, found = await asyncio.to_thread(self._reach, access, tags)
+        return found
 
     async def look(self, reference: Reference, auth: Credentials | None) -> Looked:
         """Ask what a reference leads to."""
@@ -230,6 +248,17 @@ class RegistryClient:
                     raise
                 log.info("%s: %s: %s", access.reference.familiar(), endpoint.url, error)
         raise AssertionError("there is always an endpoint")
+
+    async def _fetch_image(
+        self, session: Session, resolved: Resolved, blobs: dict[str, Descriptor], pull: _Pull
+    ) -> bool:
+        """Fetch what is missing and store the manifests; say whether anything was."""
+        documents = [document.digest for document, _ in resolved.documents]
+        with pull.content.hold([*blobs, *documents]):
+            downloaded = await self._fetch_all(session, resolved, blobs, pull)
+            for document, data in resolved.documents:
+                await asyncio.to_thread(_store, pull.content, document, data)
+        return downloaded
 
     async def _fetch_all(
         self, session: Session, resolved: Resolved, blobs: dict[str, Descriptor], pull: _Pull

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from berth.errors import Corrupt
+import msgspec
+
+from berth.errors import Corrupt, InvalidArgument
 from berth.oci.digest import Digest
 from berth.oci.image import INDEXES, ImageDocument, Index, Manifest, decode
 from berth.oci.platform import Platform
@@ -20,6 +22,19 @@ class Looked(NamedTuple):
 
     descriptor: Descriptor
     platforms: list[Platform]
+
+
+class _Tags(msgspec.Struct):
+    tags: list[str] | None = None
+
+
+def tags(session: Session) -> list[str]:
+    """Ask for the tags of a repository."""
+    data = session.document("tags/list")
+    try:
+        return msgspec.json.decode(data, type=_Tags).tags or []
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"read tags: {error}") from error
 
 
 def look(session: Session) -> Looked:
