@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import http.client
 import io
 import json
+import os
 import socket
 import subprocess
 import tarfile
@@ -372,8 +374,9 @@ def blobs_of(engine: EngineProcess) -> set[str]:
 
 
 def layers_of(engine: EngineProcess) -> set[str]:
-    """Return the names of the directories of layers and containers in an engine's store."""
-    return {path.name for path in (engine.data_root / "snapshots").iterdir()}
+    """Return the directories of layers and containers in an engine's store, but those being deleted."""
+    names = {path.name for path in (engine.data_root / "snapshots").iterdir()}
+    return {name for name in names if not name.startswith("removed-")}
 
 
 @pytest.mark.berth_only
@@ -438,3 +441,56 @@ def test_broken_archives_are_refused_in_one_line_and_leave_nothing(
     wait_for(lambda: (layers_of(engine), blobs_of(engine)) == before, "all is as before")
     assert not any((engine.data_root / "content/ingest").iterdir())
     assert cli("image", "inspect", "broken:1").code == 1
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of the files below a folder that may change meanwhile."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(path, name)).st_size
+    return total
+
+
+@pytest.mark.berth_only
+@pytest.mark.parametrize("size_mb", [1, 60, 120, 200, 280])
+def test_a_load_that_is_killed_leaves_nothing_and_succeeds_afterwards(
+    fresh_engine: EngineProcess, debian_tar: Path, tmp_path: Path, size_mb: int
+) -> None:
+    docker = fresh_engine.docker
+    archive = tmp_path / "debian.tar"
+    archive.write_bytes(docker_archive([debian_tar.read_bytes()], "debian:killed"))
+    before = layers_of(fresh_engine), blobs_of(fresh_engine)
+    start = size_of(fresh_engine.data_root)
+    command = [find("docker"), "-H", fresh_engine.host, "load", "-i", str(archive)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        wait_for(
+            lambda: size_of(fresh_engine.data_root) - start >= size_mb << 20, "so much is written"
+        )
+        fresh_engine.kill()
+    assert client.returncode == 1
+    fresh_engine.start()
+    assert (layers_of(fresh_engine), blobs_of(fresh_engine)) == before
+    assert not any((fresh_engine.data_root / "content/ingest").iterdir())
+    assert docker("image", "inspect", "debian:killed").code == 1
+    done = docker("load", "-i", str(archive))
+    assert done.code == 0, str(done)
+    ran = docker(*RUN, "debian:killed", "/bin/cat", "/etc/os-release")
+    assert "Debian" in ran.out
+
+
+@pytest.mark.berth_only
+def test_a_client_that_goes_away_in_the_middle_of_a_load_leaves_nothing(
+    engine: EngineProcess, debian_tar: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "debian.tar"
+    archive.write_bytes(docker_archive([debian_tar.read_bytes()], "debian:gone"))
+    before = layers_of(engine), blobs_of(engine)
+    ingest = engine.data_root / "content/ingest"
+    command = [find("docker"), "-H", engine.host, "load", "-i", str(archive)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        wait_for(lambda: size_of(ingest) > 30 << 20, "it has begun")
+        client.kill()
+    wait_for(lambda: not any(ingest.iterdir()), "what was half made is gone")
+    assert (layers_of(engine), blobs_of(engine)) == before

@@ -29,7 +29,7 @@ log = logging.getLogger("berth.api")
 # Build arguments travel in the target, registry credentials in a header: far above h11's default of 16 KiB.
 MAX_HEAD_BYTES = 1 << 20
 HIGH_WATER_BYTES = 256 << 10
-READ_BYTES = 64 << 10
+READ_BYTES = 256 << 10
 # How long an unread body is thrown away after the answer, so that the client gets to read the answer.
 LINGER_S = 5.0
 CLIENT_GONE = "the client is gone"

@@ -2,14 +2,13 @@
 
 ``<root>/blobs/<algorithm>/<hex>`` holds what is complete, ``<root>/ingest`` what is not. A blob appears
 by a rename after it was verified and synced, so what has a name is whole; what a crash leaves in
-``ingest`` is removed by :meth:`ContentStore.open`.
+``ingest`` is known by :meth:`ContentStore.leftovers`.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from berth.errors import Corrupt, Failed, InvalidArgument, NotFound
 from berth.oci.digest import CANONICAL, LENGTHS, Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -37,13 +36,9 @@ class ContentStore:
         for folder in (root, self._blobs, self.ingest_folder):
             folder.mkdir(mode=0o700, exist_ok=True)
 
-    def open(self) -> None:
-        """Remove what was being written when an earlier engine ended."""
-        for entry in self.ingest_folder.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
+    def leftovers(self) -> list[Path]:
+        """Return what was being written when an earlier engine ended, for the caller to remove."""
+        return list(self.ingest_folder.iterdir())
 
     def path(self, digest: Digest) -> Path:
         """Return where the blob is, or would be."""
@@ -105,6 +100,16 @@ class ContentStore:
             return time.time() - self.path(digest).stat().st_mtime
         except FileNotFoundError:
             raise NotFound(f"content {digest}: not found") from None
+
+    def adopt_all(self, files: Mapping[Digest, Path]) -> None:
+        """Take over files as :meth:`adopt` does, with one wait for the disk."""
+        folders = {self.path(digest).parent for digest in files}
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        for digest, file in files.items():
+            file.rename(self.path(digest))
+        for folder in folders:
+            sync_folder(folder)
 
     def remove(self, digest: Digest) -> bool:
         """Remove a blob unless it is held; say whether it went."""

@@ -1,24 +1,23 @@
 """Reading image archives: a job that finds the images in one and writes their blobs to files.
 
 docker-archive (``manifest.json``, as `docker save`, podman and skopeo write it) and OCI layout
-(``index.json``), plain or compressed. Nothing is extracted by name: members are looked up in an index, and
-what an image needs is written as ``<algorithm>-<hex>`` into the worker's root directory, verified and synced.
+(``index.json``), plain or compressed. Files of the archive get names of ours in the worker's root directory;
+what an image needs is called ``<algorithm>-<hex>`` in the end, verified and synced.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import posixpath
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from berth.errors import Corrupt, Failed, InvalidArgument
 from berth.images import tar
-from berth.images.layer import clean, write_all
-from berth.images.streams import FileStream, compression, compression_of, file_chunks, plain_chunks
-from berth.images.unpack import ahead
+from berth.images.members import Members
+from berth.images.streams import ByteStream, file_chunks, pipe_chunks, plain_chunks
+from berth.images.unpack import CAPABILITIES, ahead
 from berth.oci.digest import CANONICAL, Digest
 from berth.oci.image import (
     INDEXES,
@@ -41,13 +40,11 @@ from berth.runtime.worker import confine
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from berth.images.members import Member
+
     Report = Callable[[Mapping[str, object]], None]
 
-PLAIN_FILE = "archive"
-MAX_LINKS = 16
 MAX_INDEX_DEPTH = 4
-MAX_MEMBERS = 1_000_000
-PIECE_BYTES = 1 << 20
 LAYER_TYPES = {None: OCI_LAYER, "gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}
 
 
@@ -73,11 +70,21 @@ class Found(msgspec.Struct, kw_only=True):
         return [part.digest for part in parts]
 
 
+class ReadyTree(msgspec.Struct, kw_only=True):
+    """A layer that is extracted already, in ``NAME/fs``."""
+
+    name: str
+    diff_id: str
+    size: int
+    root: bool
+
+
 class Outcome(msgspec.Struct, kw_only=True):
     """What :func:`read` returns."""
 
     images: list[Found]
     blobs: list[str]  # digests of the files written
+    trees: list[ReadyTree]
 
 
 def blob_file(digest: Digest) -> str:
@@ -86,95 +93,66 @@ def blob_file(digest: Digest) -> str:
 
 
 def read(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
-    """Find the images in the archive ``fds[0]``; write their blobs into the directory ``fds[1]``.
+    """Take the archive that comes through the pipe ``fds[0]`` into the empty directory ``fds[1]``.
 
-    Argument: ``platform``, which image of an index to take. Returns an :class:`Outcome`.
+    Argument: ``platform``, which image of an index to take, and ``known``, the digests (hex) of blobs whose
+    trees are not wanted. Returns an :class:`Outcome`.
     """
-    archive, directory = fds
-    confine(directory)
+    source, directory = fds
+    os.umask(0)
+    confine(directory, keep_capabilities=CAPABILITIES)
     platform = msgspec.convert(argument["platform"], Platform)
+    known = msgspec.convert(argument["known"], frozenset[str])
     try:
-        reader = ArchiveReader(plain(archive, report), platform, report)
-        outcome = Outcome(images=reader.images(), blobs=[str(digest) for digest in reader.written])
+        members = Members(directory, known, report)
+        stream = ByteStream(ahead(plain_chunks(pipe_chunks(source))))
+        members.take(tar.TarReader(stream))
+        reader = ArchiveReader(members, platform)
+        images = reader.images()
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise Failed("read image archive: no space left on device") from error
         raise
+    outcome = Outcome(
+        images=images,
+        blobs=sorted(reader.written),
+        trees=[
+            ReadyTree(name=tree.name, diff_id=tree.diff_id, size=tree.size, root=tree.root)
+            for tree in members.trees()
+        ],
+    )
     document: Mapping[str, object] = msgspec.to_builtins(outcome)
     return document
 
 
-def plain(archive: int, report: Report) -> int:
-    """Return a descriptor of the plain archive: itself, or a file beside the blobs."""
-    if compression_of(archive) is None:
-        return archive
-    target = os.open(PLAIN_FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.unlink(PLAIN_FILE)
-    size = 0
-    for chunk in ahead(plain_chunks(file_chunks(archive))):
-        write_all(target, chunk)
-        size += len(chunk)
-        report({"bytes": size})
-    return target
-
-
 class ArchiveReader:
-    """One plain archive; blobs go to the working directory."""
+    """Finds the images among an archive's members."""
 
-    def __init__(self, archive: int, platform: Platform, report: Report) -> None:
-        self._archive = archive
+    def __init__(self, members: Members, platform: Platform) -> None:
+        self._members = members
         self._platform = platform
-        self._report = report
-        self._files: dict[str, tuple[int, int]] = {}  # offset and size
-        self._links: dict[str, str] = {}
         self.written: set[str] = set()
-        self._layers: dict[str, Descriptor] = {}  # by member
-        self._index()
-
-    def _index(self) -> None:
-        stream = FileStream(self._archive)
-        for count, member in enumerate(tar.TarReader(stream)):
-            if count > MAX_MEMBERS:
-                raise InvalidArgument(f"read image archive: more than {MAX_MEMBERS} members")
-            path = clean(member.name)
-            if member.kind == tar.REGULAR and member.regions is None:
-                self._files[path] = (stream.offset, member.size)
-            elif member.kind == tar.LINK:
-                self._links[path] = clean(member.linkname)
-            elif member.kind == tar.SYMLINK:
-                # Older archives link equal layers: "../<id>/layer.tar".
-                target = posixpath.join("/", posixpath.dirname(path), member.linkname)
-                self._links[path] = posixpath.normpath(target).lstrip("/")
-
-    def _locate(self, name: str) -> tuple[int, int]:
-        path = clean(name)
-        for _ in range(MAX_LINKS):
-            if path in self._files:
-                offset, size = self._files[path]
-                if offset + size > os.fstat(self._archive).st_size:
-                    raise tar.cut_off()
-                return offset, size
-            if path not in self._links:
-                break
-            path = self._links[path]
-        raise InvalidArgument(f"read image archive: {name[:200]!r} is missing in it")
 
     def _document(self, name: str) -> bytes:
-        offset, size = self._locate(name)
-        if size > MAX_DOCUMENT_BYTES:
+        member = self._members.find(name)
+        if member.size > MAX_DOCUMENT_BYTES:
             raise InvalidArgument(f"read image archive: {name[:200]!r} is too large")
-        return os.pread(self._archive, size, offset)
+        fd = self._members.open(member)
+        try:
+            return os.pread(fd, member.size, 0)
+        finally:
+            os.close(fd)
 
     def images(self) -> list[Found]:
         """Return every image for the platform, each with its blobs written."""
-        if "manifest.json" in self._files or "manifest.json" in self._links:
+        if self._members.has("manifest.json"):
             data = self._document("manifest.json")
             try:
                 entries = msgspec.json.decode(data, type=list[DockerEntry])
             except msgspec.DecodeError as error:
                 raise InvalidArgument(f"read image archive: manifest.json: {error}") from error
             return [self._docker_image(entry) for entry in entries]
-        if "index.json" in self._files:
+        if self._members.has("index.json"):
             index = decode(self._document("index.json"), Index, "image archive: index.json")
             return self._oci_images(index, [], 0)
         raise InvalidArgument(
@@ -188,24 +166,20 @@ class ArchiveReader:
         data = self._document(entry.config)
         digest = Digest.of(data)
         self._check_document(data, len(entry.layers or []))
-        self._write(digest, *self._locate(entry.config))
+        self._keep(self._members.find(entry.config), digest)
         layers = [self._docker_layer(name) for name in entry.layers or []]
         config = Descriptor(media_type=OCI_CONFIG, digest=str(digest), size=len(data))
         return Found(names=entry.repo_tags or [], config=config, layers=layers)
 
     def _docker_layer(self, name: str) -> Descriptor:
-        if name not in self._layers:
-            offset, size = self._locate(name)
-            media_type = self._layer_type(offset)
-            digest = self._write(None, offset, size)
-            self._layers[name] = Descriptor(media_type=media_type, digest=str(digest), size=size)
-        return self._layers[name]
-
-    def _layer_type(self, offset: int) -> str:
-        kind = compression(os.pread(self._archive, 6, offset))
-        if kind not in LAYER_TYPES:
-            raise InvalidArgument(f"read image archive: layers compressed with {kind}")
-        return LAYER_TYPES[kind]
+        member = self._members.find(name)
+        if member.compression not in LAYER_TYPES:
+            raise InvalidArgument(
+                f"read image archive: layers compressed with {member.compression}"
+            )
+        self._keep(member, Digest.parse(member.digest))
+        media_type = LAYER_TYPES[member.compression]
+        return Descriptor(media_type=media_type, digest=member.digest, size=member.size)
 
     # OCI layout
 
@@ -260,9 +234,9 @@ class ArchiveReader:
 
     def _write_blob(self, part: Descriptor) -> None:
         part.annotations = None
-        if part.digest not in self.written:
-            offset, part.size = self._locate(self._member_of(part.digest))
-            self._write(Digest.parse(part.digest), offset, part.size)
+        member = self._members.find(self._member_of(part.digest))
+        part.size = member.size
+        self._keep(member, Digest.parse(part.digest))
 
     # Both
 
@@ -278,31 +252,27 @@ class ArchiveReader:
         for diff_id in document.rootfs.diff_ids:
             Digest.parse(diff_id)
 
-    def _write(self, expected: Digest | None, offset: int, size: int) -> Digest:
-        """Write a part of the archive as a blob, synced; Corrupt when it is not what was expected."""
+    def _keep(self, member: Member, expected: Digest) -> None:
+        """Make a member's file a blob's; Corrupt when it is not what was expected."""
         if expected in self.written:
-            return Digest(expected or "")
-        hasher = (expected or Digest(f"{CANONICAL}:")).hasher()
-        target = os.open("part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            end = offset + size
-            while offset < end:
-                piece = os.pread(self._archive, min(PIECE_BYTES, end - offset), offset)
-                if not piece:
-                    raise tar.cut_off()
-                hasher.update(piece)
-                write_all(target, piece)
-                offset += len(piece)
-                self._report({"bytes": offset})
-            os.fsync(target)
-        finally:
-            os.close(target)
-        digest = Digest(f"{expected.algorithm if expected else CANONICAL}:{hasher.hexdigest()}")
-        if expected is not None and digest != expected:
+            return
+        digest = member.digest
+        if expected.algorithm != CANONICAL:
+            digest = self._hash(member, expected)
+        if digest != expected:
             raise Corrupt(f"read image archive: blob {expected} has the digest {digest}")
-        os.rename("part", blob_file(digest))
-        self.written.add(digest)
-        return digest
+        self._members.rename(member, blob_file(expected))
+        self.written.add(str(expected))
+
+    def _hash(self, member: Member, like: Digest) -> str:
+        hasher = like.hasher()
+        fd = self._members.open(member)
+        try:
+            for piece in file_chunks(fd):
+                hasher.update(piece)
+        finally:
+            os.close(fd)
+        return f"{like.algorithm}:{hasher.hexdigest()}"
 
 
 def names_of(entry: Descriptor) -> list[str]:

@@ -28,16 +28,47 @@ EXPAND = "berth.images.unpack:expand"
 SHORT_CHARS = 12
 
 
-class Wording(NamedTuple):
-    """What is told of a layer while it is unpacked, and once it was (nothing when empty)."""
+class Teller:
+    """Tells of layers that are being unpacked, in the words of a pull, which names layers by their blobs."""
 
-    during: str
-    after: str
-    by_blob: bool  # whether layers are named by their blobs, else by their diff IDs
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def at(self, layer: LayerRecord, diff_id: str, done_bytes: object) -> None:
+        """Tell how much of a blob is done."""
+        del diff_id
+        self._tell("Extracting", layer.digest, {"current": done_bytes, "total": layer.size})
+
+    def end(self, layer: LayerRecord, diff_id: str) -> None:
+        """Tell that a layer is done."""
+        self.at(layer, diff_id, layer.size)
+        self._tell("Pull complete", layer.digest, {})
+
+    def _tell(self, status: str, digest: str, detail: Mapping[str, object]) -> None:
+        short = digest.partition(":")[2][:SHORT_CHARS]
+        self._progress({"status": status, "progressDetail": detail, "id": short})
 
 
-PULLING = Wording("Extracting", "Pull complete", by_blob=True)
-LOADING = Wording("Loading layer", "", by_blob=False)
+class LoadTeller(Teller):
+    """In the words of a load, which names layers by their diff IDs."""
+
+    def at(self, layer: LayerRecord, diff_id: str, done_bytes: object) -> None:
+        """Tell how much of a blob is done."""
+        self._tell("Loading layer", diff_id, {"current": done_bytes, "total": layer.size})
+
+    def end(self, layer: LayerRecord, diff_id: str) -> None:
+        """Tell that a layer is done."""
+        self.at(layer, diff_id, layer.size)
+
+
+class Ready(NamedTuple):
+    """A layer extracted before anybody asked for it: ``folder/fs``, and what the job said."""
+
+    folder: Path
+    outcome: Mapping[str, object]
+
+
+NOTHING_READY: Mapping[str, Ready] = {}
 
 
 class LayerStore:
@@ -70,12 +101,13 @@ class LayerStore:
         self,
         layers: Sequence[LayerRecord],
         diff_ids: Sequence[str],
-        progress: Progress,
-        wording: Wording = PULLING,
+        teller: Teller,
+        ready: Mapping[str, Ready] = NOTHING_READY,
     ) -> int:
         """Make the snapshots that are missing, from blobs; return the bytes in all layers' files.
 
-        Corrupt when a blob is not what its digest or diff ID says; nothing is left then.
+        ``ready`` has trees by diff ID that were made before; each is taken once. Corrupt when a blob is not
+        what its digest or diff ID says; nothing is left then.
         """
         chain = chain_ids(diff_ids)
         async with AsyncExitStack() as undo:
@@ -83,26 +115,34 @@ class LayerStore:
                 # Always from the bottom up, so that two images with common layers do not deadlock.
                 await undo.enter_async_context(self._locks[chain_id])
             missing = [n for n, chain_id in enumerate(chain) if not self._snapshots.has(chain_id)]
-            partials = {n: self._snapshots.partial() for n in missing}
-            for partial in partials.values():
-                undo.callback(self._snapshots.discard, partial)
-            work = [(partials[n], layers[n], diff_ids[n]) for n in missing]
-            outcomes = await self._fill(work, progress, wording)
-            for n, outcome in zip(missing, outcomes, strict=True):
-                self.commit(chain[n], partials[n], chain[n - 1] if n else None, outcome)
+            outcomes, partials, work = {}, {}, {}
+            for n in missing:
+                found = ready.get(diff_ids[n])
+                if found is not None and found.folder.exists():
+                    partials[n] = self._snapshots.adopt(found.folder)
+                    outcomes[n] = found.outcome
+                    teller.end(layers[n], diff_ids[n])
+                else:
+                    partials[n] = self._snapshots.partial()
+                    work[n] = (partials[n], layers[n], diff_ids[n])
+                undo.callback(self._snapshots.discard, partials[n])
+            filled = await self._fill(list(work.values()), teller)
+            outcomes.update(zip(work, filled, strict=True))
+            for n in missing:
+                self.commit(chain[n], partials[n], chain[n - 1] if n else None, outcomes[n])
         for chain_id in chain:
             if not self._locks[chain_id].locked():
                 del self._locks[chain_id]
         return sum(self._snapshots.size(chain_id) for chain_id in chain)
 
     async def _fill(
-        self, work: Sequence[tuple[Path, LayerRecord, str]], progress: Progress, wording: Wording
+        self, work: Sequence[tuple[Path, LayerRecord, str]], teller: Teller
     ) -> list[Mapping[str, object]]:
         """Unpack several layers at once; the first failure ends the others and is raised alone."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._unpack_blob(partial, layer, diff_id, progress, wording))
+                    group.create_task(self._unpack_blob(partial, layer, diff_id, teller))
                     for partial, layer, diff_id in work
                 ]
         except BaseExceptionGroup as failures:
@@ -110,23 +150,17 @@ class LayerStore:
         return [task.result() for task in tasks]
 
     async def _unpack_blob(
-        self, partial: Path, layer: LayerRecord, diff_id: str, progress: Progress, wording: Wording
+        self, partial: Path, layer: LayerRecord, diff_id: str, teller: Teller
     ) -> Mapping[str, object]:
-        name = layer.digest if wording.by_blob else diff_id
-        short = name.partition(":")[2][:SHORT_CHARS]
-
         def report(message: Mapping[str, object]) -> None:
-            detail = {"current": message.get("bytes", 0), "total": layer.size}
-            progress({"status": wording.during, "progressDetail": detail, "id": short})
+            teller.at(layer, diff_id, message.get("bytes", 0))
 
         async with self._workers:
             with self._content.open_blob(Digest.parse(layer.digest)) as blob:
                 argument = {"digest": layer.digest, "diff_id": diff_id}
                 places = (blob.fileno(), partial / "fs")
                 outcome = await self.run(UNPACK, argument, places, report)
-        report({"bytes": layer.size})
-        if wording.after:
-            progress({"status": wording.after, "progressDetail": {}, "id": short})
+        teller.end(layer, diff_id)
         return outcome
 
     async def unpack_file(self, file: Path, partial: Path) -> Mapping[str, object]:

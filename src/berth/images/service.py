@@ -15,7 +15,7 @@ from berth.images import documents, host, removal
 from berth.images.catalog import Catalog, familiar, flag
 from berth.images.changes import apply_changes
 from berth.images.garbage import KEPT_S, Garbage
-from berth.images.layers import LOADING, LayerStore
+from berth.images.layers import LayerStore, LoadTeller, Teller
 from berth.images.records import Image, ImageUser
 from berth.images.save import ArchiveWriter
 from berth.images.shipping import Shipping
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.images.archive import Found
-    from berth.images.layers import Progress
+    from berth.images.layers import Progress, Ready
     from berth.images.shipping import Shipment
     from berth.oci.image import Descriptor
     from berth.runtime.client import Runtime
@@ -74,7 +74,8 @@ class ImageService:
 
     async def open(self) -> None:
         """Remove what a crash left, and make the built-in image what this machine is now."""
-        self.content.open()
+        for left in self.content.leftovers():
+            remove_ingest(left)
         self._snapshots.clean()
         built_in = host.image()
         for image in self._catalog.all():
@@ -122,7 +123,7 @@ class ImageService:
     async def restore(self, image: Image) -> None:
         """Unpack an image again whose snapshots are gone; nothing when they are there."""
         if not image.builtin:
-            await self._layers.unpack(image.layers, image.diff_ids, _quiet)
+            await self._layers.unpack(image.layers, image.diff_ids, Teller(_quiet))
 
     def prepare_rootfs(self, image: Image, key: str) -> OverlayRootfs:
         """Make the writable snapshot ``key`` (the container's id) on top of the image."""
@@ -256,25 +257,32 @@ class ImageService:
         self, body: AsyncIterator[bytes], *, progress: Progress = _quiet
     ) -> Sequence[str]:
         """Load a docker-archive or an OCI layout; return what was loaded, a line each, for people."""
-        spooled = await self._transfer.spool(body)
         folder = self.content.temporary()
         folder.mkdir(mode=0o700)
         blobs: Sequence[str] = ()
         try:
-            found = await self._transfer.read_archive(spooled, folder)
-            remove_ingest(spooled)
+            found, ready = await self._transfer.read_archive(body, folder, self._known())
             blobs = [blob for one in found for blob in one.blobs()]
+            teller = LoadTeller(progress)
             with self.content.hold(blobs):
-                return [line for one in found for line in await self._load_one(one, progress)]
+                return [line for one in found for line in await self._load_one(one, teller, ready)]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
         finally:
             self._drop_blobs(blobs)
-            remove_ingest(spooled)
-            remove_ingest(folder)
+            await asyncio.to_thread(remove_ingest, folder)
 
-    async def _load_one(self, found: Found, progress: Progress) -> Sequence[str]:
+    def _known(self) -> set[str]:
+        """Return the digests, in digits, of blobs that need not be unpacked again."""
+        layers = (layer for image in self._catalog.all() for layer in image.layers)
+        return {layer.digest.partition(":")[2] for layer in layers}
+
+    async def _load_one(
+        self, found: Found, teller: Teller, ready: Mapping[str, Ready]
+    ) -> Sequence[str]:
         names = [familiar(name) for name in found.names]
         image = await self._transfer.make_image(
-            found.config, found.layers, found.manifest, progress, LOADING
+            found.config, found.layers, found.manifest, teller, ready
         )
         image = self._keep(image, names)
         if not names:
@@ -299,7 +307,7 @@ class ImageService:
             image = msgspec.structs.replace(self._catalog.resolve(id_))
         else:
             with self.content.hold(self._transfer.blobs_of(descriptor)):
-                image = await self._transfer.pulled(descriptor, progress)
+                image = await self._transfer.pulled(descriptor, Teller(progress))
         name = reference.with_default_tag()
         origin = reference.with_digest(repo_digest or descriptor.digest).familiar()
         image.repo_digests = [origin]

@@ -130,6 +130,12 @@ def file_chunks(fd: int) -> Iterator[bytes]:
         yield data
 
 
+def pipe_chunks(fd: int) -> Iterator[bytes]:
+    """Yield what comes through a pipe, to its end."""
+    while data := os.read(fd, READ_BYTES):
+        yield data
+
+
 def plain_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the plain bytes of a compressed or plain stream, told by its beginning.
 
@@ -212,24 +218,3 @@ class ByteStream:
             self._offset += size
             return size
         return sum(len(piece) for piece in self.pieces(size))
-
-
-class FileStream:
-    """Exact reads from a plain file, where passing over bytes costs nothing."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._size = os.fstat(fd).st_size
-        self.offset = 0
-
-    def read(self, size: int) -> bytes:
-        """Return ``size`` bytes, fewer at the end."""
-        data = os.pread(self._fd, size, self.offset)
-        self.offset += len(data)
-        return data
-
-    def skip(self, size: int) -> int:
-        """Pass over ``size`` bytes; return how many there were."""
-        there = min(size, max(self._size - self.offset, 0))
-        self.offset += there
-        return there

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.content.store import ContentStore, sync_folder
-from berth.errors import Corrupt, InvalidArgument
+from berth.errors import BerthError, Corrupt, InvalidArgument
 from berth.images.archive import Found, Outcome, blob_file
-from berth.images.layers import PULLING, disk_error
+from berth.images.feeding import feed, open_pipe
+from berth.images.layers import NOTHING_READY, Ready, disk_error
 from berth.images.records import Image, LayerRecord
 from berth.images.streams import BZIP2, GZIP, XZ, ZSTD, compression_of
 from berth.oci.digest import Digest
@@ -30,10 +31,10 @@ from berth.oci.platform import Platform, this_machine
 from berth.snapshots.removal import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from pathlib import Path
 
-    from berth.images.layers import LayerStore, Progress, Wording
+    from berth.images.layers import LayerStore, Teller
     from berth.snapshots.overlay import OverlaySnapshots
 
 READ = "berth.images.archive:read"
@@ -119,20 +120,40 @@ class Transfer:
 
     # docker load
 
-    async def read_archive(self, file: Path, folder: Path) -> list[Found]:
-        """Put the blobs of the images in an archive into the store; ``folder`` is empty, the caller's."""
-        argument = {"platform": msgspec.to_builtins(this_machine())}
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    async def read_archive(
+        self, body: AsyncIterator[bytes], folder: Path, known: Iterable[str]
+    ) -> tuple[list[Found], dict[str, Ready]]:
+        """Read an archive as it comes into ``folder``, which is empty; return its images and their layers.
+
+        The images' blobs are in the store then, held by nobody.
+        """
+        reading, writing = open_pipe()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(feed(body, writing))
+            task = group.create_task(self._read(reading, folder, list(known)))
+        outcome = task.result()
+        if isinstance(outcome, BerthError):
+            raise outcome
+        blobs = [Digest.parse(text) for text in outcome.blobs]
+        with self._content.hold(blobs):
+            files = {digest: folder / blob_file(digest) for digest in blobs}
+            await asyncio.to_thread(self._content.adopt_all, files)
+        ready = {
+            tree.diff_id: Ready(folder / tree.name, {"size": tree.size, "root": tree.root})
+            for tree in outcome.trees
+        }
+        return outcome.images, ready
+
+    async def _read(self, pipe: int, folder: Path, known: list[str]) -> Outcome | BerthError:
+        """Run the job; its error waits until the whole body has come, which clients expect."""
+        argument = {"platform": msgspec.to_builtins(this_machine()), "known": known}
         try:
-            result = await self._layers.run(READ, argument, (fd, folder), lambda _: None)
+            result = await self._layers.run(READ, argument, (pipe, folder), lambda _: None)
+            return msgspec.convert(result, Outcome)
+        except BerthError as error:
+            return error
         finally:
-            os.close(fd)
-        outcome = msgspec.convert(result, Outcome)
-        for text in outcome.blobs:
-            digest = Digest.parse(text)
-            if not self._content.has(digest):
-                self._content.adopt(folder / blob_file(digest), digest)
-        return outcome.images
+            os.close(pipe)
 
     # From blobs to a record
 
@@ -141,8 +162,8 @@ class Transfer:
         config: Descriptor,
         layers: list[Descriptor],
         manifest: Descriptor | None,
-        progress: Progress,
-        wording: Wording = PULLING,
+        teller: Teller,
+        ready: Mapping[str, Ready] = NOTHING_READY,
     ) -> Image:
         """Unpack an image whose blobs are stored; return its record, not yet kept."""
         digest = Digest.parse(config.digest)
@@ -158,7 +179,7 @@ class Transfer:
             LayerRecord(digest=part.digest, media_type=part.media_type, size=part.size)
             for part in layers
         ]
-        size = await self._layers.unpack(records, diff_ids, progress, wording)
+        size = await self._layers.unpack(records, diff_ids, teller, ready)
         return record(document, digest, records, manifest, size)
 
     def blobs_of(self, descriptor: Descriptor) -> list[str]:
@@ -168,7 +189,7 @@ class Transfer:
         parts = (descriptor, manifest.config, *manifest.layers)
         return [part.digest for part in parts]
 
-    async def pulled(self, descriptor: Descriptor, progress: Progress) -> Image:
+    async def pulled(self, descriptor: Descriptor, teller: Teller) -> Image:
         """Return the record of an image whose manifest and blobs a registry client has stored."""
         digest = Digest.parse(descriptor.digest)
         manifest = decode(self._content.read(digest), Manifest, "manifest")
@@ -182,7 +203,7 @@ class Transfer:
         entry = Descriptor(
             media_type=manifest.media_type, digest=descriptor.digest, size=descriptor.size
         )
-        return await self.make_image(manifest.config, manifest.layers, entry, progress)
+        return await self.make_image(manifest.config, manifest.layers, entry, teller)
 
 
 def record(

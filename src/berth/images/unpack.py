@@ -9,9 +9,10 @@ import hashlib
 import os
 import queue
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from berth.errors import Corrupt
+from berth.errors import BerthError, Corrupt
 from berth.images.layer import Extractor, write_all
 from berth.images.streams import ByteStream, compression_of, file_chunks, plain_chunks
 from berth.images.tar import TarReader
@@ -35,9 +36,11 @@ QUEUED_CHUNKS = 4
 
 
 class Hasher:
-    """Hashes chunks in a thread of its own."""
+    """Hashes chunks in a thread of its own, and writes them to a file when there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, copy_to: int | None = None) -> None:
+        self._copy_to = copy_to
+        self._error: OSError | None = None
         self._hash = hashlib.sha256()
         self._queue: queue.Queue[bytes] = queue.Queue(QUEUED_CHUNKS)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -46,6 +49,11 @@ class Hasher:
     def _run(self) -> None:
         while chunk := self._queue.get():
             self._hash.update(chunk)
+            if self._copy_to is not None and self._error is None:
+                try:
+                    write_all(self._copy_to, chunk)
+                except OSError as error:
+                    self._error = error  # for whoever waits for the end
 
     def update(self, chunk: bytes) -> None:
         """Add a chunk; waits while too many are queued."""
@@ -53,9 +61,11 @@ class Hasher:
             self._queue.put(chunk)
 
     def digest(self) -> str:
-        """Return the digest of everything. Call it once, at the end."""
+        """Return the digest of everything. Call it once, at the end. OSError: it was not written."""
         self._queue.put(b"")
         self._thread.join()
+        if self._error is not None:
+            raise self._error
         return f"sha256:{self._hash.hexdigest()}"
 
 
@@ -85,12 +95,15 @@ def ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
 class Layer:
     """The plain bytes of a layer's blob, and the digests of both forms."""
 
-    def __init__(self, fd: int) -> None:
-        self._blob = Hasher()
-        self._compressed = compression_of(fd) is not None
+    def __init__(
+        self, chunks: Iterator[bytes], *, compressed: bool, copy_to: int | None = None
+    ) -> None:
+        self._blob = Hasher(copy_to)
+        self._compressed = compressed
         self._plain = Hasher() if self._compressed else self._blob
         self.blob_size = 0  # so far
-        self._chunks = self._plain_bytes(file_chunks(fd))
+        self._raw = self._blob_bytes(chunks)
+        self._chunks = self._plain_bytes()
 
     def _blob_bytes(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -98,17 +111,25 @@ class Layer:
             self.blob_size += len(chunk)
             yield chunk
 
-    def _plain_bytes(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _plain_bytes(self) -> Iterator[bytes]:
         if not self._compressed:
-            yield from self._blob_bytes(chunks)
+            yield from self._raw
             return
-        for chunk in ahead(plain_chunks(self._blob_bytes(chunks))):
+        for chunk in ahead(plain_chunks(self._raw)):
             self._plain.update(chunk)
             yield chunk
 
     def stream(self) -> ByteStream:
         """Return the plain tar."""
         return ByteStream(self._chunks)
+
+    def drain(self) -> None:
+        """Read what is left, whatever it is."""
+        with suppress(BerthError):
+            for _ in self._chunks:
+                pass
+        for _ in self._raw:  # when it did not decompress
+            pass
 
     def finish(self) -> dict[str, object]:
         """Read what follows the tar's end; return the digests and the blob's size."""
@@ -136,7 +157,7 @@ def extract_layer(
     blob: int, directory: int, argument: Mapping[str, object], report: Report
 ) -> dict[str, object]:
     """Do what :func:`unpack` says, unconfined."""
-    layer = Layer(blob)
+    layer = Layer(file_chunks(blob), compressed=compression_of(blob) is not None)
     extractor = Extractor(directory, lambda: report({"bytes": layer.blob_size}))
     extractor.extract(TarReader(layer.stream()))
     outcome = layer.finish()

@@ -94,6 +94,12 @@ class OverlaySnapshots:
         (path / "fs").chmod(0o755)
         return path
 
+    def adopt(self, folder: Path) -> Path:
+        """Take over a directory of this file system with a filled ``fs`` in it, as a partial one."""
+        path = self.base / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
+        folder.rename(path)
+        return path
+
     def commit(
         self,
         chain_id: str,

@@ -76,14 +76,26 @@ def test_documents_are_bounded(store):
         store.read(digest, limit=99)
 
 
-def test_open_removes_what_a_crash_left(store):
+def test_what_a_crash_left_is_known(store):
     ingest = store.ingest()
     ingest.write(b"x")
     folder = store.temporary()
     (folder / "deep").mkdir(parents=True)
-    store.open()
-    assert leftovers(store) == []
+    assert len(store.leftovers()) == 2
+    assert folder in store.leftovers()
     ingest.abort()
+    assert store.leftovers() == [folder]
+
+
+def test_files_are_taken_over_together(store):
+    files = {}
+    for data in (b"one", b"two"):
+        path = store.temporary()
+        path.write_bytes(data)
+        files[Digest.of(data)] = path
+    store.adopt_all(files)
+    assert [store.read(digest) for digest in files] == [b"one", b"two"]
+    assert store.leftovers() == []
 
 
 def test_a_held_blob_stays(store):
