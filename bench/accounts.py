@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 def _hierarchy() -> tuple[Path, bool]:
@@ -32,19 +32,39 @@ def _hierarchy() -> tuple[Path, bool]:
 ROOT, IS_V2 = _hierarchy()
 
 
+# An engine rests when it used less than this share of a processor for this long.
+REST_S, REST_SHARE, SETTLED_AT_LAST_S = 0.05, 0.01, 2.0
+
+
 class Account:
     """The CPU time of everything that ever ran in some groups."""
 
     def __init__(self, name: str, *more: str) -> None:
-        """``name``: our group, with a child for programs started by :meth:`start`; ``more``: others'."""
+        """``name``: our group, with children for daemons and for clients; ``more``: others'."""
         self.own = ROOT / name
         self.programs = self.own / "programs"
+        self.clients = self.own / "clients"
         self._groups = (self.own, *(ROOT / other for other in more))
-        self.programs.mkdir(parents=True, exist_ok=True)
+        for group in (self.programs, self.clients):
+            group.mkdir(parents=True, exist_ok=True)
 
     def used_s(self) -> float:
         """Return the seconds used so far by the groups and all below them."""
         return sum(map(self._read, self._groups))
+
+    def clients_s(self) -> float:
+        """Return how many of them the clients used."""
+        return self._read(self.clients)
+
+    def settled_s(self) -> float:
+        """Return the seconds used once the groups have come to rest: work put off is work too."""
+        used, end = self.used_s(), time.monotonic() + SETTLED_AT_LAST_S
+        while time.monotonic() < end:
+            time.sleep(REST_S)
+            used, before = self.used_s(), used
+            if used - before < REST_S * REST_SHARE:
+                break
+        return used
 
     @staticmethod
     def _read(group: Path) -> float:
@@ -53,6 +73,14 @@ class Account:
                 return int((group / "cpuacct.usage").read_text()) / 1e9
             return int((group / "cpu.stat").read_text().split()[1]) / 1e6
         return 0.0
+
+    def processes(self) -> set[int]:
+        """Return the processes in our group and below it."""
+        found: set[int] = set()
+        for folder, _, _ in os.walk(self.own):
+            with contextlib.suppress(FileNotFoundError):
+                found.update(map(int, (Path(folder) / "cgroup.procs").read_text().split()))
+        return found
 
     def enter(self) -> None:
         """Put the calling process (a fork before its exec) into our group."""
@@ -75,6 +103,7 @@ class Cost:
 
     wall_s: float
     cpu_s: float
+    client_s: float = 0.0  # of the CPU time, what the clients took
 
 
 class Spawner:
@@ -85,7 +114,7 @@ class Spawner:
         self._env = dict(env)
         self._complaints = os.memfd_create("stderr")
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self._procs = os.open(account.programs / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        self._procs = os.open(account.clients / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         self._home = os.open(ROOT / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
 
     def __enter__(self) -> Spawner:
@@ -103,33 +132,38 @@ class Spawner:
         return os.posix_spawn(command[0], command, self._env, file_actions=actions)
 
     def cost(self, command: Sequence[str]) -> Cost:
-        """Run a program to its end; an exit code other than 0 ends the benchmark."""
-        os.ftruncate(self._complaints, 0)
-        os.lseek(self._complaints, 0, os.SEEK_SET)
-        with self:
-            cpu, begin = self._account.used_s(), time.perf_counter()
-            _, status = os.waitpid(self.spawn(command), 0)
-            wall = time.perf_counter() - begin
-        if status:
-            raise RuntimeError(
-                f"{' '.join(command)}: {os.waitstatus_to_exitcode(status)}: {self._said()}"
-            )
-        return Cost(wall, self._account.used_s() - cpu)
+        """Run a program to its end; RuntimeError for an exit code other than 0."""
+        return self.cost_in_turn([command])
+
+    def cost_in_turn(self, commands: Sequence[Sequence[str]]) -> Cost:
+        """Run programs one after the other."""
+        return self._cost(lambda: [os.waitpid(self.spawn(c), 0)[1] for c in commands], commands)
 
     def cost_of_many(self, commands: Sequence[Sequence[str]]) -> Cost:
         """Start all at once; the cost until the last has ended."""
+
+        def together() -> list[int]:
+            pids = [self.spawn(command) for command in commands]
+            return [os.waitpid(pid, 0)[1] for pid in pids]
+
+        return self._cost(together, commands)
+
+    def _cost(self, run: Callable[[], list[int]], commands: Sequence[Sequence[str]]) -> Cost:
         os.ftruncate(self._complaints, 0)
         os.lseek(self._complaints, 0, os.SEEK_SET)
         with self:
-            cpu, begin = self._account.used_s(), time.perf_counter()
-            pids = [self.spawn(command) for command in commands]
-            statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+            client, cpu = self._account.clients_s(), self._account.used_s()
+            begin = time.perf_counter()
+            statuses = run()
             wall = time.perf_counter() - begin
+        used = self._account.settled_s() - cpu
+        client = self._account.clients_s() - client
         if any(statuses):
+            codes = [os.waitstatus_to_exitcode(status) for status in statuses if status]
             raise RuntimeError(
-                f"{' '.join(commands[0])}: {sum(map(bool, statuses))} runs failed: {self._said()}"
+                f"{' '.join(commands[0])}: {len(codes)} failed, first with {codes[0]}: {self._said()}"
             )
-        return Cost(wall, self._account.used_s() - cpu)
+        return Cost(wall, used, client)
 
     def _said(self) -> str:
         text = os.pread(self._complaints, 1 << 16, 0).decode(errors="replace")

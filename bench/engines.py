@@ -87,6 +87,12 @@ class Engine:
         """Make the image."""
         self.ask("import", "-", IMAGE, stdin=archive)
 
+    def version(self) -> str:
+        """Return the engine's version and what it stores containers with."""
+        return self.ask(
+            "info", "--format", "{{.ServerVersion}}, {{.Driver}}, cgroup {{.CgroupDriver}}"
+        )
+
     def keeper(self, container_id: str) -> list[int]:
         """Return the processes that an idle container costs besides its own."""
         raise AssertionError(self.name)
@@ -244,6 +250,13 @@ class Podman(Engine):
             *("--runroot", str(self.base / "run"), "--cgroup-manager", "cgroupfs"),
             *("--events-backend", "none", "--tmpdir", str(self.base / "tmp"), *args),
         ]
+
+    def version(self) -> str:
+        return self.ask(
+            "info",
+            "--format",
+            "{{.Version.Version}}, {{.Store.GraphDriverName}}, {{.Host.OCIRuntime.Name}}",
+        )
 
     def keeper(self, container_id: str) -> list[int]:
         pid = self.ask("inspect", "-f", "{{.State.ConmonPid}}", container_id)

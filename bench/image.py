@@ -1,14 +1,18 @@
-"""The image of all runs: one static busybox."""
+"""The images: one static busybox with lines to print, and a docker archive of given layers."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import os
 import tarfile
 from pathlib import Path
 
 from bench.engines import program
 
 APPLETS = ("sh", "true", "sleep", "cat", "echo")
+LINES, LINES_MIB = "/lines", 4
 
 
 def busybox() -> bytes:
@@ -27,4 +31,40 @@ def busybox() -> bytes:
             entry = tarfile.TarInfo(f"bin/{applet}")
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(entry)
+        _add(archive, LINES.lstrip("/"), _lines())
     return body.getvalue()
+
+
+def _lines() -> bytes:
+    """Return lines of about a hundred bytes, as programs write them."""
+    said = "2026-01-01T00:00:00Z INFO request {0}: GET /items/{0} 200 in 12 ms, by curl/8.1 from 10.0.0.7\n"
+    lines = [said.format(number) for number in range((LINES_MIB << 20) // len(said))]
+    return "".join(lines).encode()
+
+
+def archive(layers: list[bytes], name: str) -> bytes:
+    """Return what `docker save` writes for an image of these layers."""
+    digests = [hashlib.sha256(layer).hexdigest() for layer in layers]
+    configuration = json.dumps(
+        {
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
+            "os": "linux",
+            "config": {"Cmd": ["true"]},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{d}" for d in digests]},
+        }
+    ).encode()
+    file = f"{hashlib.sha256(configuration).hexdigest()}.json"
+    manifest = [{"Config": file, "RepoTags": [name], "Layers": [f"{d}.tar" for d in digests]}]
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as saved:
+        _add(saved, "manifest.json", json.dumps(manifest).encode())
+        _add(saved, file, configuration)
+        for digest, layer in zip(digests, layers, strict=True):
+            _add(saved, f"{digest}.tar", layer)
+    return body.getvalue()
+
+
+def _add(archive_: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), 0o644
+    archive_.addfile(entry, io.BytesIO(data))

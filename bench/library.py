@@ -24,25 +24,34 @@ class Library:
         self._account = engine.account
 
     def run(self, network: str) -> Cost:
-        """One container until its exit is known; its removal is not waited for."""
-        body = {
-            "Image": IMAGE,
-            "Cmd": ["true"],
-            "HostConfig": {"NetworkMode": network},
-        }
+        """One container until its exit is known; its removal counts as CPU time only."""
         cpu, begin = self._account.used_s(), time.perf_counter()
         own = time.process_time()
-        made = self._ask.request("POST", "/containers/create", body=body).document()
-        container = made["Id"]
+        container = self._create(network, ["true"])
         self._wait.send("POST", f"/containers/{container}/wait", {"condition": "next-exit"})
-        self._ask.request("POST", f"/containers/{container}/start").read()
+        self._ask.request("POST", f"/containers/{container}/start").require().read()
         code = self._wait.receive().require().document()["StatusCode"]
         wall = time.perf_counter() - begin
-        cpu = self._account.used_s() - cpu + time.process_time() - own
-        self._ask.request("DELETE", f"/containers/{container}").read()
+        self.remove(container)
+        own = time.process_time() - own
         if code:
             raise RuntimeError(f"true ended with {code}")
-        return Cost(wall, cpu)
+        return Cost(wall, self._account.settled_s() - cpu + own)
+
+    def start(self, network: str, command: list[str]) -> str:
+        """Start a container and return its id."""
+        container = self._create(network, command)
+        self._ask.request("POST", f"/containers/{container}/start").require().read()
+        return container
+
+    def remove(self, container: str) -> None:
+        """Remove a container, running or not."""
+        self._ask.request("DELETE", f"/containers/{container}", {"force": "1"}).require().read()
+
+    def _create(self, network: str, command: list[str]) -> str:
+        body = {"Image": IMAGE, "Cmd": command, "HostConfig": {"NetworkMode": network}}
+        made = self._ask.request("POST", "/containers/create", body=body)
+        return str(made.require().document()["Id"])
 
     def close(self) -> None:
         """Hang up."""

@@ -1,4 +1,4 @@
-"""Medians and ratios as text."""
+"""Medians, ratios and verdicts as text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import statistics
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bench.accounts import Cost
+    from bench.targets import Verdict
 
     Table = dict[str, dict[str, list[Cost]]]
 
 # Against whom a case is measured: the first that took part.
-RIVALS = ("floor", "dockerd", "podman")
+RIVALS = ("floor", "alone", "dockerd", "podman")
 
 
 def figures(table: Table) -> dict[str, dict[str, dict[str, float]]]:
@@ -19,9 +22,10 @@ def figures(table: Table) -> dict[str, dict[str, dict[str, float]]]:
     return {
         case: {
             name: {
-                "wall_ms": round(statistics.median(c.wall_s for c in costs) * 1e3, 2),
-                "wall_min_ms": round(min(c.wall_s for c in costs) * 1e3, 2),
-                "cpu_ms": round(statistics.median(c.cpu_s for c in costs) * 1e3, 2),
+                "wall_ms": round(statistics.median(c.wall_s for c in costs) * 1e3, 3),
+                "wall_min_ms": round(min(c.wall_s for c in costs) * 1e3, 3),
+                "cpu_ms": round(statistics.median(c.cpu_s for c in costs) * 1e3, 3),
+                "client_ms": round(statistics.median(c.client_s for c in costs) * 1e3, 3),
             }
             for name, costs in row.items()
         }
@@ -32,7 +36,8 @@ def figures(table: Table) -> dict[str, dict[str, dict[str, float]]]:
 def heading() -> None:
     """Print the columns' names."""
     print(
-        f"{'case':24} {'engine':10} {'wall ms':>9} {'min':>9} {'cpu ms':>9} {'wall':>7} {'cpu':>7}"
+        f"{'case':24} {'engine':10} {'wall ms':>9} {'min':>9} {'cpu ms':>9} {'client':>7}"
+        f" {'wall':>7} {'cpu':>7}"
     )
 
 
@@ -49,17 +54,20 @@ def costs(case: str, row: dict[str, list[Cost]]) -> None:
             ratios += f"; {_ratio(values['wall_ms'], medians['berth']['wall_ms'])} of docker CLI"
         print(
             f"{case:24} {name:10} {values['wall_ms']:9.2f} {values['wall_min_ms']:9.2f} "
-            f"{values['cpu_ms']:9.2f} {ratios}"
+            f"{values['cpu_ms']:9.2f} {values['client_ms']:7.2f} {ratios}"
         )
-    print()
+    print(flush=True)
 
 
 def _ratio(value: float, of: float) -> str:
     return f"{value / of:.3f}" if of else "–"
 
 
-def memory(table: dict[str, dict[str, int]]) -> None:
-    """Print memory in MB."""
-    for name, row in table.items():
-        for what, value in row.items():
-            print(f"memory, {name:10} {what:32} {value / 1e6:8.2f} MB")
+def summary(verdicts: Iterable[Verdict]) -> None:
+    """Print what has a target, and whether it was met."""
+    print(f"{'summary':24} {'what':50} {'is':>8} {'gate':>7} {'goal':>7}")
+    for verdict in verdicts:
+        print(
+            f"{verdict.case:24} {verdict.what:50} {verdict.value:8.3f} {verdict.gate:7.3f} "
+            f"{verdict.goal:7.3f}  {verdict.text}"
+        )

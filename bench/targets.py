@@ -1,0 +1,95 @@
+"""What the figures ought to be: ratios to a rival, and amounts of memory."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.measure import Bench
+
+DOCKERD = "dockerd"
+
+
+@dataclass(frozen=True)
+class Target:
+    """At most ``gate`` times the rival's figure; ``goal`` is what is aimed at."""
+
+    case: str  # a shell pattern
+    gate: float
+    goal: float
+    rival: str = DOCKERD
+    engine: str = "berth"
+    columns: tuple[str, ...] = ("wall", "cpu")
+
+
+TARGETS = (
+    Target("run *", 0.125, 0.10),
+    Target("run *", 1.1, 1.0, rival="berth", engine="berth-cli", columns=("wall",)),
+    Target("library *", 1.5, 1.5, rival="floor"),
+    Target("* at once, *", 0.10, 0.08),
+    Target("run * among *", 1.3, 1.1, rival="alone"),
+    Target("exec", 0.45, 0.35),
+    Target("create", 0.50, 0.40),
+    Target("start", 0.13, 0.09),
+    Target("stop", 0.5, 0.3),
+    Target("list of *", 0.25, 0.1),
+    Target("info", 0.1, 0.02),
+    Target("ping", 1.0, 0.6),
+    Target("log *", 0.35, 0.2),
+    Target("read log *", 0.25, 0.12),
+    Target("attached *", 0.5, 0.3),
+    Target("load *", 0.4, 0.25),
+    Target("save *", 0.5, 0.4),
+)
+# Megabytes of berth alone.
+MEMORY = {"daemon resident": 40.0, "keeper of a container, private": 1.0}
+MEMORY_RATIO = ("all told for a container, proportional", 0.30, 0.20)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A figure beside its target."""
+
+    case: str
+    what: str
+    value: float
+    gate: float
+    goal: float
+
+    @property
+    def text(self) -> str:
+        """Say whether the target was met."""
+        if self.value <= self.goal:
+            return "goal met"
+        return "met" if self.value <= self.gate else "NOT MET"
+
+
+def verdicts(bench: Bench) -> Iterator[Verdict]:
+    """Compare everything that was measured and has a target."""
+    for case, row in bench.costs.items():
+        for target in TARGETS:
+            if fnmatch(case, target.case) and {target.engine, target.rival} <= row.keys():
+                for column in target.columns:
+                    mine, theirs = (
+                        statistics.median(getattr(c, f"{column}_s") for c in row[name])
+                        for name in (target.engine, target.rival)
+                    )
+                    if theirs:
+                        what = f"{column}, {target.engine} / {target.rival}"
+                        yield Verdict(case, what, mine / theirs, target.gate, target.goal)
+    yield from _memory(bench.megabytes)
+
+
+def _memory(found: dict[str, dict[str, float]]) -> Iterator[Verdict]:
+    mine, theirs = found.get("berth", {}), found.get(DOCKERD, {})
+    for what, gate in MEMORY.items():
+        if what in mine:
+            yield Verdict("memory", f"{what}, MB", mine[what], gate, gate)
+    what, gate, goal = MEMORY_RATIO
+    if what in mine and what in theirs:
+        yield Verdict("memory", f"{what}, berth / dockerd", mine[what] / theirs[what], gate, goal)
