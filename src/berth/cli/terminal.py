@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # the C half of signal, which typeshed leaves out
+import _signal
 import fcntl
 import os
 import sys

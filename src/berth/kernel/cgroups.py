@@ -141,11 +141,14 @@ class Cgroup:
     def create(self) -> None:
         """Make the groups, and the parents that are missing."""
         for hierarchy in self.hierarchies.found:
-            try:
-                cgroup_files.make(hierarchy.fd, self.path)
-            except FileNotFoundError:
-                _make_parents(hierarchy, self.path)
-                cgroup_files.make(hierarchy.fd, self.path)
+            self._create_in(hierarchy)
+
+    def _create_in(self, hierarchy: Hierarchy) -> None:
+        try:
+            cgroup_files.make(hierarchy.fd, self.path)
+        except FileNotFoundError:
+            _make_parents(hierarchy, self.path)
+            cgroup_files.make(hierarchy.fd, self.path)
 
     def apply(self, resources: Resources) -> None:
         """Set limits, at first or anew; what ``resources`` leaves out stays as it is.
@@ -156,12 +159,15 @@ class Cgroup:
         cgroup_limits.apply(self.hierarchies, self.path, resources)
 
     def open_to_clone_into(self) -> int | None:
-        """Return a descriptor of version 2's group for CLONE_INTO_CGROUP; None where there is none.
+        """Make version 2's group and return a descriptor for CLONE_INTO_CGROUP; None without version 2.
 
         To be born in a group is free. To enter one waits for an RCU grace period, 20 ms on many kernels.
         """
         unified = self.hierarchies.unified
-        return os.open(self.path, cgroup_files.DIRECTORY, dir_fd=unified.fd) if unified else None
+        if unified is None:
+            return None
+        self._create_in(unified)
+        return os.open(self.path, cgroup_files.DIRECTORY, dir_fd=unified.fd)
 
     def enter(self, *, born_in_unified: bool = False) -> None:
         """Move the calling, single-threaded process into the groups: all, or those of version 1."""

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import sys
+from collections import deque
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed, Unavailable, from_record
@@ -57,6 +58,7 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._messages: asyncio.Queue[tuple[Message, list[int]] | None] = asyncio.Queue()
         self._loop.add_reader(sock.fileno(), self._on_readable)
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()  # the descriptors are ours
         self._open = True
 
     def _on_readable(self) -> None:
@@ -79,24 +81,54 @@ class Channel:
         return item
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send a message; Unavailable when the other side is gone or does not read."""
+        """Send a message, or keep it while the other side is busy (the kernel queues ten packets).
+
+        Unavailable when the other side is gone.
+        """
         if not self._open:
             raise Unavailable("the monitor is gone")
+        data = json.dumps(message).encode()
         try:
-            sockets.send(self._sock, json.dumps(message).encode(), list(fds))
+            if self._unsent:
+                raise BlockingIOError
+            sockets.send(self._sock, data, list(fds))
+        except BlockingIOError:
+            self._unsent.append((data, [os.dup(fd) for fd in fds]))
+            self._loop.add_writer(self._sock.fileno(), self._on_writable)
         except OSError as error:
             raise Unavailable(f"cannot reach the monitor: {error.strerror}") from error
+
+    def _on_writable(self) -> None:
+        while self._unsent:
+            data, fds = self._unsent[0]
+            try:
+                sockets.send(self._sock, data, fds)
+            except BlockingIOError:
+                return
+            except OSError:  # it is gone; reading says so
+                pass
+            self._drop_first()
+        self._loop.remove_writer(self._sock.fileno())
+
+    def _drop_first(self) -> None:
+        for fd in self._unsent.popleft()[1]:
+            os.close(fd)
 
     def finish(self) -> None:
         """Send nothing more: the other side sees the end, and its answers still arrive."""
         if self._open:
+            while self._unsent:
+                self._drop_first()
             self._sock.shutdown(_socket.SHUT_WR)
 
     def close(self) -> None:
         """Close the socket; receivers see the end."""
         if self._open:
             self._open = False
+            while self._unsent:
+                self._drop_first()
             self._loop.remove_reader(self._sock.fileno())
+            self._loop.remove_writer(self._sock.fileno())
             self._sock.close()
             self._messages.put_nowait(None)
 

@@ -89,11 +89,14 @@ def run(child: Child) -> NoReturn:
 def _reset_signals(child: Child) -> None:
     del child
     payload.reset_signals()
+    processes.set_name("berth-init")
     os.setsid()
     processes.join_session_keyring()
 
 
 def _enter_cgroup(child: Child) -> None:
+    child.cgroup.create()
+    child.cgroup.apply(child.spec.get("linux", {}).get("resources", {}))
     child.cgroup.enter(born_in_unified=child.born_in_group)
     wanted = child.spec.get("linux", {}).get("namespaces", [])
     if any(entry["type"] == "cgroup" and not entry.get("path") for entry in wanted):

@@ -51,19 +51,22 @@ class _Launch:
         self.sync, theirs = sockets.pair()
         self.child = _child(request, theirs, cgroup)
         self.pipes: tuple[int | None, int, int] | None = None
-        self.served = monitor.Monitor(
-            control,
-            log=_open_log(request.message),
-            stdin_once=request.message.get("stdin_once", False),
-        )
-        self.served.cgroup = cgroup
 
     def begin(self, around: _Surroundings) -> None:
-        """Make the process and let it prepare itself."""
+        """Make the process and let it prepare itself.
+
+        As little as can be comes before the clone: each page that was written to is then copied twice.
+        """
+        message = self.request.message
         self.child.controllers = around.hierarchies.mount_options()
         if not self.child.terminal:
-            self.pipes = _open_pipes(self.request.message, self.child, around.null_fd)
+            self.pipes = _open_pipes(message, self.child, around.null_fd)
         pid, pidfd = _clone(self.child)
+        monitor.prepare()
+        self.served = monitor.Monitor(
+            self.control, log=_open_log(message), stdin_once=message.get("stdin_once", False)
+        )
+        self.served.cgroup = self.cgroup
         self.served.own(pid, pidfd)
         _release(self.child)
 
@@ -93,15 +96,11 @@ class _Launch:
 
 def serve(request: Request, hierarchies: Hierarchies, null_fd: int) -> None:
     """Run one process from its start to its end, as the monitor. Returns when all is done."""
-    monitor.prepare()
     control = sockets.adopt(request.take())
     os.chdir(request.message["directory"])
     cgroup = _open_cgroup(request.message, hierarchies)
     owned = request.message["op"] == "task"
     try:
-        if owned:
-            cgroup.create()
-            cgroup.apply(request.message["spec"].get("linux", {}).get("resources", {}))
         launch = _Launch(request, control, cgroup)
         launch.begin(_Surroundings(hierarchies, null_fd))
         served = launch.complete() if not owned or launch.hand_over() else None

@@ -6,9 +6,9 @@ execve(2). Nothing may be inherited from the engine: descriptors, environment, s
 
 from __future__ import annotations
 
+import _signal
 import os
 import resource
-import signal
 
 from berth.errors import BerthError, CommandNotExecutable, CommandNotFound, InvalidArgument
 from berth.kernel import capabilities, processes, seccomp
@@ -24,9 +24,9 @@ MAX_SIGNAL = 64
 
 def reset_signals() -> None:
     """Give every signal its default action and unblock all (a Python process ignores SIGPIPE)."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGCHLD):
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def set_rlimits(limits: list[Rlimit]) -> None:

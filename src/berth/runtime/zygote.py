@@ -11,10 +11,10 @@ It runs a sealed copy of the interpreter, so that no container can change the on
 
 from __future__ import annotations
 
+import _signal
 import gc
 import json
 import os
-import signal
 import sys
 import traceback
 
@@ -41,9 +41,9 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     processes.reset_hidden_signals()
     # Children are reaped by the kernel: nobody asks for their status here.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, _signal.SIG_IGN)
     warm = Warm()
     template.enter(data_root, exec_root, hidden)
     gc.collect()
@@ -54,20 +54,20 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
         data, fds = sockets.receive(control)
         if not data:
             return
+        request = launch.Request(json.loads(data), fds)  # here, so that no child has to
         if os.fork() == 0:
             control.close()
-            _run_child(data, fds, warm)
+            _run_child(request, warm)
         for fd in fds:
             os.close(fd)
 
 
-def _run_child(data: bytes, fds: list[int], warm: Warm) -> None:
+def _run_child(request: launch.Request, warm: Warm) -> None:
     """Do what was asked for and end; a bug's traceback goes to the zygote's log."""
     status = 0
     try:
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        request = launch.Request(json.loads(data), fds)
+        for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
+            _signal.signal(number, _signal.SIG_DFL)
         if request.message["op"] == "job":
             worker.serve(request, warm.host_mounts_fd)
         else:
