@@ -90,12 +90,6 @@ class Account:
         """Start a program that is counted."""
         return subprocess.Popen(command, preexec_fn=self.enter, **options)  # type: ignore[call-overload]
 
-    def close(self) -> None:
-        """Remove our groups; nothing may run in them any more."""
-        for folder, _, _ in os.walk(self.own, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
-
 
 @dataclass(frozen=True)
 class Cost:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 network_config_dir = "{base}/networks"
 """
 START_S = 60.0
+GONE_S = 10.0
 
 
 def program(name: str) -> str | None:
@@ -106,7 +108,11 @@ class Engine:
             except subprocess.TimeoutExpired:
                 self.daemon.kill()
                 self.daemon.wait()
-        self.account.close()
+        # conmon and podman's cleaning up end a little after the last container.
+        end = time.monotonic() + GONE_S
+        while self.account.processes() and time.monotonic() < end:
+            time.sleep(0.05)
+        remove_groups(self.account.own.name)
 
 
 class Daemon(Engine):
@@ -276,8 +282,6 @@ def parent(pid: int) -> int:
 
 def wait_until_answers(command: list[str], daemon: subprocess.Popen[bytes], log: Path) -> None:
     """Repeat a command until it succeeds."""
-    import time
-
     end = time.monotonic() + START_S
     while subprocess.run(command, env=ENV, capture_output=True, check=False).returncode:
         if time.monotonic() > end or daemon.poll() is not None:

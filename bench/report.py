@@ -37,7 +37,7 @@ def heading() -> None:
     """Print the columns' names."""
     print(
         f"{'case':24} {'engine':10} {'wall ms':>9} {'min':>9} {'cpu ms':>9} {'client':>7}"
-        f" {'wall':>7} {'cpu':>7}"
+        f" {'wall':>7} {'cpu':>7} {'engine':>7}"
     )
 
 
@@ -49,7 +49,8 @@ def costs(case: str, row: dict[str, list[Cost]]) -> None:
         ratios = ""
         if rival is not None and name != rival:
             wall, cpu = (_ratio(values[k], medians[rival][k]) for k in ("wall_ms", "cpu_ms"))
-            ratios = f"{wall:>7} {cpu:>7}  of {rival}"
+            engine = _ratio(_engine_ms(values), _engine_ms(medians[rival]))
+            ratios = f"{wall:>7} {cpu:>7} {engine:>7}  of {rival}"
         if name == "berth-cli" and "berth" in medians:
             ratios += f"; {_ratio(values['wall_ms'], medians['berth']['wall_ms'])} of docker CLI"
         print(
@@ -57,6 +58,11 @@ def costs(case: str, row: dict[str, list[Cost]]) -> None:
             f"{values['cpu_ms']:9.2f} {values['client_ms']:7.2f} {ratios}"
         )
     print(flush=True)
+
+
+def _engine_ms(values: dict[str, float]) -> float:
+    """Return the CPU time without the clients', which for docker is the same with every engine."""
+    return values["cpu_ms"] - values["client_ms"]
 
 
 def _ratio(value: float, of: float) -> str:
