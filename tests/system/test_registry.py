@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.archives import blobs_of, docker_archive, layer, layers_of, size_of
 from support.programs import find, run
 from support.registries import PASSWORD, USER, Authority, Registry
+from support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -196,3 +203,70 @@ def test_an_image_that_is_here_in_another_form_is_not_fetched(
     assert {path.name for path in blobs.iterdir()} == before
     for name in there:
         assert image_id(docker, name) == image_id(docker, "busybox")
+
+
+@pytest.mark.parametrize("size_mb", [1, 60, 200])
+def test_a_pull_that_is_killed_goes_on_with_what_it_had(
+    fresh_engine: EngineProcess,
+    registry: Registry,
+    debian_tar: Path,
+    tmp_path: Path,
+    size_mb: int,
+) -> None:
+    engine, name = fresh_engine, f"{registry.host}/debian:1"
+    archive = docker_archive([layer([("first", b"first\n", {})]), debian_tar.read_bytes()], "d:1")
+    (tmp_path / "debian.tar").write_bytes(archive)
+    options = ("-q", "--insecure-policy", "--dest-tls-verify=false")
+    source = f"docker-archive:{tmp_path}/debian.tar"
+    run(find("skopeo"), "copy", *options, source, f"docker://{name}", check=True)
+    before = layers_of(engine)
+    start = size_of(engine.data_root)
+    command = [find("docker"), "-H", engine.host, "pull", name]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        wait_for(lambda: size_of(engine.data_root) - start >= size_mb << 20, "so much is written")
+        engine.kill()
+    assert client.returncode == 1
+    engine.start()
+    wait_for(lambda: layers_of(engine) == before, "what was half made is gone")
+    assert not any((engine.data_root / "content/ingest").iterdir())
+    kept = blobs_of(engine)
+    done = engine.docker("pull", name)
+    assert done.code == 0, str(done)
+    assert done.out.count("Already exists") + done.out.count("Download complete") == 2
+    assert kept <= blobs_of(engine)
+    ran = engine.docker(*RUN, name, "/bin/cat", "/first", "/etc/os-release")
+    assert ran.out.startswith("first\n")
+    assert "Debian" in ran.out
+
+
+def test_a_terminal_is_shown_bars(
+    engine: EngineProcess, docker: Cli, registry: Registry, debian_tar: Path
+) -> None:
+    name = f"{registry.host}/debian:bars"
+    assert docker("import", str(debian_tar), name).code == 0
+    pushed = on_terminal(engine, "push", name)
+    assert "Pushing" in pushed
+    docker("rmi", name)
+    docker("image", "prune", "-f")
+    pulled = on_terminal(engine, "pull", name)
+    assert "[=" in pulled
+    assert "Extracting" in pulled
+    assert "Pull complete" in pulled
+
+
+def on_terminal(engine: EngineProcess, *args: str) -> str:
+    """Run the docker CLI on a terminal; return what it drew."""
+    parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (40, 160))
+    drawn = []
+    with subprocess.Popen(
+        [find("docker"), "-H", engine.host, *args], stdin=child, stdout=child, stderr=child
+    ) as process:
+        os.close(child)
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(parent, 65536):
+                drawn.append(data)
+    os.close(parent)
+    text = b"".join(drawn).decode(errors="replace")
+    assert process.returncode == 0, text
+    return text
