@@ -170,6 +170,7 @@ async def _build(
         exec_root=options.exec_root, containers=containers, runtime=runtime, background=background
     )
     await containers.reconcile()
+    await execs.adopt()
     return Engine(services, containers=containers, execs=execs)
 
 

@@ -208,7 +208,9 @@ def test_a_resize_reaches_the_process(terminal: Terminal) -> None:
 
 
 def test_ctrl_c_interrupts_the_process_in_the_container(terminal: Terminal) -> None:
-    child = terminal(*RUN, "-it", "busybox", "sh", "-c", "trap 'exit 77' INT; echo ready; sleep 60")
+    child = terminal(
+        *RUN, "-it", "busybox", "sh", "-c", "trap 'exit 77' INT; echo ready; sleep 60 & wait"
+    )
     child.expect(b"ready")
     child.sendintr()
     assert end(child) == 77

@@ -218,10 +218,8 @@ class Containers:
         if not force:
             status.require_removable(record)
         record.stopped_by_user = True
-        if life.restarting is not None:
-            life.restarting.cancel()
-            life.restarting = None
-        if record.status in status.ALIVE:
+        await self._lives.cancel_restart(record, life)
+        while life.task is not None and (force or record.status in status.ALIVE):
             await self._lives.kill_and_wait(record, life)
         await self._lives.unprepare(record)
         async with life.lock:
@@ -284,11 +282,8 @@ class Containers:
         status.require_stoppable(record)
         number = signal_number(signal_name or record.config.stop_signal or "SIGTERM")
         record.stopped_by_user = True
-        if record.status == status.RESTARTING:
-            if life.restarting is not None:
-                life.restarting.cancel()
-            record.status = status.EXITED
         self._records.put(record)
+        await self._lives.cancel_restart(record, life)
         if life.task is not None:
             await self._stop(record, life, number, timeout_s)
         self.emit(record, "stop")
@@ -322,17 +317,27 @@ class Containers:
             life.kept = False
         self.emit(record, "restart")
 
-    def kill(self, ref: str, *, signal_name: str) -> None:
-        """Send a signal to the container's process."""
+    async def kill(self, ref: str, *, signal_name: str) -> None:
+        """Send a signal to the container's process.
+
+        As in Docker it is not started again after that, unless its image or `create` chose a signal to
+        stop with, and this is another.
+        """
         record = self.find(ref)
         life = self._lives.of(record)
         number = signal_number(signal_name or "SIGKILL")
-        if life.task is None:
+        chosen = record.config.stop_signal
+        stops = not chosen or number in (signal.SIGKILL, signal_number(chosen))
+        if record.status == status.RESTARTING:
+            record.stopped_by_user = record.stopped_by_user or stops
+            await self._lives.cancel_restart(record, life)
+        elif life.task is None:
             raise Conflict(f"cannot kill container: {ref}: container {record.id} is not running")
-        if number in (signal.SIGKILL, signal_number(record.config.stop_signal or "SIGTERM")):
+        if stops:
             record.stopped_by_user = True
             self._records.put(record)
-        self._lives.signal(record, life, number)
+        if life.task is not None:
+            self._lives.signal(record, life, number, thaw=stops)
         self.emit(record, "kill", signal=str(number))
 
     def pause(self, ref: str) -> None:

@@ -6,8 +6,12 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from berth.engine import hostfiles, security, spec, status
+from berth.engine.models import ExecConfig  # noqa: TC001 - msgspec reads it
 from berth.errors import BerthError, Conflict, InvalidArgument, NotFound
+from berth.runtime.client import Task
 from berth.runtime.requests import ExecRequest
 
 if TYPE_CHECKING:
@@ -15,11 +19,20 @@ if TYPE_CHECKING:
 
     from berth.engine.background import Background
     from berth.engine.containers import Containers
-    from berth.engine.models import ExecConfig, ExecStart
-    from berth.runtime.client import Runtime, Task
+    from berth.engine.models import ExecStart
+    from berth.runtime.client import Runtime
     from berth.runtime.requests import Attachment
 
 MAX_KEPT = 1024
+KEPT_FILE = "exec.json"  # for the berthd that comes next
+SIGKILL = 9
+
+
+class Kept(msgspec.Struct, kw_only=True):
+    """What a later berthd has to know of an exec."""
+
+    container_id: str
+    config: ExecConfig
 
 
 class Exec:
@@ -46,6 +59,24 @@ class Execs:
         self._runtime = runtime
         self._background = background
         self._execs: dict[str, Exec] = {}
+
+    async def adopt(self) -> None:
+        """Find the execs of an earlier berthd: those that run, and how the others ended."""
+        for folder in sorted(self._folder.iterdir()):
+            try:
+                kept = msgspec.json.decode((folder / KEPT_FILE).read_bytes(), type=Kept)
+            except (OSError, msgspec.DecodeError):
+                kept = None
+            ended = await self._runtime.adopt(folder, folder.name)
+            if kept is not None and ended is not None:
+                found = self._execs[folder.name] = Exec(folder.name, kept.container_id, kept.config)
+                found.started = True
+                if isinstance(ended, Task):
+                    found.task = ended
+                    self._follow_later(found, ended, folder)
+                    continue
+                found.exit_code = ended.exit_code
+            hostfiles.remove_tree(folder)
 
     def create(self, ref: str, config: ExecConfig) -> str:
         """Make an exec; it runs when it is started."""
@@ -93,6 +124,8 @@ class Execs:
         found.started = True
         folder = self._folder / found.id
         folder.mkdir(mode=0o710)
+        kept = Kept(container_id=record.id, config=found.config)
+        (folder / KEPT_FILE).write_bytes(msgspec.json.encode(kept))
         size = options.console_size or [0, 0]
         request = ExecRequest(
             id=found.id,
@@ -112,7 +145,7 @@ class Execs:
             attachments=(attachment,) if attachment else (),
         )
         try:
-            found.task = await self._runtime.start_exec(request)
+            found.task = task = await self._runtime.start_exec(request)
         except BerthError as error:
             found.exit_code = {"command-not-found": 127}.get(error.code, 126)
             hostfiles.remove_tree(folder)
@@ -123,7 +156,7 @@ class Execs:
         finally:
             if attachment is not None:
                 os.close(attachment.fd)
-        self._background.start(self._follow(found, folder), name=f"exec {found.id[:12]}")
+        self._follow_later(found, task, folder)
 
     def _tell(self, attachment: Attachment, text: str) -> None:
         """Say on the connection why it failed: the response's head was sent already."""
@@ -135,17 +168,23 @@ class Execs:
         except OSError:
             return
 
-    async def _follow(self, found: Exec, folder: Path) -> None:
-        assert found.task is not None
-        ended = await found.task.wait()
-        found.exit_code = ended.exit_code
-        task, found.task = found.task, None
+    def _follow_later(self, found: Exec, task: Task, folder: Path) -> None:
+        self._background.start(self._follow(found, task, folder), name=f"exec {found.id[:12]}")
+
+    async def _follow(self, found: Exec, task: Task, folder: Path) -> None:
+        ended = await task.wait()
+        if ended.reason:  # nobody sees any more what it does, or how it ends
+            task.signal(SIGKILL)
+        found.exit_code, found.task = ended.exit_code, None
         await task.settle()
         hostfiles.remove_tree(folder)
 
     def inspect(self, id_: str) -> dict[str, object]:
         """Return how an exec is."""
         found = self.find(id_)
+        # A client asks as soon as its streams have ended, maybe before the end was read here.
+        if found.task is not None and (ended := found.task.ended()):
+            found.exit_code, found.task = ended.exit_code, None
         config = found.config
         command = config.cmd or [""]
         return {

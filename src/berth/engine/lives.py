@@ -177,6 +177,7 @@ class Lives:
             prepared = self._take_prepared(life) or self._prepare(record)
             task = await self._start_task(record, prepared, tuple(waiting))
         except BerthError as error:
+            await self.destroy_remains(record)  # of a monitor that died; others leave nothing
             await self._services.network.disconnect(record.id)
             hostfiles.remove_tree(self.exec_folder(record))
             self._note_failed_start(record, life, error)
@@ -362,22 +363,36 @@ class Lives:
             except BerthError:  # its record says why
                 return
 
+    async def cancel_restart(self, record: ContainerRecord, life: Life) -> None:
+        """Let a container that waits for its next start rest; one that is just starting runs then."""
+        if life.restarting is not None:
+            life.restarting.cancel()
+            life.restarting = None
+        async with life.lock:
+            if record.status == status.RESTARTING:
+                record.status = status.EXITED
+                self._records.put(record)
+                self._wake(life)
+
     async def destroy_remains(self, record: ContainerRecord) -> None:
         """Kill and clean up what a dead monitor left: nobody else waits for those processes."""
         group = self.cgroup(record)
         deadline = time.monotonic() + KILL_TIMEOUT_S
-        while pids := group.pids():
-            group.kill()
-            if record.status == status.PAUSED:
-                group.thaw()
+        while True:
+            pids = group.pids()
+            if pids:
+                group.kill()
+            else:
+                try:
+                    group.remove()
+                except OSError as error:  # a process of its start has just entered
+                    log.debug("container %s: %s", record.id[:12], error)
+                else:
+                    return
             if time.monotonic() > deadline:
                 log.warning("container %s: processes %s do not end", record.id[:12], pids)
                 return
             await asyncio.sleep(REMAINS_POLL_S)
-        try:
-            group.remove()
-        except OSError as error:
-            log.warning("container %s: %s", record.id[:12], error)
 
     async def kill_and_wait(self, record: ContainerRecord, life: Life) -> None:
         """End the process for good; returns when its end is recorded."""
@@ -391,12 +406,14 @@ class Lives:
             self.cgroup(record).kill()
             await ended.wait()
 
-    def signal(self, record: ContainerRecord, life: Life, number: int) -> None:
+    def signal(
+        self, record: ContainerRecord, life: Life, number: int, *, thaw: bool = True
+    ) -> None:
         """Send a signal to the process; a frozen one is woken to see it."""
         if life.task is None:
             raise Conflict(f"container {record.id} is not running")
         life.task.signal(number)
-        if record.status == status.PAUSED:
+        if thaw and record.status == status.PAUSED:
             self.cgroup(record).thaw()
             record.status = status.RUNNING
             self._records.put(record)

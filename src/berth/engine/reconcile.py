@@ -58,21 +58,21 @@ async def _adopt(
     if not was_alive and not folder.is_dir():
         return False
     life = lives.of(record)
-    try:
-        found = await services.runtime.adopt(folder, record.id)
-    except BerthError:  # its monitor died while it answered
-        found = None
+    found = await services.runtime.adopt(folder, record.id)
     if isinstance(found, Task):
         life.task = found
         record.pid = found.pid
         record.started_ns = found.started_at_ns
-        if not was_alive:
-            record.status = status.RUNNING
+        # It may have been frozen, or thawed, just before that could be recorded.
+        record.status = status.PAUSED if lives.cgroup(record).is_frozen() else status.RUNNING
         records.put(record)
         lives.follow(record, life, found)
         return True
     await lives.destroy_remains(record)
     hostfiles.remove_tree(folder)
+    if found is not None and found.started_at_ns:  # it ran, also if that was not recorded any more
+        record.started_ns = found.started_at_ns
+        was_alive = True
     if was_alive:
         ended = found or ExitRecord(exit_code=UNKNOWN_EXIT, finished_at_ns=time.time_ns())
         lives.note_end(record, life, ended)

@@ -57,6 +57,14 @@ def require_running(record: ContainerRecord) -> None:
         raise Conflict(f"Container {record.id} is paused, unpause the container before exec")
 
 
+def require_attachable(record: ContainerRecord, ref: str) -> None:
+    """Raise unless a client may be attached; one that does not run yet takes it along."""
+    if record.status == PAUSED:
+        raise Conflict(f"container {ref} is paused, unpause the container before attach")
+    if record.status == RESTARTING:
+        raise Conflict(f"container {ref} is restarting, wait until the container is running")
+
+
 def require_stoppable(record: ContainerRecord) -> None:
     """Raise unless there is something to stop."""
     if record.status not in (*ALIVE, RESTARTING):

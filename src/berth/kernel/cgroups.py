@@ -210,6 +210,15 @@ class Cgroup:
             self.thaw()
             raise Unavailable("pause: processes did not stop within a second")
 
+    def is_frozen(self) -> bool:
+        """Say whether processes are stopped, or are just being stopped."""
+        if self.hierarchies.of("freezer") is not None:
+            return self.read("freezer", "freezer.state").strip() in ("FROZEN", "FREEZING")
+        unified = self.hierarchies.unified
+        if unified is None or not cgroup_files.is_there(unified.fd, f"{self.path}/cgroup.freeze"):
+            return False
+        return "1" in read(unified.fd, f"{self.path}/cgroup.freeze")
+
     def thaw(self) -> None:
         """Let them go on."""
         self._set_frozen(frozen=False)

@@ -6,12 +6,11 @@ import _socket
 import asyncio
 import json
 import os
-import sys
-from collections import deque
 from typing import TYPE_CHECKING
 
-from berth.errors import Failed, Unavailable, from_record
+from berth.errors import BerthError, Failed, Unavailable, from_record
 from berth.kernel import processes, sockets
+from berth.runtime.channel import Channel, Message
 from berth.runtime.monitor import EXIT_FILE, SOCKET_FILE, TASK_FILE
 from berth.runtime.requests import (
     Attachment,
@@ -22,115 +21,13 @@ from berth.runtime.requests import (
     Rootfs,
     TaskRequest,
 )
-from berth.runtime.zygote import CONTROL_FD
+from berth.runtime.zygotes import Zygote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
-BOOT = (
-    "import sys; sys.path[:] = {path!r}; from berth.runtime.zygote import main;"
-    " main({data!r}, {exec!r}, {hidden!r})"
-)
 MONITOR_DIED = "the container's monitor died"
-
-Message = dict[str, object]
-
-
-def sealed_interpreter() -> int:
-    """Return a sealed memfd with a copy of the running interpreter's program file."""
-    memory = os.memfd_create("berth", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open("/proc/self/exe", "rb") as program:
-        while os.sendfile(memory, program.fileno(), None, 1 << 24):
-            pass
-    import fcntl
-
-    fcntl.fcntl(memory, processes.F_ADD_SEALS, processes.F_SEAL_ALL)
-    return memory
-
-
-class Channel:
-    """A packet socket on the event loop: messages in order, then the end."""
-
-    def __init__(self, sock: sockets.Socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self._messages: asyncio.Queue[tuple[Message, list[int]] | None] = asyncio.Queue()
-        self._loop.add_reader(sock.fileno(), self._on_readable)
-        self._unsent: deque[tuple[bytes, list[int]]] = deque()  # the descriptors are ours
-        self._open = True
-
-    def _on_readable(self) -> None:
-        try:
-            data, fds = sockets.receive(self._sock)
-        except BlockingIOError:
-            return
-        except OSError:
-            data, fds = b"", []
-        if data:
-            self._messages.put_nowait((json.loads(data), fds))
-        else:
-            self.close()
-
-    async def receive(self) -> tuple[Message, list[int]] | None:
-        """Return the next message with its descriptors, None at the end."""
-        item = await self._messages.get()
-        if item is None:
-            self._messages.put_nowait(None)
-        return item
-
-    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Send a message, or keep it while the other side is busy (the kernel queues ten packets).
-
-        Unavailable when the other side is gone.
-        """
-        if not self._open:
-            raise Unavailable("the monitor is gone")
-        data = json.dumps(message).encode()
-        try:
-            if self._unsent:
-                raise BlockingIOError
-            sockets.send(self._sock, data, list(fds))
-        except BlockingIOError:
-            self._unsent.append((data, [os.dup(fd) for fd in fds]))
-            self._loop.add_writer(self._sock.fileno(), self._on_writable)
-        except OSError as error:
-            raise Unavailable(f"cannot reach the monitor: {error.strerror}") from error
-
-    def _on_writable(self) -> None:
-        while self._unsent:
-            data, fds = self._unsent[0]
-            try:
-                sockets.send(self._sock, data, fds)
-            except BlockingIOError:
-                return
-            except OSError:  # it is gone; reading says so
-                pass
-            self._drop_first()
-        self._loop.remove_writer(self._sock.fileno())
-
-    def _drop_first(self) -> None:
-        for fd in self._unsent.popleft()[1]:
-            os.close(fd)
-
-    def finish(self) -> None:
-        """Send nothing more: the other side sees the end, and its answers still arrive."""
-        if self._open:
-            while self._unsent:
-                self._drop_first()
-            self._sock.shutdown(_socket.SHUT_WR)
-
-    def close(self) -> None:
-        """Close the socket; receivers see the end."""
-        if self._open:
-            self._open = False
-            while self._unsent:
-                self._drop_first()
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop.remove_writer(self._sock.fileno())
-            self._sock.close()
-            self._messages.put_nowait(None)
 
 
 class Task:
@@ -146,22 +43,26 @@ class Task:
         self._channel = channel
         self._exit: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
-        self._follower: asyncio.Task[None] | None = None
 
     async def started(self) -> None:
         """Wait until the program runs; raise what went wrong."""
         item = await self._channel.receive()
         if item is None:
             raise Failed("start container process: the monitor died before it began")
-        message, fds = item
+        message, _ = item
         if message["event"] == "failed":
             self._channel.close()
             raise from_record(_strings(message["error"]))
-        self._note(message, fds)
-        loop = asyncio.get_running_loop()
-        self._follower = loop.create_task(self._follow(), name=f"task {self.id[:12]}")
+        self._note(item)
+        self._channel.deliver_to(self._note)
 
-    def _note(self, message: Message, fds: list[int]) -> None:
+    def _note(self, item: tuple[Message, list[int]] | None) -> None:
+        if item is None:
+            if not self._exit.done():
+                self._exit.set_result(_record_of_the_dead(self._directory))
+            self._gone.set()
+            return
+        message, fds = item
         event = message["event"]
         if event == "started":
             self.pid, self.pidfd = _integer(message["pid"]), fds[0]
@@ -171,16 +72,14 @@ class Task:
         elif event == "detached":
             self.detached.set()
 
-    async def _follow(self) -> None:
-        while (item := await self._channel.receive()) is not None:
-            self._note(*item)
-        if not self._exit.done():
-            self._exit.set_result(_record_of_the_dead(self._directory))
-        self._gone.set()
-
     async def wait(self) -> ExitRecord:
         """Wait for the end; any number may."""
         return await asyncio.shield(self._exit)
+
+    def ended(self) -> ExitRecord | None:
+        """Return how it ended, also when that was told only just now; None while it runs."""
+        self._channel.drain()
+        return self._exit.result() if self._exit.done() else None
 
     def signal(self, number: int) -> None:
         """Send a signal to the process itself; nothing when it has ended."""
@@ -284,42 +183,19 @@ class Job:
 class Runtime:
     """The zygote and everything that comes out of it."""
 
-    def __init__(self, channel: Channel, pid: int) -> None:
-        self._channel = channel
-        self.pid = pid
+    def __init__(self, zygote: Zygote) -> None:
+        self._zygote = zygote
 
     @classmethod
     async def open(cls, *, data_root: Path, exec_root: Path, hidden: Sequence[str] = ()) -> Runtime:
         """Start the zygote. Both roots exist. ``hidden``: host paths that no container sees."""
-        ours, theirs = sockets.pair()
-        program = sealed_interpreter()
-        path = [entry for entry in sys.path if entry]
-        boot = BOOT.format(path=path, data=str(data_root), exec=str(exec_root), hidden=list(hidden))
-        argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", boot]
-        log = str(exec_root / "zygote.log")
-        pid = os.posix_spawn(  # noqa: ASYNC221 - it returns at once
-            f"/proc/self/fd/{program}",
-            argv,
-            {},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL_FD),
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
-                (os.POSIX_SPAWN_DUP2, 0, 1),
-                (os.POSIX_SPAWN_OPEN, 2, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            ],
-            setsid=True,
-        )
-        os.close(program)
-        theirs.close()
-        channel = Channel(ours)
-        if await channel.receive() is None:
-            _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 - it has ended
-            raise Failed(f"start zygote: it ended with status {status}; see {log}")
-        return cls(channel, pid)
+        zygote = Zygote(data_root=data_root, exec_root=exec_root, hidden=hidden)
+        await zygote.open()
+        return cls(zygote)
 
     def prepare_task(self, request: TaskRequest) -> PreparedTask:
         """Begin to prepare a container's process; what goes wrong is raised by its start."""
-        channel = self._fork(_task_document(request), [])
+        channel = self._zygote.fork(_task_document(request), [])
         return PreparedTask(request.id, channel, request.directory)
 
     async def start_exec(self, request: ExecRequest) -> Task:
@@ -342,20 +218,9 @@ class Runtime:
         return await self._start(request.id, request.directory, document, fds)
 
     async def _start(self, id_: str, directory: Path, document: Message, fds: list[int]) -> Task:
-        task = Task(id_, self._fork(document, fds), directory)
+        task = Task(id_, self._zygote.fork(document, fds), directory)
         await task.started()
         return task
-
-    def _fork(self, document: Message, fds: list[int]) -> Channel:
-        ours, theirs = sockets.pair()
-        try:
-            self._channel.send(document, [theirs.fileno(), *fds])
-        except Unavailable:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return Channel(ours)
 
     async def adopt(self, directory: Path, id_: str) -> Task | ExitRecord | None:
         """Find out about a task that an earlier berthd started."""
@@ -365,24 +230,25 @@ class Runtime:
         if sock is None:
             return _record_of_the_dead(directory) if (directory / TASK_FILE).exists() else None
         task = Task(id_, Channel(sock), directory)
-        await task.started()
-        if task._exit.done():
-            record = await task.wait()
+        try:
+            await task.started()
+        except BerthError:  # it left, or died, while it was asked
+            return _record_of_the_dead(directory)
+        ended = task.ended()
+        if ended is not None:
             await task.settle()
-            return record
-        return task
+        return ended or task
 
     async def run_job(
         self, entry: str, argument: Mapping[str, object], *, fds: Sequence[int] = ()
     ) -> Job:
         """Start a worker on ``entry`` ("module:function")."""
         document: Message = {"op": "job", "entry": entry, "argument": dict(argument)}
-        return Job(self._fork(document, list(fds)), entry)
+        return Job(self._zygote.fork(document, list(fds)), entry)
 
     async def close(self) -> None:
         """Let the zygote leave; monitors go on."""
-        self._channel.close()
-        await asyncio.to_thread(os.waitpid, self.pid, 0)
+        await self._zygote.close()
 
 
 def exit_record(message: Mapping[str, object]) -> ExitRecord:
@@ -390,6 +256,7 @@ def exit_record(message: Mapping[str, object]) -> ExitRecord:
     return ExitRecord(
         exit_code=_integer(message["exit_code"]),
         finished_at_ns=_integer(message["finished_at_ns"]),
+        started_at_ns=_integer(message["started_at_ns"]),
         oom_killed=bool(message.get("oom_killed")),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Client:
         "early",
         "input_open",
         "matched",
+        "moved_at",
         "multiplexed",
         "pending",
         "sock",
@@ -44,10 +46,16 @@ class Client:
         self.early = bytes.fromhex(options["early"])
         self.matched = 0
         self.pending = bytearray()
+        self.moved_at = time.monotonic()  # when it last took something
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
         return self.sock.fileno()
+
+    @property
+    def lags(self) -> bool:
+        """Say whether it holds back the output."""
+        return len(self.pending) > MAX_PENDING_BYTES
 
     def queue(self, stream: int, chunk: bytes) -> None:
         """Add output of a stream the client wants."""
@@ -66,6 +74,7 @@ class Client:
             except OSError:
                 return False
             del self.pending[:sent]
+            self.moved_at = time.monotonic()
         return True
 
     def read_input(self) -> bytes | None:

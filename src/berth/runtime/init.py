@@ -37,6 +37,7 @@ class Child:
         "filter",
         "groups",
         "init",
+        "monitors",
         "netns",
         "pidfd",
         "process",
@@ -68,11 +69,15 @@ class Child:
         self.terminal = False
         self.size = (0, 0)
         self.stdio: tuple[int, int, int] | None = None
+        self.monitors: tuple[int, ...] = ()  # descriptors that only the monitor may hold
 
 
 def run(child: Child) -> NoReturn:
     """Do every step; on failure tell the monitor which one and why. Never returns."""
     step = "start"
+    # With them open here, nobody would see the monitor die: not this process, not berthd.
+    for fd in child.monitors:
+        os.close(fd)
     try:
         steps = JOIN_STEPS if child.pidfd is not None else PREPARE_STEPS + START_STEPS
         for action in steps:

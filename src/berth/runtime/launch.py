@@ -10,7 +10,7 @@ import json
 import os
 
 from berth.errors import BerthError, Failed, from_record
-from berth.kernel import namespaces, sockets
+from berth.kernel import namespaces, processes, sockets
 from berth.runtime import init, monitor
 from berth.runtime.clients import STDERR, STDOUT, Client, Input
 from berth.runtime.jsonlog import LogWriter
@@ -19,6 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.kernel.cgroups import Cgroup, Hierarchies
     from berth.runtime.messages import HandoverMessage, RequestMessage
+
+
+SIGKILL = 9
 
 
 class Request:
@@ -50,7 +53,9 @@ class _Launch:
         self.cgroup = cgroup
         self.sync, theirs = sockets.pair()
         self.child = _child(request, theirs, cgroup)
+        self.child.monitors = (control.fileno(), self.sync.fileno())
         self.pipes: tuple[int | None, int, int] | None = None
+        self.pid, self.pidfd = 0, -1
 
     def begin(self, around: _Surroundings) -> None:
         """Make the process and let it prepare itself.
@@ -61,13 +66,13 @@ class _Launch:
         self.child.controllers = around.hierarchies.mount_options()
         if not self.child.terminal:
             self.pipes = _open_pipes(message, self.child, around.null_fd)
-        pid, pidfd = _clone(self.child)
+        self.pid, self.pidfd = _clone(self.child)
         monitor.prepare()
         self.served = monitor.Monitor(
             self.control, log=_open_log(message), stdin_once=message.get("stdin_once", False)
         )
         self.served.cgroup = self.cgroup
-        self.served.own(pid, pidfd)
+        self.served.own(self.pid, self.pidfd)
         _release(self.child)
 
     def hand_over(self) -> bool:
@@ -83,6 +88,15 @@ class _Launch:
         self.request.fds = fds[count:]
         self.request.message["attachments"] = message["attachments"]
         return True
+
+    def end(self) -> None:
+        """Kill the process, wherever it is on its way: entering its groups later, it would keep them."""
+        try:
+            if self.pid:
+                processes.pidfd_send_signal(self.pidfd, SIGKILL)
+                os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError):  # it has ended
+            return
 
     def complete(self) -> monitor.Monitor:
         """Wait until the process is the user's program, and take its streams over."""
@@ -100,11 +114,14 @@ def serve(request: Request, hierarchies: Hierarchies, null_fd: int) -> None:
     os.chdir(request.message["directory"])
     cgroup = _open_cgroup(request.message, hierarchies)
     owned = request.message["op"] == "task"
+    launch = None
     try:
         launch = _Launch(request, control, cgroup)
         launch.begin(_Surroundings(hierarchies, null_fd))
         served = launch.complete() if not owned or launch.hand_over() else None
     except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
+        if launch is not None:
+            launch.end()
         if owned:
             _discard(cgroup)
         kind = error if isinstance(error, BerthError) else Failed(str(error) or repr(error))
@@ -113,8 +130,12 @@ def serve(request: Request, hierarchies: Hierarchies, null_fd: int) -> None:
     if served is not None:
         served.run()
         served.finish()
+    else:
+        launch.end()
     if owned:
         _discard(cgroup)
+    if served is not None:
+        served.leave()
 
 
 def _open_cgroup(message: RequestMessage, hierarchies: Hierarchies) -> Cgroup:

@@ -11,9 +11,13 @@ answers whoever berthd could not. It needs nothing from berthd while it runs.
        │◄── {"event": "started", "pid", …} pidfd ──│
        │ {"op": "attach", …} + socket  ───────────►│   any time, also from a later berthd
        │ {"op": "resize", "rows", "columns"} ─────►│   by <directory>/control.sock
-       │ {"op": "answer"} + socket  ──────────────►│   a client's /wait, should berthd be gone
-       │◄── {"event": "exited", "exit_code", …} ───│
-       │ {"op": "settle"}  ───────────────────────►│ removes its records and leaves
+       │ {"op": "answer"} + socket  ──────────────►│   a client's /wait, should this berthd be gone
+       │◄── {"event": "exited", "exit_code", …} ───│   before clients see the end of their streams
+       │ {"op": "settle"}  ───────────────────────►│ removes its records
+       │◄── end of file ───────────────────────────│ once nothing of this run is left
+
+A client that lags holds the output back, as a pipe does; should it take nothing for `STUCK_S` while others
+read, too, it is hung up on. After the end a client takes the rest in its own time, and holds up nobody.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ import time
 
 from berth.kernel import processes, sockets
 from berth.runtime import pty
-from berth.runtime.clients import CHUNK_BYTES, MAX_PENDING_BYTES, STDERR, STDOUT, Client, Input
+from berth.runtime.clients import CHUNK_BYTES, STDERR, STDOUT, Client, Input
+from berth.runtime.orphans import Orphans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 TASK_FILE = "task.json"
 EXIT_FILE = "exit.json"
 SOCKET_FILE = "control.sock"
+STUCK_S = 10.0
 STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
@@ -63,9 +69,10 @@ class Monitor:
         self.master: int | None = None
         self.log = log
         self.stdin_once = stdin_once
-        self.orphans: list[int] = []
+        self.orphans = Orphans()
         self.started: dict[str, object] = {}
         self.exited: dict[str, object] | None = None
+        self.recorded = False
         self.settled = False
         self.pid = 0
         self.pidfd = -1
@@ -87,18 +94,23 @@ class Monitor:
             self.epoll.unregister(fd)
 
     def run(self) -> None:
-        """Serve until the process has ended, its output is delivered and somebody took note."""
+        """Serve until the process has ended and somebody took note."""
         while not self.is_done():
-            for fd, events in self.epoll.poll():
-                handler = self.handlers.get(fd)
-                if handler:
-                    handler(events)
+            self._turn()
+
+    def _turn(self) -> None:
+        for fd, events in self.epoll.poll(STUCK_S if self.paused_outputs else None):
+            handler = self.handlers.get(fd)
+            if handler:
+                handler(events)
+        if self.paused_outputs:
+            self._drop_stuck_clients()
 
     def is_done(self) -> bool:
-        """Say whether nothing is left to do."""
-        if self.exited is None or any(c.pending for c in self.clients.values()):
+        """Say whether the end is known to berthd, or recorded for the one that comes next."""
+        if self.exited is None:
             return False
-        return self.settled or not self.controls
+        return self.settled or (self.recorded and not self.controls)
 
     # berthd
 
@@ -151,7 +163,7 @@ class Monitor:
         elif operation == "resize" and self.master is not None:
             pty.set_size(self.master, request["rows"], request["columns"])
         elif operation == "answer":
-            self.orphans.append(fds.pop(0))
+            self.orphans.add(fds.pop(0), control)
         elif operation == "settle":
             self.settled = True
         for fd in fds:
@@ -211,6 +223,9 @@ class Monitor:
         if not client.flush():
             self._drop_client(client)
             return
+        if self.exited is not None and not client.pending:
+            self._drop_client(client)
+            return
         self._interest(client)
         self._resume_outputs()
 
@@ -238,9 +253,8 @@ class Monitor:
                 self.watch(target.fd, select.EPOLLOUT, lambda _events: self._flush_input())
             elif not target.pending:
                 self.forget(target.fd)
-        else:
-            events = select.EPOLLIN | (select.EPOLLOUT if target.pending else 0)
-            self.epoll.modify(target.fd, events)
+        elif target.fd in self.outputs:
+            self.epoll.modify(target.fd, self._output_interest(target.fd))
         for client in self.clients.values():
             self._interest(client)
 
@@ -278,29 +292,34 @@ class Monitor:
             return False
         if self.log is not None:
             self.log.write(STREAM_NAMES[stream], chunk, time.time_ns())
-        slow = False
         for client in list(self.clients.values()):
             client.queue(stream, chunk)
             self._flush_client(client)
-            slow = slow or len(client.pending) > MAX_PENDING_BYTES
-        if slow:
-            self._pause_outputs()
+        if any(client.lags for client in self.clients.values()):
+            self._pause_outputs(paused=True)
         return True
 
-    def _pause_outputs(self) -> None:
-        if not self.paused_outputs:
-            self.paused_outputs = True
+    def _output_interest(self, fd: int) -> int:
+        writes = fd == self.master and self.input is not None and self.input.pending
+        return (0 if self.paused_outputs else select.EPOLLIN) | (select.EPOLLOUT if writes else 0)
+
+    def _pause_outputs(self, *, paused: bool) -> None:
+        if self.paused_outputs != paused:
+            self.paused_outputs = paused
             for fd in self.outputs:
-                self.epoll.modify(fd, 0)
+                self.epoll.modify(fd, self._output_interest(fd))
 
     def _resume_outputs(self) -> None:
-        if not self.paused_outputs:
-            return
-        if any(len(c.pending) > MAX_PENDING_BYTES // 2 for c in self.clients.values()):
-            return
-        self.paused_outputs = False
-        for fd in self.outputs:
-            self.epoll.modify(fd, select.EPOLLIN)
+        if self.paused_outputs and not any(c.lags for c in self.clients.values()):
+            self._pause_outputs(paused=False)
+
+    def _drop_stuck_clients(self) -> None:
+        """Hang up on those that hold back what others wait for; one alone may, as at a pipe's end."""
+        since = time.monotonic() - STUCK_S
+        for client in list(self.clients.values()):
+            alone = not any(c.streams for c in self.clients.values() if c is not client)
+            if client.lags and client.moved_at <= since and not alone:
+                self._drop_client(client)
 
     # The end
 
@@ -331,22 +350,23 @@ class Monitor:
         self.exited = {
             "event": "exited",
             "exit_code": code if code >= 0 else 128 - code,
+            "started_at_ns": self.started["started_at_ns"],
             "finished_at_ns": finished,
-            "oom_killed": self._was_oom_killed(code),
+            "oom_killed": self.cgroup is not None and self.cgroup.oom_kills() > 0,
         }
-        write_atomic(EXIT_FILE, self.exited)
+        try:
+            write_atomic(EXIT_FILE, self.exited)
+            self.recorded = True
+        except OSError:  # the disk is full: then this process is the record
+            self.recorded = False
+        # Before streams end: whoever asks for the code then finds berthd told.
+        self.tell(self.exited, [])
         for client in list(self.clients.values()):
             client.input_open = False
             if client.flush() and client.pending:
                 self._interest(client)
             else:
                 self._drop_client(client)
-        self.tell(self.exited, [])
-
-    def _was_oom_killed(self, code: int) -> bool:
-        if self.cgroup is None:
-            return False
-        return self.cgroup.oom_kills() > 0
 
     def _hold_mounts(self) -> None:
         """Keep the mount namespace: its teardown (overlay syncs) then is ours, after the exit is told."""
@@ -356,23 +376,27 @@ class Monitor:
             self.mounts_fd = -1
 
     def finish(self) -> None:
-        """Answer whom berthd could not answer; with berthd's word, remove the records."""
+        """Answer whom no berthd is going to; with berthd's word, remove the records."""
         assert self.exited is not None
-        for fd in self.orphans:
-            if not self.settled:
-                body = json.dumps({"StatusCode": self.exited["exit_code"]}) + "\n"
-                answer = f"{len(body):x}\r\n{body}\r\n0\r\n\r\n".encode()
-                try:
-                    os.write(fd, answer)
-                except OSError:
-                    pass
-            os.close(fd)
+        self.orphans.answer(self.exited["exit_code"], settled=self.settled)
         if self.settled:
             for name in (SOCKET_FILE, TASK_FILE, EXIT_FILE):
                 try:
                     os.unlink(name)
                 except FileNotFoundError:
                     pass
+        if self.mounts_fd >= 0:
+            os.close(self.mounts_fd)
+
+    def leave(self) -> None:
+        """Let berthd go on, then let clients take the rest."""
+        if self.listener is not None:
+            self.forget(self.listener.fileno())
+            self.listener.close()
+        for control in list(self.controls.values()):
+            self._drop_control(control)
+        while self.clients:
+            self._turn()
 
 
 def prepare() -> None:

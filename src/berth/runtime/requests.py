@@ -136,5 +136,6 @@ class ExitRecord:
 
     exit_code: int
     finished_at_ns: int
+    started_at_ns: int = 0
     oom_killed: bool = False
     reason: str | None = None

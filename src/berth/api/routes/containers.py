@@ -94,7 +94,7 @@ class ContainerRoutes:
 
     async def kill(self, call: Call) -> None:
         """Send a signal to one."""
-        self._containers.kill(call.name, signal_name=call.text("signal"))
+        await self._containers.kill(call.name, signal_name=call.text("signal"))
         await call.exchange.respond(204)
 
     async def pause(self, call: Call) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from berth.api.parameters import detach_keys
 from berth.api.router import Route
+from berth.engine import status
 from berth.errors import InvalidArgument
 from berth.logs.entries import LogQuery
 from berth.runtime.requests import Attachment
@@ -56,6 +57,7 @@ class StreamRoutes:
     async def attach(self, call: Call) -> None:
         """Hand the connection to the container's monitor."""
         record = self._containers.find(call.name)
+        status.require_attachable(record, call.name)
         keys = detach_keys(call.text("detachKeys"))
         terminal = record.config.tty
         fd, early = await call.exchange.upgrade(call.stream_type(terminal=terminal))
