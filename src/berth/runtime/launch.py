@@ -82,7 +82,10 @@ class _Launch:
             return False
         message: HandoverMessage = json.loads(data)
         count = len(message["trees"]) + message["netns"]
-        sockets.send(self.sync, data, fds[:count])
+        try:
+            sockets.send(self.sync, data, fds[:count])
+        except BrokenPipeError:  # it failed already; its report is read next
+            pass
         for fd in fds[:count]:
             os.close(fd)
         self.request.fds = fds[count:]
@@ -234,7 +237,10 @@ def _hear(sync: sockets.Socket, pid: int) -> int | None:
     """Follow the child until it became the program; return its terminal, raise what it reports."""
     master = None
     while True:
-        data, fds = sockets.receive(sync)
+        try:
+            data, fds = sockets.receive(sync)
+        except ConnectionResetError:  # once: it left the handover unread; its report is still there
+            continue
         if not data:
             sync.close()
             return master
