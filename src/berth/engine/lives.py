@@ -173,9 +173,10 @@ class Lives:
         if life.settling is not None:
             await asyncio.wait([life.settling])
         waiting, life.waiting = life.waiting, []
+        orphans, life.orphans = life.orphans, []
         try:
             prepared = self._take_prepared(life) or self._prepare(record)
-            task = await self._start_task(record, prepared, tuple(waiting))
+            task = await self._start_task(record, prepared, waiting, orphans)
         except BerthError as error:
             await self.destroy_remains(record)  # of a monitor that died; others leave nothing
             await self._services.network.disconnect(record.id)
@@ -183,8 +184,8 @@ class Lives:
             self._note_failed_start(record, life, error)
             raise
         finally:
-            for client in waiting:
-                os.close(client.fd)
+            for fd in (*(client.fd for client in waiting), *orphans):
+                os.close(fd)
         record.status = status.RUNNING
         record.pid = task.pid
         record.error = ""
@@ -193,15 +194,15 @@ class Lives:
         record.started_ns = task.started_at_ns
         self._records.put(record)
         life.task = task
-        orphans, life.orphans = life.orphans, []
-        for fd in orphans:
-            await task.answer_if_orphaned(fd)
-            os.close(fd)
         self.emit(record, "start")
         self.follow(record, life, task)
 
     async def _start_task(
-        self, record: ContainerRecord, prepared: PreparedTask, waiting: tuple[Attachment, ...]
+        self,
+        record: ContainerRecord,
+        prepared: PreparedTask,
+        waiting: list[Attachment],
+        orphans: list[int],
     ) -> Task:
         """Connect, hand over and start; whoever catches the failure disconnects."""
         try:
@@ -214,7 +215,8 @@ class Lives:
         handover = Handover(
             trees=trees,
             netns_fd=sandbox.netns_fd if sandbox else None,
-            attachments=waiting,
+            attachments=tuple(waiting),
+            orphans=tuple(orphans),
             keep_fds=sandbox.keep_fds if sandbox else (),
         )
         try:

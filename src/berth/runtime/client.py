@@ -324,11 +324,12 @@ def _handover_document(handover: Handover) -> tuple[Message, list[int]]:
             for t in handover.trees
         ],
         "attachments": [_attachment(a) for a in handover.attachments],
+        "orphans": len(handover.orphans),
     }
     fds = [handover.netns_fd] if handover.netns_fd is not None else []
     fds += [tree.fd for tree in handover.trees]
     fds += [attachment.fd for attachment in handover.attachments]
-    fds += handover.keep_fds
+    fds += [*handover.orphans, *handover.keep_fds]
     return document, fds
 
 

@@ -55,6 +55,7 @@ class _Launch:
         self.child = _child(request, theirs, cgroup)
         self.child.monitors = (control.fileno(), self.sync.fileno())
         self.pipes: tuple[int | None, int, int] | None = None
+        self.orphans = 0
         self.pid, self.pidfd = 0, -1
 
     def begin(self, around: _Surroundings) -> None:
@@ -90,6 +91,7 @@ class _Launch:
             os.close(fd)
         self.request.fds = fds[count:]
         self.request.message["attachments"] = message["attachments"]
+        self.orphans = message["orphans"]
         return True
 
     def end(self) -> None:
@@ -107,6 +109,8 @@ class _Launch:
         _connect_stdio(self.served, self.pipes)
         for attachment in self.request.message.get("attachments", []):
             self.served.attach(Client(self.request.take(), attachment))
+        for _ in range(self.orphans):
+            self.served.orphans.add(self.request.take(), self.control)
         self.served.announce()
         return self.served
 

@@ -1,8 +1,8 @@
 """Messages between berthd and the processes it has forked, as types. Imported while type checking only.
 
 A request's descriptors follow in the order: control socket, pidfd of the container (exec), one an
-attachment (exec). A handover's: network namespace (``netns``), one a tree, one an attachment, and those
-that are only kept.
+attachment (exec). A handover's: network namespace (``netns``), one a tree, one an attachment, one an orphan,
+and those that are only kept.
 """
 
 from __future__ import annotations
@@ -81,3 +81,4 @@ class HandoverMessage(TypedDict):
     netns: bool
     trees: list[TreeMessage]
     attachments: list[AttachmentMessage]
+    orphans: int

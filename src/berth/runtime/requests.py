@@ -104,6 +104,7 @@ class Handover:
     trees: tuple[Tree, ...] = ()
     netns_fd: int | None = None  # join this network namespace
     attachments: tuple[Attachment, ...] = ()
+    orphans: tuple[int, ...] = ()  # connections of /wait, see Task.answer_if_orphaned
     keep_fds: tuple[int, ...] = ()  # held by the monitor while it lives (port reservations)
 
 
