@@ -246,7 +246,7 @@ def before_network(spec: Spec) -> list[Mount]:
     """
     entries = spec.get("mounts", [])
     early = [entry for entry in entries if not _is_below_sys(entry)]
-    if any(entry["destination"] == "/dev" for entry in early):
+    if any(e["destination"] == "/dev" and e.get("type") == "tmpfs" for e in early):
         early += [{**entry, "destination": ASIDE} for entry in entries if _is_groups(entry)]
     return early
 
