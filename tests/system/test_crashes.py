@@ -50,6 +50,12 @@ def monitor_of(engine: EngineProcess, name: str) -> int:
     return json.loads((folder / "task.json").read_bytes())["monitor"]
 
 
+def wait_started(engine: EngineProcess, name: str) -> None:
+    """Output may come before the start is answered; a client needs that answer from the same berthd."""
+    wait_for(lambda: status(engine, name) == "running", "it runs")
+    engine.docker("version")
+
+
 def wait_ended(pid: int) -> None:
     wait_for(lambda: not Path(f"/proc/{pid}/stat").exists(), f"process {pid} ended")
 
@@ -83,6 +89,7 @@ def test_a_terminal_session_goes_on(
     child = pexpect.spawn(program, args, timeout=20, env={**os.environ, "TERM": "xterm"})
     try:
         child.expect(b"# ")
+        wait_started(fresh_engine, "session")
         fresh_engine.kill()
         child.sendline(b"echo $((6 * 7)) alone")
         child.expect(b"42 alone")
@@ -114,6 +121,7 @@ def test_a_piped_session_goes_on(
         client.stdin.write(b"first\n")
         client.stdin.flush()
         assert client.stdout.readline() == b"first\n"
+        wait_started(fresh_engine, "piped")
         fresh_engine.kill()
         if back:
             fresh_engine.start()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -111,6 +112,52 @@ def test_a_client_that_does_not_read_does_not_block_the_container(engine: Engine
     finally:
         client.kill()
         client.wait()
+
+
+def _attach_raw(engine: EngineProcess, name: str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(engine.socket))
+    head = f"POST /containers/{name}/attach?stream=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: x\r\n"
+    client.sendall(f"{head}Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += client.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101")
+    return client
+
+
+@pytest.mark.berth_only  # dockerd waits for it for ever
+def test_a_stuck_client_does_not_stop_those_who_read(engine: EngineProcess) -> None:
+    script = "dd if=/dev/zero bs=1M count=8 2>/dev/null | tr '\\0' x; exit 5"
+    words = ("--name", "watched", "--network", "none", "busybox", "sh", "-c", script)
+    assert engine.docker("create", *words).code == 0
+    with _attach_raw(engine, "watched"):
+        done = engine.docker("start", "-a", "watched")
+        assert (done.code, len(done.raw)) == (5, 8 << 20)
+        assert len(engine.docker("logs", "watched").raw) == 8 << 20
+        assert engine.docker("start", "watched").code == 0
+        assert engine.docker("wait", "watched").out == "5\n"
+
+
+def test_a_client_that_reads_late_gets_everything(engine: EngineProcess) -> None:
+    script = "dd if=/dev/zero bs=1M count=1 2>/dev/null | tr '\\0' x"
+    words = ("--name", "patient", "--network", "none", "busybox", "sh", "-c", script)
+    assert engine.docker("create", *words).code == 0
+    with _attach_raw(engine, "patient") as client:
+        assert engine.docker("start", "patient").code == 0
+        assert engine.docker("wait", "patient").out == "0\n"
+        assert engine.docker("rm", "patient").code == 0
+        data = b""
+        while chunk := client.recv(1 << 16):
+            data += chunk
+    assert data.count(b"x") == 1 << 20
+
+
+def test_no_exit_code_is_lost_in_a_hundred_runs(engine: EngineProcess) -> None:
+    for code in range(1, 101):
+        script = f"echo {code}; exit {code}"
+        done = engine.docker(*RUN, "busybox", "sh", "-c", script)
+        assert (done.code, done.out) == (code, f"{code}\n")
 
 
 # Logs
