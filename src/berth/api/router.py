@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from berth.api.exchange import Exchange
     from berth.api.parameters import Version
 
-VERSION = re.compile(r"/v([0-9]+)\.([0-9]+)(?=/)")
+VERSION = re.compile(r"/v([0-9][0-9.]*)(?=/)")
+MAX_DIGITS = 6
 LOCAL_HOSTS = ("", "localhost", "docker", "berth")
 
 
@@ -64,24 +65,24 @@ class Router:
         refuse_browsers(exchange)
         path, _, query = exchange.target.partition("?")
         version = API_VERSION
-        if match := VERSION.match(path):
-            version = int(match[1]), int(match[2])
-            path = path[match.end() :]
-            check_version(version)
-        found = self.find(exchange.method, path)
+        match = VERSION.match(path)
+        found = self.find(exchange.method, path[match.end() :] if match else path)
         if found is None:
             await exchange.respond(404, {"message": "page not found"})
             return
+        if match:
+            version = parse_version(match[1])
         route, name = found
         exchange.long = route.long
         await route.handler(Call(exchange, query, name, version))
 
 
-def check_version(version: Version) -> None:
-    """Refuse clients that are too new or too old, in Docker's words."""
-    asked, newest, oldest = (
-        f"{major}.{minor}" for major, minor in (version, API_VERSION, MIN_API_VERSION)
-    )
+def parse_version(asked: str) -> Version:
+    """Return the version a client asks for; refuse one that is too new or too old, in Docker's words."""
+    major, _, rest = asked.partition(".")
+    minor = rest.partition(".")[0]
+    version = int(major[:MAX_DIGITS]), int(minor[:MAX_DIGITS] or 0)
+    newest, oldest = ("{}.{}".format(*known) for known in (API_VERSION, MIN_API_VERSION))
     if version > API_VERSION:
         raise InvalidArgument(
             f"client version {asked} is too new. Maximum supported API version is {newest}"
@@ -91,6 +92,7 @@ def check_version(version: Version) -> None:
             f"client version {asked} is too old. Minimum supported API version is {oldest},"
             " please upgrade your client to a newer version"
         )
+    return version
 
 
 def refuse_browsers(exchange: Exchange) -> None:

@@ -80,7 +80,12 @@ class Containers:
     # Create, change and remove
 
     async def create(
-        self, config: ContainerConfig, *, name: str | None, host_config: HostConfig
+        self,
+        config: ContainerConfig,
+        *,
+        name: str | None,
+        host_config: HostConfig,
+        recursive_read_only: bool = True,
     ) -> ContainerRecord:
         """Make a container; nothing is left when it cannot be made."""
         image = self._services.images.resolve(config.image)
@@ -104,6 +109,8 @@ class Containers:
         inherit(config, image)
         fill_in(host_config)
         record.mount_points = mountpoints.requested(host_config, volumes)
+        for point in record.mount_points:
+            point.read_only_recursive &= recursive_read_only
         record.mount_points += self._borrowed(record)
         self._check(record)
         await self._make(record, image)
@@ -318,7 +325,7 @@ class Containers:
         self.emit(record, "restart")
 
     async def kill(self, ref: str, *, signal_name: str) -> None:
-        """Send a signal to the container's process.
+        """Send a signal to the container's process; with SIGKILL return when it has ended.
 
         As in Docker it is not started again after that, unless its image or `create` chose a signal to
         stop with, and this is another.
@@ -336,9 +343,11 @@ class Containers:
         if stops:
             record.stopped_by_user = True
             self._records.put(record)
-        if life.task is not None:
-            self._lives.signal(record, life, number, thaw=stops)
         self.emit(record, "kill", signal=str(number))
+        if number == signal.SIGKILL:
+            await self._lives.kill_and_wait(record, life)
+        elif life.task is not None:
+            self._lives.signal(record, life, number, thaw=stops)
 
     def pause(self, ref: str) -> None:
         """Freeze every process of the container."""

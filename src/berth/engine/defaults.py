@@ -49,6 +49,8 @@ READ_ONLY_PATHS = (
 )
 
 RUNTIME = "berth"
+# What clients call the runtime elsewhere: the same one here.
+RUNTIMES = (RUNTIME, "runc", "io.containerd.runc.v2")
 SHM_SIZE_BYTES = 64 << 20
 STOP_TIMEOUT_S = 10
 MIN_MEMORY_BYTES = 6 << 20

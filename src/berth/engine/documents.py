@@ -100,12 +100,20 @@ def config(record: ContainerRecord) -> Document:
     """Return the configuration as it took effect."""
     shown: Document = msgspec.to_builtins(record.config)
     shown["Hostname"] = record.config.hostname or record.id[:12]
-    shown["Env"] = record.env
+    shown["Env"] = shown_env(record)
     shown["Labels"] = shown["Labels"] or {}
     for name in ("Healthcheck", "Shell", "StopSignal", "StopTimeout"):
         if shown[name] is None:
             del shown[name]
+    main = record.networks.get(record.host_config.network_mode)
+    if main is not None and main.mac_address:
+        shown["MacAddress"] = main.mac_address
     return shown
+
+
+def shown_env(record: ContainerRecord) -> list[str]:
+    """Return the environment with the client's bare names: they say what is not to be set."""
+    return [*record.env, *(entry for entry in record.config.env or () if "=" not in entry)]
 
 
 def graph_driver(rootfs: Rootfs | None) -> Document:

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from berth.engine import documents, stats, status, system, times, top
+from berth.engine import admission, documents, stats, status, system, times, top
 from berth.engine.documents import Surroundings
 from berth.engine.filters import ContainerFilter, PruneFilter, event_passes
 from berth.engine.networks import Networks
@@ -60,10 +60,25 @@ class Engine:
     # Containers
 
     async def create(
-        self, config: ContainerConfig, *, name: str | None, host: HostConfig
+        self,
+        config: ContainerConfig,
+        *,
+        name: str | None,
+        host: HostConfig,
+        platform: str = "",
+        recursive_read_only: bool = True,
     ) -> tuple[ContainerRecord, list[str]]:
-        """Make a container; return it and warnings."""
-        return await self.containers.create(config, name=name, host_config=host), []
+        """Make a container; return it and warnings.
+
+        ``recursive_read_only``: what is read-only is so with the mounts below it.
+        """
+        warnings = admission.admit(config, host, self._services.hierarchies)
+        if platform:
+            admission.check_platform(self.images.resolve(config.image), config.image, platform)
+        record = await self.containers.create(
+            config, name=name, host_config=host, recursive_read_only=recursive_read_only
+        )
+        return record, warnings
 
     async def restart(
         self, ref: str, *, signal_name: str | None = None, timeout_s: int | None

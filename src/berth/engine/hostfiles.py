@@ -115,10 +115,14 @@ def _open(point: MountPoint) -> Tree:
         raise InvalidArgument(
             f'invalid mount config for type "{point.kind}": bind source path does not exist: {point.source}'
         ) from error
+    read_only = point.read_only
+    if read_only and not point.read_only_recursive:
+        mounts.mount_setattr(fd, attr_set=mounts.MOUNT_ATTR_RDONLY)
+        read_only = False  # said to the runtime it would be for the mounts below as well
     return Tree(
         fd=fd,
         target=point.target,
-        read_only=point.read_only,
+        read_only=read_only,
         propagation=point.propagation or "rprivate",
     )
 

@@ -34,8 +34,6 @@ def log_target(config: LogConfig, path: Path) -> LogTarget | None:
     files = options.get("max-file", "1")
     if not files.isdigit() or int(files) < 1:
         raise InvalidArgument("max-file cannot be less than 1")
-    if int(files) > 1 and size is None:
-        raise InvalidArgument("max-file is meaningless without max-size")
     max_size_bytes = size_bytes(size) if size is not None and size != "-1" else None
     return LogTarget(path=path, max_size_bytes=max_size_bytes, max_files=int(files))
 

@@ -14,6 +14,7 @@ from berth.errors import InvalidArgument
 Model = TypeVar("Model")
 
 field = msgspec.field
+INT64 = range(-(1 << 63), 1 << 63)
 
 
 def decode(data: bytes, type_: type[Model]) -> Model:
@@ -22,13 +23,18 @@ def decode(data: bytes, type_: type[Model]) -> Model:
         return msgspec.convert(_without_nulls(msgspec.json.decode(data or b"{}")), type_)
     except msgspec.MsgspecError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from error
+    except RecursionError:
+        raise InvalidArgument("invalid JSON: exceeded max depth") from None
 
 
 def _without_nulls(value: object) -> object:
+    """Return the value without members that are null; refuse numbers that no client can mean."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
+    if isinstance(value, int) and value not in INT64:
+        raise InvalidArgument(f"invalid JSON: number {value} does not fit 64 bits")
     return value
 
 
@@ -131,6 +137,12 @@ class TmpfsOptions(_Model):
     options: list[list[str]] | None = None
 
 
+class ImageOptions(_Model):
+    """Options of an image mount."""
+
+    subpath: str = ""
+
+
 class MountRequest(_Model):
     """One ``--mount``."""
 
@@ -142,6 +154,7 @@ class MountRequest(_Model):
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
+    image_options: ImageOptions | None = None
 
 
 class DeviceMapping(_Model):
@@ -171,6 +184,16 @@ class PortBinding(_Model):
 
     host_ip: str = ""
     host_port: str = ""
+
+
+class DeviceRequest(_Model):
+    """One ``--gpus`` or CDI device."""
+
+    driver: str = ""
+    count: int = 0
+    device_ids: list[str] | None = field(default=None, name="DeviceIDs")
+    capabilities: list[list[str]] | None = None
+    options: dict[str, str] | None = None
 
 
 class HostConfig(_Model):
@@ -238,13 +261,17 @@ class HostConfig(_Model):
     cpuset_mems: str = ""
     devices: list[DeviceMapping] | None = None
     device_cgroup_rules: list[str] | None = None
-    device_requests: list[dict[str, object]] | None = None
+    device_requests: list[DeviceRequest] | None = None
     memory_reservation: int = 0
     memory_swap: int = 0
     memory_swappiness: int | None = None
     oom_kill_disable: bool | None = None
     pids_limit: int | None = None
     ulimits: list[Ulimit] | None = None
+    cpu_count: int = 0
+    cpu_percent: int = 0
+    io_maximum_iops: int = field(default=0, name="IOMaximumIOps")
+    io_maximum_bandwidth: int = field(default=0, name="IOMaximumBandwidth")
 
 
 class EndpointRequest(_Model):
@@ -255,6 +282,7 @@ class EndpointRequest(_Model):
     mac_address: str = ""
     aliases: list[str] | None = None
     driver_opts: dict[str, str] | None = None
+    gw_priority: int = 0
 
 
 class NetworkingConfig(_Model):
@@ -268,6 +296,7 @@ class CreateRequest(ContainerConfig, kw_only=True, rename="pascal"):
 
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None
+    mac_address: str = ""  # of the main network, before clients said it for each
 
     def config(self) -> ContainerConfig:
         """Return the portable part alone."""
@@ -364,6 +393,7 @@ class MountPoint(msgspec.Struct, kw_only=True):
     read_only: bool = False
     propagation: str = ""
     recursive: bool = True
+    read_only_recursive: bool = True  # the mounts below it as well
     make_source: bool = False  # -v makes what is missing, --mount does not
     no_copy: bool = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,18 @@ from berth.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from berth.engine.models import HostConfig, MountRequest
+    from berth.engine.models import BindOptions, HostConfig, MountRequest
 
 PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
-OPTIONS = {"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", "rbind", "bind"}
+# The words of -v, by what they are about: one of each may be said.
+MODES = (
+    ("ro", "rw"),
+    ("z", "Z"),
+    ("nocopy",),
+    ("cached", "delegated", "consistent", "default"),
+    ("bind", "rbind"),
+    PROPAGATIONS,
+)
 MOUNT_TYPES = ("bind", "volume", "tmpfs")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
@@ -43,12 +52,10 @@ def requested(host: HostConfig, volumes: Iterable[str]) -> list[MountPoint]:
 
 
 def clean(target: str) -> str:
-    """Return an absolute path without doubled or trailing slashes."""
+    """Return an absolute path without doubled or trailing slashes or steps upwards."""
     if not target.startswith("/"):
         raise InvalidArgument(f"invalid mount path: '{target}' mount path must be absolute")
-    parts = [part for part in target.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise InvalidArgument(f"invalid mount path: '{target}' leads upwards")
+    parts = [part for part in posixpath.normpath(target).split("/") if part]
     if not parts:
         raise InvalidArgument("invalid specification: destination can't be '/'")
     return "/" + "/".join(parts)
@@ -60,16 +67,27 @@ def _bind(text: str) -> MountPoint:
         raise InvalidArgument(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
         return MountPoint(kind="volume", target=clean(parts[0]), source="", anonymous=True)
+    if len(parts) == 2 and _is_mode(parts[1]):
+        raise InvalidArgument(f"invalid volume specification: '{text}'")
     options = parts[2].split(",") if len(parts) == 3 else []
-    if any(option not in OPTIONS and option not in PROPAGATIONS for option in options):
+    if options and not _is_mode(parts[2]):
         raise InvalidArgument(f"invalid mode: {parts[2]}")
     source = parts[0]
     is_path = source.startswith("/")
+    kind = "bind" if is_path else "volume"
+    try:
+        target = clean(parts[1])
+        if not is_path and any(option in PROPAGATIONS for option in options):
+            raise InvalidArgument("field BindOptions must not be specified")
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            f"invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {error}"
+        ) from error
     if not is_path:
         _check_name(source)
     return MountPoint(
-        kind="bind" if is_path else "volume",
-        target=clean(parts[1]),
+        kind=kind,
+        target=target,
         source=_clean_source(source) if is_path else "",
         volume="" if is_path else source,
         options=options,
@@ -79,6 +97,12 @@ def _bind(text: str) -> MountPoint:
         make_source=is_path,
         no_copy="nocopy" in options,
     )
+
+
+def _is_mode(text: str) -> bool:
+    words = text.split(",")
+    known = all(any(word in mode for mode in MODES) for word in words)
+    return known and all(sum(word in mode for word in words) <= 1 for mode in MODES)
 
 
 def _check_name(name: str) -> None:
@@ -98,7 +122,11 @@ def _mount(request: MountRequest) -> MountPoint:
     kind = request.type
     if kind not in MOUNT_TYPES:
         raise InvalidArgument(f'invalid mount config for type "{kind}": mount type unknown')
+    if kind == "volume" and request.source:
+        _check_name(request.source)
     try:
+        if not request.target:
+            raise InvalidArgument("field Target must not be empty")
         return _bind_mount(request) if kind == "bind" else _volume_mount(request)
     except InvalidArgument as error:
         raise InvalidArgument(f'invalid mount config for type "{kind}": {error}') from error
@@ -113,6 +141,8 @@ def _bind_mount(request: MountRequest) -> MountPoint:
     propagation = (options.propagation if options else "") or "rprivate"
     if propagation not in PROPAGATIONS:
         raise InvalidArgument(f"invalid propagation mode: {propagation}")
+    if options and options.read_only_force_recursive:
+        _check_forced(request, options)
     return MountPoint(
         kind="bind",
         target=clean(request.target),
@@ -120,13 +150,21 @@ def _bind_mount(request: MountRequest) -> MountPoint:
         read_only=request.read_only,
         propagation=propagation,
         recursive=not (options and options.non_recursive),
+        read_only_recursive=not (options and options.read_only_non_recursive),
         make_source=bool(options and options.create_mountpoint),
     )
 
 
+def _check_forced(request: MountRequest, options: BindOptions) -> None:
+    if not request.read_only:
+        raise InvalidArgument("ReadOnlyForceRecursive must be used with ReadOnly")
+    if options.read_only_non_recursive:
+        raise InvalidArgument("ReadOnlyForceRecursive must not be used with ReadOnlyNonRecursive")
+    if options.propagation not in ("rprivate", ""):
+        raise InvalidArgument("ReadOnlyForceRecursive must be used with Propagation rprivate")
+
+
 def _volume_mount(request: MountRequest) -> MountPoint:
-    if request.source:
-        _check_name(request.source)
     options = request.volume_options
     if options is not None and options.subpath:
         raise InvalidArgument("field Subpath is not supported by this engine")

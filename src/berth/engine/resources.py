@@ -27,22 +27,26 @@ NANO_CPUS = 1_000_000_000
 MIN_CPU_PERIOD_US, MAX_CPU_PERIOD_US = 1_000, 1_000_000
 MIN_CPU_QUOTA_US = 1_000
 MIN_WEIGHT, MAX_WEIGHT = 10, 1000
+MAX_CPUS = 8192
 UNLIMITED = (1 << 64) - 1
 
 
 def resources(host: HostConfig) -> Resources:
     """Return the limits; InvalidArgument in Docker's words when they make no sense."""
     found = common_resources(host)
-    if memory := found.get("memory"):
-        swappiness = host.memory_swappiness
-        if swappiness is not None and swappiness != -1:
-            if not 0 <= swappiness <= 100:
-                raise InvalidArgument(
-                    f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"
-                )
-            memory["swappiness"] = swappiness
-        if host.oom_kill_disable:
-            memory["disableOOMKiller"] = True
+    swappiness = host.memory_swappiness
+    if swappiness is not None and swappiness != -1:
+        if not 0 <= swappiness <= 100:
+            raise InvalidArgument(
+                f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"
+            )
+        found.setdefault("memory", {})["swappiness"] = swappiness
+    if host.oom_kill_disable:
+        found.setdefault("memory", {})["disableOOMKiller"] = True
+    if host.cpu_realtime_period:
+        found.setdefault("cpu", {})["realtimePeriod"] = host.cpu_realtime_period
+    if host.cpu_realtime_runtime:
+        found.setdefault("cpu", {})["realtimeRuntime"] = host.cpu_realtime_runtime
     if block := block_io(host):
         found["blockIO"] = block
     return found
@@ -63,7 +67,7 @@ def common_resources(limits: HostConfig | UpdateRequest) -> Resources:
 def memory(limits: HostConfig | UpdateRequest) -> Memory:
     """Return the memory limits; without a swap limit a container swaps as much again."""
     limit, swap, reservation = limits.memory, limits.memory_swap, limits.memory_reservation
-    if 0 < limit < defaults.MIN_MEMORY_BYTES:
+    if limit and limit < defaults.MIN_MEMORY_BYTES:
         raise InvalidArgument("Minimum memory limit allowed is 6MB")
     if swap > 0 and not limit:
         raise InvalidArgument(
@@ -111,7 +115,7 @@ def cpu(limits: HostConfig | UpdateRequest) -> Cpu:
 def _check_cpu(limits: HostConfig | UpdateRequest) -> None:
     if limits.nano_cpus and (limits.cpu_period or limits.cpu_quota):
         other = "Period" if limits.cpu_period else "Quota"
-        raise InvalidArgument(f"Conflicting options: Nano CPUs and CPU {other} cannot both be set.")
+        raise InvalidArgument(f"Conflicting options: Nano CPUs and CPU {other} cannot both be set")
     count = os.cpu_count() or 1
     if not 0 <= limits.nano_cpus <= count * NANO_CPUS:
         raise InvalidArgument(

@@ -108,7 +108,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "Labels": [],
         "ExperimentalBuild": False,
         "ServerVersion": __version__,
-        "Runtimes": {defaults.RUNTIME: {"path": defaults.RUNTIME}},
+        "Runtimes": {name: {"path": defaults.RUNTIME} for name in defaults.RUNTIMES},
         "DefaultRuntime": defaults.RUNTIME,
         "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "NodeAddr": "", "Error": ""},
         "LiveRestoreEnabled": True,

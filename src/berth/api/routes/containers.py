@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.api import compatibility
 from berth.api.router import Route
-from berth.engine.models import CreateRequest, HostConfig, UpdateRequest
+from berth.engine.models import ContainerConfig, CreateRequest, HostConfig, UpdateRequest
+from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from berth.api.parameters import Call
     from berth.engine.engine import Engine
+
+PLATFORM_SINCE = (1, 41)
+# "{}" and white space: what clients send that mean nothing by it.
+MAX_EMPTY_BYTES = 7
 
 
 class ContainerRoutes:
@@ -47,16 +53,26 @@ class ContainerRoutes:
         if call.flag("size"):
             for summary in found:
                 summary.update(await self._engine.sizes(str(summary["Id"])))
+        for summary in found:
+            compatibility.older_summary(summary, call.version)
         await call.exchange.respond(200, found)
 
     async def create(self, call: Call) -> None:
         """Make a container."""
         request = await call.decode(CreateRequest, required=True)
+        if request.config() == ContainerConfig():
+            raise InvalidArgument("config cannot be empty in order to create a container")
         host = request.host_config or HostConfig()
+        noted = compatibility.newest_create(request, host, call.version)
+        platform = call.text("platform") if call.version >= PLATFORM_SINCE else ""
         record, warnings = await self._engine.create(
-            request, name=call.text("name") or None, host=host
+            request,
+            name=call.text("name") or None,
+            host=host,
+            platform=platform,
+            recursive_read_only=call.version >= compatibility.READ_ONLY_RECURSIVE_SINCE,
         )
-        await call.exchange.respond(201, {"Id": record.id, "Warnings": warnings})
+        await call.exchange.respond(201, {"Id": record.id, "Warnings": [*warnings, *noted]})
 
     async def prune(self, call: Call) -> None:
         """Remove those that do not run."""
@@ -67,6 +83,7 @@ class ContainerRoutes:
         found = self._engine.inspect(call.name)
         if call.flag("size"):
             found.update(await self._engine.sizes(call.name))
+        compatibility.older_inspect(found, call.version)
         await call.exchange.respond(200, found)
 
     async def top(self, call: Call) -> None:
@@ -75,6 +92,11 @@ class ContainerRoutes:
 
     async def start(self, call: Call) -> None:
         """Start one."""
+        if len(await call.exchange.body()) > MAX_EMPTY_BYTES:
+            raise InvalidArgument(
+                "starting container with non-empty request body was deprecated since API v1.22 and"
+                " removed in v1.24"
+            )
         await self._containers.start(call.name)
         await call.exchange.respond(204)
 

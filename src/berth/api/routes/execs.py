@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.api.compatibility import newest_exec_start
 from berth.api.parameters import detach_keys
 from berth.api.router import Route
 from berth.engine.models import ExecConfig, ExecStart
@@ -38,6 +39,7 @@ class ExecRoutes:
     async def start(self, call: Call) -> None:
         """Start one, with the connection for its streams unless detached."""
         options = await call.decode(ExecStart)
+        newest_exec_start(options, call.version)
         found = self._execs.find(call.name)
         self._execs.require_startable(found)
         if options.detach:
@@ -45,13 +47,14 @@ class ExecRoutes:
             await call.exchange.respond(200)
             return
         config = found.config
-        fd, early = await call.exchange.upgrade(call.stream_type(terminal=config.tty))
+        # Whether the stream is framed is what this request says, not what the exec was made with.
+        fd, early = await call.exchange.upgrade(call.stream_type(terminal=options.tty))
         attachment = Attachment(
             fd=fd,
             stdin=config.attach_stdin,
             stdout=config.attach_stdout,
             stderr=config.attach_stderr,
-            multiplexed=not config.tty,
+            multiplexed=not options.tty,
             detach_keys=detach_keys(config.detach_keys),
             early=early,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.api import compatibility
 from berth.api.exchange import TEXT
 from berth.api.router import Route
 from berth.errors import InvalidArgument
@@ -19,6 +20,7 @@ PING_HEADERS: Headers = [
     ("Pragma", "no-cache"),
     ("Swarm", "inactive"),
 ]
+TYPES_SINCE = (1, 42)
 # The values of ``type`` in /system/df, and what belongs to each.
 KINDS = {
     "container": ("Containers",),
@@ -49,7 +51,8 @@ class SystemRoutes:
 
     async def ping(self, call: Call) -> None:
         """Say that the engine is there; clients negotiate the API version by the headers."""
-        await call.exchange.respond_bytes(200, b"OK", TEXT, headers=PING_HEADERS)
+        body = b"" if call.exchange.method == "HEAD" else b"OK"
+        await call.exchange.respond_bytes(200, body, TEXT, headers=PING_HEADERS)
 
     async def version(self, call: Call) -> None:
         """Answer versions."""
@@ -57,12 +60,15 @@ class SystemRoutes:
 
     async def info(self, call: Call) -> None:
         """Answer what the engine has and where it runs."""
-        await call.exchange.respond(200, self._engine.info())
+        found = self._engine.info()
+        compatibility.older_info(found, call.version)
+        await call.exchange.respond(200, found)
 
     async def disk_usage(self, call: Call) -> None:
         """Answer what takes space; ``type`` chooses parts of it."""
         usage = await self._engine.disk_usage()
-        wanted = call.texts("type")
+        compatibility.older_images(usage["Images"], call.version)
+        wanted = call.texts("type") if call.version >= TYPES_SINCE else []
         for kind in wanted:
             if kind not in KINDS:
                 raise InvalidArgument(f"unknown object type: {kind}")
@@ -70,6 +76,8 @@ class SystemRoutes:
             if wanted and kind not in wanted:
                 for member in members:
                     usage.pop(member, None)
+        if call.version < TYPES_SINCE:
+            usage["BuilderSize"] = 0
         await call.exchange.respond(200, usage)
 
     async def prune_build_cache(self, call: Call) -> None:
