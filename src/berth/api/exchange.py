@@ -114,9 +114,16 @@ class Exchange:
             self._send_data(data)
         await self.end()
 
-    def begin(self, content_type: str = JSON, *, close: bool = False) -> None:
+    def begin(
+        self, content_type: str = JSON, *, close: bool = False, more: Headers | None = None
+    ) -> None:
         """Answer 200 with a body that follows in pieces; the head leaves at once."""
-        headers = [*BASE_HEADERS, ("Content-Type", content_type), ("Transfer-Encoding", "chunked")]
+        headers = [
+            *(more or ()),
+            *BASE_HEADERS,
+            ("Content-Type", content_type),
+            ("Transfer-Encoding", "chunked"),
+        ]
         if close:
             headers.append(("Connection", "close"))
         self.content_type = content_type

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from berth.engine import defaults, hostfiles, mountpoints, networking, security, spec, status
@@ -22,7 +23,7 @@ from berth.engine.signals import signal_number
 from berth.errors import Conflict, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from berth.engine.models import MountPoint, UpdateRequest
@@ -76,6 +77,15 @@ class Containers:
     def emit(self, record: ContainerRecord, action: str, **more: str) -> None:
         """Tell listeners what happened to a container."""
         self._lives.emit(record, action, **more)
+
+    @asynccontextmanager
+    async def hold(self, record: ContainerRecord) -> AsyncIterator[None]:
+        """Keep a container from starting, ending and being removed, and take back what is prepared."""
+        await self._lives.unprepare(record)
+        async with self._lives.of(record).lock:
+            if not self._records.has(record):
+                raise NotFound(f"No such container: {record.id}")
+            yield
 
     # Create, change and remove
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from berth.engine import admission, documents, stats, status, system, times, top
 from berth.engine.documents import Surroundings
+from berth.engine.files import Files
 from berth.engine.filters import ContainerFilter, PruneFilter, event_passes
 from berth.engine.networks import Networks
 from berth.engine.pulls import Pulls
@@ -50,6 +51,7 @@ class Engine:
             images=services.images, registry=services.registry, events=services.events
         )
         self.volumes = Volumes(services, containers)
+        self.files = Files(services, containers)
         self.networks = Networks(services, containers)
 
     async def close(self) -> None:

@@ -77,12 +77,14 @@ def clean(name: str) -> str:
 class Extractor:
     """Extracts members below the directory ``root``, a descriptor that stays the caller's.
 
-    The umask must be 0, and the working directory is this object's while it works.
+    The umask must be 0, and the working directory is this object's while it works. With ``layer`` there
+    are whiteouts, and the archive may say what the root itself is like.
     """
 
-    def __init__(self, root: int, report: Callable[[], None]) -> None:
+    def __init__(self, root: int, report: Callable[[], None], *, layer: bool = True) -> None:
         self._root = root
         self._report = report
+        self._layer = layer
         self._parents: dict[str, int] = {}  # open directories
         self._directories: dict[str, Member] = {}  # what they get at the end
         self.size_bytes = 0  # of the files, as Docker counts layers
@@ -112,17 +114,25 @@ class Extractor:
         finally:
             self._forget_parents()
 
+    def path_of(self, name: str) -> str:
+        """Return the path below the root of a member, or of what a hard link leads to."""
+        return clean(name)
+
+    def prepare(self, member: Member, parent: int, leaf: str) -> None:
+        """Change a member before it is extracted at ``leaf``, or refuse it. Here: nothing."""
+
     def _extract(self, reader: TarReader, member: Member) -> None:
-        path = clean(member.name)
+        path = self.path_of(member.name)
         folder, _, leaf = path.rpartition("/")
         if not path:
-            if member.kind == tar.DIRECTORY:
+            if member.kind == tar.DIRECTORY and self._layer:
                 self._directories[""] = member
             return
         parent = self._parents.get(folder)
         if parent is None:
             parent = self._open_parent(folder)
-        if leaf.startswith(WHITEOUT):
+        self.prepare(member, parent, leaf)
+        if self._layer and leaf.startswith(WHITEOUT):
             self._white_out(parent, leaf, member)
         elif member.kind == tar.REGULAR:
             self._file(reader, member, parent, leaf)
@@ -244,7 +254,7 @@ class Extractor:
         self._directories[path] = member
 
     def _hard_link(self, member: Member, parent: int, leaf: str) -> None:
-        folder, _, name = clean(member.linkname).rpartition("/")
+        folder, _, name = self.path_of(member.linkname).rpartition("/")
         if not name:
             raise InvalidArgument(f"hard link {member.name[:200]!r} to the root")
         source = open_in_root(self._root, folder, os.O_PATH | os.O_DIRECTORY)
@@ -304,7 +314,7 @@ class Extractor:
                     raise
                 continue  # replaced by a later member
             try:
-                if member.uid or member.gid or not path:
+                if member.uid or member.gid or not path or not self._layer:
                     os.chown(fd, member.uid, member.gid)
                 os.chmod(fd, member.mode)
                 if member.xattrs:

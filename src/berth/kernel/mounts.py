@@ -70,6 +70,8 @@ MOUNT_ATTR_NOSUID = 2
 MOUNT_ATTR_NODEV = 4
 MOUNT_ATTR_NOEXEC = 8
 
+STATFS_LONGS = 32  # more than struct statfs has on any machine
+
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
@@ -184,3 +186,10 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
         ctypes.c_long(ctypes.sizeof(how)),
     )
     return check(result, "openat2", path)
+
+
+def file_system_type(fd: int) -> int:
+    """fstatfs(2): the magic number of the file system that ``fd`` is on."""
+    buffer = (ctypes.c_long * STATFS_LONGS)()
+    check(libc.fstatfs(ctypes.c_int(fd), ctypes.byref(buffer)), "fstatfs")
+    return buffer[0] & 0xFFFFFFFF

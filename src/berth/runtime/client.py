@@ -163,6 +163,12 @@ class Job:
                 self._outcome = message
                 self._channel.close()
 
+    async def first(self) -> Mapping[str, object]:
+        """Wait for its first report; raise the kind that it raised instead."""
+        async for progress in self:
+            return progress
+        return await self.result()
+
     async def result(self) -> Mapping[str, object]:
         """Wait for the end; raise the kind that it raised."""
         async for _ in self:
@@ -240,10 +246,19 @@ class Runtime:
         return ended or task
 
     async def run_job(
-        self, entry: str, argument: Mapping[str, object], *, fds: Sequence[int] = ()
+        self,
+        entry: str,
+        argument: Mapping[str, object],
+        *,
+        fds: Sequence[int] = (),
+        template: bool = False,
     ) -> Job:
-        """Start a worker on ``entry`` ("module:function")."""
+        """Start a worker on ``entry`` ("module:function").
+
+        With ``template`` in the zygote's mount namespace, where containers' roots can be mounted.
+        """
         document: Message = {"op": "job", "entry": entry, "argument": dict(argument)}
+        document["template"] = template
         return Job(self._zygote.fork(document, list(fds)), entry)
 
     async def close(self) -> None:

@@ -73,6 +73,7 @@ class RequestMessage(TypedDict, total=False):
     attachments: list[AttachmentMessage]
     entry: str
     argument: dict[str, object]
+    template: bool
 
 
 class HandoverMessage(TypedDict):

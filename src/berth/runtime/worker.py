@@ -12,6 +12,7 @@ import json
 import os
 import select
 import signal
+import sys
 
 from berth.errors import BerthError, Failed
 from berth.kernel import capabilities, namespaces, processes, sockets
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 
 
 def serve(request: Request, host_mounts_fd: int) -> None:
-    """Do the job that ``request`` names, in the host's mount namespace, and send its outcome."""
+    """Do the job that ``request`` names and send its outcome.
+
+    It works in the host's mount namespace, or in the zygote's, where containers' roots can be mounted.
+    """
     control = sockets.adopt(request.take())
+    template_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     namespaces.setns(host_mounts_fd, namespaces.CLONE_NEWNS)
     os.setsid()
     processes.set_name("berth-worker")
@@ -40,6 +45,10 @@ def serve(request: Request, host_mounts_fd: int) -> None:
         module, _, name = request.message["entry"].partition(":")
         assert module.startswith("berth.")
         function = getattr(importlib.import_module(module), name)
+        if request.message.get("template"):
+            forget_imports()
+            namespaces.setns(template_fd, namespaces.CLONE_NEWNS)
+        os.close(template_fd)
         outcome = {"result": function(request.message["argument"], request.fds, report)}
     except BerthError as error:
         outcome = {"error": error.record()}
@@ -62,6 +71,12 @@ def leave_with(control: sockets.Socket) -> None:
     fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(control, fcntl.F_SETFL, fcntl.fcntl(control, fcntl.F_GETFL) | fcntl.FASYNC)
     look(0, None)
+
+
+def forget_imports() -> None:
+    """Import nothing any more: the paths to modules lead into a container from now on."""
+    sys.meta_path.clear()
+    sys.path.clear()
 
 
 def confine(root: str | int, *, keep_capabilities: Sequence[str] = ()) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.api.routes.archives import ArchiveRoutes
 from berth.api.routes.containers import ContainerRoutes
 from berth.api.routes.execs import ExecRoutes
 from berth.api.routes.images import ImageRoutes
@@ -22,6 +23,7 @@ def routes_of(engine: Engine) -> list[Route]:
     return [
         *SystemRoutes(engine).routes(),
         *ContainerRoutes(engine).routes(),
+        *ArchiveRoutes(engine).routes(),
         *StreamRoutes(engine).routes(),
         *ExecRoutes(engine).routes(),
         *ImageRoutes(engine).routes(),

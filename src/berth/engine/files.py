@@ -1,0 +1,222 @@
+"""The files of containers: looked at, taken out, put in, compared, by workers inside their roots."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+from berth.engine import hostfiles, pipes, status
+from berth.errors import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from berth.engine.containers import Containers
+    from berth.engine.models import ContainerRecord
+    from berth.engine.services import Services
+    from berth.runtime.client import Job
+    from berth.runtime.requests import OverlayRootfs, Tree
+
+    Document = dict[str, object]
+
+INSPECT = "berth.files.archives:inspect"
+READ = "berth.files.archives:read"
+WRITE = "berth.files.archives:write"
+EXPORT = "berth.files.archives:export"
+COMPARE = "berth.files.differences:compare"
+
+
+class Files:
+    """Every container's files."""
+
+    def __init__(self, services: Services, containers: Containers) -> None:
+        self._services = services
+        self._containers = containers
+
+    async def inspect(self, ref: str, path: str) -> Mapping[str, object]:
+        """Return what ``path`` in a container is: name, size, mode (Go's), mtime_ns, linkTarget."""
+        record = self._containers.find(ref)
+        async with (
+            self._root(record) as (argument, fds),
+            self._job(INSPECT, {**argument, "path": path, "name": ref}, fds) as job,
+        ):
+            return await job.result()
+
+    @asynccontextmanager
+    async def read(
+        self, ref: str, path: str
+    ) -> AsyncIterator[tuple[Mapping[str, object], AsyncIterator[bytes]]]:
+        """Give what ``path`` is and an archive of it, while the context lasts."""
+        record = self._containers.find(ref)
+        async with self._root(record) as (argument, fds):
+            wanted = {**argument, "path": path, "name": ref}
+            async with self._stream(READ, wanted, fds) as (first, chunks):
+                self._containers.emit(record, "archive-path")
+                found = first["stat"]
+                assert isinstance(found, dict)
+                yield found, chunks
+
+    @asynccontextmanager
+    async def export(self, ref: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Give an archive of a container's own root, while the context lasts."""
+        record = self._containers.find(ref)
+        async with (
+            self._root(record, bare=True) as (argument, fds),
+            self._stream(EXPORT, argument, fds) as (_, chunks),
+        ):
+            self._containers.emit(record, "export")
+            yield chunks
+
+    async def write(
+        self, ref: str, path: str, body: AsyncIterator[bytes], *, keeps: bool, owned: bool
+    ) -> None:
+        """Extract an archive into the directory ``path``.
+
+        ``keeps``: no file becomes a directory or the other way round. ``owned``: everything becomes the
+        container's user's.
+        """
+        record = self._containers.find(ref)
+        async with self._root(record) as (argument, fds):
+            wanted: Document = {
+                **argument,
+                "path": path,
+                "name": ref,
+                "keeps": keeps,
+                "user": record.config.user if owned else "",
+                "volumes": [[p.target, p.read_only] for p in record.mount_points],
+                "read_only": record.host_config.readonly_rootfs,
+            }
+            reading, writing = pipes.make()
+            try:
+                async with self._job(WRITE, wanted, [*fds, reading]) as job:
+                    os.close(reading)
+                    reading = -1
+                    await job.first()  # it is ready to extract
+                    await pipes.write(writing, body)
+                    os.close(writing)
+                    writing = -1
+                    await job.result()
+            finally:
+                _close(reading, writing)
+        self._containers.emit(record, "extract-to-dir")
+
+    async def changes(self, ref: str) -> AsyncIterator[tuple[str, str]]:
+        """Yield what a container has changed, by path: (C, A or D, path)."""
+        record = self._containers.find(ref)
+        argument: Document = {"rootfs": _rootfs(self._services.images.rootfs(record.id))}
+        rest = b""
+        async with self._stream(COMPARE, argument, []) as (_, chunks):
+            async for chunk in chunks:
+                *whole, rest = (rest + chunk).split(b"\0")
+                for entry in whole:
+                    yield chr(entry[0]), os.fsdecode(entry[1:])
+
+    # Into roots
+
+    @asynccontextmanager
+    async def _root(
+        self, record: ContainerRecord, *, bare: bool = False
+    ) -> AsyncIterator[tuple[Document, list[int]]]:
+        """Give what a worker needs to enter a container's root; one that does not run cannot start meanwhile.
+
+        ``bare``: without what comes from the host.
+        """
+        if record.status in status.ALIVE:
+            with self._namespace(record) as fd:
+                yield {"running": True}, [fd]
+            return
+        async with self._containers.hold(record):
+            if record.status in status.ALIVE:  # it was just being started
+                with self._namespace(record) as fd:
+                    yield {"running": True}, [fd]
+                return
+            trees = () if bare else self._trees(record)
+            argument: Document = {
+                "running": False,
+                "rootfs": _rootfs(self._services.images.rootfs(record.id)),
+                "trees": [
+                    {
+                        "target": tree.target,
+                        "read_only": tree.read_only,
+                        "propagation": tree.propagation,
+                    }
+                    for tree in trees
+                ],
+            }
+            try:
+                yield argument, [tree.fd for tree in trees]
+            finally:
+                for tree in trees:
+                    os.close(tree.fd)
+
+    def _trees(self, record: ContainerRecord) -> tuple[Tree, ...]:
+        """Open what comes from the host; the container's own files are there after its first start."""
+        folder = self._containers.log_path(record).parent
+        if not (folder / hostfiles.RESOLV_CONF).exists():
+            hostfiles.write(folder, record)
+        return hostfiles.open_trees(folder, record)
+
+    @contextmanager
+    def _namespace(self, record: ContainerRecord) -> Iterator[int]:
+        """Open the mount namespace of a running container."""
+        task = self._containers.task(record)
+        try:
+            fd = os.open(f"/proc/{task.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Failed(f"container {record.id} is not running") from error
+        try:
+            task.signal(0)  # its process is the one whose namespace this is, as long as it lives
+            yield fd
+        finally:
+            os.close(fd)
+
+    # Workers
+
+    @asynccontextmanager
+    async def _job(self, entry: str, argument: Document, fds: list[int]) -> AsyncIterator[Job]:
+        """Start a worker, which ends with the context."""
+        job = await self._services.runtime.run_job(entry, argument, fds=fds, template=True)
+        try:
+            yield job
+        finally:
+            await job.end()
+
+    @asynccontextmanager
+    async def _stream(
+        self, entry: str, argument: Document, fds: list[int]
+    ) -> AsyncIterator[tuple[Mapping[str, object], AsyncIterator[bytes]]]:
+        """Start a worker that writes to a pipe; give what it reports first, and what it writes.
+
+        The end of what it writes raises what went wrong.
+        """
+        reading, writing = pipes.make()
+        try:
+            async with self._job(entry, argument, [*fds, writing]) as job:
+                os.close(writing)
+                writing = -1
+                first = await job.first()
+
+                async def chunks() -> AsyncIterator[bytes]:
+                    async for chunk in pipes.read(reading):
+                        yield chunk
+                    await job.result()
+
+                yield first, chunks()
+        finally:
+            _close(reading, writing)
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _rootfs(rootfs: OverlayRootfs) -> Document:
+    return {
+        "base": str(rootfs.base),
+        "lower": list(rootfs.lower),
+        "upper": rootfs.upper,
+        "work": rootfs.work,
+    }

@@ -1,0 +1,1 @@
+"""What is in containers' roots: as archives, as differences, as layers."""

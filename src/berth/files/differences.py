@@ -1,0 +1,198 @@
+"""What a container has changed: jobs that read its upper directory, in a worker confined to nothing.
+
+Docker compares the container with its image after a few mount points were made in it (`STUBS`); those
+are no changes here either.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from berth.files import roots
+from berth.images.layer import is_whiteout, write_all
+from berth.images.pack import FileSink, Packer, fill_up, is_opaque, joined
+from berth.images.tar_writer import TarWriter
+from berth.images.unpack import Hasher
+from berth.kernel.mounts import open_in_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Report = Callable[[Mapping[str, object]], None]
+    Change = tuple[str, str, bool]  # path, kind ("" for none), whether to look into it
+
+STUBS = frozenset(
+    (
+        *("dev", "dev/console", "dev/mqueue", "dev/pts", "dev/shm", "proc", "sys"),
+        *("etc", "etc/hostname", "etc/hosts", "etc/mtab", "etc/resolv.conf", ".dockerenv"),
+    )
+)
+STUB_FOLDERS = ("dev", "etc")
+MODIFIED, ADDED, DELETED = "C", "A", "D"
+CAPABILITY = "security.capability"
+COPY_BYTES = 1 << 20
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+def is_stub(path: str, status: os.stat_result) -> bool:
+    """Say whether a file is only what something was mounted on: empty, at one of the known places."""
+    if path not in STUBS or path in STUB_FOLDERS:
+        return False
+    return stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and not status.st_size)
+
+
+class HashingSink(FileSink):
+    """A tar stream into a file, and its digest."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._hasher = Hasher()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """See FileSink."""
+        super().write(data)
+        self._hasher.update(data)
+        self.size += len(data)
+
+    def copy(self, fd: int, size: int) -> None:
+        """See FileSink."""
+        while size and (data := os.read(fd, min(size, COPY_BYTES))):
+            self.write(data)
+            size -= len(data)
+        fill_up(self, size)
+
+    def digest(self) -> str:
+        """Return the digest of everything. Call it once, at the end."""
+        return self._hasher.digest()
+
+
+def layer(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
+    """Write the upper directory as a layer of an image to the file ``fds[0]``.
+
+    Argument: ``rootfs``. Returns ``digest`` and ``size``.
+    """
+    del report
+    upper, below = roots.open_layers(argument)
+    os.close(below)
+    sink = HashingSink(fds[0])
+    writer = TarWriter(sink)
+    Packer(upper, writer, layer=True, skips=_is_left_out).tree("", "")
+    writer.end()
+    os.fsync(fds[0])
+    return {"digest": sink.digest(), "size": sink.size}
+
+
+def _is_left_out(path: str, status: os.stat_result) -> bool:
+    return is_stub(path, status) and not stat.S_ISDIR(status.st_mode)
+
+
+def compare(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
+    """Write what is different to the pipe ``fds[0]``: a letter and a path each, ended by a zero byte."""
+    upper, below = roots.open_layers(argument)
+    report({})
+    _Comparison(upper, below, fds[0]).run()
+    return {}
+
+
+class _Comparison:
+    """One walk over the upper directory, with a look below it for every file."""
+
+    def __init__(self, upper: int, below: int, pipe: int) -> None:
+        self._upper = upper
+        self._below = below
+        self._pipe = pipe
+        self._told: set[str] = set()  # directories
+
+    def run(self) -> None:
+        """Tell of everything, by name; what is in a directory after it."""
+        pending = [("", "", True)]
+        while pending:
+            path, kind, is_folder = pending.pop()
+            if kind:
+                self._tell(kind, path)
+            if is_folder:
+                self._told.update((path,) if kind else ())
+                pending += reversed(self._folder(path))
+
+    def _tell(self, kind: str, path: str) -> None:
+        """Tell of a change, before it of the directories that it is in."""
+        parts = path.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            above = "/".join(parts[:depth])
+            if above not in self._told:
+                self._told.add(above)
+                self._write(MODIFIED, above)
+        self._write(kind, path)
+
+    def _write(self, kind: str, path: str) -> None:
+        write_all(self._pipe, os.fsencode(f"{kind}/{path}") + b"\0")
+
+    def _folder(self, path: str) -> list[Change]:
+        """Compare what is in one directory with what was there."""
+        try:
+            here = open_in_root(self._upper, path, _DIRECTORY)
+        except OSError:
+            return []  # gone meanwhile
+        try:
+            below: int | None = open_in_root(self._below, path, _DIRECTORY)
+        except OSError:
+            below = None
+        try:
+            names = sorted(os.listdir(here))
+            found = [self._file(joined(path, name), name, here, below) for name in names]
+            if below is not None and path and is_opaque(here):
+                hidden = set(os.listdir(below)) - set(names)
+                found += [(joined(path, name), DELETED, False) for name in hidden]
+            return sorted(found)
+        finally:
+            os.close(here)
+            if below is not None:
+                os.close(below)
+
+    def _file(self, path: str, name: str, here: int, below: int | None) -> Change:
+        status = status_of(name, here)
+        if status is None:
+            return path, "", False
+        old = status_of(name, below) if below is not None else None
+        if old is not None and is_whiteout(old):
+            old = None
+        if is_whiteout(status):
+            return path, DELETED if old is not None else "", False
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if old is None:
+            known = is_stub(path, status) or (path in STUB_FOLDERS and is_folder)
+            return path, "" if known else ADDED, is_folder
+        differs = is_different(old, status) or capability(name, here) != capability(name, below)
+        return path, MODIFIED if differs else "", is_folder
+
+
+def status_of(name: str, folder: int) -> os.stat_result | None:
+    """Return what the file is, None when it is gone."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def capability(name: str, folder: int | None) -> bytes:
+    """Return the file's capabilities as they are stored; nothing for none."""
+    assert folder is not None
+    os.fchdir(folder)  # there is no call that takes a directory and a name
+    try:
+        return os.getxattr(name, CAPABILITY, follow_symlinks=False)
+    except OSError:
+        return b""
+
+
+def is_different(old: os.stat_result, new: os.stat_result) -> bool:
+    """Say whether a file has changed as Docker sees it: its contents are not compared."""
+    if (old.st_mode, old.st_uid, old.st_gid) != (new.st_mode, new.st_uid, new.st_gid):
+        return True
+    if stat.S_ISCHR(new.st_mode) or stat.S_ISBLK(new.st_mode):
+        return old.st_rdev != new.st_rdev
+    if stat.S_ISDIR(new.st_mode):
+        return False
+    return (old.st_mtime_ns, old.st_size) != (new.st_mtime_ns, new.st_size)
