@@ -90,24 +90,7 @@ def save(call: Call) -> int:
     names = [("names", name) for name in call.arguments]
     query = [*names, ("platform", options.text("platform"))]
     answer = call.engine.request("GET", "/images/get", query)
-    if not path:
-        for chunk in answer.chunks():
-            session.write(1, chunk)
-        return 0
-    partial = f"{path}.{os.getpid()}.part"
-    try:
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise InvalidArgument(f"save to {path}: {error.strerror}") from error
-    try:
-        for chunk in answer.chunks():
-            session.write(fd, chunk)
-        os.rename(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
-    finally:
-        os.close(fd)
+    session.write_out(path, answer.chunks())
     return 0
 
 

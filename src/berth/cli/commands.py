@@ -71,6 +71,25 @@ COMMANDS: dict[str, Row] = {
         *("listing", "CONTAINER [PRIVATE_PORT[/PROTO]]"),
         *("List port mappings or a specific mapping for the container", 1, 2),
     ),
+    "cp": (
+        *(
+            "copying",
+            "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tberth cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+        ),
+        *("Copy files/folders between a container and the local filesystem", 2, 2),
+    ),
+    "diff": (
+        *("taking", "CONTAINER"),
+        *("Inspect changes to files or directories on a container's filesystem", 1, 1),
+    ),
+    "export": (
+        *("taking", "[OPTIONS] CONTAINER"),
+        *("Export a container's filesystem as a tar archive", 1, 1),
+    ),
+    "commit": (
+        *("taking", "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]"),
+        *("Create a new image from a container's changes", 1, 2),
+    ),
     "update": (
         *("update", "[OPTIONS] CONTAINER [CONTAINER...]"),
         *("Update configuration of one or more containers", 1, MANY),
@@ -149,7 +168,21 @@ MEMBERS: dict[str, dict[str, str]] = {
         **{
             name: name
             for name in (
-                *("attach", "create", "exec", "kill", "logs", "pause", "port", "rename", "restart"),
+                *(
+                    "attach",
+                    "commit",
+                    "cp",
+                    "create",
+                    "diff",
+                    "exec",
+                    "export",
+                    "kill",
+                    "logs",
+                    "pause",
+                    "port",
+                    "rename",
+                    "restart",
+                ),
                 *("rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait"),
             )
         },

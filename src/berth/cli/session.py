@@ -15,7 +15,7 @@ from berth.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from berth.cli import terminal
 
@@ -183,3 +183,25 @@ def write(fd: int, data: bytes | memoryview) -> None:
             waiting = select.poll()
             waiting.register(fd, select.POLLOUT)
             waiting.poll()
+
+
+def write_out(path: str, chunks: Iterable[bytes]) -> None:
+    """Write everything to stdout, or to a file that appears when it is whole."""
+    if not path:
+        for chunk in chunks:
+            write(STDOUT, chunk)
+        return
+    partial = f"{path}.{os.getpid()}.part"
+    try:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InvalidArgument(f"write to {path}: {error.strerror}") from error
+    try:
+        for chunk in chunks:
+            write(fd, chunk)
+        os.rename(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+    finally:
+        os.close(fd)

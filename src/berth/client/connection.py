@@ -157,7 +157,7 @@ class Connection:
             lines += ["Connection: Upgrade", "Upgrade: tcp"]
         if data is not None:
             lines += ["Content-Type: application/x-tar", "Transfer-Encoding: chunked"]
-        elif payload or method == "POST":
+        elif payload or method in ("POST", "PUT"):
             lines.append(f"Content-Length: {len(payload)}")
         message = "\r\n".join([*lines, "", ""]).encode("latin-1") + payload
         self._again = None if data is not None else message
@@ -172,7 +172,12 @@ class Connection:
             # The answer, perhaps an early refusal of the body, is still to be read.
             return
 
-    def receive(self) -> Response:
+    def look(self, path: str, query: Query = None) -> Response:
+        """Send a HEAD request and return the answer, whatever its status; it has no body."""
+        self.send("HEAD", path, query)
+        return self.receive(bodiless=True)
+
+    def receive(self, *, bodiless: bool = False) -> Response:
         """Return the head of the answer to what was sent."""
         head = self._head()
         while head.startswith((b"HTTP/1.1 100", b"HTTP/1.1 102")):
@@ -187,7 +192,8 @@ class Connection:
         for line in rest:
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
-        return Response(int(after[:3]), headers, self._body(int(after[:3]), headers))
+        body = iter(()) if bodiless else self._body(int(after[:3]), headers)
+        return Response(int(after[:3]), headers, body)
 
     def hijack(self) -> tuple[_socket.socket, bytes]:
         """Take the socket out of HTTP after a request sent with ``upgrade``; with it, bytes already read."""

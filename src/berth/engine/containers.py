@@ -82,7 +82,10 @@ class Containers:
     async def hold(self, record: ContainerRecord) -> AsyncIterator[None]:
         """Keep a container from starting, ending and being removed, and take back what is prepared."""
         await self._lives.unprepare(record)
-        async with self._lives.of(record).lock:
+        life = self._lives.of(record)
+        async with life.lock:
+            if life.settling is not None:
+                await asyncio.wait([life.settling])
             if not self._records.has(record):
                 raise NotFound(f"No such container: {record.id}")
             yield
@@ -192,7 +195,7 @@ class Containers:
         return made
 
     async def _fill_volumes(self, record: ContainerRecord, image: Image) -> None:
-        if image.builtin:  # this machine's files are for looking at, not for copying
+        if image.is_of_host:  # this machine's files are for looking at, not for copying
             return
         rootfs = self._services.images.rootfs(record.id)
         for point in record.mount_points:

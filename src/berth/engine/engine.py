@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from berth.engine import admission, documents, stats, status, system, times, top
+from berth.engine.commits import Commits
 from berth.engine.documents import Surroundings
 from berth.engine.files import Files
 from berth.engine.filters import ContainerFilter, PruneFilter, event_passes
@@ -52,6 +53,7 @@ class Engine:
         )
         self.volumes = Volumes(services, containers)
         self.files = Files(services, containers)
+        self.commits = Commits(services, containers, self.files)
         self.networks = Networks(services, containers)
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from berth.errors import Failed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
+    from pathlib import Path
 
     from berth.engine.containers import Containers
     from berth.engine.models import ContainerRecord
@@ -24,6 +25,7 @@ INSPECT = "berth.files.archives:inspect"
 READ = "berth.files.archives:read"
 WRITE = "berth.files.archives:write"
 EXPORT = "berth.files.archives:export"
+LAYER = "berth.files.differences:layer"
 COMPARE = "berth.files.differences:compare"
 
 
@@ -111,6 +113,19 @@ class Files:
                 *whole, rest = (rest + chunk).split(b"\0")
                 for entry in whole:
                     yield chr(entry[0]), os.fsdecode(entry[1:])
+
+    async def layer(self, record: ContainerRecord, path: Path) -> tuple[str, int]:
+        """Write what a container has changed as an image's layer to a new file: its digest and size."""
+        argument: Document = {"rootfs": _rootfs(self._services.images.rootfs(record.id))}
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            async with self._job(LAYER, argument, [fd]) as job:
+                result = await job.result()
+        finally:
+            os.close(fd)
+        size = result["size"]
+        assert isinstance(size, int)
+        return str(result["digest"]), size
 
     # Into roots
 

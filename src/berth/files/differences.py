@@ -76,17 +76,35 @@ def layer(argument: dict[str, object], fds: list[int], report: Report) -> Mappin
     """
     del report
     upper, below = roots.open_layers(argument)
-    os.close(below)
     sink = HashingSink(fds[0])
     writer = TarWriter(sink)
-    Packer(upper, writer, layer=True, skips=_is_left_out).tree("", "")
+    Packer(upper, writer, layer=True, skips=_Stubs(upper, below)).tree("", "")
     writer.end()
     os.fsync(fds[0])
     return {"digest": sink.digest(), "size": sink.size}
 
 
-def _is_left_out(path: str, status: os.stat_result) -> bool:
-    return is_stub(path, status) and not stat.S_ISDIR(status.st_mode)
+class _Stubs:
+    """Tells what in an upper directory is there only because something was mounted on it."""
+
+    def __init__(self, upper: int, below: int) -> None:
+        self._upper = upper
+        self._below = below
+
+    def __call__(self, path: str, status: os.stat_result) -> bool:
+        if path not in STUBS:
+            return False
+        if not stat.S_ISDIR(status.st_mode):
+            return is_stub(path, status)
+        old = status_of(path, self._below)
+        if old is not None and is_different(old, status):
+            return False
+        folder = open_in_root(self._upper, path, _DIRECTORY)
+        try:
+            children = [(name, status_of(name, folder)) for name in os.listdir(folder)]
+        finally:
+            os.close(folder)
+        return all(found is None or self(f"{path}/{name}", found) for name, found in children)
 
 
 def compare(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:

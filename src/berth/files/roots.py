@@ -90,6 +90,7 @@ def open_layers(argument: dict[str, object]) -> tuple[int, int]:
     if len(lower) == 1:  # overlayfs wants two
         below = os.open(lower[0], flags)
     else:
+        rootfs.mount_machine(lower)
         data = f"lowerdir={':'.join(lower)},{rootfs.OVERLAY_OPTIONS}"
         mounts.mount("overlay", ROOTFS, "overlay", mounts.MS_RDONLY, data)
         below = os.open(ROOTFS, flags)

@@ -16,10 +16,12 @@ from berth.images.records import Image
 from berth.oci.digest import Digest
 from berth.oci.image import ImageConfig, ImageDocument
 from berth.oci.platform import this_machine
-from berth.runtime.template import HIDING, HOST_ROOT
+from berth.runtime.template import HIDING, HOST_ROOT, MACHINE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+__all__ = ["MACHINE", "NAME", "hidden_paths", "image", "lower"]
 
 NAME = "host:latest"
 CREATED = "1970-01-01T00:00:00Z"

@@ -27,6 +27,9 @@ class Image(msgspec.Struct, kw_only=True):
     names: list[str] = []  # familiar, with tag: busybox:latest
     architecture: str = "amd64"
     builtin: bool = False
+    on_host: bool = (
+        False  # its layers lie on the built-in image: it was committed from a container of that
+    )
     os: str = "linux"
     variant: str = ""
     author: str = ""
@@ -41,6 +44,11 @@ class Image(msgspec.Struct, kw_only=True):
     def short_id(self) -> str:
         """Twelve digits, as people see it."""
         return self.id.removeprefix("sha256:")[:12]
+
+    @property
+    def is_of_host(self) -> bool:
+        """Whether it shows this machine's files, and so stays on it."""
+        return self.builtin or self.on_host
 
     def blobs(self) -> list[str]:
         """Return the digests of all its blobs."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from berth.errors import InvalidArgument
+from berth.images.removal import repository
 from berth.oci.digest import Digest
 from berth.oci.image import (
     MANIFESTS,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from berth.content.store import ContentStore
+    from berth.images.catalog import Catalog
     from berth.images.records import Image, LayerRecord
 
 PIECE_BYTES = 1 << 20
@@ -156,3 +159,41 @@ class ArchiveWriter:
         yield small_file("manifest.json", self._docker)
         yield small_file("oci-layout", LAYOUT)
         yield END
+
+
+def selected(catalog: Catalog, refs: Sequence[str]) -> list[tuple[Image, list[str]]]:
+    """Return the images that are named, with their names in the archive.
+
+    A name without a tag stands for all tags of the repository, as in Docker.
+    """
+    if not refs:
+        raise InvalidArgument("save: no images named")
+    wanted: dict[str, tuple[Image, list[str]]] = {}
+    for ref in refs:
+        for image, names in _named(catalog, ref):
+            if image.is_of_host:
+                why = "is" if image.builtin else "lies on one that is"
+                name = names[0] if names else image.short_id
+                raise InvalidArgument(
+                    f"save {name}: the image {why} built in and never leaves this machine"
+                )
+            _, before = wanted.get(image.id, (image, []))
+            wanted[image.id] = (image, sorted({*before, *names}))
+    return list(wanted.values())
+
+
+def _named(catalog: Catalog, ref: str) -> list[tuple[Image, list[str]]]:
+    try:
+        reference = Reference.parse(ref)
+    except InvalidArgument:
+        reference = None
+    if reference is not None and reference.is_name_only:
+        tagged = [
+            (image, [name for name in image.names if repository(name) == reference.familiar_name])
+            for image in catalog.all()
+        ]
+        if found := [(image, names) for image, names in tagged if names]:
+            return found
+    image = catalog.resolve(ref)
+    name = catalog.names_it(ref, image)
+    return [(image, [name] if name and "@" not in name else [])]

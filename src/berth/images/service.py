@@ -11,17 +11,18 @@ import msgspec
 
 from berth.content.store import ContentStore
 from berth.errors import InvalidArgument
-from berth.images import documents, host, removal
+from berth.images import commits, documents, host, removal
 from berth.images.catalog import Catalog, familiar, flag
 from berth.images.changes import apply_changes
 from berth.images.garbage import KEPT_S, Garbage
 from berth.images.layers import LayerStore, LoadTeller, Teller
-from berth.images.records import Image, ImageUser
-from berth.images.save import ArchiveWriter
+from berth.images.records import Image, ImageUser, LayerRecord
+from berth.images.save import ArchiveWriter, selected
 from berth.images.shipping import Shipping
 from berth.images.transfer import Transfer, platform_of, record, remove_ingest
 from berth.oci.digest import Digest
 from berth.oci.image import (
+    OCI_LAYER,
     History,
     ImageConfig,
     ImageDocument,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.images.archive import Found
+    from berth.images.commits import Commit
     from berth.images.layers import Progress, Ready
     from berth.images.shipping import Shipment
     from berth.oci.image import Descriptor
@@ -127,11 +129,10 @@ class ImageService:
 
     def prepare_rootfs(self, image: Image, key: str) -> OverlayRootfs:
         """Make the writable snapshot ``key`` (the container's id) on top of the image."""
-        if image.builtin:
-            lower = host.lower()
-        elif image.chain_id:
-            lower = self._snapshots.lower_of(image.chain_id)
-        else:
+        lower = self._snapshots.lower_of(image.chain_id) if image.chain_id else []
+        if image.is_of_host:
+            lower = [*lower, host.MACHINE] if lower else host.lower()
+        elif not lower:
             lower = self._snapshots.lower_of_nothing()
         self._snapshots.prepare(key, lower)
         return self._snapshots.rootfs(key)
@@ -253,6 +254,28 @@ class ImageService:
             remove_ingest(expanded)
         return image
 
+    async def commit(self, parent: Image, commit: Commit, *, reference: str | None) -> Image:
+        """Make an image of what a container has changed in ``parent``. The layer's file is used up."""
+        name = familiar(reference) if reference else None
+        parents = ImageDocument()
+        if not parent.builtin:
+            parents = decode(
+                self.content.read(Digest(parent.id)), ImageDocument, "image configuration"
+            )
+        made = commits.document(commit, parent, parents, created=_now())
+        data = msgspec.json.encode(made)
+        layers = [*parent.layers]
+        if not commit.is_empty:
+            layers.append(LayerRecord(digest=commit.digest, media_type=OCI_LAYER, size=commit.size))
+        with self.content.hold([*(layer.digest for layer in layers), str(Digest.of(data))]):
+            if not commit.is_empty:
+                self.content.adopt(commit.layer, Digest(commit.digest))
+            digest = await asyncio.to_thread(self.content.write, data)
+            size = await self._layers.unpack(layers, made.rootfs.diff_ids, Teller(_quiet))
+            image = record(made, digest, layers, None, size)
+            image.on_host = parent.is_of_host
+            return self._keep(image, [name] if name else [])
+
     async def load(
         self, body: AsyncIterator[bytes], *, progress: Progress = _quiet
     ) -> Sequence[str]:
@@ -353,42 +376,8 @@ class ImageService:
 
         A name without a tag stands for all tags of the repository, as in Docker.
         """
-        if not refs:
-            raise InvalidArgument("save: no images named")
-        wanted: dict[str, tuple[Image, Sequence[str]]] = {}
-        for ref in refs:
-            for image, names in self._to_save(ref):
-                _, before = wanted.get(image.id, (image, ()))
-                wanted[image.id] = (image, sorted({*before, *names}))
-        writer = ArchiveWriter(
-            self.content, [(image, [*names]) for image, names in wanted.values()]
-        )
-        return writer.stream()
-
-    def _to_save(self, ref: str) -> Sequence[tuple[Image, Sequence[str]]]:
-        try:
-            reference = Reference.parse(ref)
-        except InvalidArgument:
-            reference = None
-        if reference is not None and reference.is_name_only:
-            repository = reference.familiar_name
-            tagged = [
-                (image, [name for name in image.names if removal.repository(name) == repository])
-                for image in self._catalog.all()
-            ]
-            if found := [(image, names) for image, names in tagged if names]:
-                return [self._saveable(image, names) for image, names in found]
-        image = self.resolve(ref)
-        name = self._catalog.names_it(ref, image)
-        return [self._saveable(image, [name] if name and "@" not in name else [])]
-
-    def _saveable(self, image: Image, names: Sequence[str]) -> tuple[Image, Sequence[str]]:
-        if image.builtin:
-            name = names[0] if names else image.short_id
-            raise InvalidArgument(
-                f"save {name}: the image is built in and never leaves this machine"
-            )
-        return image, names
+        wanted = selected(self._catalog, refs)
+        return ArchiveWriter(self.content, wanted).stream()
 
 
 def _now() -> str:

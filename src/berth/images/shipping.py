@@ -87,9 +87,10 @@ class Shipping:
 
     async def prepare(self, image: Image, target: Reference) -> Shipment:
         """Make what is missing for a push to ``target``."""
-        if image.builtin:
+        if image.is_of_host:
+            why = "is" if image.builtin else "lies on one that is"
             raise InvalidArgument(
-                f"push {target.familiar()}: the image is built in and never leaves this machine"
+                f"push {target.familiar()}: the image {why} built in and never leaves this machine"
             )
         if image.manifest and self._content.has(Digest(image.manifest)):
             data, media_type = manifest_of(image, self._content)

@@ -23,7 +23,7 @@ from berth.kernel.mounts import (
     MS_REMOUNT,
     mount,
 )
-from berth.runtime.template import ROOTFS
+from berth.runtime.template import HIDING, HOST_ROOT, MACHINE, ROOTFS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def mount_root(rootfs: RootfsMessage) -> None:
         mount(rootfs["path"], ROOTFS, flags=MS_BIND | MS_REC)
     else:
         os.chdir(rootfs["base"])
+        mount_machine(rootfs["lower"])
         layers = f"lowerdir={':'.join(rootfs['lower'])}"
         data = f"{layers},upperdir={rootfs['upper']},workdir={rootfs['work']},{OVERLAY_OPTIONS}"
         mount("overlay", ROOTFS, "overlay", 0, data)
@@ -99,6 +100,15 @@ def mount_root(rootfs: RootfsMessage) -> None:
     mounts.pivot_root(".", ".")
     mounts.umount2(".", mounts.MNT_DETACH)
     os.chdir("/")
+
+
+def mount_machine(lower: list[str]) -> None:
+    """Mount this machine's root with its hiding layer, when it is one of the lower directories.
+
+    Layers below HOST_ROOT and HOST_ROOT itself in one overlay would overlap (ELOOP).
+    """
+    if MACHINE in lower:
+        mount("overlay", MACHINE, "overlay", MS_RDONLY, f"lowerdir={HIDING}:{HOST_ROOT}")
 
 
 def seal_root() -> None:

@@ -4,6 +4,8 @@
 /proc        procfs
 /rootfs      empty: where each container mounts its root, in its own namespace
 HOST_ROOT    the host's "/", without what is mounted below it
+HIDING       a layer of whiteouts over it
+MACHINE      empty: where the two are mounted as one, below layers of the data root, which is in HOST_ROOT
 data root, exec root   at their own absolute paths
 """
 
@@ -30,6 +32,7 @@ from berth.kernel.namespaces import CLONE_NEWNS, unshare
 
 HOST_ROOT = "/.host"
 HIDING = "/.hiding"
+MACHINE = "/.machine"
 ROOTFS = "/rootfs"
 
 
@@ -44,7 +47,7 @@ def enter(data_root: str, exec_root: str, hidden: list[str]) -> None:
     roots = [(root, os.open(root, os.O_PATH | os.O_CLOEXEC)) for root in (data_root, exec_root)]
     base = exec_root
     mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m")
-    for path in ("/proc", ROOTFS, HOST_ROOT, data_root, exec_root):
+    for path in ("/proc", ROOTFS, HOST_ROOT, MACHINE, data_root, exec_root):
         os.makedirs(base + path, mode=0o755, exist_ok=True)
     mount("/", base + HOST_ROOT, flags=MS_BIND)
     for root, fd in roots:

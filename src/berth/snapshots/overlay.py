@@ -19,7 +19,7 @@ import msgspec
 from berth.errors import Failed, NotFound
 from berth.kernel.mounts import open_in_root
 from berth.runtime.requests import OverlayRootfs
-from berth.runtime.template import HIDING, HOST_ROOT
+from berth.runtime.template import HIDING, HOST_ROOT, MACHINE
 from berth.snapshots.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class OverlaySnapshots:
 
     def _real(self, lower: str) -> Path:
         """Return where a lower directory is for berthd: those of the host are elsewhere for containers."""
-        return self.base / ("/" if lower in (HIDING, HOST_ROOT) else lower)
+        return self.base / ("/" if lower in (HIDING, HOST_ROOT, MACHINE) else lower)
 
     def lower_of(self, chain_id: str) -> list[str]:
         """Return the lower directories of a container on top of the layer ``chain_id``."""

@@ -10,6 +10,9 @@ import msgspec
 
 from berth.api.exchange import TAR
 from berth.api.router import Route
+from berth.api.routes.images import reference_of
+from berth.engine.commits import CommitRequest
+from berth.engine.models import ContainerConfig
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -25,11 +28,12 @@ PIECE_BYTES = 1 << 16
 
 
 class ArchiveRoutes:
-    """``/containers/{}/archive``, ``export`` and ``changes``."""
+    """``/containers/{}/archive``, ``export``, ``changes``, and ``/commit``."""
 
     def __init__(self, engine: Engine) -> None:
         self._files = engine.files
         self._containers = engine.containers
+        self._commits = engine.commits
 
     def routes(self) -> list[Route]:
         """Return the table."""
@@ -39,6 +43,7 @@ class ArchiveRoutes:
             Route("PUT", "/containers/{}/archive", self.write, long=True),
             Route("GET", "/containers/{}/export", self.export, long=True),
             Route("GET", "/containers/{}/changes", self.changes, long=True),
+            Route("POST", "/commit", self.commit),
         ]
 
     async def inspect(self, call: Call) -> None:
@@ -92,6 +97,19 @@ class ArchiveRoutes:
             return
         await call.exchange.write(pending + b"]\n")
         await call.exchange.end()
+
+    async def commit(self, call: Call) -> None:
+        """Make an image of a container."""
+        request = CommitRequest(
+            config=await call.decode(ContainerConfig),
+            changes=call.texts("changes"),
+            reference=reference_of(call.text("repo"), call.text("tag")) or None,
+            author=call.text("author"),
+            comment=call.text("comment"),
+            pause=call.flag("pause", default=True),
+        )
+        image = await self._commits.commit(call.text("container"), request)
+        await call.exchange.respond(201, {"Id": image.id})
 
 
 def path_of(call: Call) -> str:

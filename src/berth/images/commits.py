@@ -1,0 +1,67 @@
+"""What an image is like that a container became: its parent, one layer more, and a step in its history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from berth.oci.image import History, ImageConfig, ImageDocument, RootFs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from berth.images.records import Image
+
+EMPTY_TAR = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """A layer as a plain tar in a file of the ingest directory, and what is said about it."""
+
+    layer: Path
+    digest: str
+    size: int
+    config: ImageConfig
+    author: str = ""
+    comment: str = ""
+    created_by: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was changed: no layer then, as in Docker."""
+        return self.digest == EMPTY_TAR
+
+
+def document(
+    commit: Commit, parent: Image, parents: ImageDocument, *, created: str
+) -> ImageDocument:
+    """Return the new image's configuration; ``parents`` is that of the image it came from."""
+    step = History(
+        created=created,
+        created_by=commit.created_by,
+        author=commit.author,
+        comment=commit.comment,
+        empty_layer=commit.is_empty,
+    )
+    return ImageDocument(
+        architecture=parent.architecture,
+        os=parent.os,
+        variant=parent.variant,
+        created=created,
+        author=commit.author,
+        comment=commit.comment,
+        config=commit.config,
+        rootfs=RootFs(diff_ids=[*parent.diff_ids, *([] if commit.is_empty else [commit.digest])]),
+        history=[*_history(parent, parents), step],
+    )
+
+
+def _history(parent: Image, document: ImageDocument) -> list[History]:
+    """Return the parent's history, with a step for every layer that it does not speak of."""
+    steps = list(document.history or ())
+    missing = len(parent.diff_ids) - sum(not step.empty_layer for step in steps)
+    steps += [History(created=parent.created, comment=parent.comment) for _ in range(missing)]
+    if parent.builtin:
+        steps = [History(created=parent.created, comment=parent.comment, empty_layer=True)]
+    return steps
