@@ -25,6 +25,9 @@ MOUNTINFO = "/proc/self/mountinfo"
 KILL = 9
 # Mount options of version 1 that are not controllers.
 NOT_CONTROLLERS = ("rw", "ro", "none", "xattr", "noprefix", "clone_children", "cpuset_v2_mode")
+# The group for the processes of a container that berth runs in.
+NESTED_PROCESSES = "init"
+FOREIGN = "0"  # in cgroup.procs: a process that this pid namespace does not see
 # Version 1's names by what version 2 calls them. Freezing and killing need no controller there.
 RENAMED = {"blkio": "io", "cpuacct": "cpu"}
 
@@ -333,14 +336,44 @@ def _delegate(hierarchy: Hierarchy, prefix: str) -> None:
     limit needs it.
     """
     given = read(hierarchy.fd, f"{prefix}cgroup.subtree_control").split()
-    for name in read(hierarchy.fd, f"{prefix}cgroup.controllers").split():
-        if name in given:
-            continue
-        try:
-            write(hierarchy.fd, f"{prefix}cgroup.subtree_control", f"+{name}")
-        except OSError as error:
-            if error.errno == errno.EBUSY:
+    offered = read(hierarchy.fd, f"{prefix}cgroup.controllers").split()
+    missing = [f"+{name}" for name in offered if name not in given]
+    if not missing:
+        return
+    path = f"{prefix}cgroup.subtree_control"
+    try:
+        # At once: one that allows threaded groups, given alone, would rule the others out.
+        write(hierarchy.fd, path, " ".join(missing))
+    except OSError as error:
+        if error.errno in (errno.EBUSY, errno.EOPNOTSUPP):
+            _make_room(hierarchy.fd, prefix)
+        for word in missing:
+            try:
+                write(hierarchy.fd, path, word)
+            except OSError:
+                continue
+
+
+def _make_room(fd: int, prefix: str) -> None:
+    """Move the processes of a group that is to have children, which may not have both.
+
+    So it is at the top of a container that berth runs in: its processes, berth too, go to a group of their
+    own below it. Only there: the machine's real top may have both.
+    """
+    if prefix:
+        raise Unsupported(
+            f"enable cgroup controllers in /{prefix}: it has processes of its own",
+            hint="move them to a group below it",
+        )
+    cgroup_files.make(fd, NESTED_PROCESSES)
+    while pids := read(fd, "cgroup.procs").split():
+        for pid in pids:
+            if pid == FOREIGN:
                 raise Unsupported(
-                    f"enable cgroup controllers in /{prefix}: it has processes of its own",
-                    hint="move them to a group below it",
-                ) from error
+                    "enable cgroup controllers: the top group has processes of another pid namespace",
+                    hint="start the container that berth runs in with a cgroup namespace of its own",
+                )
+            try:
+                write(fd, f"{NESTED_PROCESSES}/cgroup.procs", pid)
+            except ProcessLookupError:
+                continue
