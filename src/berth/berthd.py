@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from berth.api.router import Router
 from berth.api.routes.table import routes_of
 from berth.api.server import Server
-from berth.engine import defaults, status
+from berth.engine import defaults, status, support
 from berth.engine.background import Background
 from berth.engine.containers import Containers
 from berth.engine.engine import Engine
@@ -162,6 +162,7 @@ async def _build(
         volumes=volumes,
         network=NetworkService(state=state, names=instance, spares=options.network_spares),
         hierarchies=hierarchies,
+        support=support.detect(hierarchies.open_group(f"{instance.cgroup}/std")),
         events=Events(),
         background=background,
     )

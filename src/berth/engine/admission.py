@@ -6,7 +6,7 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
-from berth.engine import defaults, resources, spec
+from berth.engine import defaults, resources, spec, support
 from berth.errors import InvalidArgument, NotFound, Unsupported
 from berth.oci.platform import Platform
 
@@ -14,19 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from berth.engine.models import ContainerConfig, DeviceRequest, Healthcheck, HostConfig
+    from berth.engine.support import Support
     from berth.images.records import Image
-    from berth.kernel.cgroups import Hierarchies
 
 MAX_HOSTNAME_BYTES = 63
 MIN_HEALTH_NS = 1_000_000
 ISOLATIONS = ("", "default")
 USERNS_MODES = ("", "host")
 OOM_SCORES = range(-1000, 1001)
-NO_OOM_KILLER = "Your kernel does not support OomKillDisable. OomKillDisable discarded."
-NO_SWAPPINESS = (
-    "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted."
-    " Memory swappiness discarded."
-)
 UNBOUND_OOM = (
     "OOM killer is disabled for the container, but no memory limit is set, this can result in the"
     " system running out of resources."
@@ -39,14 +34,15 @@ CPUSETS = (
 )
 
 
-def admit(config: ContainerConfig, host: HostConfig, hierarchies: Hierarchies) -> list[str]:
+def admit(config: ContainerConfig, host: HostConfig, limits: Support) -> list[str]:
     """Refuse what cannot be; return warnings about what is left out."""
     _check_network_modes(config, host)
     _check_config(config)
     _check_host(host)
     _check_drivers(host)
     _check_cpusets(host)
-    return [*_discard(host, unified=hierarchies.only_unified), *_warnings(host)]
+    resources.resources(host)  # what makes no sense is refused also where it could not be limited
+    return [*support.discard(host, limits), *_warnings(host)]
 
 
 def _check_network_modes(config: ContainerConfig, host: HostConfig) -> None:
@@ -222,22 +218,10 @@ def _online(path: str) -> str:
         return "0" if "node" in path else f"0-{(os.cpu_count() or 1) - 1}"
 
 
-def _discard(host: HostConfig, *, unified: bool) -> Iterable[str]:
-    """Drop what the kernel does not have, as Docker does, and say so."""
+def _warnings(host: HostConfig) -> Iterable[str]:
     if host.cpu_percent:
         host.cpu_percent = 0
         yield NO_CPU_PERCENT
-    if not unified:
-        return
-    if host.oom_kill_disable:
-        host.oom_kill_disable = None
-        yield NO_OOM_KILLER
-    if host.memory_swappiness not in (None, -1):
-        host.memory_swappiness = None
-        yield NO_SWAPPINESS
-
-
-def _warnings(host: HostConfig) -> Iterable[str]:
     if host.oom_kill_disable and not host.memory:
         yield UNBOUND_OOM
     if host.network_mode == "host" and host.port_bindings:

@@ -76,7 +76,7 @@ class Engine:
 
         ``recursive_read_only``: what is read-only is so with the mounts below it.
         """
-        warnings = admission.admit(config, host, self._services.hierarchies)
+        warnings = admission.admit(config, host, self._services.support)
         if platform:
             admission.check_platform(self.images.resolve(config.image), config.image, platform)
         record = await self.containers.create(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from berth.engine.background import Background
     from berth.engine.events import Events
     from berth.engine.instance import Instance
+    from berth.engine.support import Support
     from berth.images.service import ImageService
     from berth.kernel.cgroups import Hierarchies
     from berth.network.service import NetworkService
@@ -34,5 +35,6 @@ class Services:
     volumes: VolumeService
     network: NetworkService
     hierarchies: Hierarchies
+    support: Support
     events: Events
     background: Background

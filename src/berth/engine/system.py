@@ -56,10 +56,9 @@ def os_release() -> dict[str, str]:
 
 def info(services: Services, records: list[ContainerRecord]) -> Document:
     """Return what the engine has and where it runs."""
-    hierarchies, release = services.hierarchies, os_release()
-    has = {name: hierarchies.of(name) is not None for name in ("memory", "cpu", "cpuset", "pids")}
+    support, release = services.support, os_release()
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    unified = hierarchies.only_unified
+    unified = services.hierarchies.only_unified
     return {
         "ID": services.instance.name,
         "Containers": len(records),
@@ -75,14 +74,14 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
             "Authorization": None,
             "Log": ["json-file"],
         },
-        "MemoryLimit": has["memory"],
-        "SwapLimit": has["memory"],
-        "CpuCfsPeriod": has["cpu"],
-        "CpuCfsQuota": has["cpu"],
-        "CPUShares": has["cpu"],
-        "CPUSet": has["cpuset"],
-        "PidsLimit": has["pids"],
-        "OomKillDisable": has["memory"] and not unified,
+        "MemoryLimit": support.memory,
+        "SwapLimit": support.swap,
+        "CpuCfsPeriod": support.cfs,
+        "CpuCfsQuota": support.cfs,
+        "CPUShares": support.shares,
+        "CPUSet": support.cpuset,
+        "PidsLimit": support.pids,
+        "OomKillDisable": support.oom_kill_disable,
         "IPv4Forwarding": True,
         "Debug": False,
         "NFd": len(list(Path("/proc/self/fd").iterdir())),
@@ -115,5 +114,5 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "Isolation": "",
         "InitBinary": defaults.RUNTIME,
         "SecurityOptions": ["name=cgroupns"],
-        "Warnings": None,
+        "Warnings": support.warnings() or None,
     }

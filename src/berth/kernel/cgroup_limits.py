@@ -120,6 +120,8 @@ def _write(tree: Hierarchy, path: str, files: Files) -> None:
             write(tree.fd, f"{path}/{name}", value)
         except FileNotFoundError:
             if is_there(tree.fd, path):
+                if value in ("-1", "max"):  # without the limit nothing is limited
+                    continue
                 raise Unsupported(f"set {name}: this kernel has no such limit") from None
             raise Failed(f"set {name}: group {path!r} does not exist") from None
         except OSError as error:
