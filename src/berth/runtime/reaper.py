@@ -21,15 +21,13 @@ def run(program: int) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     # Only the program may hold the descriptors: its end of output is the container's.
     processes.close_from(0)
-    while True:
+    # Asked first: one that ended before the signals were blocked sends no other SIGCHLD.
+    while (status := _reap(program)) is None:
         number = signal.sigwait(waited)
         if number != signal.SIGCHLD:
             _forward(program, number)
-            continue
-        status = _reap(program)
-        if status is not None:
-            code = os.waitstatus_to_exitcode(status)
-            os._exit(code if code >= 0 else 128 - code)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def _forward(pid: int, number: int) -> None:
