@@ -64,6 +64,11 @@ class Receiver:
         self._config = config
         self._run: _Run | None = None
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        # One boot for each set of options.
+        items.sort(key=lambda item: (self._is_inside(item), _options(item)))
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
         if not self._is_inside(item):
@@ -82,27 +87,33 @@ class Receiver:
         self._close()
 
     def _is_inside(self, item: pytest.Item) -> bool:
-        wanted = self._config.getoption("in_machine") or item.path.is_relative_to(TIER)
+        wanted = bool(self._config.getoption("in_machine")) or item.path.is_relative_to(TIER)
         # A skip that is known here needs no machine.
         return wanted and not any(item.iter_markers("skip"))
 
     def _reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
-        def boot() -> None:
-            options = _options(item)
-            if self._run is None or self._run.options != options:
-                self._close()
-                items = [i for i in item.session.items if self._is_inside(i)]
-                self._run = _Run([i for i in items if _options(i) == options], options)
-
-        call = pytest.CallInfo.from_call(boot, "setup", reraise=(KeyboardInterrupt,))
-        if call.excinfo is not None:  # skipped for what this machine lacks, or no boot
+        call = pytest.CallInfo.from_call(
+            lambda: self._run_for(item).documents(item.nodeid),
+            "setup",
+            reraise=(KeyboardInterrupt,),
+        )
+        if call.excinfo is not None:  # skipped for what this machine lacks, or the other one failed
             yield item.ihook.pytest_runtest_makereport(item=item, call=call)
             return
-        assert self._run is not None
-        for document in self._run.documents(item.nodeid):
+        assert call.result is not None
+        for document in call.result:
             yield self._config.hook.pytest_report_from_serializable(
                 config=self._config, data=document
             )
+
+    def _run_for(self, item: pytest.Item) -> _Run:
+        """Return the run of the machine that has the item's options, booted when need be."""
+        options = _options(item)
+        if self._run is None or self._run.options != options:
+            self._close()
+            items = [i for i in item.session.items if self._is_inside(i)]
+            self._run = _Run([i for i in items if _options(i) == options], options)
+        return self._run
 
     def _close(self) -> None:
         if self._run is not None:
@@ -119,25 +130,19 @@ class _Run:
         self._machine.__enter__()
         self._lines = self._machine.lines()
 
-    def documents(self, nodeid: str) -> Iterator[dict[str, object]]:
+    def documents(self, nodeid: str) -> list[dict[str, object]]:
         """Return an item's reports, the last of which is that of its tear-down."""
+        found = []
         for line in self._lines:
-            try:
-                document = json.loads(line)
-            except ValueError as error:
-                raise AssertionError(f"{line!r}\n{self._machine.console.read_text()}") from error
+            document = json.loads(line)
+            assert document["nodeid"] == nodeid, f"a report of {document['nodeid']}"
             if isinstance(document["longrepr"], list):  # why it was skipped: JSON has no tuples
                 document["longrepr"] = tuple(document["longrepr"])
-            assert document["nodeid"] == nodeid, (
-                f"a report of {document['nodeid']}, not of {nodeid}"
-            )
-            yield document
+            found.append(document)
             if document["when"] == "teardown":
-                return
-        raise AssertionError(f"the machine went before it ran {nodeid}:\n{self._output()}")
-
-    def _output(self) -> str:
-        return self._machine.console.read_text(errors="replace")
+                return found
+        console = self._machine.console.read_text(errors="replace")
+        raise AssertionError(f"the machine went before it ran {nodeid}:\n{console}")
 
     def close(self) -> None:
         self._machine.close()

@@ -179,7 +179,8 @@ class Machine:
         with (self._folder / f"log-{len(self._processes)}").open("wb") as log:
             self._processes.append(
                 subprocess.Popen(
-                    arguments,
+                    # Not one of them may outlive tests that are killed.
+                    (find("setpriv"), "--pdeathsig", "KILL", *arguments),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
