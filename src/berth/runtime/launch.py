@@ -36,45 +36,60 @@ class Request:
         return self.fds.pop(0)
 
 
-class _Surroundings:
-    """What the zygote opened before it left the host's mounts."""
+class Launch:
+    """A process that is being started, and its monitor.
 
-    def __init__(self, hierarchies: Hierarchies, null_fd: int) -> None:
-        self.hierarchies = hierarchies
-        self.null_fd = null_fd
+    Made in the zygote: a fork shares its memory until one side writes, so whatever both need is made before
+    the first of them, and the monitor, which lives long, does as little as can be before the second.
+    """
 
-
-class _Launch:
-    """A process that is being started, and its monitor."""
-
-    def __init__(self, request: Request, control: sockets.Socket, cgroup: Cgroup) -> None:
+    def __init__(
+        self, request: Request, control: sockets.Socket, hierarchies: Hierarchies, null_fd: int
+    ) -> None:
         self.request = request
         self.control = control
-        self.cgroup = cgroup
+        self.cgroup = _open_cgroup(request.message, hierarchies)
+        self.owns_cgroup = request.message["op"] == "task"
         self.sync, theirs = sockets.pair()
-        self.child = _child(request, theirs, cgroup)
+        self.child = _child(request, theirs, self.cgroup)
+        self.child.controllers = hierarchies.mount_options()
         self.child.monitors = (control.fileno(), self.sync.fileno())
-        self.pipes: tuple[int | None, int, int] | None = None
+        self.flags = _clone_flags(self.child)
+        # Not so an exec: a container at its limit of processes still takes one, as it does in runc.
+        self.group = self.cgroup.open_to_clone_into() if self.owns_cgroup else None
+        self.child.born_in_group = self.group is not None
+        self.pipes = (
+            None if self.child.terminal else _open_pipes(request.message, self.child, null_fd)
+        )
         self.orphans = 0
         self.pid, self.pidfd = 0, -1
 
-    def begin(self, around: _Surroundings) -> None:
-        """Make the process and let it prepare itself.
+    def close(self) -> None:
+        """Close in the zygote what the fork has taken along."""
+        self.control.close()
+        self.sync.close()
+        _release(self.child)
+        for fd in (*(self.pipes or ()), self.group, *self.request.fds):
+            if fd is not None:
+                os.close(fd)
 
-        As little as can be comes before the clone: each page that was written to is then copied twice.
-        """
-        message = self.request.message
-        self.child.controllers = around.hierarchies.mount_options()
-        if not self.child.terminal:
-            self.pipes = _open_pipes(message, self.child, around.null_fd)
-        self.pid, self.pidfd = _clone(self.child)
+    def begin(self) -> None:
+        """Make the process and let it prepare itself."""
+        _join_pid_namespace(self.child)
+        self.pid, self.pidfd = namespaces.clone3(self.flags, cgroup_fd=self.group)
+        if self.pid == 0:
+            init.run(self.child)
         monitor.prepare()
+        message = self.request.message
+        os.chdir(message["directory"])
         self.served = monitor.Monitor(
             self.control, log=_open_log(message), stdin_once=message.get("stdin_once", False)
         )
         self.served.cgroup = self.cgroup
         self.served.own(self.pid, self.pidfd)
         _release(self.child)
+        if self.group is not None:
+            os.close(self.group)
 
     def hand_over(self) -> bool:
         """Wait for berthd's word to go on, and pass on what came with it; False when none comes."""
@@ -115,34 +130,42 @@ class _Launch:
         return self.served
 
 
-def serve(request: Request, hierarchies: Hierarchies, null_fd: int) -> None:
-    """Run one process from its start to its end, as the monitor. Returns when all is done."""
+def plan(request: Request, hierarchies: Hierarchies, null_fd: int) -> Launch | None:
+    """Make in the zygote what can be made there; None when it failed, which berthd was told then."""
     control = sockets.adopt(request.take())
-    os.chdir(request.message["directory"])
-    cgroup = _open_cgroup(request.message, hierarchies)
-    owned = request.message["op"] == "task"
-    launch = None
     try:
-        launch = _Launch(request, control, cgroup)
-        launch.begin(_Surroundings(hierarchies, null_fd))
-        served = launch.complete() if not owned or launch.hand_over() else None
+        return Launch(request, control, hierarchies, null_fd)
     except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
-        if launch is not None:
-            launch.end()
-        if owned:
-            _discard(cgroup)
-        kind = error if isinstance(error, BerthError) else Failed(str(error) or repr(error))
-        sockets.send(control, json.dumps({"event": "failed", "error": kind.record()}).encode())
+        _report(control, error)
+        control.close()
+        return None
+
+
+def serve(launch: Launch) -> None:
+    """Run one process from its start to its end, as the monitor. Returns when all is done."""
+    try:
+        launch.begin()
+        served = launch.complete() if not launch.owns_cgroup or launch.hand_over() else None
+    except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
+        launch.end()
+        if launch.owns_cgroup:
+            _discard(launch.cgroup)
+        _report(launch.control, error)
         return
     if served is not None:
         served.run()
         served.finish()
     else:
         launch.end()
-    if owned:
-        _discard(cgroup)
+    if launch.owns_cgroup:
+        _discard(launch.cgroup)
     if served is not None:
         served.leave()
+
+
+def _report(control: sockets.Socket, error: BaseException) -> None:
+    kind = error if isinstance(error, BerthError) else Failed(str(error) or repr(error))
+    sockets.send(control, json.dumps({"event": "failed", "error": kind.record()}).encode())
 
 
 def _open_cgroup(message: RequestMessage, hierarchies: Hierarchies) -> Cgroup:
@@ -200,28 +223,25 @@ def _open_pipes(
     return to_stdin, from_stdout, from_stderr
 
 
-def _clone(child: init.Child) -> tuple[int, int]:
+def _clone_flags(child: init.Child) -> int:
     flags = 0
+    for entry in child.spec.get("linux", {}).get("namespaces", []):
+        kind = entry["type"]
+        if not entry.get("path") and not _is_made_later(kind, child):
+            flags |= namespaces.NAMESPACES[kind][0]
+    return flags
+
+
+def _join_pid_namespace(child: init.Child) -> None:
+    """Let the next child be in another pid namespace; the caller itself stays outside."""
     if child.pidfd is not None:
-        # Only children of the caller enter the pid namespace; the monitor stays outside.
         namespaces.setns(child.pidfd, namespaces.CLONE_NEWPID)
     for entry in child.spec.get("linux", {}).get("namespaces", []):
-        kind, path = entry["type"], entry.get("path")
-        if kind == "pid" and path:
+        path = entry.get("path")
+        if entry["type"] == "pid" and path:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             namespaces.setns(fd, namespaces.CLONE_NEWPID)
             os.close(fd)
-        elif not path and not _is_made_later(kind, child):
-            flags |= namespaces.NAMESPACES[kind][0]
-    # Not so an exec: a container at its limit of processes still takes one, as it does in runc.
-    group = child.cgroup.open_to_clone_into() if child.pidfd is None else None
-    child.born_in_group = group is not None
-    pid, pidfd = namespaces.clone3(flags, cgroup_fd=group)
-    if pid == 0:
-        init.run(child)
-    if group is not None:
-        os.close(group)
-    return pid, pidfd
 
 
 def _is_made_later(kind: str, child: init.Child) -> bool:

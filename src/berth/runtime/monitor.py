@@ -50,7 +50,7 @@ STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 def write_atomic(path: str, record: dict[str, object]) -> None:
     """Write a JSON record so that a reader sees all of it or nothing."""
     temporary = f"{path}.new"
-    # No file object and no json.dump, which is Python: each page of code that runs is copied into this process.
+    # No file object and no json.dump, which is Python: whatever runs has its pages copied into this process.
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, json.dumps(record).encode())

@@ -54,24 +54,30 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
         data, fds = sockets.receive(control)
         if not data:
             return
-        request = launch.Request(json.loads(data), fds)  # here, so that no child has to
-        if os.fork() == 0:
+        request = launch.Request(json.loads(data), fds)
+        planned = None
+        if request.message["op"] != "job":
+            planned = launch.plan(request, warm.hierarchies, warm.null_fd)
+        if (planned or request.message["op"] == "job") and os.fork() == 0:
             control.close()
-            _run_child(request, warm)
-        for fd in fds:
-            os.close(fd)
+            _run_child(request, planned, warm)
+        if planned is not None:
+            planned.close()
+        else:
+            for fd in request.fds:
+                os.close(fd)
 
 
-def _run_child(request: launch.Request, warm: Warm) -> None:
+def _run_child(request: launch.Request, planned: launch.Launch | None, warm: Warm) -> None:
     """Do what was asked for and end; a bug's traceback goes to the zygote's log."""
     status = 0
     try:
         for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
             _signal.signal(number, _signal.SIG_DFL)
-        if request.message["op"] == "job":
-            worker.serve(request, warm.host_mounts_fd)
+        if planned is not None:
+            launch.serve(planned)
         else:
-            launch.serve(request, warm.hierarchies, warm.null_fd)
+            worker.serve(request, warm.host_mounts_fd)
     except BaseException:  # noqa: BLE001 - the end of this process, logged
         traceback.print_exc(file=sys.stderr)
         status = 1
