@@ -151,6 +151,16 @@ def elements(instance: Instance) -> list[str]:
     return found
 
 
+def bridges(instance: Instance) -> list[str]:
+    """Return the bridges of the engine's networks, as its table has them, and the default one's."""
+    listed = run(find("nft"), "-j", "list", "set", "ip", instance.table, "bridges")
+    found = {instance.bridge}
+    if listed.code == 0:
+        sets = [entry["set"] for entry in json.loads(listed.out)["nftables"] if "set" in entry]
+        found.update(name for entry in sets for name in entry.get("elem", ()))
+    return sorted(name for name in found if Path("/sys/class/net", name).exists())
+
+
 def remains(engine: EngineProcess) -> list[str]:
     """List what containers left: nothing, when none exists."""
     found = [f"mount {line}" for line in mounts((engine.data_root, engine.exec_root))]
@@ -208,7 +218,7 @@ def remove_objects(instance: Instance) -> list[str]:
             found.append(folder)
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
-    for name in (*links(instance), instance.bridge):
+    for name in (*links(instance), *bridges(instance)):
         if Path("/sys/class/net", name).exists():
             found.append(name)
             run(find("ip"), "link", "delete", name)

@@ -9,7 +9,7 @@ import threading
 from types import SimpleNamespace
 
 from berth.kernel import namespaces
-from berth.network.records import EndpointRequest, PortRequest
+from berth.network.records import EndpointRequest, PortRequest, SandboxRequest
 from berth.network.service import NetworkService
 from berth.state import State
 from support.programs import find, run
@@ -106,6 +106,16 @@ def connect_neighbour(outside):
     within(outside, lambda: run(ip, "link", "set", "lan0", "up", check=True))
 
 
+def sandbox_request(container, endpoints=(), ports=()):
+    """Ask for a container to be connected, to the default network unless said."""
+    return SandboxRequest(
+        container_id=container,
+        container_name=container,
+        endpoints=endpoints or (EndpointRequest(),),
+        ports=ports,
+    )
+
+
 class Engine:
     """A network service with a loop of its own, driven step by step."""
 
@@ -128,10 +138,9 @@ class Engine:
             )
             for a, b, *rest in ports
         )
-        request = EndpointRequest(
-            container_id=container, container_name=container, ports=requests, **options
-        )
-        return self.run(self.service.connect(request))
+        networks = options.pop("networks", [options.pop("network", "bridge")])
+        endpoints = tuple(EndpointRequest(network=network, **options) for network in networks)
+        return self.run(self.service.connect(sandbox_request(container, endpoints, requests)))
 
     def open(self, *running):
         self._state = State(self._path)
@@ -140,7 +149,7 @@ class Engine:
         self.run(self._wait_stocked())
 
     async def _wait_stocked(self):
-        shelves = self.service._stock._shelves.values()
+        shelves = self.service._base.stock._shelves.values()
         while any(len(shelf.spares) < self._spares for shelf in shelves):
             await asyncio.sleep(0.001)
 

@@ -25,7 +25,7 @@ CACHE = Path(__file__).parents[2] / ".build"
 APPLETS = """
 sh cat echo ls id env true false sleep wc head tail mkdir rm touch test stat mount umount ps kill hostname
 grep dd sha256sum nc wget ip tr cut sort seq chmod chown ln readlink mknod pwd stty trap yes printf awk sed
-nproc free uname httpd ping df find xargs date sync tty unshare
+nproc free uname nslookup httpd ping df find xargs date sync tty unshare
 """
 
 
@@ -144,8 +144,7 @@ def assert_gone(engine: EngineProcess) -> None:
     left += [table for table in kernel.tables() if table.split()[1] == engine.instance.table]
     left += kernel.mounts((engine.data_root, engine.exec_root))
     left += [f"process {pid}" for pid in kernel.holders((engine.data_root, engine.exec_root))]
-    if Path("/sys/class/net", engine.instance.bridge).exists():
-        left.append(engine.instance.bridge)
+    left += kernel.bridges(engine.instance)
     if engine.base.exists():
         left.append(str(engine.base))
     assert not left, f"left behind by a closed engine: {left}"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.engine.models import EndpointRequest, NetworkingConfig, PortBinding
+from berth.engine.models import PortBinding
+from berth.engine.networkmodels import EndpointRequest, NetworkingConfig
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:

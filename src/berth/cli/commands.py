@@ -139,6 +139,14 @@ COMMANDS: dict[str, Row] = {
     "system df": ("disk", "[OPTIONS]", "Show disk usage", 0, 0),
     "system prune": ("prune", "[OPTIONS]", "Remove unused data", 0, 0),
     "network ls": ("networks", "[OPTIONS]", "List networks", 0, 0),
+    "network connect": (
+        *("networks", "[OPTIONS] NETWORK CONTAINER"),
+        *("Connect a container to a network", 2, 2),
+    ),
+    "network disconnect": (
+        *("networks", "[OPTIONS] NETWORK CONTAINER"),
+        *("Disconnect a container from a network", 2, 2),
+    ),
     "network create": ("networks", "[OPTIONS] NETWORK", "Create a network", 1, 1),
     "network rm": ("networks", "NETWORK [NETWORK...]", "Remove one or more networks", 1, MANY),
     "network inspect": (

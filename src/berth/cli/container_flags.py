@@ -57,6 +57,7 @@ CREATE: tuple[Flag, ...] = (
     ("label-file", "", "list", "Read in a line delimited file of labels"),
     ("log-driver", "", "string", "Logging driver for the container"),
     ("log-opt", "", "list", "Log driver options"),
+    ("link", "", "list", "Add link to another container"),
     ("mac-address", "", "string", "Container MAC address (e.g., 92:d0:c6:0a:29:33)"),
     ("memory", "m", "bytes", "Memory limit"),
     ("memory-reservation", "", "bytes", "Memory soft limit"),

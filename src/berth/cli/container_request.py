@@ -6,6 +6,7 @@ import os
 
 from berth.cli import ports, storage, units
 from berth.cli.options import UsageError
+from berth.client import documents
 from berth.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -203,6 +204,12 @@ def _network(options: Options, body: Document, host: Document) -> None:
             settings |= _first_endpoint(options)
         if settings or len(networks) > 1:
             endpoints[name] = settings
+    if links := options.all("link"):
+        name = str(host["NetworkMode"])
+        if name in ("default", "bridge", "host", "none") or name.startswith("container:"):
+            host["Links"] = links
+        else:
+            endpoints[name] = {**documents.mapping(endpoints.get(name)), "Links": links}
     if endpoints:
         body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
     if options.given("mac-address"):

@@ -128,14 +128,38 @@ def _size(item: object) -> str:
 
 
 def ports(found: Sequence[object]) -> str:
-    """Return "0.0.0.0:8080->80/tcp, 9000/tcp", published ones first."""
-    texts = []
-    for item in found:
-        private = f"{documents.number(item, 'PrivatePort')}/{documents.text(item, 'Type')}"
-        ip, public = documents.text(item, "IP"), documents.number(item, "PublicPort")
-        host = f"[{ip}]" if ":" in ip else ip
-        texts.append((not public, f"{host}:{public}->{private}" if public else private))
-    return ", ".join(text for _, text in sorted(dict.fromkeys(texts)))
+    """Return "9000/tcp, 0.0.0.0:80-81->80-81/tcp, 0.0.0.0:8080->90/tcp": neighbours as one range."""
+    entries = sorted(
+        (
+            documents.number(item, "PrivatePort"),
+            documents.text(item, "IP"),
+            documents.number(item, "PublicPort"),
+            documents.text(item, "Type"),
+        )
+        for item in found
+    )
+    moved, done = [], []
+    ranges: dict[tuple[str, str], tuple[int, int]] = {}
+    for private, ip, public, kind in entries:
+        if ip and public != private:
+            moved.append(f"{_host(ip)}:{public}->{private}/{kind}")
+            continue
+        first, last = ranges.get((ip, kind), (private, private - 1))
+        if last + 1 != private and private != last:
+            done.append(_range(ip, kind, first, last))
+            first = private
+        ranges[ip, kind] = (first, private)
+    done += [_range(ip, kind, first, last) for (ip, kind), (first, last) in ranges.items()]
+    return ", ".join([*done, *moved])
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def _range(ip: str, kind: str, first: int, last: int) -> str:
+    text = str(first) if first == last else f"{first}-{last}"
+    return f"{_host(ip)}:{text}->{text}/{kind}" if ip else f"{text}/{kind}"
 
 
 def top(call: Call) -> int:
@@ -152,6 +176,11 @@ def top(call: Call) -> int:
     return 0
 
 
+def _by_number(text: str) -> tuple[int, str]:
+    number, _, kind = text.partition("/")
+    return int(number) if number.isdigit() else 0, kind
+
+
 def port(call: Call) -> int:
     """Print where ports of a container are published."""
     container, *wanted = call.arguments
@@ -161,16 +190,16 @@ def port(call: Call) -> int:
     if wanted:
         asked = wanted[0] if "/" in wanted[0] else f"{wanted[0]}/tcp"
     lines = []
-    for private in sorted(bound):
+    for private in sorted(bound, key=_by_number):
         for binding in documents.items(bound, private):
             ip = documents.text(binding, "HostIp")
-            where = f"{f'[{ip}]' if ':' in ip else ip}:{documents.text(binding, 'HostPort')}"
+            where = f"{_host(ip)}:{documents.text(binding, 'HostPort')}"
             if not asked:
                 lines.append(f"{private} -> {where}")
             elif private == asked:
                 lines.append(where)
     if asked and not lines:
-        raise NotFound(f"no public port '{asked}' published for {container}")
+        raise NotFound(f"No public port '{wanted[0]}' published for {container}")
     if lines:
         print("\n".join(lines))
     return 0

@@ -1,4 +1,4 @@
-"""`berth network ls`, `create`, `rm` and `inspect`."""
+"""`berth network ls`, `create`, `connect`, `disconnect`, `rm` and `inspect`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ LIST_FLAGS: tuple[Flag, ...] = (
     ("quiet", "q", "bool", "Only display network IDs"),
 )
 CREATE_FLAGS: tuple[Flag, ...] = (
+    ("aux-address", "", "map", "Auxiliary IPv4 or IPv6 addresses used by Network driver"),
     ("attachable", "", "bool", "Enable manual container attachment"),
     ("driver", "d", "string", 'Driver to manage the Network (default "bridge")'),
     ("gateway", "", "list", "IPv4 or IPv6 Gateway for the master subnet"),
@@ -34,6 +35,16 @@ CREATE_FLAGS: tuple[Flag, ...] = (
 )
 REMOVE_FLAGS: tuple[Flag, ...] = (
     ("force", "f", "bool", "Do not error if the network does not exist"),
+)
+CONNECT_FLAGS: tuple[Flag, ...] = (
+    ("alias", "", "list", "Add network-scoped alias for the container"),
+    ("driver-opt", "", "map", "Driver options for the network"),
+    ("gw-priority", "", "int", "Highest gw-priority provides the default gateway"),
+    ("ip", "", "string", 'IPv4 address (e.g., "172.30.100.104")'),
+    ("link", "", "list", "Add link to another container"),
+)
+DISCONNECT_FLAGS: tuple[Flag, ...] = (
+    ("force", "f", "bool", "Force the container to disconnect from a network"),
 )
 COLUMNS = (("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE"))
 SWITCHES = (("attachable", "Attachable"), ("internal", "Internal"), ("ipv6", "EnableIPv6"))
@@ -81,16 +92,43 @@ def create(call: Call) -> int:
     return 0
 
 
-def _pools(options: Options) -> list[dict[str, str]]:
+def _pools(options: Options) -> list[Document]:
     """Return a pool for every subnet; ranges and gateways belong to the subnet of the same place."""
-    pools = [{"Subnet": subnet} for subnet in options.all("subnet")]
+    pools: list[Document] = [{"Subnet": subnet} for subnet in options.all("subnet")]
     for flag, name in (("ip-range", "IPRange"), ("gateway", "Gateway")):
         values = options.all(flag)
         if len(values) > len(pools):
             raise InvalidArgument(f"every --{flag} needs a --subnet it is in")
         for pool, value in zip(pools, values, strict=False):
             pool[name] = value
+    if auxiliary := options.pairs("aux-address"):
+        if not pools:
+            raise InvalidArgument("every --aux-address needs a --subnet it is in")
+        pools[0]["AuxiliaryAddresses"] = auxiliary
     return pools
+
+
+def connect(call: Call) -> int:
+    """Let a container take part in a network."""
+    options, (network, container) = call.options, call.arguments
+    settings: Document = {
+        "IPAMConfig": {"IPv4Address": options.text("ip")} if options.given("ip") else {},
+        "Links": options.all("link"),
+        "Aliases": options.all("alias"),
+        "DriverOpts": options.pairs("driver-opt"),
+        "GwPriority": int(options.text("gw-priority", "0")),
+    }
+    body = {"Container": container, "EndpointConfig": settings}
+    call.engine.request("POST", f"/networks/{quote(network)}/connect", body=body).read()
+    return 0
+
+
+def disconnect(call: Call) -> int:
+    """Take a container out of a network."""
+    network, container = call.arguments
+    body = {"Container": container, "Force": call.options.on("force")}
+    call.engine.request("POST", f"/networks/{quote(network)}/disconnect", body=body).read()
+    return 0
 
 
 def remove(call: Call) -> int:
@@ -105,6 +143,8 @@ def remove(call: Call) -> int:
 
 VERBS: dict[str, Verb] = {
     "network ls": (LIST_FLAGS, networks),
+    "network connect": (CONNECT_FLAGS, connect),
+    "network disconnect": (DISCONNECT_FLAGS, disconnect),
     "network create": (CREATE_FLAGS, create),
     "network rm": (REMOVE_FLAGS, remove),
     "network inspect": ((inspect.FORMAT,), inspect.of("network")),

@@ -10,7 +10,17 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from berth.engine import defaults, hostfiles, mountpoints, networking, security, spec, status
+from berth.engine import (
+    connecting,
+    defaults,
+    hostfiles,
+    links,
+    mountpoints,
+    networking,
+    security,
+    spec,
+    status,
+)
 from berth.engine.creation import fill_in, inherit
 from berth.engine.limits import changed_limits
 from berth.engine.lives import Life, Lives
@@ -66,6 +76,18 @@ class Containers:
         """Return where its log is."""
         return self._lives.log_path(record)
 
+    def files_folder(self, record: ContainerRecord) -> Path:
+        """Return where its hosts and resolv.conf are: with the one whose network it shares."""
+        return self._lives.files_folder(record)
+
+    def lock(self, record: ContainerRecord) -> asyncio.Lock:
+        """Return the lock under which its life changes."""
+        return self._lives.of(record).lock
+
+    def save(self, record: ContainerRecord) -> None:
+        """Store what changed of a container."""
+        self._records.put(record, durable=True)
+
     def ended(self, record: ContainerRecord) -> asyncio.Event:
         """Return the event that is set when the current run has ended."""
         return self._lives.of(record).ended
@@ -102,10 +124,8 @@ class Containers:
     ) -> ContainerRecord:
         """Make a container; nothing is left when it cannot be made."""
         image = self._services.images.resolve(config.image)
-        networks = {}
+        networks = connecting.settle(config, host_config, self._services.network, find=self.find)
         if isinstance(config, CreateRequest):
-            asked = config.networking_config
-            networks = (asked.endpoints_config if asked else None) or {}
             config = config.config()
         record = ContainerRecord(
             id=secrets.token_hex(32),
@@ -140,6 +160,7 @@ class Containers:
         spec.check_directory(record.config.working_dir)
         spec.build(record, cgroup=self._services.instance.cgroup)
         networking.port_requests(record)
+        links.check(host, self.find)
         check_policy(host)
         security.seccomp_filter(host)
         log_target(host.log_config, self.log_path(record))
@@ -212,6 +233,7 @@ class Containers:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         record.name = self._records.claim_name(name)
         self._records.put(record, durable=True)
+        self._services.network.rename(record.id, record.name)
         self.emit(record, "rename", oldName=f"/{old}")
 
     async def update(self, ref: str, update: UpdateRequest) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.engine import defaults, networking
+from berth.engine import defaults
 
 if TYPE_CHECKING:
     from berth.engine.models import ContainerConfig, HostConfig
@@ -22,7 +22,6 @@ def inherit(config: ContainerConfig, image: Image) -> None:
 
 def fill_in(host: HostConfig) -> None:
     """Give a host configuration the values that inspect shows for what was not said."""
-    networking.settle_mode(host)
     if host.memory > 0 and not host.memory_swap:
         host.memory_swap = 2 * host.memory
     host.shm_size = host.shm_size or defaults.SHM_SIZE_BYTES

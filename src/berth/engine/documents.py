@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.engine import mountpoints, networking, security, status, times
+from berth.engine import mountpoints, networksettings, security, status, times
 from berth.runtime.requests import OverlayRootfs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from berth.engine.models import ContainerRecord
@@ -28,9 +29,10 @@ class Surroundings:
     """What belongs to a container beside its record."""
 
     folder: Path
+    files_folder: Path  # of its hosts and resolv.conf: its own, or that of whose network it shares
     rootfs: Rootfs | None = None
-    endpoint: EndpointRecord | None = None
-    network: NetworkRecord | None = None
+    endpoints: tuple[EndpointRecord, ...] = ()
+    networks: Mapping[str, NetworkRecord] = field(default_factory=dict)  # by name
     exec_ids: tuple[str, ...] = ()
 
 
@@ -62,9 +64,9 @@ def inspect(record: ContainerRecord, around: Surroundings) -> Document:
         "Args": record.args[1:],
         "State": state(record),
         "Image": record.image_id,
-        "ResolvConfPath": str(folder / "resolv.conf"),
-        "HostnamePath": str(folder / "hostname"),
-        "HostsPath": str(folder / "hosts"),
+        "ResolvConfPath": str(around.files_folder / "resolv.conf"),
+        "HostnamePath": str(around.files_folder / "hostname"),
+        "HostsPath": str(around.files_folder / "hosts"),
         "LogPath": str(folder / f"{record.id}-json.log") if has_log else "",
         "Name": f"/{record.name}",
         "RestartCount": record.restart_count,
@@ -78,7 +80,7 @@ def inspect(record: ContainerRecord, around: Surroundings) -> Document:
         "GraphDriver": graph_driver(around.rootfs),
         "Mounts": [mountpoints.document(point) for point in record.mount_points],
         "Config": config(record),
-        "NetworkSettings": networking.settings(record, around.endpoint, around.network),
+        "NetworkSettings": networksettings.settings(record, around.endpoints, around.networks),
     }
 
 
@@ -87,7 +89,6 @@ def host_config(record: ContainerRecord) -> Document:
     shown: Document = msgspec.to_builtins(record.host_config)
     masked, read_only = security.hidden_paths(record.host_config)
     shown |= {"MaskedPaths": masked or None, "ReadonlyPaths": read_only or None}
-    shown["OomKillDisable"] = bool(shown["OomKillDisable"])
     shown["PortBindings"] = shown["PortBindings"] or {}
     shown["ConsoleSize"] = shown["ConsoleSize"] or [0, 0]
     for name in LISTS:
@@ -105,9 +106,6 @@ def config(record: ContainerRecord) -> Document:
     shown["Labels"] = shown["Labels"] or {}
     for name in ("Healthcheck", "Shell", "StopSignal", "StopTimeout"):
         if shown[name] is None:
-            del shown[name]
-    for name in ("ExposedPorts", "NetworkDisabled"):
-        if not shown[name]:
             del shown[name]
     main = record.networks.get(record.host_config.network_mode)
     if main is not None and main.mac_address:
@@ -144,7 +142,7 @@ def _word(word: str) -> str:
 
 def summary(record: ContainerRecord, around: Surroundings) -> Document:
     """Return what lists show of a container."""
-    settings = networking.settings(record, around.endpoint, around.network)
+    settings = networksettings.settings(record, around.endpoints, around.networks)
     return {
         "Id": record.id,
         "Names": [f"/{record.name}"],
@@ -152,7 +150,7 @@ def summary(record: ContainerRecord, around: Surroundings) -> Document:
         "ImageID": record.image_id,
         "Command": " ".join(_word(word) for word in record.args),
         "Created": record.created_ns // times.SECOND_NS,
-        "Ports": networking.summary_ports(record, around.endpoint),
+        "Ports": networksettings.summary_ports(record, around.endpoints),
         "Labels": record.config.labels or {},
         "State": record.status,
         "Status": status.describe(record),

@@ -107,12 +107,11 @@ class Engine:
 
     def _around(self, record: ContainerRecord) -> Surroundings:
         network = self._services.network
-        mode = record.host_config.network_mode
-        known = next((n for n in network.networks() if mode in (n.name, n.id)), None)
         return Surroundings(
             folder=self.containers.log_path(record).parent,
-            endpoint=network.endpoint(record.id),
-            network=known,
+            files_folder=self.containers.files_folder(record),
+            endpoints=network.endpoints_of(record.id),
+            networks={found.name: found for found in network.networks()},
         )
 
     def inspect(self, ref: str) -> Document:

@@ -52,7 +52,7 @@ class ContainerFilter:
             "id": lambda r, v: r.id.startswith(v),
             "is-task": lambda _, v: v not in TRUE,
             "name": lambda r, v: _matches(v, f"/{r.name}") or _matches(v, r.name),
-            "network": lambda r, v: r.host_config.network_mode == v,
+            "network": lambda r, v: v in (r.host_config.network_mode, *r.networks),
             "publish": lambda r, v: _has_port(r.host_config.port_bindings or {}, v),
             "status": lambda r, v: r.status == v,
             "volume": _has_volume,

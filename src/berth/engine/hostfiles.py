@@ -11,46 +11,90 @@ from berth.engine import spec
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
 from berth.network import files
+from berth.network.networks import HOST
+from berth.network.records import leading_out
+from berth.network.wiring import RESOLVER
 from berth.runtime.requests import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from berth.engine.models import ContainerRecord, MountPoint
-    from berth.network.records import Sandbox
+    from berth.network.records import EndpointRecord, Sandbox
 
 RESOLV_CONF = "resolv.conf"
 FILES = ("hostname", "hosts", RESOLV_CONF)
 SHARED_IPC = ("/dev/shm", "/dev/mqueue")  # noqa: S108 - the host's, for --ipc=host
 
 
-def write(folder: Path, record: ContainerRecord, sandbox: Sandbox | None = None) -> None:
+def write(
+    folder: Path,
+    record: ContainerRecord,
+    sandbox: Sandbox | None = None,
+    *,
+    linked: Iterable[tuple[str, str]] = (),
+) -> None:
     """Write the container's own files into its folder, with the addresses that it has in its sandbox."""
     host, name = record.host_config, spec.hostname(record)
     endpoints = sandbox.endpoints if sandbox is not None else ()
-    gateway = next((e.gateway for e in endpoints if e.gateway), "127.0.0.1")
+    out = leading_out(endpoints)
     entries = [_extra_host(entry) for entry in host.extra_hosts or []]
+    extra = files.extra_hosts(entries, host_gateway=out.gateway if out else "127.0.0.1")
     hosts = files.hosts(
         hostname=name,
         domainname=record.config.domainname,
         addresses=[e.address for e in endpoints if e.address],
-        extra=files.extra_hosts(entries, host_gateway=gateway),
+        extra=[*extra, *linked],
+        base=files.host_hosts() if host.network_mode == HOST else None,
     )
-    source = Path("/etc") / RESOLV_CONF
-    resolv_conf = files.resolv_conf(
-        source.read_text(errors="replace") if source.exists() else "",
+    resolv_conf = _resolv_conf(record, resolves=sandbox is not None and sandbox.resolves)
+    texts = (files.hostname(name), hosts, resolv_conf)
+    for file, text in zip(FILES, texts, strict=True):
+        _write(f"{folder}/{file}", text)
+
+
+def _resolv_conf(record: ContainerRecord, *, resolves: bool) -> str:
+    host = record.host_config
+    return files.resolv_conf(
+        files.host_resolv_conf(),
         servers=host.dns or (),
         search=host.dns_search or (),
         options=host.dns_options or (),
-        own_namespace=host.network_mode != "host",
+        own_namespace=host.network_mode != HOST,
+        resolver=RESOLVER if resolves else "",
     )
-    texts = (files.hostname(name), hosts, resolv_conf)
-    for file, text in zip(FILES, texts, strict=True):
-        fd = os.open(
-            f"{folder}/{file}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
-        )
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file in place: a container that runs has it mounted."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def update(
+    folder: Path,
+    record: ContainerRecord,
+    sandbox: Sandbox | None = None,
+    *,
+    gone: EndpointRecord | None = None,
+) -> None:
+    """Tell a running container its new addresses, and take one out that is ``gone``."""
+    hosts, domain = folder / "hosts", record.config.domainname
+    before = text = hosts.read_text()
+    name = spec.hostname(record)
+    names = f"{name}.{domain} {name}" if domain else name
+    if gone is not None:
+        text = files.without_address(text, gone.address)
+    for endpoint in sandbox.endpoints if sandbox is not None else ():
+        text = files.with_address(text, endpoint.address, names)
+    if text != before:
+        _write(str(hosts), text)
+    resolv_conf = folder / RESOLV_CONF
+    if sandbox is not None and sandbox.resolves and RESOLVER not in resolv_conf.read_text():
+        _write(str(resolv_conf), _resolv_conf(record, resolves=True))
 
 
 def _extra_host(entry: str) -> str:

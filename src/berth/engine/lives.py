@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from berth.engine import hostfiles, networking, security, spec, status
+from berth.engine import connecting, hostfiles, links, networking, security, spec, status
 from berth.engine.logtargets import log_target
 from berth.engine.restart import Backoff, wants_restart
 from berth.errors import BerthError, Conflict
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from berth.engine.records import Records
     from berth.engine.services import Services
     from berth.kernel.cgroups import Cgroup
-    from berth.network.records import Sandbox
     from berth.runtime.client import PreparedTask, Task
 
 log = logging.getLogger("berth")
@@ -102,6 +101,11 @@ class Lives:
         """Return where the container's own files and its log are."""
         return self.of(record).data_folder
 
+    def files_folder(self, record: ContainerRecord) -> Path:
+        """Return where its hosts and resolv.conf are: with the one whose network it shares."""
+        other = spec.shared_container(record.host_config.network_mode)
+        return self.data_folder(record) if other is None else self._data / other
+
     def exec_folder(self, record: ContainerRecord) -> Path:
         """Return where its monitor keeps its socket and records."""
         return self.of(record).exec_folder
@@ -135,7 +139,7 @@ class Lives:
                 or life.prepared is not None
                 or not self._records.has(record)
                 or record.status != status.CREATED
-                or self._shares_namespaces(record)
+                or self._needs_others(record)
             ):
                 return
             life.prepared = self._prepare(record)
@@ -179,7 +183,7 @@ class Lives:
             task = await self._start_task(record, prepared, waiting, orphans)
         except BerthError as error:
             await self.destroy_remains(record)  # of a monitor that died; others leave nothing
-            await self._services.network.disconnect(record.id)
+            await connecting.disconnect(self._services, record)
             hostfiles.remove_tree(self.exec_folder(record))
             self._note_failed_start(record, life, error)
             raise
@@ -206,9 +210,9 @@ class Lives:
     ) -> Task:
         """Connect, hand over and start; whoever catches the failure disconnects."""
         try:
-            sandbox = await self._connect(record)
-            hostfiles.write(self.data_folder(record), record, sandbox)
-            trees = hostfiles.open_trees(self.data_folder(record), record)
+            folder = self.data_folder(record)
+            sandbox = await connecting.connect(self._services, record, folder, self._records.find)
+            trees = hostfiles.open_trees(self.files_folder(record), record)
         except BaseException:
             await prepared.abandon()
             raise
@@ -227,12 +231,6 @@ class Lives:
             for tree in trees:
                 os.close(tree.fd)
 
-    async def _connect(self, record: ContainerRecord) -> Sandbox | None:
-        request = networking.endpoint_request(record)
-        if request is None:
-            return None
-        return await self._services.network.connect(request)
-
     def _task_request(self, record: ContainerRecord, folder: Path) -> TaskRequest:
         host, config = record.host_config, record.config
         rows, columns = host.console_size or (0, 0)
@@ -243,6 +241,7 @@ class Lives:
                 record,
                 cgroup=self._services.instance.cgroup,
                 paths=self._shared_namespaces(record),
+                env=links.environment(record, self._services.network, self._records.find),
             ),
             rootfs=self._services.images.rootfs(record.id),
             user=config.user,
@@ -257,10 +256,10 @@ class Lives:
             init=bool(host.init),
         )
 
-    def _shares_namespaces(self, record: ContainerRecord) -> bool:
+    def _needs_others(self, record: ContainerRecord) -> bool:
         host = record.host_config
         modes = (host.pid_mode, host.ipc_mode, host.network_mode)
-        return any(spec.shared_container(mode) is not None for mode in modes)
+        return bool(host.links) or any(spec.shared_container(mode) is not None for mode in modes)
 
     def _shared_namespaces(self, record: ContainerRecord) -> dict[str, str]:
         """Return the namespace files of containers whose namespaces this one joins."""
@@ -274,9 +273,8 @@ class Lives:
                 continue
             other = self._records.find(ref)
             if other.status not in status.ALIVE:
-                raise Conflict(
-                    f"cannot join {kind} namespace of a non running container: {other.id}"
-                )
+                what = "network" if kind == "network" else f"{kind} namespace"
+                raise Conflict(f"cannot join {what} of a non running container: {other.id}")
             paths[kind] = f"/proc/{other.pid}/ns/{names[kind]}"
         return paths
 
@@ -307,7 +305,7 @@ class Lives:
             await self.destroy_remains(record)
         async with life.lock:
             life.task = None
-            await self._services.network.disconnect(record.id)
+            await connecting.disconnect(self._services, record)
             # Not before the end is recorded: till then a berthd that takes over learns of it there.
             restarts = self._records.has(record) and self.note_end(record, life, ended)
             life.settling = self._services.background.start(

@@ -1,13 +1,43 @@
 """What clients send and what is stored, under Docker's JSON names (Engine API 1.51).
 
-How clients' JSON becomes these is :mod:`berth.engine.decoding`'s matter.
+Unknown fields are passed over, and null means "not said" (:func:`decode`), as Go's decoder has it.
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
+# The types of fields, which msgspec needs to see.
+from berth.engine.networkmodels import EndpointRequest, NetworkingConfig  # noqa: TC001
+from berth.errors import InvalidArgument
+
+Model = TypeVar("Model")
+
 field = msgspec.field
+INT64 = range(-(1 << 63), 1 << 63)
+
+
+def decode(data: bytes, type_: type[Model]) -> Model:
+    """Decode a client's JSON; InvalidArgument names the place that is wrong."""
+    try:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data or b"{}")), type_)
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(f"invalid JSON: {error}") from error
+    except RecursionError:
+        raise InvalidArgument("invalid JSON: exceeded max depth") from None
+
+
+def _without_nulls(value: object) -> object:
+    """Return the value without members that are null; refuse numbers that no client can mean."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    if isinstance(value, int) and value not in INT64:
+        raise InvalidArgument(f"invalid JSON: number {value} does not fit 64 bits")
+    return value
 
 
 class _Model(msgspec.Struct, rename="pascal", kw_only=True):
@@ -246,23 +276,6 @@ class HostConfig(_Model):
     io_maximum_bandwidth: int = field(default=0, name="IOMaximumBandwidth")
 
 
-class EndpointRequest(_Model):
-    """How a container wants to be connected to one network."""
-
-    ipam_config: dict[str, object] | None = field(default=None, name="IPAMConfig")
-    links: list[str] | None = None
-    mac_address: str = ""
-    aliases: list[str] | None = None
-    driver_opts: dict[str, str] | None = None
-    gw_priority: int = 0
-
-
-class NetworkingConfig(_Model):
-    """The networks of a new container, by name."""
-
-    endpoints_config: dict[str, EndpointRequest] | None = None
-
-
 class CreateRequest(ContainerConfig, kw_only=True, rename="pascal"):
     """The body of ``POST /containers/create``."""
 
@@ -323,33 +336,6 @@ class VolumeCreate(_Model):
     name: str = ""
     driver: str = "local"
     driver_opts: dict[str, str] | None = None
-    labels: dict[str, str] | None = None
-
-
-class IpamPool(_Model):
-    """One address range of a network."""
-
-    subnet: str = ""
-    ip_range: str = field(default="", name="IPRange")
-    gateway: str = ""
-
-
-class Ipam(_Model):
-    """The addresses of a network."""
-
-    driver: str = "default"
-    config: list[IpamPool] | None = None
-
-
-class NetworkCreate(_Model):
-    """The body of ``POST /networks/create``."""
-
-    name: str
-    driver: str = "bridge"
-    internal: bool = False
-    attachable: bool = False
-    ipam: Ipam | None = field(default=None, name="IPAM")
-    options: dict[str, str] | None = None
     labels: dict[str, str] | None = None
 
 

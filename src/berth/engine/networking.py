@@ -1,41 +1,72 @@
-"""From a container's configuration to what it asks of networks, and how the API shows what it got."""
+"""From a container's configuration to what it asks of networks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.engine import spec, times
+from berth.engine import spec
+from berth.engine.networkmodels import EndpointRequest as EndpointConfig
 from berth.errors import InvalidArgument
-from berth.network.records import PROTOCOLS, EndpointRequest, PortRequest
+from berth.network.networks import DEFAULT, HOST
+from berth.network.records import PROTOCOLS, EndpointRequest, PortRequest, SandboxRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Mapping
 
-    from berth.engine.models import ContainerRecord, HostConfig
-    from berth.network.records import EndpointRecord, NetworkRecord, PortRecord
+    from berth.engine.models import ContainerConfig, ContainerRecord, HostConfig
+
+    Networks = dict[str, EndpointConfig]
 
 MAX_PORT = 65_535
-SHOWN_NETWORKS = ("default", "")
-
-Document = dict[str, object]
+UNNAMED = ("default", "")
 
 
-def settle_mode(host: HostConfig) -> None:
-    """Name the default network; refuse what does not go together."""
-    if host.network_mode in SHOWN_NETWORKS:
-        host.network_mode = "bridge"
-    if spec.shared_container(host.network_mode) is not None and any(
-        (host.port_bindings or {}).values()
-    ):
-        raise InvalidArgument(
-            "conflicting options: port publishing and the container type network mode"
-        )
+def settle(
+    host: HostConfig, networks: Mapping[str, EndpointConfig], *, find: Callable[[str], str]
+) -> Networks:
+    """Name the default network, and return the networks to be in, the first one first.
+
+    ``find`` returns the name of a network that may be given by its id, or what it does not know.
+    """
+    if host.network_mode in UNNAMED:
+        host.network_mode = DEFAULT
+    if spec.shared_container(host.network_mode) is not None:
+        return {}
+    asked = {find(DEFAULT if name in UNNAMED else name): value for name, value in networks.items()}
+    first = find(host.network_mode)
+    return {first: asked.pop(first, None) or EndpointConfig(), **asked}
+
+
+def check_mode(
+    config: ContainerConfig, host: HostConfig, networks: Mapping[str, EndpointConfig]
+) -> None:
+    """Refuse what does not go together with the network of another container, or with the host's."""
+    shares = spec.shared_container(host.network_mode) is not None
+    mac = any(asked.mac_address for asked in networks.values())
+    conflicts = {
+        "hostname and the network mode": shares and config.hostname,
+        "container type network can't be used with links. This would result in undefined behavior": (
+            shares and host.links
+        ),
+        "host type networking can't be used with links. This would result in undefined behavior": (
+            host.network_mode == HOST and host.links
+        ),
+        "dns and the network mode": shares and host.dns,
+        "custom host-to-IP mapping and the network mode": shares and host.extra_hosts,
+        "mac-address and the network mode": (shares or host.network_mode == HOST) and mac,
+        "port publishing and the container type network mode": shares
+        and (any((host.port_bindings or {}).values()) or host.publish_all_ports),
+        "port exposing and the container type network mode": shares and config.exposed_ports,
+    }
+    for text, is_so in conflicts.items():
+        if is_so:
+            raise InvalidArgument(f"conflicting options: {text}")
 
 
 def has_own_namespace(record: ContainerRecord) -> bool:
     """Say whether the container gets a network namespace that nobody else is in."""
     mode = record.host_config.network_mode
-    return mode != "host" and spec.shared_container(mode) is None
+    return mode != HOST and spec.shared_container(mode) is None
 
 
 def parse_port(text: str) -> tuple[int, str]:
@@ -84,142 +115,27 @@ def port_requests(record: ContainerRecord) -> tuple[PortRequest, ...]:
     return tuple(found)
 
 
-def endpoint_request(record: ContainerRecord) -> EndpointRequest | None:
+def sandbox_request(record: ContainerRecord) -> SandboxRequest | None:
     """Return what to connect; None for a container that shares another's network."""
-    host = record.host_config
-    if spec.shared_container(host.network_mode) is not None:
+    if spec.shared_container(record.host_config.network_mode) is not None:
         return None
-    asked = record.networks.get(host.network_mode)
-    address = mac = ""
-    if asked is not None:
-        mac = asked.mac_address
-        address = str((asked.ipam_config or {}).get("IPv4Address") or "")
-    return EndpointRequest(
+    return SandboxRequest(
         container_id=record.id,
         container_name=record.name,
-        network=host.network_mode,
-        hostname=spec.hostname(record),
-        address=address,
-        mac=mac,
+        hostname=record.config.hostname,
+        endpoints=tuple(endpoint_request(name, asked) for name, asked in record.networks.items()),
         ports=port_requests(record),
+        servers=tuple(record.host_config.dns or ()),
     )
 
 
-def summary_ports(record: ContainerRecord, endpoint: EndpointRecord | None) -> list[Document]:
-    """Return the ports as lists of containers show them."""
-    if endpoint is None:
-        return []
-    published = list(endpoint.ports)
-    found: list[Document] = [
-        {
-            "IP": port.host_ip,
-            "PrivatePort": port.container_port,
-            "PublicPort": port.host_port,
-            "Type": port.protocol,
-        }
-        for port in published
-    ]
-    known = {(port.container_port, port.protocol) for port in published}
-    for text in exposed_ports(record):
-        number, protocol = parse_port(text)
-        if (number, protocol) not in known:
-            found.append({"PrivatePort": number, "Type": protocol})
-    return found
-
-
-def settings(
-    record: ContainerRecord, endpoint: EndpointRecord | None, network: NetworkRecord | None
-) -> Document:
-    """Return inspect's NetworkSettings: with addresses while the container runs."""
-    ports = _port_map(record, endpoint.ports) if endpoint is not None else {}
-    shared = spec.shared_container(record.host_config.network_mode) is not None
-    networks = (
-        {} if shared else {record.host_config.network_mode: _shown(record, endpoint, network)}
+def endpoint_request(network: str, asked: EndpointConfig) -> EndpointRequest:
+    """Return what is asked of one network."""
+    return EndpointRequest(
+        network=network,
+        address=str((asked.ipam_config or {}).get("IPv4Address") or ""),
+        mac=asked.mac_address,
+        aliases=tuple(asked.aliases or ()),
+        links=tuple(asked.links or ()),
+        gateway_priority=asked.gw_priority,
     )
-    return {
-        "Bridge": "",
-        "SandboxID": endpoint.id if endpoint is not None else "",
-        "SandboxKey": f"/proc/{record.pid}/ns/net" if record.pid else "",
-        "Ports": ports,
-        "EndpointID": endpoint.id if endpoint is not None else "",
-        "Gateway": endpoint.gateway if endpoint is not None else "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": endpoint.address if endpoint is not None else "",
-        "IPPrefixLen": endpoint.prefix_length if endpoint is not None else 0,
-        "IPv6Gateway": "",
-        "MacAddress": endpoint.mac if endpoint is not None else "",
-        "Networks": networks,
-    }
-
-
-def _port_map(record: ContainerRecord, published: Iterable[PortRecord]) -> Document:
-    ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed_ports(record))
-    for port in published:
-        key = f"{port.container_port}/{port.protocol}"
-        ports[key] = [
-            *(ports.get(key) or []),
-            {"HostIp": port.host_ip, "HostPort": str(port.host_port)},
-        ]
-    return dict(ports)
-
-
-def _shown(
-    record: ContainerRecord, endpoint: EndpointRecord | None, network: NetworkRecord | None
-) -> Document:
-    asked = record.networks.get(record.host_config.network_mode)
-    return {
-        "IPAMConfig": asked.ipam_config if asked is not None else None,
-        "Links": None,
-        "Aliases": asked.aliases if asked is not None else None,
-        "MacAddress": endpoint.mac if endpoint is not None else "",
-        "DriverOpts": None,
-        "GwPriority": 0,
-        "NetworkID": network.id if network is not None else "",
-        "EndpointID": endpoint.id if endpoint is not None else "",
-        "Gateway": endpoint.gateway if endpoint is not None else "",
-        "IPAddress": endpoint.address if endpoint is not None else "",
-        "IPPrefixLen": endpoint.prefix_length if endpoint is not None else 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": None,
-    }
-
-
-def network_document(network: NetworkRecord, endpoints: Iterable[EndpointRecord]) -> Document:
-    """Return a network as the API shows it."""
-    pools: list[Document] = []
-    if network.subnet:
-        pools = [{"Subnet": network.subnet, "Gateway": network.gateway}]
-        if network.ip_range:
-            pools[0]["IPRange"] = network.ip_range
-    return {
-        "Name": network.name,
-        "Id": network.id,
-        "Created": times.rfc3339(network.created_at_ns),
-        "Scope": "local",
-        "Driver": network.driver,
-        "EnableIPv4": True,
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": None, "Config": pools},
-        "Internal": network.internal,
-        "Attachable": network.attachable,
-        "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
-        "Containers": {
-            endpoint.container_id: {
-                "Name": endpoint.container_name,
-                "EndpointID": endpoint.id,
-                "MacAddress": endpoint.mac,
-                "IPv4Address": f"{endpoint.address}/{endpoint.prefix_length}"
-                if endpoint.address
-                else "",
-                "IPv6Address": "",
-            }
-            for endpoint in endpoints
-        },
-        "Options": network.options,
-        "Labels": network.labels,
-    }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.engine.connecting import Connections
 from berth.engine.filters import PruneFilter, has_labels
-from berth.engine.networking import network_document
+from berth.engine.networksettings import network_document
 from berth.errors import InvalidArgument
 from berth.network.records import NetworkRequest
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from berth.engine.containers import Containers
-    from berth.engine.models import NetworkCreate
+    from berth.engine.networkmodels import NetworkCreate
     from berth.engine.services import Services
     from berth.network.records import NetworkRecord
 
@@ -28,7 +29,7 @@ class Networks:
     def __init__(self, services: Services, containers: Containers) -> None:
         self._service = services.network
         self._events = services.events
-        self._containers = containers
+        self.connections = Connections(services, containers)
 
     def _document(self, network: NetworkRecord) -> Document:
         return network_document(network, self._service.endpoints(network.id))
@@ -38,14 +39,17 @@ class Networks:
         for key in filters:
             if key not in FILTERS:
                 raise InvalidArgument(f"invalid filter '{key}'")
+        for kind in filters.get("type", ()):
+            if kind not in ("builtin", "custom"):
+                raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
         found = [n for n in self._service.networks() if self._passes(n, filters)]
         return [network_document(network, ()) for network in found]
 
     def _passes(self, network: NetworkRecord, filters: Mapping[str, Sequence[str]]) -> bool:
         kind = "builtin" if network.builtin else "custom"
-        used = str(bool(self._users(network))).lower()
+        used = bool(self._service.endpoints(network.id))
         checks: dict[str, Callable[[str], bool]] = {
-            "dangling": lambda v: (v.lower() in TRUE) == (used == "false" and not network.builtin),
+            "dangling": lambda v: (v.lower() in TRUE) == (not used and not network.builtin),
             "driver": lambda v: v == network.driver,
             "id": lambda v: network.id.startswith(v),
             "name": lambda v: v in network.name,
@@ -57,11 +61,6 @@ class Networks:
             for key, values in filters.items()
             if key in checks and values
         )
-
-    def _users(self, network: NetworkRecord) -> Sequence[str]:
-        """Return the containers that are configured for a network, running or not."""
-        names = (network.name, network.id)
-        return [r.id for r in self._containers.all() if r.host_config.network_mode in names]
 
     def inspect(self, ref: str) -> Document:
         """Return one network."""
@@ -78,6 +77,7 @@ class Networks:
                 subnet=pool.subnet if pool else "",
                 gateway=pool.gateway if pool else "",
                 ip_range=pool.ip_range if pool else "",
+                auxiliary=(pool.auxiliary_addresses if pool else None) or {},
                 internal=request.internal,
                 attachable=request.attachable,
                 options=request.options or {},
@@ -92,11 +92,11 @@ class Networks:
         self._emit(await self._service.remove(ref), "destroy")
 
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> Document:
-        """Remove the networks that no container is configured for."""
+        """Remove the networks that no running container is in."""
         passes = PruneFilter(filters)
         removed = []
         for network in self._service.networks():
-            unused = not network.builtin and not self._users(network)
+            unused = not network.builtin and not self._service.endpoints(network.id)
             if unused and passes(network.labels, network.created_at_ns):
                 await self.remove(network.id)
                 removed.append(network.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from berth.engine import hostfiles, status
+from berth.engine import hostfiles, networking, status
 from berth.engine.restart import wants_start_with_engine
 from berth.errors import BerthError
 from berth.runtime.client import Task
@@ -84,8 +84,11 @@ async def _reconnect(services: Services, records: Records) -> None:
     running = {record.id: record.pid for record in records.all() if record.pid}
     await services.network.open(running)
     for id_, pid in running.items():
+        request = networking.sandbox_request(records.find(id_))
+        if request is None:
+            continue
         try:
-            await services.network.adopt(id_, pid=pid)
+            await services.network.adopt(request, pid=pid)
         except OSError:  # it ended this moment; its follower disconnects it
             continue
 

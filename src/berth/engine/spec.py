@@ -11,7 +11,7 @@ from berth.errors import InvalidArgument
 from berth.kernel.capabilities import NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from berth.engine.models import (
         ContainerConfig,
@@ -165,10 +165,10 @@ def mounts(record: ContainerRecord) -> list[Mount]:
     return [*kept, *tmpfs_mounts(host)]
 
 
-def process(record: ContainerRecord) -> Process:
-    """Return the container's own process."""
+def process(record: ContainerRecord, env: Sequence[str] = ()) -> Process:
+    """Return the container's own process; what ``env`` says the container may say otherwise."""
     host = record.host_config
-    env = [f"HOSTNAME={hostname(record)}", *record.env]
+    env = [f"HOSTNAME={hostname(record)}", *env, *record.env]
     found: Process = {
         "args": record.args,
         "env": merged(env),
@@ -205,10 +205,16 @@ def cgroup_path(record: ContainerRecord, *, cgroup: str) -> str:
     return f"{cgroup}/{kind}/{record.id}"
 
 
-def build(record: ContainerRecord, *, cgroup: str, paths: Mapping[str, str] | None = None) -> Spec:
+def build(
+    record: ContainerRecord,
+    *,
+    cgroup: str,
+    paths: Mapping[str, str] | None = None,
+    env: Sequence[str] = (),
+) -> Spec:
     """Return the whole spec of a container.
 
-    ``cgroup``: the engine's top group. ``paths``: see :func:`namespaces`.
+    ``cgroup``: the engine's top group. ``paths``: see :func:`namespaces`. ``env``: see :func:`process`.
     """
     host = record.host_config
     nodes, rules = devices.nodes_and_rules(host)
@@ -221,7 +227,7 @@ def build(record: ContainerRecord, *, cgroup: str, paths: Mapping[str, str] | No
         "root": {"readonly": host.readonly_rootfs},
         "hostname": hostname(record),
         "domainname": record.config.domainname,
-        "process": process(record),
+        "process": process(record, env),
         "mounts": mounts(record),
         "linux": {
             "namespaces": namespaces(host, paths or {}),

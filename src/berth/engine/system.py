@@ -21,15 +21,6 @@ MIN_API_VERSION = "1.24"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 OS_RELEASE = Path("/etc/os-release")
 
-NO_SWARM = {
-    "NodeID": "",
-    "NodeAddr": "",
-    "LocalNodeState": "inactive",
-    "ControlAvailable": False,
-    "Error": "",
-    "RemoteManagers": None,
-}
-
 Document = dict[str, object]
 
 
@@ -37,28 +28,17 @@ def version() -> Document:
     """Return the engine's version as Docker's clients read it."""
     kernel = platform.release()
     common = {"ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION}
+    details = {**common, "Os": "linux", "KernelVersion": kernel}
     machine = platform.machine()
-    architecture = ARCHITECTURES.get(machine, machine)
-    python = f"Python {platform.python_version()}"
-    details = {
-        **common,
-        "Arch": architecture,
-        "BuildTime": "",
-        "Experimental": "false",
-        "GitCommit": "",
-        "GoVersion": python,
-        "KernelVersion": kernel,
-        "Os": "linux",
-    }
     return {
         "Platform": {"Name": "berth"},
         "Components": [{"Name": "Engine", "Version": __version__, "Details": details}],
         "Version": __version__,
         **common,
         "GitCommit": "",
-        "GoVersion": python,
+        "GoVersion": f"Python {platform.python_version()}",
         "Os": "linux",
-        "Arch": architecture,
+        "Arch": ARCHITECTURES.get(machine, machine),
         "KernelVersion": kernel,
         "BuildTime": "",
     }
@@ -129,12 +109,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "ServerVersion": __version__,
         "Runtimes": {name: {"path": defaults.RUNTIME} for name in defaults.RUNTIMES},
         "DefaultRuntime": defaults.RUNTIME,
-        "Swarm": NO_SWARM,
-        "GenericResources": None,
-        "ContainerdCommit": {"ID": ""},
-        "RuncCommit": {"ID": __version__},
-        "InitCommit": {"ID": __version__},
-        "RegistryConfig": services.registry.describe(),
+        "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "NodeAddr": "", "Error": ""},
         "LiveRestoreEnabled": True,
         "Isolation": "",
         "InitBinary": defaults.RUNTIME,

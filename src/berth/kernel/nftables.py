@@ -1,6 +1,6 @@
 """nf_tables over netlink: the codec of tables, chains, rules, sets and elements, for the family ip.
 
-Everything here is pure. A ruleset is a list of messages; :func:`batch` frames it, and
+All but two readings is pure. A ruleset is a list of messages; :func:`batch` frames it, and
 :meth:`NetlinkSocket.execute_batch` makes all of it take effect at once, or nothing.
 Numbers in attributes are big-endian. Source: linux/netfilter/nf_tables.h.
 """
@@ -13,10 +13,13 @@ from berth.kernel.netlink import (
     NLM_F_APPEND,
     NLM_F_CREATE,
     Message,
+    NetlinkSocket,
     attribute,
+    attributes,
     be16,
     be32,
     nested,
+    string,
     text,
 )
 
@@ -29,9 +32,10 @@ _BATCH_BEGIN = 0x10
 _BATCH_END = 0x11
 _NEWTABLE, _DELTABLE = 0, 2
 _NEWCHAIN = 3
-_NEWRULE = 6
+_NEWRULE, _GETRULE = 6, 7
 _NEWSET = 9
 _NEWSETELEM, _DELSETELEM = 12, 14
+_GETGEN = 16
 _FAMILY_IP = 2
 
 # Hooks and the priorities that nft(8) names.
@@ -75,10 +79,27 @@ def _message(kind: int, *attributes: bytes, flags: int = 0) -> Message:
     return Message(_SUBSYSTEM << 8 | kind, body, flags=flags)
 
 
-def batch(messages: Iterable[Message]) -> list[Message]:
-    """Frame messages as one transaction."""
+def batch(messages: Iterable[Message], *, generation: int = 0) -> list[Message]:
+    """Frame messages as one transaction; refused with ERESTART if the ruleset's generation is another.
+
+    Every transaction that changes something makes a new generation, the next number. 0 is any.
+    """
     mark = b"\0\0" + be16(_SUBSYSTEM)
-    return [Message(_BATCH_BEGIN, mark), *messages, Message(_BATCH_END, mark)]
+    first = mark + attribute(1, be32(generation)) if generation else mark
+    return [Message(_BATCH_BEGIN, first), *messages, Message(_BATCH_END, mark)]
+
+
+def generation(sock: NetlinkSocket) -> int:
+    """Return the ruleset's generation."""
+    answer = sock.query(_message(_GETGEN), "look at the nftables generation")
+    return int.from_bytes(attributes(answer.body, 4)[1], "big")
+
+
+def count_rules(sock: NetlinkSocket, table: str) -> int:
+    """Return how many rules a table has; 0 when there is no such table."""
+    message = _message(_GETRULE, text(1, table))
+    found = sock.dump(message, f"list rules of nftables table {table}")
+    return sum(string(attributes(entry.body, 4)[1]) == table for entry in found)
 
 
 def table(name: str) -> Message:
@@ -255,6 +276,12 @@ def destination_is_local() -> bytes:
         attribute(3, be32(_FIB_F_DADDR)),
     )
     return fib + compare(CMP_EQ, _RTN_LOCAL.to_bytes(4, sys.byteorder))
+
+
+def load(data: bytes, register: int) -> bytes:
+    """Put a constant into a register."""
+    value = nested(2, attribute(1, data))
+    return _expression("immediate", attribute(1, be32(register)), value)
 
 
 def dnat(address: int, port: int) -> bytes:

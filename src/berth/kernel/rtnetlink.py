@@ -18,6 +18,7 @@ RTM_NEWADDR = 20
 RTM_DELADDR = 21
 RTM_GETADDR = 22
 RTM_NEWROUTE = 24
+RTM_DELROUTE = 25
 RTM_GETROUTE = 26
 
 IFF_UP = 0x1
@@ -205,13 +206,21 @@ def delete_address_message(address: Address) -> Message:
 
 
 def default_route_message(gateway: bytes, *, index: int) -> Message:
-    """Send everything else to ``gateway``; its interface must be up."""
+    """Send everything else to ``gateway``, whatever was before; its interface must be up."""
     body = (
         _ROUTE.pack(_AF_INET, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, 0, _RTN_UNICAST, 0)
         + attribute(_RTA_GATEWAY, gateway)
         + attribute(_RTA_OIF, u32(index))
     )
-    return Message(RTM_NEWROUTE, body, flags=_CREATE)
+    flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
+    return Message(RTM_NEWROUTE, body, flags=flags)
+
+
+def delete_default_route_message() -> Message:
+    """Send nothing else anywhere; ESRCH when it is so."""
+    scope_any = 255
+    body = _ROUTE.pack(_AF_INET, 0, 0, 0, _RT_TABLE_MAIN, 0, scope_any, 0, 0)
+    return Message(RTM_DELROUTE, body)
 
 
 def find_link(sock: NetlinkSocket, name: str) -> Link | None:

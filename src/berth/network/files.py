@@ -1,4 +1,4 @@
-"""The texts of a container's hosts, hostname and resolv.conf, as Docker writes them. No I/O."""
+"""The texts of a container's hosts, hostname and resolv.conf, as Docker writes them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")  # Docker's, for a host whose resolvers are all its own
+
+RESOLV_CONF, HOSTS = "/etc/resolv.conf", "/etc/hosts"
+_STUB, _BEHIND_STUB = "127.0.0.53", "/run/systemd/resolve/resolv.conf"
 
 _HOSTS = """\
 127.0.0.1\tlocalhost
@@ -26,12 +29,21 @@ def hosts(
     domainname: str = "",
     addresses: Iterable[str] = (),
     extra: Iterable[tuple[str, str]] = (),
+    base: str | None = None,
 ) -> str:
-    """Return /etc/hosts: the well-known part, ``extra`` (address, name), then the container itself."""
+    """Return /etc/hosts: the well-known part, ``extra`` (address, names), then the container itself.
+
+    ``base`` takes the place of the well-known part.
+    """
     lines = [f"{address}\t{name}\n" for address, name in extra]
     names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
     lines += [f"{address}\t{names}\n" for address in addresses]
-    return _HOSTS + "".join(lines)
+    return (_HOSTS if base is None else base) + "".join(lines)
+
+
+def host_hosts() -> str:
+    """Return the host's hosts file."""
+    return _read(HOSTS)
 
 
 def extra_hosts(entries: Iterable[str], *, host_gateway: str) -> list[tuple[str, str]]:
@@ -55,25 +67,65 @@ def resolv_conf(
     search: Sequence[str] = (),
     options: Sequence[str] = (),
     own_namespace: bool = True,
+    resolver: str = "",
 ) -> str:
     """Return /etc/resolv.conf from the host's, with what was given in place of what the host has.
 
     In a namespace of its own a container cannot reach the host's loopback resolvers; they are left
     out, and when none is left public ones take their place. ``search`` of "." means no search.
+    ``resolver``: the only one to be asked; it asks the others, and knows names without dots.
     """
     lines = [line.split() for line in host.splitlines()]
     lines = [words for words in lines if words and words[0][0] not in "#;"]
-    found = list(servers) or [w[1] for w in lines if w[0] == "nameserver" and len(w) > 1]
-    if own_namespace and not servers:
+    found = [resolver] if resolver else list(servers) or name_servers(host)
+    if own_namespace and not servers and not resolver:
         found = [server for server in found if not _is_unreachable(server)] or [*FALLBACK_SERVERS]
     searched = list(search) or next((w[1:] for w in reversed(lines) if w[0] == "search"), [])
     chosen = list(options) or next((w[1:] for w in reversed(lines) if w[0] == "options"), [])
+    if resolver and not any(word.startswith("ndots:") for word in chosen):
+        chosen.append("ndots:0")
     text = "".join(f"nameserver {server}\n" for server in found)
     if searched and searched != ["."]:
         text += f"search {' '.join(searched)}\n"
     if chosen:
         text += f"options {' '.join(chosen)}\n"
     return text
+
+
+def name_servers(text: str) -> list[str]:
+    """Return the name servers of a resolv.conf."""
+    lines = [line.split() for line in text.splitlines()]
+    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+
+
+def host_resolv_conf() -> str:
+    """Return the host's resolv.conf; where it names only systemd's stub, the one behind it."""
+    text = _read(RESOLV_CONF)
+    if name_servers(text) == [_STUB]:
+        return _read(_BEHIND_STUB) or text
+    return text
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, errors="replace") as file:  # noqa: PTH123 - read at every start
+            return file.read()
+    except OSError:
+        return ""
+
+
+def with_address(text: str, address: str, names: str) -> str:
+    """Return a hosts file with one more line at the end, or the same if it has that."""
+    line = f"{address}\t{names}\n"
+    if line in text.splitlines(keepends=True):
+        return text
+    return text + ("" if text.endswith("\n") or not text else "\n") + line
+
+
+def without_address(text: str, address: str) -> str:
+    """Return a hosts file without the lines of an address."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if line.split()[:1] != [address])
 
 
 def _is_unreachable(server: str) -> bool:

@@ -36,27 +36,27 @@ _WORD_0, _WORD_1, _WORD_2, _WORD_4 = nft.REG32[0], nft.REG32[1], nft.REG32[2], n
 def ruleset(
     table: str, networks: Iterable[NetworkRecord], endpoints: Iterable[EndpointRecord]
 ) -> list[Message]:
-    """Return a transaction that replaces the whole table, whatever was in it."""
+    """Return what replaces the whole table, whatever was in it."""
     messages = [*_emptied(table), *_sets(table), *_chains(table), *_rules(table)]
     for network in networks:
-        messages += _network(table, network)
+        messages += add_network(table, network)
     messages += _ports(nft.add_elements, table, endpoints)
-    return nft.batch(messages)
+    return messages
 
 
 def removal(table: str) -> list[Message]:
-    """Return a transaction that deletes the table, there or not."""
-    return nft.batch([nft.table(table), nft.delete_table(table)])
+    """Return what deletes the table, there or not."""
+    return [nft.table(table), nft.delete_table(table)]
 
 
 def publish(table: str, endpoint: EndpointRecord) -> list[Message]:
-    """Return a transaction that opens the endpoint's ports."""
-    return nft.batch(_ports(nft.add_elements, table, [endpoint]))
+    """Return what opens the endpoint's ports."""
+    return _ports(nft.add_elements, table, [endpoint])
 
 
 def unpublish(table: str, endpoint: EndpointRecord) -> list[Message]:
-    """Return a transaction that closes the endpoint's ports."""
-    return nft.batch(_ports(nft.delete_elements, table, [endpoint]))
+    """Return what closes the endpoint's ports."""
+    return _ports(nft.delete_elements, table, [endpoint])
 
 
 def _emptied(table: str) -> list[Message]:
@@ -134,24 +134,20 @@ def _look(name: str) -> bytes:
     return nft.lookup(name, _WORD_0, into=_WORD_4)
 
 
-def _network(table: str, network: NetworkRecord) -> list[Message]:
+def add_network(table: str, network: NetworkRecord) -> list[Message]:
+    """Return what lets a network take part."""
     return [
         nft.add_elements(table, name, elements)
         for name, elements in _network_elements(network).items()
     ]
 
 
-def add_network(table: str, network: NetworkRecord) -> list[Message]:
-    """Return a transaction that lets a network take part."""
-    return nft.batch(_network(table, network))
-
-
 def remove_network(table: str, network: NetworkRecord) -> list[Message]:
-    """Return a transaction that takes a network out."""
-    return nft.batch(
+    """Return what takes a network out."""
+    return [
         nft.delete_elements(table, name, elements)
         for name, elements in _network_elements(network).items()
-    )
+    ]
 
 
 def _network_elements(network: NetworkRecord) -> dict[str, list[bytes]]:
@@ -188,3 +184,22 @@ def _ports(
 
 def _port(number: int) -> bytes:
     return number.to_bytes(2, "big") + b"\0\0"
+
+
+def name_redirection(address: str, *, udp: int, tcp: int) -> list[Message]:
+    """Return what, inside a container, leads port 53 of ``address`` to the resolver's ports."""
+    table, packed = "berth-names", IPv4Address(address).packed
+    rules = [
+        nft.destination_address()
+        + nft.compare(nft.CMP_EQ, packed)
+        + nft.meta(nft.META_L4PROTO)
+        + nft.compare(nft.CMP_EQ, bytes((PROTOCOLS[protocol],)))
+        + nft.destination_port()
+        + nft.compare(nft.CMP_EQ, (53).to_bytes(2, "big"))
+        + nft.load(packed, _WORD_0)
+        + nft.load(port.to_bytes(2, "big"), _WORD_1)
+        + nft.dnat(_WORD_0, _WORD_1)
+        for protocol, port in (("udp", udp), ("tcp", tcp))
+    ]
+    chain = nft.base_chain(table, "output", kind="nat", hook=nft.OUTPUT, priority=nft.DSTNAT)
+    return [*_emptied(table), chain, *(nft.rule(table, "output", rule) for rule in rules)]

@@ -52,6 +52,10 @@ class Networks:
         """Return the network that containers get unless told otherwise."""
         return self.find(DEFAULT)
 
+    def get(self, id_: str) -> NetworkRecord | None:
+        """Return the network with this id."""
+        return self._records.get(id_)
+
     def find(self, reference: str) -> NetworkRecord:
         """Return the network with this name, id or unambiguous start of an id."""
         records = self._records
@@ -94,6 +98,8 @@ class Networks:
             span = IPv4Network(record.ip_range) if record.ip_range else None
             pool = AddressPool(IPv4Network(record.subnet), ip_range=span)
             pool.claim(IPv4Address(record.gateway))
+            for address in record.auxiliary.values():
+                pool.claim(parse_address(address))
             self._pools[record.id] = pool
         return pool
 
@@ -166,6 +172,8 @@ def _with_options(
         record,
         bridge=bridge,
         subnet=str(subnet),
+        own_subnet=bool(request.subnet),
+        auxiliary=dict(request.auxiliary),
         gateway=str(parse_address(request.gateway)) if request.gateway else first,
         ip_range=str(parse_subnet(request.ip_range)) if request.ip_range else "",
         mtu=int(mtu),

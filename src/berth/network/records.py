@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
@@ -19,7 +23,7 @@ class PortRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A container's place in a network."""
+    """A container's place in a network. ``ports`` are with the one that leads to the world."""
 
     id: str
     container_id: str
@@ -28,10 +32,14 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     network_name: str
     hostname: str = ""
     interface: str = ""  # the host's end of the veth pair
+    device: str = ""  # and the container's
     address: str = ""
     prefix_length: int = 0
     gateway: str = ""
+    gateway_priority: int = 0
     mac: str = ""
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()  # "container:alias", for this container alone
     ports: tuple[PortRecord, ...] = ()
 
 
@@ -44,8 +52,10 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at_ns: int
     bridge: str = ""
     subnet: str = ""
+    own_subnet: bool = False  # somebody chose it, so containers may choose addresses
     gateway: str = ""
     ip_range: str = ""
+    auxiliary: dict[str, str] = {}  # addresses of others, never given to containers
     mtu: int = 1500
     internal: bool = False
     icc: bool = True  # containers of the network reach each other
@@ -65,6 +75,7 @@ class NetworkRequest:
     subnet: str = ""
     gateway: str = ""
     ip_range: str = ""
+    auxiliary: dict[str, str] = field(default_factory=dict)
     internal: bool = False
     attachable: bool = False
     options: dict[str, str] = field(default_factory=dict)
@@ -83,15 +94,26 @@ class PortRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRequest:
-    """A container to be connected. ``network`` is a name or id; ``address`` and ``mac`` may be given."""
+    """A place in a network to be taken. ``network`` is a name or id; ``address`` and ``mac`` may be given."""
+
+    network: str = "bridge"
+    address: str = ""
+    mac: str = ""
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    gateway_priority: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxRequest:
+    """A container to be connected. ``servers`` are resolvers it asks itself, in place of the host's."""
 
     container_id: str
     container_name: str
-    network: str = "bridge"
     hostname: str = ""
-    address: str = ""
-    mac: str = ""
+    endpoints: tuple[EndpointRequest, ...] = (EndpointRequest(),)
     ports: tuple[PortRequest, ...] = ()
+    servers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +122,22 @@ class Sandbox:
 
     The descriptors stay the service's: they are valid until ``disconnect`` or ``close``, and who needs
     them longer duplicates them. ``netns_fd`` is None in host mode. ``keep_fds`` reserve the published
-    ports on the host; the monitor holds them too, so that they outlive berthd.
+    ports on the host; the monitor holds them too, so that they outlive berthd. ``resolves``: names are
+    answered at 127.0.0.11.
     """
 
     netns_fd: int | None
     endpoints: tuple[EndpointRecord, ...]
     keep_fds: tuple[int, ...] = ()
+    resolves: bool = False
 
     @property
     def ports(self) -> tuple[PortRecord, ...]:
         """Every published port."""
         return tuple(port for endpoint in self.endpoints for port in endpoint.ports)
+
+
+def leading_out(endpoints: Iterable[EndpointRecord]) -> EndpointRecord | None:
+    """Return the endpoint that leads to the world: of the highest priority, then the first by name."""
+    out = [endpoint for endpoint in endpoints if endpoint.gateway]
+    return min(out, key=lambda e: (-e.gateway_priority, e.network_name), default=None)

@@ -13,8 +13,8 @@ from berth.errors import BerthError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import Executor
 
+    from berth.network.kernelthread import KernelThread
     from berth.network.wiring import Ready
 
 log = logging.getLogger("berth")
@@ -33,7 +33,7 @@ class _Shelf:
 class Stock:
     """Spare namespaces by kind."""
 
-    def __init__(self, thread: Executor, *, size: int) -> None:
+    def __init__(self, thread: KernelThread, *, size: int) -> None:
         self._thread = thread
         self._size = size
         self._shelves: dict[str, _Shelf] = {}
@@ -82,7 +82,7 @@ class Stock:
         except BerthError as error:
             log.warning("make a spare network namespace: %s", error)
             return
-        self._making = asyncio.get_running_loop().run_in_executor(self._thread, make)
+        self._making = self._thread.begin(make)
         self._making.add_done_callback(partial(self._stow, shelf))
 
     def _stow(self, shelf: _Shelf, done: asyncio.Future[Ready]) -> None:

@@ -1,4 +1,4 @@
-"""The kernel's side of networks: bridges, namespaces, veth pairs, the nftables table.
+"""The kernel's side of networks: bridges, namespaces and veth pairs.
 
 Every method blocks, and all of them run in the one thread that made the object: it enters a new
 namespace for a moment and returns. The sockets stay in the namespace where they were made.
@@ -7,24 +7,30 @@ namespace for a moment and returns. The sockets stay in the namespace where they
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
+import socket
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth.errors import Conflict, Failed
-from berth.kernel import namespaces, netlink, rtnetlink
+from berth.kernel import namespaces, netlink, nftables, rtnetlink
 from berth.kernel.netlink import NetlinkSocket
+from berth.network import firewall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from berth.kernel.netlink import Message
     from berth.network.records import EndpointRecord, NetworkRecord
 
-PEER = "eth0"
+FIRST_DEVICE = "eth0"
+RESOLVER = "127.0.0.11"  # where containers of networks with names ask for them
+
+log = logging.getLogger("berth")
 
 _NETNS = "/proc/thread-self/ns/net"
 _SYSCTL = Path("/proc/sys/net")
@@ -32,8 +38,9 @@ _SYSCTL = Path("/proc/sys/net")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """How a namespace is to be connected to a bridge."""
+    """How a namespace is to be connected to a bridge. ``gateway`` is that of the default route."""
 
+    device: str = FIRST_DEVICE
     bridge_index: int
     mtu: int
     address: IPv4Address
@@ -62,21 +69,16 @@ class Wiring:
         self._prefix = prefix
         self._host_fd = os.open(_NETNS, os.O_RDONLY)
         self._links = NetlinkSocket(netlink.NETLINK_ROUTE)
-        self._firewall = NetlinkSocket(netlink.NETLINK_NETFILTER)
 
     def close(self) -> None:
-        """Close the sockets; nothing on the host changes."""
+        """Close the socket; nothing on the host changes."""
         self._links.close()
-        self._firewall.close()
         os.close(self._host_fd)
-
-    def apply(self, transaction: Sequence[Message], call: str) -> None:
-        """Run an nftables transaction."""
-        self._firewall.execute_batch(transaction, call)
 
     def enable_forwarding(self) -> None:
         """Let the host route."""
-        _write_sysctl(_SYSCTL / "ipv4/ip_forward", "1")
+        if _write_sysctl(_SYSCTL / "ipv4/ip_forward", "1"):
+            log.info("switched on net.ipv4.ip_forward, without which containers reach nothing")
 
     def occupied(self, own: Iterable[str]) -> list[IPv4Network]:
         """Return the subnets that the host has routes to, but for the interfaces ``own``."""
@@ -154,16 +156,69 @@ class Wiring:
         with links:
             try:
                 interface = self._make_pair(attachment, fd)
-                _set_up(links, attachment)
+                _set_up(links, attachment, rtnetlink.up_message(rtnetlink.LOOPBACK_INDEX))
             except BaseException:
                 os.close(fd)
                 raise
         return Ready(netns_fd=fd, interface=interface, attachment=attachment)
 
-    def publish(self, interface: str, transaction: Sequence[Message]) -> None:
-        """Open ports of the container behind ``interface``, which may then reach itself by them."""
+    def plug(self, netns_fd: int, attachment: Attachment) -> str:
+        """Give a namespace one more interface on a bridge; return the name of the host's end."""
+        interface = self._make_pair(attachment, netns_fd)
+        with self._enter(netns_fd, netlink.NETLINK_ROUTE) as links:
+            try:
+                _set_up(links, attachment)
+            except BaseException:
+                self.unplug(interface)
+                raise
+        return interface
+
+    def unplug(self, interface: str) -> None:
+        """Delete a pair; nothing when it is gone. This takes long: the kernel waits for readers."""
+        link = rtnetlink.find_link(self._links, interface)
+        if link is not None:
+            self._links.execute([rtnetlink.delete_link_message(link.index)], f"delete {interface}")
+
+    def lead_out(self, netns_fd: int, device: str, gateway: IPv4Address) -> None:
+        """Make a gateway the namespace's default route."""
+        with self._enter(netns_fd, netlink.NETLINK_ROUTE) as links:
+            link = rtnetlink.find_link(links, device)
+            if link is not None:
+                route = rtnetlink.default_route_message(gateway.packed, index=link.index)
+                links.execute([route], f"route by {device}")
+
+    def set_hairpin(self, interface: str) -> None:
+        """Let the container behind an interface reach itself by its published ports."""
         self._links.execute([rtnetlink.hairpin_message(interface)], f"set hairpin of {interface}")
-        self._firewall.execute_batch(transaction, "publish ports")
+
+    def sockets(
+        self, netns_fd: int, *kinds: int, family: int = socket.AF_INET
+    ) -> list[socket.socket]:
+        """Make sockets inside a namespace."""
+        namespaces.setns(netns_fd, namespaces.CLONE_NEWNET)
+        try:
+            return [socket.socket(family, kind | socket.SOCK_NONBLOCK) for kind in kinds]
+        finally:
+            namespaces.setns(self._host_fd, namespaces.CLONE_NEWNET)
+
+    def redirect_names(self, netns_fd: int, *, udp: int, tcp: int) -> None:
+        """Lead questions to port 53 of the resolver's address to these ports of it.
+
+        Port 53 itself stays free for the container, which may be a name server.
+        """
+        with self._enter(netns_fd, netlink.NETLINK_NETFILTER) as rules:
+            rules.execute_batch(
+                nftables.batch(firewall.name_redirection(RESOLVER, udp=udp, tcp=tcp)),
+                "redirect questions for names",
+            )
+
+    def _enter(self, netns_fd: int, protocol: int) -> NetlinkSocket:
+        """Return a socket inside a namespace."""
+        namespaces.setns(netns_fd, namespaces.CLONE_NEWNET)
+        try:
+            return NetlinkSocket(protocol)
+        finally:
+            namespaces.setns(self._host_fd, namespaces.CLONE_NEWNET)
 
     def _make_pair(self, attachment: Attachment, netns_fd: int) -> str:
         for _ in range(8):
@@ -172,7 +227,7 @@ class Wiring:
                 interface,
                 master=attachment.bridge_index,
                 mtu=attachment.mtu,
-                peer=PEER,
+                peer=attachment.device,
                 peer_address=attachment.mac,
                 peer_netns_fd=netns_fd,
             )
@@ -199,12 +254,13 @@ class Wiring:
             namespaces.setns(self._host_fd, namespaces.CLONE_NEWNET)
 
 
-def _set_up(links: NetlinkSocket, attachment: Attachment) -> None:
-    link = rtnetlink.find_link(links, PEER)
+def _set_up(links: NetlinkSocket, attachment: Attachment, *before: Message) -> None:
+    device = attachment.device
+    link = rtnetlink.find_link(links, device)
     if link is None:
-        raise OSError(errno.ENODEV, f"find link {PEER}: {os.strerror(errno.ENODEV)}")
+        raise OSError(errno.ENODEV, f"find link {device}: {os.strerror(errno.ENODEV)}")
     messages = [
-        rtnetlink.up_message(rtnetlink.LOOPBACK_INDEX),
+        *before,
         rtnetlink.address_message(link.index, attachment.address.packed, attachment.prefix_length),
         rtnetlink.up_message(link.index),
     ]
@@ -212,17 +268,19 @@ def _set_up(links: NetlinkSocket, attachment: Attachment) -> None:
         messages.append(
             rtnetlink.default_route_message(attachment.gateway.packed, index=link.index)
         )
-    links.execute(messages, f"set up {PEER} with {attachment.address}")
+    links.execute(messages, f"set up {device} with {attachment.address}")
 
 
-def _write_sysctl(path: Path, value: str) -> None:
-    """Set a kernel parameter that is not so yet; one that does not exist (no IPv6) is left."""
+def _write_sysctl(path: Path, value: str) -> bool:
+    """Set a kernel parameter; say whether it was not so. One that does not exist (no IPv6) is left."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return
+        return False
     try:
-        if os.read(fd, 64).strip() != value.encode():
-            os.pwrite(fd, value.encode(), 0)
+        if os.read(fd, 64).strip() == value.encode():
+            return False
+        os.pwrite(fd, value.encode(), 0)
     finally:
         os.close(fd)
+    return True

@@ -98,7 +98,10 @@ class Task:
 
     async def answer_if_orphaned(self, fd: int) -> None:
         """Let the monitor answer a /wait whose head was sent, should berthd be gone at the end."""
-        self._channel.send({"op": "answer"}, [fd])
+        try:
+            self._channel.send({"op": "answer"}, [fd])
+        except Unavailable:  # it is gone: the end, and the answer, come from here in a moment
+            return
 
     async def settle(self) -> None:
         """Say that the exit is recorded; returns when the monitor left and its records are gone."""

@@ -9,7 +9,7 @@ import pytest
 
 from berth.errors import BerthError, Conflict, Failed, Forbidden, InvalidArgument, NotFound
 from berth.network.records import EndpointRequest, NetworkRequest
-from support.networks import HOST, NAMES, OUTSIDE
+from support.networks import HOST, NAMES, OUTSIDE, sandbox_request
 from support.programs import find, run
 
 
@@ -101,7 +101,7 @@ def test_a_port_of_another_container_is_refused(engine):
     assert refused.value.message.endswith(
         "): Bind for 0.0.0.0:8080 failed: port is already allocated"
     )
-    assert engine.service.endpoint("c2") is None
+    assert engine.service.endpoints_of("c2") == ()
     assert engine.connect("c3", (81, 8081)).ports[0].host_port == 8081
 
 
@@ -168,9 +168,9 @@ def test_what_runs_keeps_its_network_over_a_crash_and_the_rest_is_released(net, 
     run(find("nft"), "delete", "table", "ip", NAMES.table, check=True)
     run(find("ip"), "link", "delete", NAMES.bridge, check=True)
     engine.open("kept")
-    adopted = engine.run(engine.service.adopt("kept"))
+    adopted = engine.run(engine.service.adopt(sandbox_request("kept")))
     assert adopted.endpoints == kept.endpoints
-    assert engine.run(engine.service.adopt("gone")) is None
+    assert engine.run(engine.service.adopt(sandbox_request("gone"))) is None
     server = net.listen(netns_fd, 80)
     assert net.talk(server, net.outside_fd, (HOST, 8080)) == OUTSIDE
     assert net.talk(server, net.host_fd, ("127.0.0.1", 8080))
@@ -239,11 +239,11 @@ def test_a_network_that_cannot_be_is_refused_and_leaves_nothing(engine, options,
         engine.run(engine.service.create(NetworkRequest(**options)))
     assert len(engine.service.networks()) == 3
     assert elements("bridges") == [NAMES.bridge]
-    assert links().keys() == before or engine.service._stock._size
+    assert links().keys() == before or engine.service._base.stock._size
 
 
 def test_a_cancelled_connection_leaves_nothing(engine):
-    request = EndpointRequest(container_id="c1", container_name="c1", mac="02:00:00:00:00:07")
+    request = sandbox_request("c1", (EndpointRequest(mac="02:00:00:00:00:07"),))
 
     async def cancel():
         task = asyncio.ensure_future(engine.service.connect(request))
@@ -253,17 +253,14 @@ def test_a_cancelled_connection_leaves_nothing(engine):
             await task
 
     engine.run(cancel())
-    assert engine.service.endpoint("c1") is None
+    assert engine.service.endpoints_of("c1") == ()
     assert engine.connect("c1").endpoints
 
 
 def test_fifty_containers_connect_at_once(engine):
     async def connect_all():
         names = [f"c{number}" for number in range(50)]
-        work = [
-            engine.service.connect(EndpointRequest(container_id=name, container_name=name))
-            for name in names
-        ]
+        work = [engine.service.connect(sandbox_request(name)) for name in names]
         found = await asyncio.gather(*work)
         for name in names:
             await engine.service.disconnect(name)

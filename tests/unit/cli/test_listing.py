@@ -60,7 +60,15 @@ def test_ports_are_sorted_and_told_once():
         {"PrivatePort": 80, "Type": "tcp", "IP": "::", "PublicPort": 1},
         {"PrivatePort": 90, "Type": "udp"},
     ]
-    assert ports(found) == "[::]:1->80/tcp, 90/udp"
+    assert ports(found) == "90/udp, [::]:1->80/tcp"
+
+
+def test_neighbouring_ports_are_one_range():
+    found = [
+        {"PrivatePort": port, "Type": "tcp", "IP": "0.0.0.0", "PublicPort": port}
+        for port in (7001, 7000, 7003)
+    ]
+    assert ports(found) == "0.0.0.0:7000-7001->7000-7001/tcp, 0.0.0.0:7003->7003/tcp"
 
 
 def test_filters_need_a_value():

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berth.api.router import Route
-from berth.engine.models import NetworkCreate
+from berth.engine.networkmodels import (
+    EndpointRequest,
+    NetworkConnect,
+    NetworkCreate,
+    NetworkDisconnect,
+)
 
 if TYPE_CHECKING:
     from berth.api.parameters import Call
@@ -25,6 +30,8 @@ class NetworkRoutes:
             Route("POST", "/networks/create", self.create),
             Route("POST", "/networks/prune", self.prune),
             Route("GET", "/networks/{}", self.inspect),
+            Route("POST", "/networks/{}/connect", self.connect),
+            Route("POST", "/networks/{}/disconnect", self.disconnect),
             Route("DELETE", "/networks/{}", self.remove),
         ]
 
@@ -41,11 +48,26 @@ class NetworkRoutes:
         request = await call.decode(NetworkCreate, required=True)
         await call.exchange.respond(201, await self._networks.create(request))
 
+    async def connect(self, call: Call) -> None:
+        """Let a container take part in one."""
+        request = await call.decode(NetworkConnect, required=True)
+        asked = request.endpoint_config or EndpointRequest()
+        await self._networks.connections.connect(request.container, call.name, asked)
+        await call.exchange.respond(200)
+
+    async def disconnect(self, call: Call) -> None:
+        """Take a container out of one."""
+        request = await call.decode(NetworkDisconnect, required=True)
+        await self._networks.connections.disconnect(
+            request.container, call.name, force=request.force
+        )
+        await call.exchange.respond(200)
+
     async def remove(self, call: Call) -> None:
         """Remove one."""
         await self._networks.remove(call.name)
         await call.exchange.respond(204)
 
     async def prune(self, call: Call) -> None:
-        """Remove those that no container is configured for."""
+        """Remove those that no running container is in."""
         await call.exchange.respond(200, await self._networks.prune(call.filters()))

@@ -1,0 +1,167 @@
+"""Containers and their networks: decided at create, connected at start, changed while they run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from berth.engine import hostfiles, links, networking, spec, status
+from berth.engine.models import CreateRequest
+from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
+from berth.network.networks import DEFAULT, HOST, NONE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from berth.engine.containers import Containers
+    from berth.engine.models import ContainerConfig, ContainerRecord, HostConfig
+    from berth.engine.networkmodels import EndpointRequest
+    from berth.engine.services import Services
+    from berth.network.records import EndpointRecord, NetworkRecord, Sandbox
+    from berth.network.service import NetworkService
+
+SHARED = (
+    "container sharing network namespace with another container or host cannot be connected to any"
+    " other network"
+)
+PRIVATE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+HOSTS = "container cannot be disconnected from host network or connected to host network"
+
+
+def settle(
+    config: ContainerConfig,
+    host: HostConfig,
+    service: NetworkService,
+    *,
+    find: Callable[[str], ContainerRecord],
+) -> dict[str, EndpointRequest]:
+    """Return the networks of a new container by name; refuse what does not go together."""
+    asked: dict[str, EndpointRequest] = {}
+    if isinstance(config, CreateRequest) and config.networking_config is not None:
+        asked = dict(config.networking_config.endpoints_config or {})
+    networking.check_mode(config, host, asked)
+    ref = spec.shared_container(host.network_mode)
+    if ref is not None:
+        _join(config, host, ref, find)
+    return networking.settle(host, asked, find=lambda name: _name(service, name))
+
+
+def _join(
+    config: ContainerConfig, host: HostConfig, ref: str, find: Callable[[str], ContainerRecord]
+) -> None:
+    """Name the container whose network is shared; its host name comes with that."""
+    try:
+        other = find(ref)
+    except NotFound:  # clients would take that for a missing image: its start says what is missing
+        return
+    host.network_mode = f"{spec.CONTAINER}{other.id}"
+    config.hostname, config.domainname = spec.hostname(other), other.config.domainname
+
+
+def _name(service: NetworkService, ref: str) -> str:
+    """Return a network's name; what there is not yet is refused when the container starts."""
+    try:
+        return service.inspect(ref).name
+    except NotFound:
+        return ref
+
+
+def emit(services: Services, endpoint: EndpointRecord, action: str) -> None:
+    """Tell listeners that a container was connected or disconnected."""
+    driver = services.network.inspect(endpoint.network_id).driver
+    attributes = {"container": endpoint.container_id, "name": endpoint.network_name, "type": driver}
+    services.events.emit("network", action, endpoint.network_id, attributes)
+
+
+async def connect(
+    services: Services,
+    record: ContainerRecord,
+    folder: Path,
+    find: Callable[[str], ContainerRecord],
+) -> Sandbox | None:
+    """Connect a container that starts; write what its networks say into its ``folder``."""
+    request = networking.sandbox_request(record)
+    if request is None:
+        return None
+    linked = links.hosts(record, services.network, find)
+    sandbox = await services.network.connect(request)
+    hostfiles.write(folder, record, sandbox, linked=linked)
+    for endpoint in sandbox.endpoints:
+        emit(services, endpoint, "connect")
+    return sandbox
+
+
+async def disconnect(services: Services, record: ContainerRecord) -> None:
+    """Take a container that ended, or did not start, out of its networks."""
+    endpoints = services.network.endpoints_of(record.id)
+    await services.network.disconnect(record.id)
+    for endpoint in endpoints:
+        emit(services, endpoint, "disconnect")
+
+
+class Connections:
+    """Connects and disconnects containers that exist, running or not."""
+
+    def __init__(self, services: Services, containers: Containers) -> None:
+        self._services = services
+        self._service = services.network
+        self._containers = containers
+
+    async def connect(self, ref: str, network_ref: str, asked: EndpointRequest) -> None:
+        """Let a container take part in a network, at once when it runs."""
+        record, network = self._containers.find(ref), self._service.inspect(network_ref)
+        async with self._containers.lock(record):
+            self._check(record, network)
+            if asked.aliases and network.name == DEFAULT:
+                raise InvalidArgument(
+                    "network-scoped alias is supported only for containers in user defined networks"
+                )
+            if record.status in status.ALIVE:
+                request = networking.endpoint_request(network.name, asked)
+                request = replace(request, network=network.id)
+                sandbox = await self._service.attach(record.id, request)
+                hostfiles.update(self._containers.files_folder(record), record, sandbox)
+                emit(self._services, sandbox.endpoints[-1], "connect")
+            record.networks[network.name] = asked
+            self._containers.save(record)
+
+    def _check(self, record: ContainerRecord, network: NetworkRecord) -> None:
+        mode = record.host_config.network_mode
+        if HOST in (network.name, mode) and network.name != mode:
+            raise InvalidArgument(HOSTS if network.name == HOST else SHARED)
+        if spec.shared_container(mode) is not None:
+            raise InvalidArgument(SHARED)
+        if NONE in (network.name, mode):
+            raise InvalidArgument(PRIVATE)
+        if record.status in (status.REMOVING, status.DEAD):
+            raise Conflict(
+                f"container {record.id} is marked for removal and cannot be connected or disconnected"
+                " to the network"
+            )
+
+    async def disconnect(self, ref: str, network_ref: str, *, force: bool) -> None:
+        """Take a container out of a network, at once when it runs."""
+        network = self._service.inspect(network_ref)
+        try:
+            record = self._containers.find(ref)
+        except NotFound:
+            if force:
+                raise NotFound(f"endpoint {ref} not found") from None
+            raise
+        async with self._containers.lock(record):
+            await self._disconnect(record, network)
+
+    async def _disconnect(self, record: ContainerRecord, network: NetworkRecord) -> None:
+        if network.name == HOST:
+            raise InvalidArgument(HOSTS)
+        if record.status in status.ALIVE:
+            if network.name not in record.networks:
+                raise Forbidden(f"container {record.id} is not connected to network {network.name}")
+            endpoint = await self._service.detach(record.id, network.id)
+            hostfiles.update(self._containers.files_folder(record), record, gone=endpoint)
+            emit(self._services, endpoint, "disconnect")
+        elif network.name not in record.networks:
+            raise Failed(f"container {record.id} is not connected to the network {network.name}")
+        del record.networks[network.name]
+        self._containers.save(record)

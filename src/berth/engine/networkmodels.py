@@ -1,0 +1,70 @@
+"""What clients send about networks, under Docker's JSON names (Engine API 1.51)."""
+
+from __future__ import annotations
+
+import msgspec
+
+field = msgspec.field
+
+
+class _Model(msgspec.Struct, rename="pascal", kw_only=True):
+    """Snake case here, Docker's spelling in JSON."""
+
+
+class EndpointRequest(_Model):
+    """How a container wants to be connected to one network."""
+
+    ipam_config: dict[str, object] | None = field(default=None, name="IPAMConfig")
+    links: list[str] | None = None
+    mac_address: str = ""
+    aliases: list[str] | None = None
+    driver_opts: dict[str, str] | None = None
+    gw_priority: int = 0
+
+
+class NetworkingConfig(_Model):
+    """The networks of a new container, by name."""
+
+    endpoints_config: dict[str, EndpointRequest] | None = None
+
+
+class IpamPool(_Model):
+    """One address range of a network."""
+
+    subnet: str = ""
+    ip_range: str = field(default="", name="IPRange")
+    gateway: str = ""
+    auxiliary_addresses: dict[str, str] | None = None
+
+
+class Ipam(_Model):
+    """The addresses of a network."""
+
+    driver: str = "default"
+    config: list[IpamPool] | None = None
+
+
+class NetworkCreate(_Model):
+    """The body of ``POST /networks/create``."""
+
+    name: str
+    driver: str = "bridge"
+    internal: bool = False
+    attachable: bool = False
+    ipam: Ipam | None = field(default=None, name="IPAM")
+    options: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
+class NetworkConnect(_Model):
+    """The body of ``POST /networks/{id}/connect``."""
+
+    container: str = ""
+    endpoint_config: EndpointRequest | None = None
+
+
+class NetworkDisconnect(_Model):
+    """The body of ``POST /networks/{id}/disconnect``."""
+
+    container: str = ""
+    force: bool = False

@@ -1,0 +1,170 @@
+"""Networks as the API shows them: those of a container, its ports, and a network itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.engine import times
+from berth.engine.networking import exposed_ports, parse_port
+from berth.network.names import names_of
+from berth.network.networks import DEFAULT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from berth.engine.models import ContainerRecord
+    from berth.engine.networkmodels import EndpointRequest
+    from berth.network.records import EndpointRecord, NetworkRecord, PortRecord
+
+    Endpoints = Sequence[EndpointRecord]
+
+Document = dict[str, object]
+TOP_LEVEL = (  # what inspect says of the default network beside the list of networks
+    *("EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress"),
+    *("IPPrefixLen", "IPv6Gateway", "MacAddress"),
+)
+
+
+def summary_ports(record: ContainerRecord, endpoints: Endpoints) -> list[Document]:
+    """Return the ports as lists of containers show them."""
+    if not endpoints:
+        return []
+    published = _published(endpoints)
+    found: list[Document] = [
+        {
+            "IP": port.host_ip,
+            "PrivatePort": port.container_port,
+            "PublicPort": port.host_port,
+            "Type": port.protocol,
+        }
+        for port in published
+    ]
+    known = {(port.container_port, port.protocol) for port in published}
+    for text in exposed_ports(record):
+        number, protocol = parse_port(text)
+        if (number, protocol) not in known:
+            found.append({"PrivatePort": number, "Type": protocol})
+    return found
+
+
+def _published(endpoints: Endpoints) -> list[PortRecord]:
+    return [port for endpoint in endpoints for port in endpoint.ports]
+
+
+def settings(
+    record: ContainerRecord, endpoints: Endpoints, networks: Mapping[str, NetworkRecord]
+) -> Document:
+    """Return inspect's NetworkSettings: with addresses while the container runs."""
+    places = {endpoint.network_name: endpoint for endpoint in endpoints}
+    default = _place(places.get(DEFAULT))
+    return {
+        "Bridge": "",
+        "SandboxID": endpoints[0].id if endpoints else "",
+        "SandboxKey": f"/proc/{record.pid}/ns/net" if record.pid and endpoints else "",
+        "Ports": _port_map(record, _published(endpoints)) if endpoints else {},
+        **{key: default[key] for key in TOP_LEVEL},
+        "Networks": {
+            name: _shown(record, asked, places.get(name), networks.get(name))
+            for name, asked in record.networks.items()
+        },
+    }
+
+
+def _port_map(record: ContainerRecord, published: Iterable[PortRecord]) -> Document:
+    ports: dict[str, list[dict[str, str]] | None] = dict.fromkeys(exposed_ports(record))
+    for port in published:
+        key = f"{port.container_port}/{port.protocol}"
+        ports[key] = [
+            *(ports.get(key) or []),
+            {"HostIp": port.host_ip, "HostPort": str(port.host_port)},
+        ]
+    return dict(ports)
+
+
+def _place(endpoint: EndpointRecord | None) -> Document:
+    """Return what an endpoint has; nothing while its container does not run."""
+    return {
+        "EndpointID": endpoint.id if endpoint is not None else "",
+        "Gateway": endpoint.gateway if endpoint is not None else "",
+        "IPAddress": endpoint.address if endpoint is not None else "",
+        "IPPrefixLen": endpoint.prefix_length if endpoint is not None else 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "MacAddress": endpoint.mac if endpoint is not None else "",
+    }
+
+
+def _shown(
+    record: ContainerRecord,
+    asked: EndpointRequest,
+    endpoint: EndpointRecord | None,
+    network: NetworkRecord | None,
+) -> Document:
+    has_names = network is not None and bool(network.bridge) and not network.builtin
+    was_there = record.started_ns or record.error  # Docker knows a network from the first start on
+    return {
+        "IPAMConfig": asked.ipam_config,
+        "Links": asked.links,
+        "Aliases": asked.aliases,
+        "DriverOpts": asked.driver_opts,
+        "GwPriority": asked.gw_priority,
+        "NetworkID": network.id if network is not None and was_there else "",
+        "DNSNames": names_of(endpoint) if endpoint is not None and has_names else None,
+        **_place(endpoint),
+    }
+
+
+def network_document(network: NetworkRecord, endpoints: Iterable[EndpointRecord]) -> Document:
+    """Return a network as the API shows it."""
+    pools: list[Document] = []
+    if network.subnet:
+        pools = [{"Subnet": network.subnet, "Gateway": network.gateway}]
+        if network.ip_range:
+            pools[0]["IPRange"] = network.ip_range
+        if network.auxiliary:
+            pools[0]["AuxiliaryAddresses"] = network.auxiliary
+    return {
+        "Name": network.name,
+        "Id": network.id,
+        "Created": times.rfc3339(network.created_at_ns),
+        "Scope": "local",
+        "Driver": network.driver,
+        "EnableIPv4": True,
+        "EnableIPv6": False,
+        "IPAM": {
+            "Driver": "default",
+            "Options": None if network.builtin else {},
+            "Config": pools if pools or not network.builtin else None,
+        },
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {
+            endpoint.container_id: {
+                "Name": endpoint.container_name,
+                "EndpointID": endpoint.id,
+                "MacAddress": endpoint.mac,
+                "IPv4Address": f"{endpoint.address}/{endpoint.prefix_length}"
+                if endpoint.address
+                else "",
+                "IPv6Address": "",
+            }
+            for endpoint in endpoints
+        },
+        "Options": _default_options(network) if network.name == DEFAULT else network.options,
+        "Labels": network.labels,
+    }
+
+
+def _default_options(network: NetworkRecord) -> Document:
+    return {
+        "com.docker.network.bridge.default_bridge": "true",
+        "com.docker.network.bridge.enable_icc": str(network.icc).lower(),
+        "com.docker.network.bridge.enable_ip_masquerade": str(network.masquerade).lower(),
+        "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",  # noqa: S104 - said, not bound
+        "com.docker.network.bridge.name": network.bridge,
+        "com.docker.network.driver.mtu": str(network.mtu),
+    }

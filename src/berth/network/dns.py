@@ -1,0 +1,139 @@
+"""The part of DNS (RFC 1035) that answers for containers: one question in, one answer out. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+A, PTR, AAAA = 1, 12, 28
+NO_ERROR, FORMAT_ERROR, SERVER_FAILURE, NAME_ERROR, NOT_IMPLEMENTED, REFUSED = range(6)
+TTL_S = 600
+REVERSE = ".in-addr.arpa"
+MAX_NAME_BYTES = 255
+
+_HEADER = Struct(">HHHHHH")  # id, flags, questions, answers, authorities, additionals
+_QUESTION_END = Struct(">HH")  # type, class
+_ANSWER = Struct(">HHHIH")  # pointer to the name, type, class, TTL, length of data
+_RESPONSE, _RECURSION_WANTED, _RECURSION_AVAILABLE = 0x8000, 0x0100, 0x0080
+_OPCODE = 0x7800
+_INTERNET = 1
+_NAME_POINTER = 0xC000 | _HEADER.size
+
+
+class Malformed(ValueError):
+    """Bytes that are no question. ``code`` is the answer to them, None for no answer at all."""
+
+    def __init__(self, code: int | None = None) -> None:
+        super().__init__("malformed DNS message")
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: a name in lower case without the last dot, and a type of records."""
+
+    id: int
+    flags: int
+    name: str
+    kind: int
+    is_internet: bool
+    raw: bytes  # as it came, to be repeated in the answer
+
+
+def parse(data: bytes) -> Question:
+    """Read a question; `Malformed` for what is none."""
+    if len(data) < _HEADER.size:
+        raise Malformed
+    id_, flags, questions, _, _, _ = _HEADER.unpack_from(data)
+    if flags & _RESPONSE:
+        raise Malformed
+    if flags & _OPCODE:
+        raise Malformed(NOT_IMPLEMENTED)
+    if questions != 1:
+        raise Malformed(FORMAT_ERROR)
+    name, offset = _name(data, _HEADER.size)
+    if len(data) < offset + _QUESTION_END.size:
+        raise Malformed(FORMAT_ERROR)
+    kind, class_ = _QUESTION_END.unpack_from(data, offset)
+    raw = data[_HEADER.size : offset + _QUESTION_END.size]
+    return Question(id_, flags, name.lower(), kind, class_ == _INTERNET, raw)
+
+
+def _name(data: bytes, offset: int) -> tuple[str, int]:
+    """Read a name that is not compressed, as those of questions are."""
+    labels: list[str] = []
+    start = offset
+    while True:
+        if offset >= len(data):
+            raise Malformed(FORMAT_ERROR)
+        length = data[offset]
+        offset += 1
+        if length == 0:
+            return ".".join(labels), offset
+        if length > 63 or offset + length > len(data) or offset + length - start > MAX_NAME_BYTES:
+            raise Malformed(FORMAT_ERROR)
+        labels.append(data[offset : offset + length].decode("latin-1"))
+        offset += length
+
+
+def refusal(data: bytes, code: int) -> bytes:
+    """Return an answer to bytes whose question cannot be repeated."""
+    id_, flags = int.from_bytes(data[:2], "big"), int.from_bytes(data[2:4], "big")
+    return _HEADER.pack(id_, _answer_flags(flags, code), 0, 0, 0, 0)
+
+
+def answer(
+    question: Question, *, code: int = NO_ERROR, addresses: Iterable[bytes] = (), name: str = ""
+) -> bytes:
+    """Return an answer with these packed addresses, or for a PTR this ``name``."""
+    records = [(A, packed) for packed in addresses]
+    if name:
+        records.append((PTR, encode_name(name)))
+    head = _HEADER.pack(question.id, _answer_flags(question.flags, code), 1, len(records), 0, 0)
+    body = b"".join(
+        _ANSWER.pack(_NAME_POINTER, kind, _INTERNET, TTL_S, len(data)) + data
+        for kind, data in records
+    )
+    return head + question.raw + body
+
+
+def _answer_flags(flags: int, code: int) -> int:
+    return _RESPONSE | flags & (_OPCODE | _RECURSION_WANTED) | _RECURSION_AVAILABLE | code
+
+
+def encode_name(name: str) -> bytes:
+    """Encode a name; labels are cut to the length that is allowed."""
+    labels = [label.encode("latin-1", "replace")[:63] for label in name.split(".") if label]
+    return b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
+
+
+def with_id(data: bytes, id_: int) -> bytes:
+    """Return a message under another id."""
+    return id_.to_bytes(2, "big") + data[2:]
+
+
+def is_answer_to(data: bytes, question: Question, id_: int) -> bool:
+    """Say whether a server's message answers the question that was asked under ``id_``."""
+    if len(data) < _HEADER.size:
+        return False
+    found_id, flags, questions, _, _, _ = _HEADER.unpack_from(data)
+    repeated = data[_HEADER.size : _HEADER.size + len(question.raw)]
+    return (
+        found_id == id_
+        and bool(flags & _RESPONSE)
+        and (questions == 0 or repeated.lower() == question.raw.lower())
+    )
+
+
+def reversed_address(name: str) -> bytes | None:
+    """Return the packed address that a name below in-addr.arpa stands for."""
+    parts = name.removesuffix(REVERSE).split(".")
+    if not name.endswith(REVERSE) or len(parts) != 4:
+        return None
+    if not all(part.isdecimal() and part.isascii() and int(part) < 256 for part in parts):
+        return None
+    return bytes(int(part) for part in reversed(parts))

@@ -1,0 +1,60 @@
+"""What networks and sandboxes stand on: the records, and the kernel's side once the service is open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from berth.network.kernelthread import KernelThread
+    from berth.network.networks import Networks
+    from berth.network.records import EndpointRecord
+    from berth.network.resolver import Resolvers
+    from berth.network.stock import Stock
+    from berth.network.table import Table
+    from berth.network.wiring import Wiring
+    from berth.state import State
+
+
+class Names(Protocol):
+    """The names of kernel objects by which several engines on one machine stay apart."""
+
+    @property
+    def name(self) -> str:
+        """The engine's; its first six characters are in the names of veth pairs."""
+
+    @property
+    def bridge(self) -> str:
+        """The default network's bridge."""
+
+    @property
+    def table(self) -> str:
+        """The nftables table."""
+
+
+class Foundation:
+    """Shared by the parts of one service. ``wiring``, ``table`` and ``resolvers`` are set when it opens."""
+
+    wiring: Wiring
+    table: Table
+    resolvers: Resolvers
+
+    def __init__(
+        self,
+        *,
+        state: State,
+        names: Names,
+        networks: Networks,
+        thread: KernelThread,
+        stock: Stock,
+    ) -> None:
+        self.state = state
+        self.names = names
+        self.networks = networks
+        self.thread = thread
+        self.stock = stock
+        self.bridges: dict[str, int] = {}  # network id → interface index
+
+    def has_names(self, endpoint: EndpointRecord) -> bool:
+        """Say whether containers of the endpoint's network know each other by name."""
+        network = self.networks.get(endpoint.network_id)
+        return network is not None and bool(network.bridge) and not network.builtin

@@ -1,0 +1,417 @@
+"""The network namespaces of running containers, their endpoints and published ports.
+
+Decisions and records are made in the event loop's thread, between awaits, so they need no lock; what
+blocks runs in the thread for that. Records precede the effects they describe. Namespaces and veth pairs
+need no mending after a crash: nobody deletes them, they die with the last process or descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
+from berth.network import firewall, ipam
+from berth.network.networks import HOST, NONE
+from berth.network.ports import PortRegistry, Reservation
+from berth.network.records import EndpointRecord, Sandbox, leading_out
+from berth.network.wiring import Ready
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from berth.network.attachments import Attachments
+    from berth.network.foundation import Foundation
+    from berth.network.records import EndpointRequest, NetworkRecord, PortRecord, SandboxRequest
+    from berth.network.resolver import Resolver
+    from berth.network.wiring import Attachment
+
+SETUP_FAILED = "failed to set up container networking"
+
+
+class _Held:
+    """What this process holds for a connected container."""
+
+    __slots__ = ("netns_fd", "request", "reservation", "resolver")
+
+    def __init__(self, request: SandboxRequest) -> None:
+        self.request = request
+        self.netns_fd: int | None = None
+        self.reservation = Reservation()
+        self.resolver: Resolver | None = None
+
+
+class Sandboxes:
+    """Who is connected to what."""
+
+    def __init__(self, foundation: Foundation, attachments: Attachments) -> None:
+        self._base = foundation
+        self._attachments = attachments
+        self._table = foundation.state.table("endpoints", EndpointRecord)
+        self._endpoints: dict[str, dict[str, EndpointRecord]] = {}  # by container, by network
+        self.version = 0  # another with every change of an endpoint
+        stored = [record for _, record in self._table.items()]
+        for record in sorted(stored, key=lambda record: record.device):
+            self._set(record)
+        self._ports = PortRegistry()
+        self._held: dict[str, _Held] = {}
+
+    # What there is
+
+    def all(self) -> list[EndpointRecord]:
+        """Return every endpoint. From another thread too: copies are made in one step."""
+        return [e for found in list(self._endpoints.values()) for e in list(found.values())]
+
+    def in_network(self, network_id: str) -> list[EndpointRecord]:
+        """Return the endpoints in a network."""
+        return [found[network_id] for found in self._endpoints.values() if network_id in found]
+
+    def of(self, container_id: str) -> tuple[EndpointRecord, ...]:
+        """Return a running container's endpoints, in the order in which it got them."""
+        return tuple(self._endpoints.get(container_id, {}).values())
+
+    def _set(self, record: EndpointRecord) -> None:
+        self._endpoints.setdefault(record.container_id, {})[record.network_id] = record
+        self.version += 1
+
+    def _unset(self, record: EndpointRecord) -> None:
+        found = self._endpoints[record.container_id]
+        del found[record.network_id]
+        if not found:
+            del self._endpoints[record.container_id]
+        self.version += 1
+
+    # Life
+
+    def retain(self, running: Collection[str]) -> None:
+        """Forget the endpoints of containers that do not run any more."""
+        for endpoint in self.all():
+            if endpoint.container_id not in running:
+                self._unset(endpoint)
+                self._table.remove(endpoint.id)
+
+    async def restore(self) -> None:
+        """Take the addresses and ports of what runs, and mend its links."""
+        for endpoint in self.all():
+            network = self._base.networks.get(endpoint.network_id)
+            if network is None or not network.bridge:
+                continue
+            self._base.networks.pool(network).restore(ipam.parse_address(endpoint.address))
+            self._ports.restore(endpoint.ports)
+            index = self._base.bridges[network.id]
+            await self._base.thread.run(partial(self._base.wiring.reattach, endpoint, index))
+
+    def close(self) -> None:
+        """Let go of what is held; containers keep their networks."""
+        for held in self._held.values():
+            if held.resolver is not None:
+                held.resolver.close()
+            if held.netns_fd is not None:
+                os.close(held.netns_fd)
+            for sock in held.reservation.sockets:
+                sock.close()
+        self._held.clear()
+
+    # Connect
+
+    async def connect(self, request: SandboxRequest) -> Sandbox:
+        """Give a container its networks; all or nothing. Failures have Docker's texts."""
+        if request.container_id in self._held:
+            raise Conflict(f"container {request.container_id} is connected already")
+        found = [(asked, self._base.networks.find(asked.network)) for asked in request.endpoints]
+        held = self._held[request.container_id] = _Held(request)
+        try:
+            if all(network.bridge for _, network in found):
+                await self._connect_bridges(held, found)
+            else:
+                await self._connect_plain(held, found)
+        except BaseException as error:
+            await self.disconnect(request.container_id)
+            if isinstance(error, OSError):
+                raise Failed(f"{SETUP_FAILED}: {error.strerror}") from error
+            raise
+        return self._sandbox(request.container_id)
+
+    async def _connect_plain(
+        self, held: _Held, found: Sequence[tuple[EndpointRequest, NetworkRecord]]
+    ) -> None:
+        """Connect to ``host`` or ``none``; published ports are discarded, as Docker does."""
+        (asked, network), *others = found
+        if others:
+            raise InvalidArgument(
+                "container cannot be connected to multiple networks with one of the networks in"
+                " private (none) mode"
+            )
+        if asked.address:
+            raise InvalidArgument(
+                "user specified IP address is supported on user defined networks only"
+            )
+        if network.name != HOST:
+            ready = self._base.stock.take(NONE)
+            if ready is None:
+                ready = await self._base.thread.run(self._base.wiring.isolate, undo=Ready.close)
+            held.netns_fd = ready.netns_fd
+        self._put(_endpoint(held.request, asked, network))
+
+    async def _connect_bridges(
+        self, held: _Held, found: Sequence[tuple[EndpointRequest, NetworkRecord]]
+    ) -> None:
+        ready: Ready | None = None
+        attachments: list[Attachment] = []
+        records: list[EndpointRecord] = []
+        for number, (asked, network) in enumerate(found):
+            record = _endpoint(held.request, asked, network)
+            if len(found) == 1:
+                ready = self._attachments.take_spare(asked, network)
+            if ready is not None and ready.attachment is not None:
+                held.netns_fd = ready.netns_fd
+                attachment = ready.attachment
+            else:
+                attachment = self._attachments.choose(asked, network, device=f"eth{number}")
+            record = _attached(record, attachment, network)
+            self._set(record)  # from here on its address is released with it
+            attachments.append(attachment)
+            records.append(record)
+        if ready is None:
+            records = await self._make(held, records, attachments)
+        else:
+            records = [msgspec.structs.replace(records[0], interface=ready.interface)]
+        for record in records:
+            self._put(record)
+        await self._publish(held)
+        await self._serve_names(held)
+
+    async def _make(
+        self, held: _Held, records: Sequence[EndpointRecord], attachments: Sequence[Attachment]
+    ) -> list[EndpointRecord]:
+        """Make the namespace with all its interfaces."""
+        wiring, out = self._base.wiring, leading_out(records)
+        planned = [
+            attachment if record is out else replace(attachment, gateway=None)
+            for record, attachment in zip(records, attachments, strict=True)
+        ]
+        first = await self._base.thread.run(partial(wiring.attach, planned[0]), undo=Ready.close)
+        held.netns_fd = netns_fd = first.netns_fd
+        others = [partial(wiring.plug, netns_fd, attachment) for attachment in planned[1:]]
+        interfaces = [first.interface, *[await self._base.thread.run(work) for work in others]]
+        return [
+            msgspec.structs.replace(record, interface=interface)
+            for record, interface in zip(records, interfaces, strict=True)
+        ]
+
+    async def _publish(self, held: _Held) -> None:
+        """Reserve and open the container's ports at the endpoint that leads out."""
+        request = held.request
+        endpoint = leading_out(self.of(request.container_id))
+        if endpoint is None or not request.ports:
+            return
+        owner = f"{request.container_name} ({endpoint.id})"
+        held.reservation = self._ports.reserve(
+            request.ports, endpoint=owner, address=endpoint.address
+        )
+        await self._open_ports(endpoint, tuple(held.reservation.records))
+
+    async def _open_ports(self, endpoint: EndpointRecord, ports: tuple[PortRecord, ...]) -> None:
+        endpoint = msgspec.structs.replace(endpoint, ports=ports)
+        self._put(endpoint)
+        rules = firewall.publish(self._base.names.table, endpoint)
+
+        def work() -> None:
+            self._base.wiring.set_hairpin(endpoint.interface)
+            self._base.table.change(rules, "publish ports")
+
+        await self._base.thread.run(work)
+
+    async def _close_ports(self, endpoint: EndpointRecord) -> None:
+        """Close the ports of an endpoint that has no record any more, or none of them."""
+        rules = firewall.unpublish(self._base.names.table, endpoint)
+        await self._base.thread.run(partial(self._base.table.change, rules, "close ports"))
+
+    async def _serve_names(self, held: _Held) -> None:
+        """Answer the container's questions for names, once it is in a network that has some."""
+        endpoints = self.of(held.request.container_id)
+        if (
+            held.resolver is None
+            and held.netns_fd is not None
+            and any(map(self._base.has_names, endpoints))
+        ):
+            held.resolver = await self._base.resolvers.open(
+                held.netns_fd,
+                container_id=held.request.container_id,
+                servers=held.request.servers,
+            )
+
+    def _put(self, record: EndpointRecord) -> None:
+        self._set(record)
+        self._table.put(record.id, record)
+
+    def _sandbox(self, container_id: str) -> Sandbox:
+        held = self._held[container_id]
+        return Sandbox(
+            netns_fd=held.netns_fd,
+            endpoints=self.of(container_id),
+            keep_fds=held.reservation.fds(),
+            resolves=held.resolver is not None,
+        )
+
+    async def adopt(self, request: SandboxRequest, *, pid: int | None = None) -> Sandbox | None:
+        """Return what a container has that went on while berthd did not; None when it has nothing.
+
+        With the ``pid`` of its first process its namespace is opened. Its ports are held by its monitor.
+        """
+        endpoints = self.of(request.container_id)
+        if not endpoints:
+            return None
+        if request.container_id not in self._held:
+            held = _Held(request)
+            if pid is not None and endpoints[0].network_name != HOST:
+                held.netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            held.reservation.records = [p for e in endpoints for p in e.ports]
+            self._held[request.container_id] = held
+            await self._serve_names(held)
+        return self._sandbox(request.container_id)
+
+    async def disconnect(self, container_id: str) -> None:
+        """Release a container's addresses and ports; nothing when it has none."""
+        endpoints = self.of(container_id)
+        held = self._held.pop(container_id, None)
+        for endpoint in endpoints:
+            self._unset(endpoint)
+        try:
+            for endpoint in endpoints:
+                if endpoint.ports:
+                    await self._close_ports(endpoint)
+        finally:
+            if held is not None:
+                if held.resolver is not None:
+                    held.resolver.close()
+                if held.netns_fd is not None:
+                    os.close(held.netns_fd)
+                self._ports.release(held.reservation)
+            for endpoint in endpoints:
+                self._ports.forget(endpoint.ports)
+                self._release(endpoint)
+
+    def _release(self, endpoint: EndpointRecord) -> None:
+        self._table.remove(endpoint.id)
+        network = self._base.networks.get(endpoint.network_id)
+        if endpoint.address and network is not None:
+            self._base.networks.pool(network).release(ipam.parse_address(endpoint.address))
+
+    # Changes while a container runs
+
+    async def attach(self, container_id: str, asked: EndpointRequest) -> Sandbox:
+        """Connect a running container to one more network."""
+        held = self._of_running(container_id)
+        network = self._base.networks.find(asked.network)
+        endpoints = self.of(container_id)
+        if any(endpoint.network_id == network.id for endpoint in endpoints):
+            raise Forbidden(
+                f"endpoint with name {held.request.container_name} already exists in network {network.name}"
+            )
+        attachment = self._attachments.choose(asked, network, device=_free_device(endpoints))
+        record = _attached(_endpoint(held.request, asked, network), attachment, network)
+        self._set(record)
+        before = leading_out(endpoints)
+        assert held.netns_fd is not None
+        try:
+            wiring, plan = self._base.wiring, replace(attachment, gateway=None)
+            interface = await self._base.thread.run(
+                partial(wiring.plug, held.netns_fd, plan), undo=wiring.unplug
+            )
+            self._put(msgspec.structs.replace(record, interface=interface))
+            await self._lead_out(held, before)
+            await self._serve_names(held)
+        except BaseException as error:
+            await self._drop(held, self._endpoints[container_id][network.id])
+            if isinstance(error, OSError):
+                raise Failed(f"{SETUP_FAILED}: {error.strerror}") from error
+            raise
+        return self._sandbox(container_id)
+
+    async def detach(self, container_id: str, network: NetworkRecord) -> EndpointRecord:
+        """Disconnect a running container from a network; return the endpoint it had there."""
+        held = self._of_running(container_id)
+        endpoint = next((e for e in self.of(container_id) if e.network_id == network.id), None)
+        if endpoint is None:
+            raise NotFound(f"container {container_id} is not connected to network {network.name}")
+        await self._drop(held, endpoint)
+        return endpoint
+
+    async def _drop(self, held: _Held, endpoint: EndpointRecord) -> None:
+        before = leading_out(self.of(endpoint.container_id))
+        if endpoint.interface:
+            await self._base.thread.run(partial(self._base.wiring.unplug, endpoint.interface))
+        self._unset(endpoint)
+        await self._lead_out(held, before)
+        self._release(endpoint)
+
+    async def _lead_out(self, held: _Held, before: EndpointRecord | None) -> None:
+        """Lead the container out, and its ports in, by the endpoint that is to do so now."""
+        now = leading_out(self.of(held.request.container_id))
+        if before is not None and now is not None and before.id == now.id:
+            return
+        if now is not None and held.netns_fd is not None:
+            gateway = ipam.parse_address(now.gateway)
+            work = partial(self._base.wiring.lead_out, held.netns_fd, now.device, gateway)
+            await self._base.thread.run(work)
+        if before is not None and before.ports:
+            if before in self.of(before.container_id):
+                self._put(msgspec.structs.replace(before, ports=()))
+            await self._close_ports(before)
+        if now is not None and held.reservation.records:
+            await self._open_ports(now, tuple(held.reservation.records))
+        elif now is not None:
+            await self._publish(held)
+
+    def _of_running(self, container_id: str) -> _Held:
+        held = self._held.get(container_id)
+        if held is None or held.netns_fd is None:
+            raise Conflict(f"container {container_id} is not running")
+        return held
+
+    def rename(self, container_id: str, name: str) -> None:
+        """Call a running container by another name from now on."""
+        for endpoint in self.of(container_id):
+            self._put(msgspec.structs.replace(endpoint, container_name=name))
+        if held := self._held.get(container_id):
+            held.request = replace(held.request, container_name=name)
+
+
+def _free_device(endpoints: Iterable[EndpointRecord]) -> str:
+    taken = {endpoint.device for endpoint in endpoints}
+    return next(name for n in range(len(taken) + 1) if (name := f"eth{n}") not in taken)
+
+
+def _endpoint(
+    request: SandboxRequest, asked: EndpointRequest, network: NetworkRecord
+) -> EndpointRecord:
+    return EndpointRecord(
+        id=secrets.token_hex(32),
+        container_id=request.container_id,
+        container_name=request.container_name,
+        network_id=network.id,
+        network_name=network.name,
+        hostname=request.hostname,
+        aliases=asked.aliases,
+        links=asked.links,
+        gateway_priority=asked.gateway_priority,
+    )
+
+
+def _attached(
+    record: EndpointRecord, attachment: Attachment, network: NetworkRecord
+) -> EndpointRecord:
+    return msgspec.structs.replace(
+        record,
+        device=attachment.device,
+        address=str(attachment.address),
+        prefix_length=attachment.prefix_length,
+        gateway="" if network.internal else network.gateway,
+        mac=attachment.mac.hex(":"),
+    )

@@ -1,0 +1,77 @@
+"""The engine's nftables table as it is in the kernel: changed, and restored when somebody else changed it.
+
+For the one thread that changes the kernel's network. Every transaction names the generation that the
+last one left; when the kernel has another, somebody was there, and the table is looked at.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import TYPE_CHECKING
+
+from berth.kernel import netlink, nftables
+from berth.kernel.netlink import NetlinkSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from berth.kernel.netlink import Message
+
+log = logging.getLogger("berth")
+
+_SOMEBODY_WAS_THERE = (errno.ERESTART, errno.ENOENT)
+
+
+class Table:
+    """One table. ``whole`` returns all that makes it, as the records are when it is called."""
+
+    def __init__(
+        self, name: str, *, whole: Callable[[], list[Message]], removal: list[Message]
+    ) -> None:
+        self._name = name
+        self._whole = whole
+        self._removal = removal
+        self._socket = NetlinkSocket(netlink.NETLINK_NETFILTER)
+        self._generation = 0
+        self._rules = 0
+
+    def close(self) -> None:
+        """Close the socket; the table stays."""
+        self._socket.close()
+
+    def replace(self) -> None:
+        """Make the table what it should be, whatever it is."""
+        self._execute(self._whole(), f"set up nftables table {self._name}")
+        self._generation = nftables.generation(self._socket)
+        self._rules = nftables.count_rules(self._socket, self._name)
+
+    def change(self, messages: Sequence[Message], call: str) -> None:
+        """Apply a change that the records show already."""
+        if self._try(messages, call):
+            return
+        generation = nftables.generation(self._socket)
+        if nftables.count_rules(self._socket, self._name) == self._rules:
+            self._generation = generation
+            if self._try(messages, call):
+                return
+        log.warning("nftables table %s was changed by somebody else, restoring it", self._name)
+        self.replace()
+
+    def remove(self) -> None:
+        """Delete the table, there or not."""
+        self._execute(self._removal, f"delete nftables table {self._name}")
+
+    def _try(self, messages: Sequence[Message], call: str) -> bool:
+        transaction = nftables.batch(messages, generation=self._generation)
+        try:
+            self._socket.execute_batch(transaction, call)
+        except OSError as error:
+            if error.errno in _SOMEBODY_WAS_THERE:
+                return False
+            raise
+        self._generation += 1
+        return True
+
+    def _execute(self, messages: Sequence[Message], call: str) -> None:
+        self._socket.execute_batch(nftables.batch(messages), call)

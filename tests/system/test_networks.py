@@ -1,0 +1,691 @@
+"""Networks through the command lines: real traffic, published ports, names, and what clients are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support import kernel
+from support.networks import Neighbourhood
+from support.programs import find, run
+from system.conftest import assert_gone, import_busybox, make_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from support.engine import EngineProcess
+    from support.programs import Outcome
+
+    Cli = Callable[..., Outcome]
+
+HOST, OUTSIDE = "198.18.77.1", "198.18.77.2"
+DGRAM = socket.SOCK_DGRAM
+
+pytestmark = pytest.mark.berth_only  # the reference has a host of its own, without the outside
+
+
+class Places(Neighbourhood):
+    """Sockets in the host, in the namespace outside of it, and in containers by their names."""
+
+    def __init__(self, outside_fd: int) -> None:
+        super().__init__(outside_fd)
+        self._fds = [outside_fd]
+
+    def of(self, engine: EngineProcess, name: str) -> int:
+        """Return the network namespace of a running container."""
+        pid = engine.inspect(name)["State"]["Pid"]
+        self._fds.append(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY))
+        return self._fds[-1]
+
+    def ask(self, server: socket.socket, client_fd: int, address: tuple[str, int]) -> str:
+        """Send a datagram, have it answered, and return the address that the server saw."""
+        client = self.socket(client_fd, DGRAM)
+        client.connect(address)
+        client.send(b"question")
+        data, peer = server.recvfrom(100)
+        assert data == b"question"
+        server.sendto(b"answer", peer)
+        assert client.recv(100) == b"answer"
+        return peer[0]
+
+    def datagrams(self, fd: int, port: int) -> socket.socket:
+        """Return a socket that gets datagrams."""
+        sock = self.socket(fd, DGRAM)
+        sock.bind(("0.0.0.0", port))
+        return sock
+
+    def close(self) -> None:
+        super().close()
+        while self._fds:
+            os.close(self._fds.pop())
+
+
+@pytest.fixture
+def places(other_network: str) -> Iterator[Places]:
+    found = Places(os.open(f"/run/netns/{other_network}", os.O_RDONLY))
+    yield found
+    found.close()
+
+
+def start(cli: Cli, name: str, *flags: str) -> None:
+    done = cli("run", "-d", "--name", name, *flags, "busybox", "sleep", "600")
+    assert done.code == 0, str(done)
+
+
+def settings(engine: EngineProcess, name: str) -> dict:
+    return engine.inspect(name)["NetworkSettings"]
+
+
+def address(engine: EngineProcess, name: str, network: str = "bridge") -> str:
+    return settings(engine, name)["Networks"][network]["IPAddress"]
+
+
+# The default bridge
+
+
+def test_a_container_reaches_the_world_as_its_host(
+    cli: Cli, engine: EngineProcess, places: Places
+) -> None:
+    start(cli, "client")
+    inside = places.of(engine, "client")
+    server = places.listen(places.outside_fd, 9000)
+    assert places.talk(server, inside, (OUTSIDE, 9000)) == HOST
+    assert places.ask(places.datagrams(places.outside_fd, 9001), inside, (OUTSIDE, 9001)) == HOST
+    pinged = cli("exec", "client", "ping", "-c", "1", "-W", "5", OUTSIDE)
+    assert pinged.code == 0, str(pinged)
+
+
+def test_a_published_port_is_reached_from_everywhere(
+    cli: Cli, engine: EngineProcess, places: Places
+) -> None:
+    start(cli, "server", "-p", "18080:80", "-p", "18053:53/udp")
+    start(cli, "other")
+    gateway = settings(engine, "server")["Gateway"]
+    inside, other = places.of(engine, "server"), places.of(engine, "other")
+    server, names = places.listen(inside, 80), places.datagrams(inside, 53)
+    for client, host, seen in (
+        (places.outside_fd, HOST, OUTSIDE),
+        (places.host_fd, "127.0.0.1", gateway),
+        (places.host_fd, HOST, HOST),
+        (places.host_fd, gateway, gateway),
+        (other, HOST, gateway),
+        (other, gateway, gateway),
+        (inside, HOST, gateway),
+    ):
+        assert places.talk(server, client, (host, 18080)) == seen
+        assert places.ask(names, client, (host, 18053)) == seen
+    there = address(engine, "server")
+    assert places.talk(server, other, (there, 80)) == address(engine, "other")
+    assert places.talk(server, places.host_fd, (there, 80)) == gateway
+
+
+def test_programs_in_containers_talk_to_each_other(cli: Cli, engine: EngineProcess) -> None:
+    script = "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp"
+    cli("run", "-d", "--name", "web", "-p", "18080:80", "busybox", "sh", "-c", script)
+    fetch = "for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://$0/ && exit; sleep 0.2; done; exit 1"
+    for target in (address(engine, "web"), f"{settings(engine, 'web')['Gateway']}:18080"):
+        got = cli("run", "--rm", "busybox", "sh", "-c", fetch, target)
+        assert (got.code, got.out) == (0, "hello\n"), str(got)
+
+
+def test_a_port_on_one_address_of_the_host_is_there_only(
+    cli: Cli, engine: EngineProcess, places: Places
+) -> None:
+    start(cli, "server", "-p", "127.0.0.1:18080:80")
+    server = places.listen(places.of(engine, "server"), 80)
+    assert places.talk(server, places.host_fd, ("127.0.0.1", 18080))
+    assert places.socket(places.host_fd).connect_ex((HOST, 18080)) != 0
+    assert places.socket(places.outside_fd).connect_ex((HOST, 18080)) != 0
+
+
+def test_every_form_of_a_port_is_shown_as_docker_shows_it(cli: Cli, engine: EngineProcess) -> None:
+    start(
+        cli,
+        "shown",
+        *("-p", "18080:80", "-p", "127.0.0.1:18053:53/udp", "-p", "17000-17001:17000-17001"),
+        *("--expose", "99", "-p", "127.0.0.1::90"),
+    )
+    shown = settings(engine, "shown")["Ports"]
+    random = shown.pop("90/tcp")
+    assert random[0]["HostIp"] == "127.0.0.1"
+    assert 32768 <= int(random[0]["HostPort"]) < 61000
+    assert shown == {
+        "80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "18080"}],
+        "53/udp": [{"HostIp": "127.0.0.1", "HostPort": "18053"}],
+        "17000/tcp": [{"HostIp": "0.0.0.0", "HostPort": "17000"}],
+        "17001/tcp": [{"HostIp": "0.0.0.0", "HostPort": "17001"}],
+        "99/tcp": None,
+    }
+    assert cli("port", "shown").lines == [
+        "53/udp -> 127.0.0.1:18053",
+        "80/tcp -> 0.0.0.0:18080",
+        f"90/tcp -> 127.0.0.1:{random[0]['HostPort']}",
+        "17000/tcp -> 0.0.0.0:17000",
+        "17001/tcp -> 0.0.0.0:17001",
+    ]
+    assert cli("port", "shown", "80").out == "0.0.0.0:18080\n"
+    assert cli("port", "shown", "53/udp").out == "127.0.0.1:18053\n"
+    missing = cli("port", "shown", "81")
+    assert missing.code == 1
+    assert "No public port '81' published for shown" in missing.err
+    assert cli("ps", "--format", "{{.Ports}}").out == (
+        "99/tcp, 0.0.0.0:17000-17001->17000-17001/tcp, 127.0.0.1:18053->53/udp, "
+        f"0.0.0.0:18080->80/tcp, 127.0.0.1:{random[0]['HostPort']}->90/tcp\n"
+    )
+
+
+def test_publish_all_publishes_what_is_exposed(
+    cli: Cli, engine: EngineProcess, places: Places
+) -> None:
+    start(cli, "exposed", "-P", "--expose", "80", "--expose", "53/udp")
+    ports = settings(engine, "exposed")["Ports"]
+    server = places.listen(places.of(engine, "exposed"), 80)
+    assert places.talk(server, places.outside_fd, (HOST, int(ports["80/tcp"][0]["HostPort"])))
+    assert ports["53/udp"][0]["HostIp"] == "0.0.0.0"
+
+
+def test_a_port_of_a_container_is_refused_to_the_next(cli: Cli, engine: EngineProcess) -> None:
+    start(cli, "first", "-p", "18080:80")
+    done = cli(
+        "run", "-d", "--name", "second", "-p", "18081:81", "-p", "18080:80", "busybox", "true"
+    )
+    assert done.code == 125
+    assert "driver failed programming external connectivity on endpoint second (" in done.err
+    assert "): Bind for 0.0.0.0:18080 failed: port is already allocated" in done.err
+    state = engine.inspect("second")["State"]
+    assert (state["Status"], state["ExitCode"], state["Pid"]) == ("created", 128, 0)
+    assert "port is already allocated" in state["Error"]
+    assert settings(engine, "second")["Ports"] == {}
+    start(cli, "third", "-p", "18081:81")
+    cli("rm", "-f", "first")
+    assert cli("start", "second").code == 1  # the third has its other port
+    cli("rm", "-f", "third")
+    assert cli("start", "second").code == 0
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_a_port_of_a_process_of_the_host_is_refused(
+    cli: Cli, engine: EngineProcess, places: Places, kind: str
+) -> None:
+    server = places.socket(places.host_fd, socket.SOCK_STREAM if kind == "tcp" else DGRAM)
+    server.bind(("0.0.0.0", 18080))
+    if kind == "tcp":
+        server.listen()
+    done = cli("run", "--rm", "-p", f"18080:80/{kind}", "busybox", "true")
+    assert done.code == 125
+    assert "failed to bind host port for 0.0.0.0:18080:" in done.err
+    assert f":80/{kind}: address already in use" in done.err
+
+
+def test_an_address_that_the_host_does_not_have_is_refused(cli: Cli) -> None:
+    done = cli("run", "--rm", "-p", "203.0.113.9:18080:80", "busybox", "true")
+    assert done.code == 125
+    assert "cannot assign requested address" in done.err
+
+
+# Names and resolvers
+
+
+def test_hosts_and_resolv_conf_are_as_docker_writes_them(cli: Cli, engine: EngineProcess) -> None:
+    start(
+        cli,
+        "named",
+        *("--hostname", "here", "--add-host", "there:192.0.2.9", "--add-host"),
+        *("gate:host-gateway", "--dns", "192.0.2.53", "--dns-search", "example.org"),
+        *("--dns-option", "ndots:2"),
+    )
+    shown = settings(engine, "named")
+    hosts = cli("exec", "named", "cat", "/etc/hosts").lines
+    assert hosts[:1] == ["127.0.0.1\tlocalhost"]
+    assert hosts[-3:] == [
+        "192.0.2.9\tthere",
+        f"{shown['Gateway']}\tgate",
+        f"{shown['IPAddress']}\there",
+    ]
+    assert sorted(cli("exec", "named", "cat", "/etc/resolv.conf").lines) == [
+        "nameserver 192.0.2.53",
+        "options ndots:2",
+        "search example.org",
+    ]
+    assert cli("exec", "named", "hostname").out == "here\n"
+
+
+def test_a_mac_address_can_be_chosen(docker_cli: Cli) -> None:
+    shown = docker_cli(
+        *("run", "--rm", "--mac-address", "02:00:00:00:00:07", "busybox"),
+        *("cat", "/sys/class/net/eth0/address"),
+    )
+    assert shown.out == "02:00:00:00:00:07\n"
+
+
+def test_a_container_may_share_the_network_of_another(cli: Cli, engine: EngineProcess) -> None:
+    start(cli, "owner", "--hostname", "owner-host", "--add-host", "there:192.0.2.9")
+    done = cli(
+        *("run", "--rm", "--network", "container:owner", "busybox", "sh", "-c"),
+        "readlink /proc/self/ns/net; cat /etc/hosts; hostname",
+    )
+    inside = cli(
+        "exec", "owner", "sh", "-c", "readlink /proc/self/ns/net; cat /etc/hosts; hostname"
+    )
+    assert done.out == inside.out
+    start(cli, "guest", "--network", "container:owner")
+    document = engine.inspect("guest")
+    owner = engine.inspect("owner")["Id"]
+    assert document["HostConfig"]["NetworkMode"] == f"container:{owner}"
+    assert document["NetworkSettings"]["Networks"] == {}
+    assert document["HostsPath"] == engine.inspect("owner")["HostsPath"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (("-p", "18080:80"), "port publishing and the container type network mode"),
+        (("--hostname", "x"), "hostname and the network mode"),
+        (("--add-host", "x:192.0.2.9"), "custom host-to-IP mapping and the network mode"),
+        (("--dns", "192.0.2.9"), "dns and the network mode"),
+        (("--expose", "80"), "port exposing and the container type network mode"),
+    ],
+)
+def test_what_a_shared_network_cannot_have_is_refused(
+    cli: Cli, flags: tuple[str, ...], text: str
+) -> None:
+    start(cli, "owner")
+    done = cli("run", "--rm", "--network", "container:owner", *flags, "busybox", "true")
+    assert done.code == 125
+    assert f"conflicting options: {text}" in done.err
+
+
+def test_the_network_of_a_container_that_does_not_run_cannot_be_shared(cli: Cli) -> None:
+    cli("create", "--name", "still", "busybox", "true")
+    done = cli("run", "--rm", "--network", "container:still", "busybox", "true")
+    assert done.code == 125
+    assert "cannot join network of a non running container: " in done.err
+    done = cli("run", "--rm", "--network", "container:missing", "busybox", "true")
+    assert done.code == 125
+    assert "No such container: missing" in done.err
+
+
+def test_links_write_the_other_ones_address_and_ports(cli: Cli, engine: EngineProcess) -> None:
+    start(cli, "server", "--expose", "80")
+    done = cli("run", "--rm", "--link", "server:db", "busybox", "sh", "-c", "cat /etc/hosts; env")
+    there, id_ = address(engine, "server"), engine.inspect("server")["Id"][:12]
+    assert f"{there}\tdb {id_} server" in done.lines
+    assert f"DB_PORT_80_TCP=tcp://{there}:80" in done.lines
+    assert f"DB_PORT=tcp://{there}:80" in done.lines
+    missing = cli("run", "--rm", "--link", "nobody", "busybox", "true")
+    assert missing.code == 125
+    assert "ould not get container for nobody" in missing.err
+
+
+def test_the_hosts_network_comes_with_the_hosts_names(cli: Cli) -> None:
+    done = cli("run", "--rm", "--network", "host", "busybox", "cat", "/etc/hosts")
+    with open("/etc/hosts") as file:
+        assert done.out == file.read()
+
+
+# Several engines, crashes
+
+
+def elements(engine: EngineProcess) -> list[str]:
+    return kernel.elements(engine.instance)
+
+
+def test_two_engines_do_not_meet(engine: EngineProcess, busybox_tar: bytes, places: Places) -> None:
+    second = make_engine()
+    try:
+        second.start()
+        import_busybox(second, busybox_tar)
+        start(engine.docker, "mine", "-p", "18080:80")
+        start(second.docker, "theirs", "-p", "18081:80")
+        mine, theirs = settings(engine, "mine"), settings(second, "theirs")
+        assert mine["Gateway"] != theirs["Gateway"]
+        servers = [
+            places.listen(places.of(e, n), 80) for e, n in ((engine, "mine"), (second, "theirs"))
+        ]
+        for port, server in zip((18080, 18081), servers, strict=True):
+            assert places.talk(server, places.outside_fd, (HOST, port)) == OUTSIDE
+        taken = second.docker("run", "--rm", "-p", "18080:80", "busybox", "true")
+        assert (taken.code, "address already in use" in taken.err) == (125, True)
+        second.remove_containers()
+        second.wait_settled()
+    finally:
+        second.close()
+    assert_gone(second)
+    assert places.talk(servers[0], places.outside_fd, (HOST, 18080)) == OUTSIDE
+
+
+def test_ports_and_addresses_outlive_a_killed_engine(
+    fresh_engine: EngineProcess, places: Places
+) -> None:
+    start(fresh_engine.docker, "kept", "-p", "18080:80")
+    start(fresh_engine.docker, "gone", "-p", "18081:80")
+    before = settings(fresh_engine, "kept")
+    server = places.listen(places.of(fresh_engine, "kept"), 80)
+    pid = fresh_engine.inspect("gone")["State"]["Pid"]
+    fresh_engine.kill()
+    assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
+    os.kill(pid, 9)
+    fresh_engine.start()
+    assert settings(fresh_engine, "kept") == before
+    assert len(elements(fresh_engine)) == 1
+    assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
+    start(fresh_engine.docker, "next", "-p", "18081:80")
+    assert address(fresh_engine, "next") != before["IPAddress"]
+    refused = fresh_engine.docker("run", "--rm", "-p", "18080:80", "busybox", "true")
+    assert "port is already allocated" in refused.err
+
+
+def test_a_killed_monitor_leaves_no_port_and_no_link(fresh_engine: EngineProcess) -> None:
+    start(fresh_engine.docker, "orphan", "-p", "18080:80")
+    pid = fresh_engine.inspect("orphan")["State"]["Pid"]
+    with open(f"/proc/{pid}/stat") as file:
+        monitor = int(file.read().rpartition(")")[2].split()[1])
+    os.kill(monitor, 9)
+    done = fresh_engine.docker("wait", "orphan")
+    assert done.code == 0
+    assert elements(fresh_engine) == []
+    start(fresh_engine.docker, "next", "-p", "18080:80")
+
+
+def test_a_flushed_table_comes_back_with_the_next_change(
+    fresh_engine: EngineProcess, places: Places
+) -> None:
+    start(fresh_engine.docker, "server", "-p", "18080:80")
+    server = places.listen(places.of(fresh_engine, "server"), 80)
+    for words in (("flush", "table"), ("delete", "table")):
+        run(find("nft"), *words, "ip", fresh_engine.instance.table, check=True)
+        start(fresh_engine.docker, words[0], "-p", "18081:81")
+        assert len(elements(fresh_engine)) == 2
+        assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
+        fresh_engine.docker("rm", "-f", words[0])
+        assert len(elements(fresh_engine)) == 1
+    run(find("nft"), "flush", "table", "ip", fresh_engine.instance.table, check=True)
+    fresh_engine.restart()
+    assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
+
+
+# Networks of one's own
+
+
+@pytest.fixture
+def networks(engine: EngineProcess) -> Iterator[EngineProcess]:
+    """The engine; afterwards its containers and the networks that tests made are removed."""
+    yield engine
+    engine.remove_containers()
+    for document in engine.request("GET", "/networks")[1]:
+        engine.request("DELETE", f"/networks/{document['Id']}")
+    assert kernel.bridges(engine.instance) == [engine.instance.bridge]
+
+
+def lookup(cli: Cli, name: str, what: str, *flags: str) -> list[str]:
+    """Return the addresses that a container's resolver gives for a name."""
+    done = cli("exec", name, "nslookup", *flags, what)
+    lines = done.out.split("\n\n", 1)[-1].splitlines()
+    return sorted(line.split()[-1] for line in lines if line.startswith("Address"))
+
+
+def test_a_network_is_made_shown_and_removed(cli: Cli, networks: EngineProcess) -> None:
+    made = cli(
+        *("network", "create", "--subnet", "10.99.1.0/24", "--gateway", "10.99.1.254"),
+        *("--ip-range", "10.99.1.128/25", "--label", "a=b", "--internal"),
+        *("-o", "com.docker.network.bridge.name=brown0", "own"),
+    )
+    assert made.code == 0, str(made)
+    shown = networks.request("GET", "/networks/own")[1]
+    assert shown["Id"] == made.out.strip()
+    assert shown["IPAM"]["Config"] == [
+        {"Subnet": "10.99.1.0/24", "IPRange": "10.99.1.128/25", "Gateway": "10.99.1.254"}
+    ]
+    assert (shown["Driver"], shown["Scope"], shown["Internal"]) == ("bridge", "local", True)
+    assert (shown["Labels"], shown["Options"]["com.docker.network.bridge.name"]) == (
+        {"a": "b"},
+        "brown0",
+    )
+    assert os.path.exists("/sys/class/net/brown0/bridge")
+    assert cli("network", "ls", "--filter", "label=a=b", "--format", "{{.Name}}").out == "own\n"
+    again = cli("network", "create", "own")
+    assert (again.code, "network with name own already exists" in again.err) == (1, True)
+    overlapping = cli("network", "create", "--subnet", "10.99.1.0/25", "own2")
+    assert (overlapping.code, "Pool overlaps with other one" in overlapping.err) == (1, True)
+    start(cli, "member", "--network", "own")
+    assert address(networks, "member", "own") == "10.99.1.128"
+    document = networks.request("GET", "/networks/own")[1]["Containers"]
+    assert [(c["Name"], c["IPv4Address"]) for c in document.values()] == [
+        ("member", "10.99.1.128/24")
+    ]
+    refused = cli("network", "rm", "own")
+    assert (refused.code, "has active endpoints" in refused.err) == (1, True)
+    cli("rm", "-f", "member")
+    assert cli("network", "rm", "own").out == "own\n"
+    assert not os.path.exists("/sys/class/net/brown0")
+    missing = cli("network", "rm", "own")
+    assert (missing.code, "network own not found" in missing.err) == (1, True)
+
+
+def test_networks_that_nobody_is_in_are_pruned(cli: Cli, networks: EngineProcess) -> None:
+    for name in ("used", "unused"):
+        cli("network", "create", name)
+    start(cli, "member", "--network", "used")
+    assert cli("network", "ls", "-f", "dangling=true", "--format", "{{.Name}}").out == "unused\n"
+    assert cli("network", "prune", "-f").out == "Deleted Networks:\nunused\n\n"
+
+
+def test_networks_are_apart_and_reach_the_world(
+    cli: Cli, networks: EngineProcess, places: Places
+) -> None:
+    for name in ("one", "two"):
+        cli("network", "create", name)
+        start(cli, f"{name}-member", "--network", name)
+        start(cli, f"{name}-other", "--network", name)
+    inside = {name: places.of(networks, name) for name in ("one-member", "one-other", "two-member")}
+    server = places.listen(inside["one-member"], 80)
+    target = (address(networks, "one-member", "one"), 80)
+    assert places.talk(server, inside["one-other"], target)
+    assert places.is_silent(inside["two-member"], target)
+    world = places.listen(places.outside_fd, 9000)
+    assert places.talk(world, inside["two-member"], (OUTSIDE, 9000)) == HOST
+
+
+def test_containers_know_each_other_by_name(cli: Cli, networks: EngineProcess) -> None:
+    cli("network", "create", "named")
+    cli("network", "create", "elsewhere")
+    start(cli, "server", "--network", "named", "--network-alias", "db", "--hostname", "box")
+    start(cli, "second", "--network", "named", "--network-alias", "db")
+    start(cli, "stranger", "--network", "elsewhere")
+    start(cli, "client", "--network", "named")
+    assert (
+        sorted(cli("exec", "client", "cat", "/etc/resolv.conf").lines)[0] == "nameserver 127.0.0.11"
+    )
+    there, other = address(networks, "server", "named"), address(networks, "second", "named")
+    short_id = networks.inspect("server")["Id"][:12]
+    for name in ("server", "SERVER", "server.named", short_id, "box"):
+        assert lookup(cli, "client", name) == [there], name
+    assert lookup(cli, "client", "db") == sorted([there, other])
+    assert lookup(cli, "client", "stranger") == []
+    reverse = ".".join(reversed(there.split("."))) + ".in-addr.arpa"
+    assert "server.named" in cli("exec", "client", "nslookup", "-type=ptr", reverse).out
+    assert cli("exec", "client", "ping", "-c", "1", "server").code == 0
+    shown = settings(networks, "server")["Networks"]["named"]
+    assert shown["Aliases"] == ["db"]
+    assert shown["DNSNames"] == ["server", "db", short_id, "box"]
+    cli("rename", "server", "renamed")
+    assert lookup(cli, "client", "renamed") == [there]
+    cli("rm", "-f", "renamed")
+    assert lookup(cli, "client", "renamed") == []
+    assert lookup(cli, "client", "db") == [other]
+
+
+def test_a_container_may_serve_names_itself(
+    cli: Cli, networks: EngineProcess, places: Places
+) -> None:
+    cli("network", "create", "named")
+    start(cli, "server", "--network", "named")
+    inside = places.of(networks, "server")
+    assert places.ask(places.datagrams(inside, 53), inside, ("127.0.0.1", 53)) == "127.0.0.1"
+    places.listen(inside, 53)
+    assert lookup(cli, "server", "server")
+
+
+def test_other_names_are_asked_of_the_servers_that_are_given(
+    cli: Cli, networks: EngineProcess, places: Places
+) -> None:
+    cli("network", "create", "named")
+    start(cli, "client", "--network", "named", "--dns", OUTSIDE)
+    upstream = places.datagrams(places.outside_fd, 53)
+    asker = places.socket(places.of(networks, "client"), DGRAM)
+    asker.connect(("127.0.0.11", 53))
+    question = b"\x12\x34\x01\0\0\1\0\0\0\0\0\0\x07example\x03org\0\0\1\0\1"
+    asker.send(question)
+    data, peer = upstream.recvfrom(512)
+    assert (data[2:], peer[0]) == (question[2:], HOST)
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xcb\0\x71\7"
+    upstream.sendto(data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:] + record, peer)
+    assert asker.recv(512).endswith(record)
+
+
+def test_a_container_in_an_internal_network_asks_nobody_outside(
+    cli: Cli, networks: EngineProcess, places: Places
+) -> None:
+    cli("network", "create", "--internal", "inner")
+    start(cli, "client", "--network", "inner", "--dns", OUTSIDE)
+    start(cli, "server", "--network", "inner")
+    assert lookup(cli, "client", "server") == [address(networks, "server", "inner")]
+    asker = places.socket(places.of(networks, "client"), DGRAM)
+    asker.connect(("127.0.0.11", 53))
+    asker.send(b"\x12\x34\x01\0\0\1\0\0\0\0\0\0\x07example\x03org\0\0\1\0\1")
+    assert asker.recv(512)[3] & 0xF == 2
+
+
+def test_a_running_container_is_connected_and_disconnected(
+    cli: Cli, networks: EngineProcess, places: Places
+) -> None:
+    cli("network", "create", "--subnet", "10.99.2.0/24", "extra")
+    start(cli, "server", "--network", "extra")
+    start(cli, "client", "-p", "18080:80", "--hostname", "here")
+    inside = places.of(networks, "client")
+    web = places.listen(inside, 80)
+    done = cli("network", "connect", "--alias", "more", "--ip", "10.99.2.77", "extra", "client")
+    assert (done.code, done.out, done.err) == (0, "", ""), str(done)
+    shown = settings(networks, "client")["Networks"]
+    assert shown.keys() == {"bridge", "extra"}
+    assert (shown["extra"]["IPAddress"], shown["extra"]["Aliases"]) == ("10.99.2.77", ["more"])
+    assert lookup(cli, "client", "server") == [address(networks, "server", "extra")]
+    assert lookup(cli, "server", "more") == ["10.99.2.77"]
+    assert "10.99.2.77\there" in cli("exec", "client", "cat", "/etc/hosts").lines
+    assert places.talk(web, places.outside_fd, (HOST, 18080)) == OUTSIDE
+    again = cli("network", "connect", "extra", "client")
+    assert (again.code, "already exists in network extra" in again.err) == (1, True)
+
+    assert cli("network", "disconnect", "bridge", "client").code == 0
+    assert settings(networks, "client")["Networks"].keys() == {"extra"}
+    routes = cli("exec", "client", "ip", "route").lines
+    assert routes[0].split()[:3] == ["default", "via", "10.99.2.1"]
+    assert places.talk(web, places.outside_fd, (HOST, 18080)) == OUTSIDE
+    assert cli("network", "disconnect", "extra", "client").code == 0
+    assert places.socket(places.outside_fd).connect_ex((HOST, 18080)) != 0
+    assert cli("exec", "client", "ls", "/sys/class/net").out == "lo\n"
+    not_there = cli("network", "disconnect", "extra", "client")
+    assert (not_there.code, "is not connected to network extra" in not_there.err) == (1, True)
+    assert cli("network", "connect", "bridge", "client").code == 0
+    assert places.talk(web, places.outside_fd, (HOST, 18080)) == OUTSIDE
+
+
+def test_a_container_that_does_not_run_changes_its_networks_for_the_next_start(
+    cli: Cli, networks: EngineProcess
+) -> None:
+    cli("network", "create", "later")
+    cli("create", "--name", "still", "busybox", "sleep", "600")
+    assert cli("network", "connect", "later", "still").code == 0
+    assert cli("network", "disconnect", "bridge", "still").code == 0
+    missing = cli("network", "disconnect", "bridge", "still")
+    assert "is not connected to the network bridge" in missing.err
+    assert cli("start", "still").code == 0
+    assert cli("exec", "still", "ls", "/sys/class/net").lines == ["eth0", "lo"]
+    assert settings(networks, "still")["Networks"]["later"]["IPAddress"]
+
+
+@pytest.mark.parametrize(
+    ("network", "container", "text"),
+    [
+        ("own", "guest", "container sharing network namespace with another container or host"),
+        ("own", "open", "container sharing network namespace with another container or host"),
+        ("own", "alone", "one of the networks in private (none) mode"),
+        (
+            "host",
+            "plain",
+            "container cannot be disconnected from host network or connected to host",
+        ),
+        ("none", "plain", "one of the networks in private (none) mode"),
+        ("missing", "plain", "network missing not found"),
+        ("own", "missing", "No such container: missing"),
+    ],
+)
+def test_a_connection_that_cannot_be_is_refused(
+    docker_cli: Cli, networks: EngineProcess, network: str, container: str, text: str
+) -> None:
+    docker_cli("network", "create", "own")
+    for name, mode in (("plain", "bridge"), ("alone", "none"), ("open", "host")):
+        start(docker_cli, name, "--network", mode)
+    start(docker_cli, "guest", "--network", "container:plain")
+    done = docker_cli("network", "connect", network, container)
+    assert done.code == 1
+    assert text in done.err
+
+
+def test_several_networks_at_once(docker_cli: Cli, networks: EngineProcess) -> None:
+    for name in ("back", "front"):
+        docker_cli("network", "create", name)
+    start(docker_cli, "both", "--network", "front", "--network", "back")
+    assert docker_cli("exec", "both", "ls", "/sys/class/net").lines == ["eth0", "eth1", "lo"]
+    gateway = settings(networks, "both")["Networks"]["back"]["Gateway"]
+    routes = docker_cli("exec", "both", "ip", "route").lines
+    assert routes[0].split()[:3] == ["default", "via", gateway]
+
+
+def test_an_address_may_be_chosen_where_the_subnet_was(cli: Cli, networks: EngineProcess) -> None:
+    cli("network", "create", "--subnet", "10.99.3.0/24", "own")
+    cli("network", "create", "given")
+    start(cli, "first", "--network", "own", "--ip", "10.99.3.77")
+    assert address(networks, "first", "own") == "10.99.3.77"
+    for network, ip, text in (
+        ("own", "10.99.3.77", "Address already in use"),
+        ("own", "10.98.3.77", "It does not belong to any of this network's subnets"),
+        ("given", "10.99.4.7", "only when connecting to networks with user configured subnets"),
+        ("bridge", "10.99.4.7", "supported on user defined networks only"),
+    ):
+        done = cli("run", "--rm", "--network", network, "--ip", ip, "busybox", "true")
+        assert (done.code, text in done.err) == (125, True), str(done)
+
+
+def test_networks_and_names_outlive_a_killed_engine(fresh_engine: EngineProcess) -> None:
+    cli = fresh_engine.docker
+    cli("network", "create", "named")
+    start(cli, "server", "--network", "named", "--network-alias", "db")
+    start(cli, "client", "--network", "named")
+    cli("network", "connect", "bridge", "client")
+    before = {name: settings(fresh_engine, name) for name in ("server", "client")}
+    fresh_engine.restart()
+    assert before == {name: settings(fresh_engine, name) for name in ("server", "client")}
+    assert lookup(cli, "client", "db") == [address(fresh_engine, "server", "named")]
+    start(cli, "later", "--network", "named")
+    assert lookup(cli, "server", "later") == [address(fresh_engine, "later", "named")]
+    for name in ("server", "client", "later"):
+        cli("rm", "-f", name)
+    assert cli("network", "rm", "named").code == 0
+
+
+def test_events_tell_of_networks(docker_cli: Cli, networks: EngineProcess) -> None:
+    id_ = docker_cli("network", "create", "own").out.strip()
+    start(docker_cli, "member", "--network", "own")
+    docker_cli("rm", "-f", "member")
+    docker_cli("network", "rm", "own")
+    _, _, stream = networks.exchange("GET", f"/events?since=1&until={time.time() + 0.1:.3f}")
+    told = [json.loads(line) for line in stream.splitlines()]
+    assert [event["Action"] for event in told if event["Actor"]["ID"] == id_] == [
+        *("create", "connect", "disconnect", "destroy")
+    ]
