@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import select
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import h11
@@ -64,11 +65,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._exchange: Exchange | None = None
+        self._refused = False  # what the client sends is not HTTP
         self._leaving = False  # no request after this one
         self._detached = False
         self._duplicated = False
         self._ended = False  # the client's side
         self._closed = False
+        self._gone = asyncio.Event()  # the client, or its side of the connection
 
     # What asyncio calls
 
@@ -87,6 +90,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take bytes of the client; when nobody asked for them, no more until somebody does."""
+        if self._refused:
+            return
         self._http.receive_data(bytes(_buffer[:nbytes]))
         if self._readable.is_set():
             self._transport.pause_reading()
@@ -125,6 +130,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._writable.set()
 
     def _feed_end(self) -> None:
+        self._gone.set()
         if not self._ended:
             self._ended = True
             self._http.receive_data(b"")
@@ -227,7 +233,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             while not self._leaving and await self._serve_one():
                 self._http.start_next_cycle()
         except h11.RemoteProtocolError as error:
-            self._refuse(error)
+            await self._refuse(error)
         except BaseException:
             # Cancelled: a monitor may still answer on a duplicate, so the socket is not shut down.
             if not self._detached:
@@ -296,7 +302,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             log.warning("%s %s failed: %s", exchange.method, exchange.target, error)
             self._transport.close()
 
-    def _refuse(self, error: h11.RemoteProtocolError) -> None:
+    async def _refuse(self, error: h11.RemoteProtocolError) -> None:
+        """Say why, and let the client read it: closing while it still sends would throw that away."""
         if self._closed or self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         data = msgspec.json.encode({"message": str(error)})
@@ -309,6 +316,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.send(h11.Response(status_code=status, headers=headers, reason=REASONS[status]))
         self.send(h11.Data(data=data))
         self.send(h11.EndOfMessage())
+        self._refused = True
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await self._gone.wait()
 
 
 def has_body(request: h11.Request) -> bool:
