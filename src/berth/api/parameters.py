@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from berth.api.exchange import JSON, MULTIPLEXED_STREAM, RAW_STREAM
-from berth.engine.models import decode
+from berth.engine.decoding import decode
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:

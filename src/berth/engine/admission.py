@@ -39,7 +39,7 @@ def admit(config: ContainerConfig, host: HostConfig, limits: Support) -> list[st
     _check_network_modes(config, host)
     _check_config(config)
     _check_host(host)
-    _check_drivers(host)
+    _check_drivers(config, host)
     _check_cpusets(host)
     resources.resources(host)  # what makes no sense is refused also where it could not be limited
     return [*support.discard(host, limits), *_warnings(host)]
@@ -144,11 +144,12 @@ def _check_host(host: HostConfig) -> None:
         raise InvalidArgument("invalid console size: rows and columns are needed")
 
 
-def _check_drivers(host: HostConfig) -> None:
+def _check_drivers(config: ContainerConfig, host: HostConfig) -> None:
     """Refuse what other drivers, runtimes and namespaces would have done."""
     if host.runtime and host.runtime not in defaults.RUNTIMES:
         raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
-    if host.volume_driver not in ("", "local"):
+    makes_volumes = config.volumes or any(not bind.startswith("/") for bind in host.binds or [])
+    if host.volume_driver not in ("", "local") and makes_volumes:
         name = host.volume_driver
         raise NotFound(f'error looking up volume plugin {name}: plugin "{name}" not found')
     if host.userns_mode not in USERNS_MODES:

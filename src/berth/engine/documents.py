@@ -89,6 +89,7 @@ def host_config(record: ContainerRecord) -> Document:
     shown: Document = msgspec.to_builtins(record.host_config)
     masked, read_only = security.hidden_paths(record.host_config)
     shown |= {"MaskedPaths": masked or None, "ReadonlyPaths": read_only or None}
+    shown["OomKillDisable"] = bool(shown["OomKillDisable"])
     shown["PortBindings"] = shown["PortBindings"] or {}
     shown["ConsoleSize"] = shown["ConsoleSize"] or [0, 0]
     for name in LISTS:
@@ -106,6 +107,9 @@ def config(record: ContainerRecord) -> Document:
     shown["Labels"] = shown["Labels"] or {}
     for name in ("Healthcheck", "Shell", "StopSignal", "StopTimeout"):
         if shown[name] is None:
+            del shown[name]
+    for name in ("ExposedPorts", "NetworkDisabled"):
+        if not shown[name]:
             del shown[name]
     main = record.networks.get(record.host_config.network_mode)
     if main is not None and main.mac_address:

@@ -1,43 +1,16 @@
 """What clients send and what is stored, under Docker's JSON names (Engine API 1.51).
 
-Unknown fields are passed over, and null means "not said" (:func:`decode`), as Go's decoder has it.
+How clients' JSON becomes these is :mod:`berth.engine.decoding`'s matter.
 """
 
 from __future__ import annotations
-
-from typing import TypeVar
 
 import msgspec
 
 # The types of fields, which msgspec needs to see.
 from berth.engine.networkmodels import EndpointRequest, NetworkingConfig  # noqa: TC001
-from berth.errors import InvalidArgument
-
-Model = TypeVar("Model")
 
 field = msgspec.field
-INT64 = range(-(1 << 63), 1 << 63)
-
-
-def decode(data: bytes, type_: type[Model]) -> Model:
-    """Decode a client's JSON; InvalidArgument names the place that is wrong."""
-    try:
-        return msgspec.convert(_without_nulls(msgspec.json.decode(data or b"{}")), type_)
-    except msgspec.MsgspecError as error:
-        raise InvalidArgument(f"invalid JSON: {error}") from error
-    except RecursionError:
-        raise InvalidArgument("invalid JSON: exceeded max depth") from None
-
-
-def _without_nulls(value: object) -> object:
-    """Return the value without members that are null; refuse numbers that no client can mean."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    if isinstance(value, int) and value not in INT64:
-        raise InvalidArgument(f"invalid JSON: number {value} does not fit 64 bits")
-    return value
 
 
 class _Model(msgspec.Struct, rename="pascal", kw_only=True):

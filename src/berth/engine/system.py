@@ -21,6 +21,15 @@ MIN_API_VERSION = "1.24"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 OS_RELEASE = Path("/etc/os-release")
 
+NO_SWARM = {
+    "NodeID": "",
+    "NodeAddr": "",
+    "LocalNodeState": "inactive",
+    "ControlAvailable": False,
+    "Error": "",
+    "RemoteManagers": None,
+}
+
 Document = dict[str, object]
 
 
@@ -28,17 +37,28 @@ def version() -> Document:
     """Return the engine's version as Docker's clients read it."""
     kernel = platform.release()
     common = {"ApiVersion": API_VERSION, "MinAPIVersion": MIN_API_VERSION}
-    details = {**common, "Os": "linux", "KernelVersion": kernel}
     machine = platform.machine()
+    architecture = ARCHITECTURES.get(machine, machine)
+    python = f"Python {platform.python_version()}"
+    details = {
+        **common,
+        "Arch": architecture,
+        "BuildTime": "",
+        "Experimental": "false",
+        "GitCommit": "",
+        "GoVersion": python,
+        "KernelVersion": kernel,
+        "Os": "linux",
+    }
     return {
         "Platform": {"Name": "berth"},
         "Components": [{"Name": "Engine", "Version": __version__, "Details": details}],
         "Version": __version__,
         **common,
         "GitCommit": "",
-        "GoVersion": f"Python {platform.python_version()}",
+        "GoVersion": python,
         "Os": "linux",
-        "Arch": ARCHITECTURES.get(machine, machine),
+        "Arch": architecture,
         "KernelVersion": kernel,
         "BuildTime": "",
     }
@@ -109,7 +129,12 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "ServerVersion": __version__,
         "Runtimes": {name: {"path": defaults.RUNTIME} for name in defaults.RUNTIMES},
         "DefaultRuntime": defaults.RUNTIME,
-        "Swarm": {"LocalNodeState": "inactive", "NodeID": "", "NodeAddr": "", "Error": ""},
+        "Swarm": NO_SWARM,
+        "GenericResources": None,
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": __version__},
+        "InitCommit": {"ID": __version__},
+        "RegistryConfig": services.registry.describe(),
         "LiveRestoreEnabled": True,
         "Isolation": "",
         "InitBinary": defaults.RUNTIME,

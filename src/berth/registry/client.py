@@ -95,6 +95,10 @@ class RegistryClient:
         self._running: dict[str, asyncio.Future[None]] = {}
         self._transport: Transport | None = None
 
+    def describe(self) -> dict[str, object]:
+        """Return where images come from, as the Engine API shows it (RegistryConfig)."""
+        return self._endpoints.describe()
+
     async def pull(
         self,
         reference: Reference,

@@ -39,6 +39,18 @@ class Endpoints:
         self._insecure_blocks = [*ALWAYS_INSECURE, *(rule for rule in insecure if "/" in rule)]
         self._insecure_hosts = {rule.lower() for rule in insecure if "/" not in rule}
 
+    def describe(self) -> dict[str, object]:
+        """Return the options as the Engine API shows them (RegistryConfig)."""
+        hub = {"Name": "docker.io", "Mirrors": self._mirrors, "Secure": True, "Official": True}
+        known = {"docker.io": hub}
+        for host in sorted(self._insecure_hosts):
+            known[host] = {"Name": host, "Mirrors": [], "Secure": False, "Official": False}
+        return {
+            "IndexConfigs": known,
+            "InsecureRegistryCIDRs": self._insecure_blocks,
+            "Mirrors": self._mirrors,
+        }
+
     def of(self, domain: str) -> list[Endpoint]:
         """Return where to look for the repositories of ``domain``, in order. May resolve its name."""
         if domain != HUB_DOMAIN:

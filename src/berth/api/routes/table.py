@@ -10,6 +10,7 @@ from berth.api.routes.execs import ExecRoutes
 from berth.api.routes.images import ImageRoutes
 from berth.api.routes.networks import NetworkRoutes
 from berth.api.routes.streams import StreamRoutes
+from berth.api.routes.swarm import PluginRoutes, SwarmRoutes
 from berth.api.routes.system import SystemRoutes
 from berth.api.routes.volumes import VolumeRoutes
 
@@ -29,4 +30,6 @@ def routes_of(engine: Engine) -> list[Route]:
         *ImageRoutes(engine).routes(),
         *NetworkRoutes(engine).routes(),
         *VolumeRoutes(engine).routes(),
+        *SwarmRoutes().routes(),
+        *PluginRoutes().routes(),
     ]

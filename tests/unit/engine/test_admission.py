@@ -1,0 +1,118 @@
+"""What a new container may not ask for."""
+
+from __future__ import annotations
+
+import pytest
+
+from berth.engine.admission import admit, check_platform, parse_set
+from berth.engine.models import (
+    ContainerConfig,
+    DeviceRequest,
+    Healthcheck,
+    HostConfig,
+    PortBinding,
+)
+from berth.engine.support import Support
+from berth.errors import BerthError, InvalidArgument, NotFound, Unsupported
+from berth.images.records import Image
+from berth.images.records import ImageConfig as Config
+
+EVERYTHING = Support(
+    memory=True,
+    swap=True,
+    reservation=True,
+    swappiness=True,
+    oom_kill_disable=True,
+    pids=True,
+    cfs=True,
+    shares=True,
+    cpuset=True,
+)
+REFUSED: list[tuple[dict[str, object], dict[str, object], type[BerthError], str]] = [
+    ({"hostname": "h"}, {"uts_mode": "host"}, InvalidArgument, "hostname and the UTS mode"),
+    ({}, {"network_mode": "host", "links": ["a"]}, InvalidArgument, "can't be used with links"),
+    ({}, {"network_mode": "container:"}, InvalidArgument, "invalid container format"),
+    ({"hostname": "h"}, {"network_mode": "container:x"}, InvalidArgument, "hostname and the"),
+    ({}, {"network_mode": "container:x", "dns": ["1"]}, InvalidArgument, "dns and the network"),
+    ({}, {"network_mode": "container:x", "publish_all_ports": True}, InvalidArgument, "publishing"),
+    ({"exposed_ports": {"1": {}}}, {"network_mode": "container:x"}, InvalidArgument, "exposing"),
+    ({"working_dir": "a"}, {}, InvalidArgument, "needs to be an absolute path"),
+    ({"env": [""]}, {}, InvalidArgument, "invalid environment variable: "),
+    ({"env": ["=x"]}, {}, InvalidArgument, "invalid environment variable: =x"),
+    ({"hostname": "h" * 64}, {}, InvalidArgument, "too long"),
+    ({"healthcheck": Healthcheck(interval=1)}, {}, InvalidArgument, "Interval in Healthcheck"),
+    ({"healthcheck": Healthcheck(retries=-1)}, {}, InvalidArgument, "Retries in Healthcheck"),
+    ({}, {"shm_size": -1}, InvalidArgument, "SHM size can not be less than 0"),
+    ({}, {"oom_score_adj": 1001}, InvalidArgument, "range for oom score adj is"),
+    ({}, {"annotations": {"": "x"}}, InvalidArgument, "empty string is not permitted"),
+    ({}, {"isolation": "hyperv"}, InvalidArgument, "linux only supports 'default'"),
+    ({}, {"io_maximum_iops": 1}, InvalidArgument, "QoS maximum IOPs"),
+    ({}, {"io_maximum_bandwidth": 1}, InvalidArgument, "QoS maximum bandwidth"),
+    ({}, {"cpu_shares": -1}, InvalidArgument, "invalid CPU shares"),
+    ({}, {"runtime": "runsc"}, InvalidArgument, "unknown or invalid runtime name: runsc"),
+    ({"volumes": {"/v": {}}}, {"volume_driver": "x"}, NotFound, 'plugin "x" not found'),
+    ({}, {"userns_mode": "private"}, InvalidArgument, "invalid userns mode"),
+    ({}, {"cgroup": "container:x"}, Unsupported, "is not supported"),
+    ({}, {"storage_opt": {"size": "1G"}}, Unsupported, "--storage-opt is supported only"),
+    ({}, {"storage_opt": {"x": ""}}, InvalidArgument, "Unknown option x"),
+    ({}, {"cpuset_cpus": "x"}, InvalidArgument, "Invalid value x for cpuset cpus"),
+    ({}, {"cpuset_cpus": "9999999999"}, InvalidArgument, "cpuset cpus"),
+    ({}, {"cpuset_cpus": "8000"}, InvalidArgument, "Requested CPUs are not available"),
+    ({}, {"cpuset_mems": "900"}, InvalidArgument, "Requested memory nodes are not available"),
+    (
+        {},
+        {"device_requests": [DeviceRequest(count=-1, capabilities=[["gpu"]])]},
+        Unsupported,
+        'could not select device driver "" with capabilities: [[gpu]]',
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "host", "kind", "words"), REFUSED)
+def test_what_cannot_be_is_refused(
+    config: dict[str, object], host: dict[str, object], kind: type[BerthError], words: str
+) -> None:
+    with pytest.raises(kind) as refused:
+        admit(ContainerConfig(**config), HostConfig(**host), EVERYTHING)  # type: ignore[arg-type]
+    assert words in refused.value.message
+
+
+def test_nothing_special_is_admitted_without_a_word() -> None:
+    assert (
+        admit(ContainerConfig(working_dir="/a/../b/"), HostConfig(runtime="runc"), EVERYTHING) == []
+    )
+
+
+def test_a_working_directory_is_tidied() -> None:
+    config = ContainerConfig(working_dir="/a/../b/")
+    admit(config, HostConfig(), EVERYTHING)
+    assert config.working_dir == "/b"
+
+
+def test_what_is_left_out_is_said() -> None:
+    host = HostConfig(
+        network_mode="host",
+        port_bindings={"80/tcp": [PortBinding()]},
+        oom_kill_disable=True,
+        cpu_percent=5,
+    )
+    warnings = admit(ContainerConfig(), host, EVERYTHING)
+    assert [words.split()[0] for words in warnings] == ["linux", "OOM", "Published"]
+    assert host.cpu_percent == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("0", {0}), ("0-2,5", {0, 1, 2, 5}), ("3-1", None), ("", None), ("0,", None), ("-1", None)],
+)
+def test_sets_of_numbers(text: str, numbers: set[int] | None) -> None:
+    assert parse_set(text) == numbers
+
+
+def test_an_image_of_another_platform_is_not_the_one() -> None:
+    image = Image(
+        id="sha256:1", config=Config(), chain_id="", diff_ids=[], size_bytes=0, created=""
+    )
+    check_platform(image, "x", "linux/amd64")
+    with pytest.raises(NotFound, match=r"\(linux/amd64\) does not match .* \(linux/arm64\)"):
+        check_platform(image, "x", "linux/arm64")
