@@ -32,6 +32,8 @@ SAVE_FLAGS: tuple[Flag, ...] = (
     PLATFORM,
 )
 PULL_FLAGS: tuple[Flag, ...] = (
+    ("all-tags", "a", "bool", "Download all tagged images in the repository"),
+    ("disable-content-trust", "", "true", "Skip image verification"),
     PLATFORM,
     ("quiet", "q", "bool", "Suppress verbose output"),
 )
@@ -42,7 +44,7 @@ def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise InvalidArgument(f"open {path}: {error.strerror}") from error
+        raise InvalidArgument(f"open {path}: {(error.strerror or '').lower()}") from error
 
 
 def _pieces(fd: int) -> Iterator[bytes]:
@@ -87,6 +89,7 @@ def save(call: Call) -> int:
         raise InvalidArgument(
             "cowardly refusing to save to a terminal. Use the -o flag or redirect"
         )
+    session.check_output(path, "save image")
     names = [("names", name) for name in call.arguments]
     query = [*names, ("platform", options.text("platform"))]
     answer = call.engine.request("GET", "/images/get", query)
@@ -100,6 +103,14 @@ def pull(call: Call) -> int:
     reference = call.arguments[0]
     quiet = options.on("quiet")
     name, tag = pulling.split(reference)
+    if options.on("all-tags"):
+        if reference != name:
+            raise InvalidArgument("tag can't be used with --all-tags/-a")
+        query = {"fromImage": name, "platform": options.text("platform")}
+        answer = call.engine.request("POST", "/images/create", query)
+        pulling.progress(answer.lines(), None if quiet else sys.stdout)
+        print(pulling.canonical(name))
+        return 0
     if tag == "latest" and reference == name and not quiet:
         print("Using default tag: latest", flush=True)
     output = None if quiet else sys.stdout

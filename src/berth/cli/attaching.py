@@ -54,7 +54,10 @@ def start(call: Call) -> int:
             call.engine.request("POST", f"/containers/{quote(container)}/start").read()
             return container
 
-        return call.each(act)
+        failed = call.failures(act)
+        if failed:
+            print(f"Error: failed to start containers: {', '.join(failed)}", file=sys.stderr)
+        return 1 if failed else 0
     if len(call.arguments) > 1:
         raise InvalidArgument("you cannot start and attach multiple containers at once")
     inspected = _inspect(call)
@@ -80,13 +83,13 @@ def attach(call: Call) -> int:
     inspected = _inspect(call)
     state = documents.field(inspected, "State")
     for flag, said in (
-        ("Restarting", "you cannot attach to a restarting container, wait until it is running"),
-        ("Paused", "you cannot attach to a paused container, unpause it first"),
+        ("Restarting", "You cannot attach to a restarting container, wait until it is running"),
+        ("Paused", "You cannot attach to a paused container, unpause it first"),
     ):
         if documents.field(state, flag) is True:
             raise InvalidArgument(said)
     if documents.field(state, "Running") is not True:
-        raise InvalidArgument("you cannot attach to a stopped container, start it first")
+        raise InvalidArgument("You cannot attach to a stopped container, start it first")
     stdin = not call.options.on("no-stdin")
     attached = _attach(call, inspected, stdin=stdin, condition="not-running")
     attached.detach_code = 1

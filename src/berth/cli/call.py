@@ -44,19 +44,23 @@ class Call:
     def each(self, act: Callable[[str], str], *, force: bool = False) -> int:
         """Do something for every argument and print what comes back; go on after errors, then return 1.
 
-        With ``force`` a thing that does not exist is no error.
+        With ``force`` a thing that does not exist is told, but no failure.
         """
-        status = 0
+        failed = self.failures(act, force=force)
+        return 1 if failed else 0
+
+    def failures(self, act: Callable[[str], str], *, force: bool = False) -> list[str]:
+        """Do the same, and return the arguments for which it failed."""
+        failed = []
         for argument in self.arguments:
             try:
                 if answer := act(argument):
                     print(answer, flush=True)
             except BerthError as error:
-                if force and isinstance(error, NotFound):
-                    continue
                 report(error)
-                status = 1
-        return status
+                if not (force and isinstance(error, NotFound)):
+                    failed.append(argument)
+        return failed
 
 
 def report(error: BerthError, *, prefix: str = "berth: ") -> None:

@@ -112,7 +112,7 @@ COMMANDS: dict[str, Row] = {
     "history": ("history", "[OPTIONS] IMAGE", "Show the history of an image", 1, 1),
     "import": (
         *("archives", "[OPTIONS] file|- [REPOSITORY[:TAG]]"),
-        *("Import the contents from a tarball to create a filesystem image", 1, 2),
+        *("Import the contents from a tarball to create a filesystem image", 1, MANY),
     ),
     "load": ("archives", "[OPTIONS]", "Load an image from a tar archive or STDIN", 0, 0),
     "save": (

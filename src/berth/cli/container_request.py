@@ -33,18 +33,28 @@ HOST_TEXTS = (
     ("cpuset-cpus", "CpusetCpus"),
     ("cpuset-mems", "CpusetMems"),
     ("ipc", "IpcMode"),
+    ("isolation", "Isolation"),
     ("pid", "PidMode"),
     ("runtime", "Runtime"),
     ("userns", "UsernsMode"),
     ("uts", "UTSMode"),
     ("volume-driver", "VolumeDriver"),
 )
+MODES = (
+    ("cgroupns", "CGROUP", ("host", "private")),
+    ("pid", "PID", ("host", "container")),
+    ("userns", "USER", ("host",)),
+    ("uts", "UTS", ("host",)),
+)
 HOST_NUMBERS = (
     ("blkio-weight", "BlkioWeight"),
     ("cpu-period", "CpuPeriod"),
     ("cpu-quota", "CpuQuota"),
+    ("cpu-rt-period", "CpuRealtimePeriod"),
+    ("cpu-rt-runtime", "CpuRealtimeRuntime"),
     ("cpu-shares", "CpuShares"),
     ("cpus", "NanoCpus"),
+    ("kernel-memory", "KernelMemory"),
     ("memory", "Memory"),
     ("memory-reservation", "MemoryReservation"),
     ("memory-swap", "MemorySwap"),
@@ -70,6 +80,7 @@ HOST_LISTS = (
     ("dns-option", "DnsOptions"),
     ("dns-search", "DnsSearch"),
     ("group-add", "GroupAdd"),
+    ("link", "Links"),
     ("volumes-from", "VolumesFrom"),
 )
 HOST_MAPS = (
@@ -109,8 +120,15 @@ def build(options: Options, arguments: list[str]) -> Document:
     return body
 
 
+def _stream(name: str) -> str:
+    if name.upper() not in ("STDIN", "STDOUT", "STDERR"):
+        why = "valid streams are STDIN, STDOUT and STDERR"
+        raise UsageError(f'invalid argument "{name}" for "-a, --attach" flag: {why}')
+    return name.upper()
+
+
 def _config(options: Options, arguments: list[str]) -> Document:
-    attached = [name.upper() for name in options.all("attach")]
+    attached = [_stream(name) for name in options.all("attach")]
     interactive = options.on("interactive")
     detached = options.on("detach")
     outputs = not detached and not attached
@@ -153,6 +171,7 @@ def _host(options: Options) -> Document:
         for flag, name in fields:
             if options.given(flag):
                 host[name] = value(flag)
+    _check_host(options)
     restart(options, host)
     _storage(options, host)
     if options.given("ulimit"):
@@ -167,10 +186,27 @@ def _host(options: Options) -> Document:
     return host
 
 
+def _check_host(options: Options) -> None:
+    """Refuse what the docker CLI refuses before it asks the engine."""
+    for text in options.all("add-host"):
+        if ":" not in text and "=" not in text:
+            why = f'bad format for add-host: "{text}"'
+            raise UsageError(f'invalid argument "{text}" for "--add-host" flag: {why}')
+    for flag, kind, modes in MODES:
+        mode = options.text(flag).partition(":")[0]
+        if mode not in ("", *modes):
+            raise InvalidArgument(f"--{flag}: invalid {kind} mode")
+
+
 def _storage(options: Options, host: Document) -> None:
     for flag, name in THROTTLES:
         if options.given(flag):
             host[name] = [storage.throttle(text) for text in options.all(flag)]
+    if options.given("blkio-weight-device"):
+        weights = [storage.weight(text) for text in options.all("blkio-weight-device")]
+        host["BlkioWeightDevice"] = weights
+    if options.given("gpus"):
+        host["DeviceRequests"] = [storage.gpus(options.text("gpus"))]
     if options.given("device"):
         host["Devices"] = [storage.device(text) for text in options.all("device")]
     if options.given("mount"):
@@ -220,7 +256,9 @@ def _first_endpoint(options: Options) -> Document:
     settings: Document = {}
     if aliases := options.all("network-alias") + options.all("net-alias"):
         settings["Aliases"] = aliases
-    addresses = {}
+    addresses: Document = {}
+    if options.given("link-local-ip"):
+        addresses["LinkLocalIPs"] = options.all("link-local-ip")
     if options.given("ip"):
         addresses["IPv4Address"] = options.text("ip")
     if options.given("ip6"):
@@ -273,7 +311,7 @@ def _lines(path: str) -> list[str]:
         with open(path, encoding="utf-8") as file:
             lines = [line.lstrip().rstrip("\r\n") for line in file]
     except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        cause = (error.strerror or "").lower() if isinstance(error, OSError) else "not UTF-8"
         raise InvalidArgument(f"open {path}: {cause}") from error
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -305,6 +343,8 @@ def _ulimit(text: str) -> Document:
 def _security(text: str) -> str:
     """Return an option with the profile's text in place of its path; the engine may not see our files."""
     name, separator, value = text.partition("=" if "=" in text else ":")
+    if not separator and name != "no-new-privileges":
+        raise InvalidArgument(f'Invalid --security-opt: "{text}"')
     if name != "seccomp" or not separator or value in ("unconfined", "builtin"):
         return text
     try:
@@ -326,6 +366,7 @@ def _health(options: Options) -> Document:
         ("health-interval", "Interval"),
         ("health-timeout", "Timeout"),
         ("health-start-period", "StartPeriod"),
+        ("health-start-interval", "StartInterval"),
         ("health-retries", "Retries"),
     ):
         if options.given(flag):

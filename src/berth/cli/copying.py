@@ -53,7 +53,9 @@ def copy(call: Call) -> int:
     count = _out(call, origin, path, place) if origin else _into(call, path, goal, place)
     if sys.stdout.isatty() and "-" not in (source, target) and not call.options.on("quiet"):
         shown = target if goal else os.path.abspath(place)
-        print(f"Successfully copied {units.human_size(count)} to {shown}", file=sys.stderr)
+        print(
+            f"Successfully copied {units.human_size(count, digits=4)} to {shown}", file=sys.stderr
+        )
     return 0
 
 

@@ -53,12 +53,17 @@ def usage(call: Call) -> int:
     return 0
 
 
+def exact(size: int) -> str:
+    """Return a size in four digits, as Docker's totals have it."""
+    return units.human_size(size, digits=4)
+
+
 def _line(kind: str, counts: tuple[int, int], size: int, reclaimable: int) -> Document:
     share = f" ({reclaimable * 100 // size}%)" if size > 0 else ""
     return {
         "Active": str(counts[1]),
-        "Reclaimable": units.human_size(reclaimable) + share,
-        "Size": units.human_size(size),
+        "Reclaimable": exact(reclaimable) + share,
+        "Size": exact(size),
         "TotalCount": str(counts[0]),
         "Type": kind,
     }
@@ -136,8 +141,8 @@ def _image_rows(item: object) -> list[Document]:
     containers = documents.number(item, "Containers")
     more: Document = {"Containers": str(containers) if containers >= 0 else "N/A"}
     if shared >= 0:
-        more["SharedSize"] = units.human_size(shared)
-        more["UniqueSize"] = units.human_size(size - shared)
+        more["SharedSize"] = exact(shared)
+        more["UniqueSize"] = exact(size - shared)
     return [{**row, **more} for row in images.rows_of(item, whole=False)]
 
 
@@ -150,7 +155,7 @@ def _volume_row(item: object) -> Document:
     return {
         "Links": str(documents.number(item, "UsageData", "RefCount")),
         "Name": documents.text(item, "Name"),
-        "Size": units.human_size(size) if size >= 0 else "N/A",
+        "Size": exact(size) if size >= 0 else "N/A",
     }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from berth.cli import listing, logs, templates
+from berth.cli import listing, templates, units
 from berth.client import documents
+from berth.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from berth.cli.options import Flag
 
 FLAGS: tuple[Flag, ...] = (
-    ("filter", "f", "list", "Filter output based on conditions provided"),
+    ("filter", "f", "filter", "Filter output based on conditions provided"),
     ("format", "", "string", "Format output: 'json' or a Go template"),
     ("since", "", "string", "Show all events created since timestamp"),
     ("until", "", "string", "Stream events until this timestamp"),
@@ -39,12 +40,20 @@ def events(call: Call) -> int:
     query = {"filters": listing.filters(options.all("filter"))}
     for flag in ("since", "until"):
         if options.given(flag):
-            query[flag] = logs.moment(flag, options.text(flag))
+            query[flag] = moment(options.text(flag))
     form = options.text("format")
     template = "{{json .}}" if form == "json" else form
     for event in call.engine.request("GET", "/events", query).lines():
         print(templates.render(template, named(event)) if template else line(event), flush=True)
     return 0
+
+
+def moment(text: str) -> str:
+    """Return the Unix time of a time, or of a duration before now."""
+    try:
+        return units.log_time(text, time.time_ns())
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from None
 
 
 def named(event: object) -> templates.Named:

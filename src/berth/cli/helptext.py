@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from berth.cli.options import Flag
 
 WIDTH = 100
+NAME_WIDTH = 10  # of the column of commands, at least
 KINDS = {"bool": "", "true": ""}
 
 
@@ -22,7 +23,7 @@ def show(name: str) -> int:
     if name in commands.COMMANDS:
         print(command_help(name))
     elif name in commands.GROUPS:
-        print(_group_help(name))
+        print(group_help(name))
     elif name:
         print(f"berth: unknown command: berth {name}", file=sys.stderr)
         return 1
@@ -64,11 +65,12 @@ def _wrapped(start: str, text: str, column: int) -> list[str]:
 
 
 def _list(names: list[tuple[str, str]]) -> str:
-    column = max(len(name) for name, _ in names) + 2
+    column = max(NAME_WIDTH, *(len(name) for name, _ in names)) + 2
     return "\n".join(f"  {name.ljust(column)}{text}" for name, text in names)
 
 
-def _group_help(group: str) -> str:
+def group_help(group: str) -> str:
+    """Return what `berth GROUP --help` prints."""
     rows = [
         (name.split(" ")[1], row[2])
         for name, row in commands.COMMANDS.items()
@@ -76,7 +78,10 @@ def _group_help(group: str) -> str:
     ]
     members = commands.MEMBERS.get(group, {})
     rows = sorted([*rows, *((verb, commands.COMMANDS[name][2]) for verb, name in members.items())])
-    return f"Usage:  berth {group} COMMAND\n\n{commands.GROUPS[group]}\n\nCommands:\n{_list(rows)}"
+    return (
+        f"Usage:  berth {group} COMMAND\n\n{commands.GROUPS[group]}\n\nCommands:\n{_list(rows)}\n\n"
+        f"Run 'berth {group} COMMAND --help' for more information on a command."
+    )
 
 
 def _top_help() -> str:

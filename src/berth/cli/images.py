@@ -6,6 +6,7 @@ from berth.cli import pulling, tables, units
 from berth.cli.listing import SHORT_ID, documents_of, filters
 from berth.client import documents
 from berth.client.connection import quote
+from berth.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 FLAGS: tuple[Flag, ...] = (
     ("all", "a", "bool", "Show all images (default hides intermediate images)"),
     ("digests", "", "bool", "Show digests"),
-    ("filter", "f", "list", "Filter output based on conditions provided"),
+    ("filter", "f", "filter", "Filter output based on conditions provided"),
     ("format", "", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
     ("no-trunc", "", "bool", "Don't truncate output"),
     ("quiet", "q", "bool", "Only show image IDs"),
@@ -51,8 +52,8 @@ def images(call: Call) -> int:
     whole = options.on("no-trunc")
     rows = [row for item in found for row in rows_of(item, whole=whole)]
     if options.on("quiet") and not options.given("format"):
-        for id_ in dict.fromkeys(str(row["ID"]) for row in rows):
-            print(id_)
+        for row in rows:
+            print(row["ID"])
         return 0
     columns = list(COLUMNS)
     if options.on("digests"):
@@ -83,6 +84,7 @@ def rows_of(item: object, *, whole: bool) -> list[Document]:
             "Size": units.human_size(documents.number(item, "Size")),
             "Tag": tag,
             "UniqueSize": "N/A",
+            "VirtualSize": units.human_size(documents.number(item, "Size"), digits=4),
         }
         for repository, tag in pairs
     ]
@@ -105,14 +107,19 @@ def remove(call: Call) -> int:
             if (text := documents.text(item, verb))
         )
 
-    return call.each(act)
+    return call.each(act, force=options.on("force"))
 
 
 def tag(call: Call) -> int:
     """Give an image another name."""
     source, target = call.arguments
     name, label = pulling.split(target)
-    call.engine.request("POST", f"/images/{quote(source)}/tag", {"repo": name, "tag": label}).read()
+    query = {"repo": name, "tag": label}
+    try:
+        call.engine.request("POST", f"/images/{quote(source)}/tag", query).read()
+    except InvalidArgument as error:
+        what = f'Error parsing reference: "{target}" is not a valid repository/tag'
+        raise InvalidArgument(f"{what}: {error}") from None
     return 0
 
 

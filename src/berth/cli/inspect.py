@@ -36,7 +36,8 @@ def inspect(call: Call) -> int:
     """Print what the engine knows of containers, images, networks or volumes."""
     wanted = call.options.text("type")
     if wanted and wanted not in PATHS:
-        raise NotFound(f'"{wanted}" is not a valid value for --type')
+        kinds = ", ".join(f'"{kind}"' for kind in PATHS)
+        raise NotFound(f'unknown type: "{wanted}": must be one of {kinds}')
     query = {"size": "1" if call.options.on("size") else ""}
 
     def look(name: str) -> object:
@@ -45,8 +46,9 @@ def inspect(call: Call) -> int:
                 try:
                     return call.engine.request("GET", path.format(quote(name)), query).document()
                 except NotFound:
-                    continue
-        raise NotFound(f"no such {wanted or 'object'}: {name}")
+                    if wanted:
+                        raise
+        raise NotFound(f"No such object: {name}")
 
     return show(call, look)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
+from berth.cli.call import report
 from berth.client import documents
 from berth.client.connection import quote
+from berth.errors import BerthError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,13 +71,19 @@ def remove(call: Call) -> int:
         call.engine.request("DELETE", f"/containers/{quote(container.strip('/'))}", query).read()
         return container
 
-    return call.each(act)
+    return call.each(act, force=options.on("force"))
 
 
 def rename(call: Call) -> int:
     """Give a container another name."""
     container, name = call.arguments
-    call.engine.request("POST", f"/containers/{quote(container)}/rename", {"name": name}).read()
+    try:
+        path = f"/containers/{quote(container)}/rename"
+        call.engine.request("POST", path, {"name": name}).read()
+    except BerthError as error:
+        report(error)
+        print(f"Error: failed to rename container named {container}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FLAGS: tuple[Flag, ...] = (
     ("all", "a", "bool", "Show all containers (default shows just running)"),
-    ("filter", "f", "list", "Filter output based on conditions provided"),
+    ("filter", "f", "filter", "Filter output based on conditions provided"),
     ("format", "", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
     ("last", "n", "int", "Show n last created containers (includes all states)"),
     ("latest", "l", "bool", "Show the latest created container (includes all states)"),
@@ -52,9 +52,7 @@ def filters(texts: Sequence[str]) -> str:
     """Return --filter values as the API takes them."""
     found: dict[str, list[str]] = {}
     for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise NotFound(f"invalid argument {text!r} for --filter: bad format of filter")
+        key, _, value = text.partition("=")
         found.setdefault(key.strip().lower(), []).append(value.strip())
     return tables.json_text(found) if found else ""
 
@@ -94,7 +92,6 @@ def row_of(item: object, *, whole: bool) -> Document:
     if not whole and len(command) > COMMAND_WIDTH:
         command = command[: COMMAND_WIDTH - 1] + "…"
     created = documents.number(item, "Created")
-    labels = documents.mapping(documents.field(item, "Labels"))
     image = documents.text(item, "Image")
     networks = documents.mapping(documents.field(item, "NetworkSettings", "Networks"))
     mounts = [
@@ -106,13 +103,14 @@ def row_of(item: object, *, whole: bool) -> Document:
         "CreatedAt": units.local_time(created),
         "ID": documents.text(item, "Id")[: None if whole else SHORT_ID],
         "Image": image.removeprefix("sha256:")[:SHORT_ID] if image.startswith("sha256:") else image,
-        "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+        "Labels": tables.pairs(documents.field(item, "Labels")),
         "LocalVolumes": str(
             sum(documents.text(m, "Driver") == "local" for m in documents.items(item, "Mounts"))
         ),
         "Mounts": ",".join(mounts),
         "Names": ",".join(name.lstrip("/") for name in documents.strings(item, "Names")),
         "Networks": ",".join(networks),
+        "Platform": None,
         "Ports": ports(documents.items(item, "Ports")),
         "RunningFor": units.ago(created),
         "Size": _size(item),

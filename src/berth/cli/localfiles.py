@@ -49,7 +49,7 @@ def local_source(path: str, *, follow: bool) -> Place:
         status = os.lstat(resolved)
     except OSError as error:
         what = (error.strerror or "").lower()
-        raise InvalidArgument(f"lstat {os.path.abspath(path)}: {what}") from None
+        raise InvalidArgument(f"lstat {error.filename or path}: {what}") from None
     is_folder = stat.S_ISDIR(status.st_mode)
     if (path.endswith("/") or inner) and not is_folder:
         raise InvalidArgument(f"lstat {os.path.abspath(path)}{inner or '/'}: not a directory")

@@ -55,25 +55,35 @@ def _main(arguments: list[str]) -> int:
     except options.HelpWanted:
         return _help("")
     except options.UsageError as error:
-        return _complain(f"{error}", "", USAGE_EXIT)
+        return _complain(f"{error}", "", USAGE_EXIT, "Run")
     if given.on("version"):
         return _version()
     if not rest or rest[0] == "help":
         return _help(" ".join(rest[1:]))
     name, after = commands.find(rest)
     if name not in commands.COMMANDS:
-        return _help(name) if name in commands.GROUPS else _unknown(name, after)
+        return _group(name, after) if name in commands.GROUPS else _unknown(name, after)
     if name == "serve" and given.given("host"):
         after = [f"--host={host}" for host in given.all("host")] + after
+    return _try(name, after, (given.all("host") or [""])[-1])
+
+
+def _try(name: str, arguments: list[str], host: str) -> int:
+    """Run a command; say what went wrong."""
+    is_request = name in RUNNING_VERBS
     try:
-        return _dispatch(name, after, (given.all("host") or [""])[-1])
+        return _dispatch(name, arguments, host)
     except BerthError as error:
         report(error)
+        is_request = is_request or isinstance(error, options.FlagError)
     except BrokenPipeError:
         raise
     except OSError as error:
         report(Failed(str(error)))
-    return USAGE_EXIT if name in RUNNING_VERBS else 1
+    if not is_request:
+        return 1
+    print(f"\n{more_help(name)}", file=sys.stderr)
+    return USAGE_EXIT
 
 
 def _dispatch(name: str, arguments: list[str], host: str) -> int:
@@ -82,14 +92,15 @@ def _dispatch(name: str, arguments: list[str], host: str) -> int:
     mixed = name not in commands.FIRST_POSITIONAL_ENDS
     try:
         given, positional = options.parse(flags, arguments, mixed=mixed)
+        if not least <= len(positional) <= most:
+            verb = "See" if least < most == commands.MANY else "Run"
+            return _complain(_count(name, least, most), name, 1, verb)
+        chosen = address.chosen(host) if name != "serve" else None
+        return act(Call(name, given, positional, chosen))
     except options.HelpWanted:
         return _help(name)
     except options.UsageError as error:
-        return _complain(f"{error}", name, USAGE_EXIT)
-    if not least <= len(positional) <= most:
-        return _complain(_count(name, least, most), name, 1)
-    chosen = address.chosen(host) if name != "serve" else None
-    return act(Call(name, given, positional, chosen))
+        return _complain(f"{error}", name, USAGE_EXIT, "Run")
 
 
 def load(name: str) -> Verb:
@@ -105,29 +116,39 @@ def _count(name: str, least: int, most: int) -> str:
         return f"berth: 'berth {name}' accepts no arguments"
     count = most if least == 0 else least
     how = "requires" if least == most else "requires at least" if least else "requires at most"
+    if 0 < least < most < commands.MANY:
+        how, count = f"requires at least {least} and at most", most
     return f"berth: 'berth {name}' {how} {count} argument{'s' if count != 1 else ''}"
 
 
-def _complain(message: str, name: str, status: int) -> int:
+def _complain(message: str, name: str, status: int, verb: str) -> int:
     usage = commands.COMMANDS[name][1] if name else "[OPTIONS] COMMAND"
     command = f"berth {name}" if name else "berth"
-    print(
-        f"{message}\n\nUsage:  {command} {usage}\n\nRun '{command} --help' for more information",
-        file=sys.stderr,
-    )
+    print(f"{message}\n\nUsage:  {command} {usage}\n\n{more_help(name, verb)}", file=sys.stderr)
     return status
+
+
+def more_help(name: str, verb: str = "Run") -> str:
+    """Return where more is said."""
+    return f"{verb} '{f'berth {name}'.strip()} --help' for more information"
 
 
 def _unknown(name: str, after: list[str]) -> int:
     if "--help" in after and not name:
         return _help("")
     group = name.split(" ")[0]
-    known = f"berth {group}" if " " in name and group in commands.GROUPS else "berth"
-    print(
-        f"berth: unknown command: berth {name}\n\nRun '{known} --help' for more information",
-        file=sys.stderr,
-    )
+    known = group if " " in name and group in commands.GROUPS else ""
+    usage = f"Usage:  berth {known}\n\n" if known else ""
+    print(f"berth: unknown command: berth {name}\n\n{usage}{more_help(known)}", file=sys.stderr)
     return 1
+
+
+def _group(name: str, after: list[str]) -> int:
+    """Help with a group of commands: on stderr when it was not asked for."""
+    from berth.cli import helptext
+
+    print(helptext.group_help(name), file=sys.stdout if after else sys.stderr)
+    return 0
 
 
 def _help(name: str) -> int:

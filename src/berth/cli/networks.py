@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from berth.cli import inspect, tables
+from berth.cli import inspect, tables, units
 from berth.cli.listing import SHORT_ID, documents_of, filters
 from berth.client import documents
 from berth.client.connection import quote
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from berth.client.documents import Document
 
 LIST_FLAGS: tuple[Flag, ...] = (
-    ("filter", "f", "list", 'Provide filter values (e.g. "driver=bridge")'),
+    ("filter", "f", "filter", 'Provide filter values (e.g. "driver=bridge")'),
     ("format", "", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
     ("no-trunc", "", "bool", "Do not truncate the output"),
     ("quiet", "q", "bool", "Only display network IDs"),
@@ -24,15 +24,20 @@ LIST_FLAGS: tuple[Flag, ...] = (
 CREATE_FLAGS: tuple[Flag, ...] = (
     ("aux-address", "", "map", "Auxiliary IPv4 or IPv6 addresses used by Network driver"),
     ("attachable", "", "bool", "Enable manual container attachment"),
+    ("aux-address", "", "map", "Auxiliary IPv4 or IPv6 addresses used by Network driver"),
     ("driver", "d", "string", 'Driver to manage the Network (default "bridge")'),
     ("gateway", "", "list", "IPv4 or IPv6 Gateway for the master subnet"),
     ("internal", "", "bool", "Restrict external access to the network"),
     ("ip-range", "", "list", "Allocate container ip from a sub-range"),
+    ("ipam-driver", "", "string", 'IP Address Management Driver (default "default")'),
+    ("ipam-opt", "", "map", "Set IPAM driver specific options"),
+    ("ipv4", "", "true", "Enable IPv4 address assignment"),
     ("ipv6", "", "bool", "Enable IPv6 address assignment"),
     ("label", "", "list", "Set metadata on a network"),
     ("opt", "o", "map", "Set driver specific options"),
     ("subnet", "", "list", "Subnet in CIDR format that represents a network segment"),
 )
+VERBOSE: Flag = ("verbose", "v", "bool", "Verbose output for diagnostics")
 REMOVE_FLAGS: tuple[Flag, ...] = (
     ("force", "f", "bool", "Do not error if the network does not exist"),
 )
@@ -62,8 +67,13 @@ def networks(call: Call) -> int:
         return 0
     rows: list[Document] = [
         {
+            "CreatedAt": units.go_time(documents.text(item, "Created")),
             "Driver": documents.text(item, "Driver"),
             "ID": documents.text(item, "Id")[:length],
+            "IPv4": shown(documents.field(item, "EnableIPv4")),
+            "IPv6": shown(documents.field(item, "EnableIPv6")),
+            "Internal": shown(documents.field(item, "Internal")),
+            "Labels": tables.pairs(documents.field(item, "Labels")),
             "Name": documents.text(item, "Name"),
             "Scope": documents.text(item, "Scope"),
         }
@@ -72,6 +82,11 @@ def networks(call: Call) -> int:
     if text := tables.show(rows, COLUMNS, form=options.text("format")):
         print(text)
     return 0
+
+
+def shown(value: object) -> str:
+    """Return a truth as templates print it."""
+    return "true" if value is True else "false"
 
 
 def create(call: Call) -> int:
@@ -83,7 +98,12 @@ def create(call: Call) -> int:
         "Driver": options.text("driver", "bridge"),
         "Options": options.pairs("opt"),
         "Labels": options.pairs("label"),
-        "IPAM": {"Driver": "default", "Config": _pools(options)},
+        "EnableIPv4": options.on("ipv4", default=True),
+        "IPAM": {
+            "Driver": options.text("ipam-driver", "default"),
+            "Config": _pools(options),
+            "Options": options.pairs("ipam-opt"),
+        },
     }
     for flag, name in SWITCHES:
         body[name] = options.on(flag)
@@ -147,5 +167,5 @@ VERBS: dict[str, Verb] = {
     "network disconnect": (DISCONNECT_FLAGS, disconnect),
     "network create": (CREATE_FLAGS, create),
     "network rm": (REMOVE_FLAGS, remove),
-    "network inspect": ((inspect.FORMAT,), inspect.of("network")),
+    "network inspect": ((inspect.FORMAT, VERBOSE), inspect.of("network")),
 }

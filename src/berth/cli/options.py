@@ -1,7 +1,8 @@
 """Flags as the docker CLI reads them, from a table.
 
 A table is a tuple of rows (name, shorthand, kind, help). Kinds: ``bool``, ``true`` (a bool that is on by
-default), ``string``, ``list`` and ``map`` (may be repeated), ``int``, ``bytes``, ``decimal``, ``duration``.
+default), ``string``, ``list``, ``map`` and ``filter`` (may be repeated), ``int``, ``bytes``, ``decimal``,
+``duration``.
 ``--name value``, ``--name=value``, ``-n value``, ``-nvalue``, ``-n=value``, ``-abn value``;
 ``--`` ends the flags.
 """
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Value = bool | str | int | list[str]
 
 SWITCHES = ("bool", "true")
-REPEATED = ("list", "map")
+REPEATED = ("list", "map", "filter")
 TRUTHS = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
     **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
@@ -28,6 +29,10 @@ TRUTHS = {
 
 class UsageError(InvalidArgument):
     """A flag is unknown or its value is wrong: exit code 125, and the usage is shown."""
+
+
+class FlagError(InvalidArgument):
+    """Flags do not go together, or say what cannot be: exit code 125, and where help is to be had."""
 
 
 class CountError(InvalidArgument):
@@ -127,6 +132,10 @@ class _Reader:
 
     def keep(self, flag: Flag, text: str) -> None:
         name, short, kind, _ = flag
+        shown = f"-{short}, --{name}" if short else f"--{name}"
+        if kind == "filter" and "=" not in text:
+            why = "bad format of filter (expected name=value)"
+            raise UsageError(f'invalid argument "{text}" for "{shown}" flag: {why}')
         if kind in REPEATED:
             found = self.values.setdefault(name, [])
             assert isinstance(found, list)
@@ -135,7 +144,6 @@ class _Reader:
         try:
             self.values[name] = convert(kind, text)
         except ValueError as error:
-            shown = f"-{short}, --{name}" if short else f"--{name}"
             raise UsageError(f'invalid argument "{text}" for "{shown}" flag: {error}') from None
 
 

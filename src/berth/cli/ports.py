@@ -72,7 +72,11 @@ def exposed(texts: list[str]) -> Document:
         if ":" in text:
             raise InvalidArgument(f"invalid port format for --expose: {text}")
         ports, slash, protocol = text.partition("/")
-        first, last = _range(ports, "range format for --expose")
+        try:
+            first, last = _range(ports, "range format for --expose")
+        except InvalidArgument as error:
+            why = f'strconv.ParseUint: parsing "{ports}": invalid syntax'
+            raise InvalidArgument(f"{error}, error: {why}") from None
         for port in range(first, last + 1):
             found[f"{port}/{protocol.lower() if slash else 'tcp'}"] = {}
     return found

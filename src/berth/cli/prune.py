@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from berth.cli.options import Flag
 
 FORCE: Flag = ("force", "f", "bool", "Do not prompt for confirmation")
-UNTIL: Flag = ("filter", "", "list", 'Provide filter values (e.g. "until=<timestamp>")')
-LABEL: Flag = ("filter", "", "list", 'Provide filter values (e.g. "label=<label>")')
+UNTIL: Flag = ("filter", "", "filter", 'Provide filter values (e.g. "until=<timestamp>")')
+LABEL: Flag = ("filter", "", "filter", 'Provide filter values (e.g. "label=<label>")')
 FLAGS: tuple[Flag, ...] = (UNTIL, FORCE)
 IMAGE_FLAGS: tuple[Flag, ...] = (
     ("all", "a", "bool", "Remove all unused images, not just dangling ones"),
@@ -116,7 +116,7 @@ def _pruning(
         if text:
             print(text)
         if counts:
-            print(f"Total reclaimed space: {units.human_size(size)}")
+            print(f"Total reclaimed space: {units.human_size(size, digits=4)}")
         return 0
 
     return command
@@ -136,7 +136,7 @@ def system(call: Call) -> int:
         size += freed
         if text:
             print(text)
-    print(f"Total reclaimed space: {units.human_size(size)}")
+    print(f"Total reclaimed space: {units.human_size(size, digits=4)}")
     return 0
 
 

@@ -23,6 +23,14 @@ def split(reference: str) -> tuple[str, str]:
     return reference, "latest"
 
 
+def canonical(name: str) -> str:
+    """Return a name with the registry that it is of, as the docker CLI ends a pull with."""
+    first, slash, _ = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return name
+    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+
+
 def pull(
     engine: Connection, reference: str, *, platform: str = "", output: TextIO | None = None
 ) -> str:
@@ -32,7 +40,7 @@ def pull(
         raise InvalidArgument("invalid reference format")
     query = {"fromImage": name, "tag": tag, "platform": platform}
     progress(engine.request("POST", "/images/create", query).lines(), output)
-    return f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
+    return canonical(f"{name}@{tag}" if ":" in tag else f"{name}:{tag}")
 
 
 def progress(messages: object, output: TextIO | None) -> None:

@@ -8,6 +8,7 @@ import sys
 from berth.cli import container_request
 from berth.cli.attachment import Attached, open_attachment
 from berth.cli.container_flags import CREATE, RUN
+from berth.cli.options import FlagError, UsageError
 from berth.cli.session import detach_keys
 from berth.cli.terminal import require_terminal, size
 from berth.client import documents
@@ -23,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.cli.call import Call
     from berth.cli.commands import Verb
+    from berth.cli.options import Options
     from berth.client.documents import Document
 
 ENGINE_FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
@@ -67,7 +69,17 @@ def run(call: Call) -> int:
 
 
 def _body(call: Call) -> Document:
-    options = call.options
+    """Return the body of the request; FlagError for flags that do not make one."""
+    try:
+        _check(call.options)
+        return container_request.build(call.options, call.arguments)
+    except UsageError:
+        raise
+    except InvalidArgument as error:
+        raise FlagError(str(error)) from None
+
+
+def _check(options: Options) -> None:
     if options.text("pull") not in PULLS:
         raise InvalidArgument(
             f'invalid pull option: \'{options.text("pull")}\': must be one of "always", "missing" or "never"'
@@ -78,7 +90,6 @@ def _body(call: Call) -> Document:
             "container ID file found, make sure the other container isn't running or delete "
             + cidfile
         )
-    return container_request.build(options, call.arguments)
 
 
 def _create(call: Call, body: Document) -> str:
@@ -143,7 +154,7 @@ def _start_attached(call: Call, container: str, attached: Attached) -> int:
 
 def _failed(error: BerthError) -> int:
     """Report a failed start; the exit code tells what kind of failure it was."""
-    print(f"berth: {error}", file=sys.stderr)
+    print(f"berth: {error}\n\nRun 'berth run --help' for more information", file=sys.stderr)
     said = str(error).lower()
     if isinstance(error, CommandNotFound) or any(text in said for text in NOT_FOUND_TEXTS):
         return NOT_FOUND

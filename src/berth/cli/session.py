@@ -185,6 +185,14 @@ def write(fd: int, data: bytes | memoryview) -> None:
             waiting.poll()
 
 
+def check_output(path: str, what: str) -> None:
+    """Refuse a file that cannot be made, before anything is asked of the engine."""
+    folder = os.path.dirname(os.path.normpath(path)) if path else ""
+    if folder and not os.path.isdir(folder):
+        why = f"stat {folder}: no such file or directory"
+        raise InvalidArgument(f"failed to {what}: invalid output path: {why}")
+
+
 def write_out(path: str, chunks: Iterable[bytes]) -> None:
     """Write everything to stdout, or to a file that appears when it is whole."""
     if not path:

@@ -75,7 +75,10 @@ def mount(text: str) -> Document:
             found[MOUNT_KEYS[key]] = value
         elif not _option(found, key, value):
             raise _mount_error(
-                text, f"unexpected key '{key}' in '{part}'" if equals else f"invalid field '{part}'"
+                text,
+                f"unexpected key '{key}' in '{part}'"
+                if equals
+                else f"invalid field '{part}' must be a key=value pair",
             )
     if not found.get("Target"):
         raise _mount_error(text, "target is required")
@@ -157,3 +160,25 @@ def throttle(text: str) -> Document:
         return {"Path": path, "Rate": units.size(rate)}
     except ValueError:
         raise InvalidArgument(f"invalid rate for device: {text}") from None
+
+
+def weight(text: str) -> Document:
+    """Return one ``path:weight``."""
+    path, colon, number = text.partition(":")
+    if not colon or not path.startswith("/dev/") or not number.isdecimal():
+        raise InvalidArgument(f"bad format for weight of a device: {text}")
+    return {"Path": path, "Weight": int(number)}
+
+
+def gpus(text: str) -> Document:
+    """Return the request for devices that "all", "2" or "device=0,1" stands for."""
+    count, ids = 0, None
+    if text == "all":
+        count = -1
+    elif text.isdecimal():
+        count = int(text)
+    elif text.strip('"').startswith("device="):
+        ids = text.strip('"').removeprefix("device=").split(",")
+    else:
+        raise InvalidArgument(f'invalid argument "{text}" for "--gpus" flag')
+    return {"Driver": "", "Count": count, "DeviceIDs": ids, "Capabilities": [["gpu"]]}

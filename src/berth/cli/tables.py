@@ -51,7 +51,12 @@ def show(
         lines = [templates.render(template, line).split("\t") for line in (titles, *rows)]
         return table(lines[0], lines[1:])
     form = form.replace("\\t", "\t").replace("\\n", "\n")
-    return "\n".join(templates.render(form, row) for row in rows)
+    return "\n".join(templates.render(form, templates.Row(row)) for row in rows)
+
+
+def pairs(value: object) -> str:
+    """Return labels as "name=value,other=value"."""
+    return ",".join(f"{key}={text}" for key, text in sorted(documents.mapping(value).items()))
 
 
 def json_text(value: object) -> str:

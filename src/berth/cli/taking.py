@@ -42,6 +42,7 @@ def export(call: Call) -> int:
         raise InvalidArgument(
             "cowardly refusing to save to a terminal. Use the -o flag or redirect"
         )
+    session.check_output(target, "export container")
     path = f"/containers/{quote(call.arguments[0])}/export"
     session.write_out(target, call.engine.request("GET", path).chunks())
     return 0

@@ -27,6 +27,10 @@ class Named(dict[str, object]):
         self.document = document
 
 
+class Row(dict[str, object]):
+    """A line of a list: as JSON its names are sorted, and what HTML gives a meaning is escaped."""
+
+
 BLOCKS = ("if", "range", "with")
 
 
@@ -223,6 +227,9 @@ def _follow(value: object, path: str) -> object:
 
 
 def _json(value: object) -> str:
+    if isinstance(value, Row):
+        text = documents.readable(dict(sorted(value.items())))
+        return text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&"})
     return documents.readable(value.document if isinstance(value, Named) else value)
 
 

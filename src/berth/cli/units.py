@@ -71,14 +71,14 @@ def duration_ns(text: str) -> int:
     return round(total)
 
 
-def human_size(count: float, *, binary: bool = False) -> str:
-    """Return "13.3kB" (three or four digits), or with ``binary`` "1.934MiB"."""
+def human_size(count: float, *, binary: bool = False, digits: int = 3) -> str:
+    """Return "13.3kB", or with ``binary`` "1.934MiB", which always has four digits."""
     base, names = (1024.0, BINARY_NAMES) if binary else (1000.0, DECIMAL_NAMES)
     power = 0
     while count >= base and power < len(names) - 1:
         count /= base
         power += 1
-    return f"{count:.{4 if binary else 3}g}{names[power]}"
+    return f"{count:.{4 if binary else digits}g}{names[power]}"
 
 
 def human_duration(seconds: float) -> str:
@@ -139,6 +139,14 @@ def _days(year: int, month: int, day: int) -> int:
 def local_time(since_s: float) -> str:
     """Return "2024-01-02 15:04:05 +0100 CET" for tables."""
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(since_s))
+
+
+def go_time(text: str) -> str:
+    """Return an RFC 3339 time in UTC as Go prints one: "2024-01-02 15:04:05.123 +0000 UTC"."""
+    if len(text) < 20 or not text.endswith("Z"):
+        return text
+    fraction = text[19:-1].rstrip("0").rstrip(".")
+    return f"{text[:10]} {text[11:19]}{fraction} +0000 UTC"
 
 
 def log_time(text: str, now_ns: int) -> str:

@@ -18,6 +18,8 @@ NUMBERS = (
     ("blkio-weight", "BlkioWeight"),
     ("cpu-period", "CpuPeriod"),
     ("cpu-quota", "CpuQuota"),
+    ("cpu-rt-period", "CpuRealtimePeriod"),
+    ("cpu-rt-runtime", "CpuRealtimeRuntime"),
     ("cpu-shares", "CpuShares"),
     ("cpus", "NanoCpus"),
     ("memory", "Memory"),

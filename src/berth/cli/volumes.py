@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from berth.client.documents import Document
 
 LIST_FLAGS: tuple[Flag, ...] = (
-    ("filter", "f", "list", 'Provide filter values (e.g. "dangling=true")'),
+    ("filter", "f", "filter", 'Provide filter values (e.g. "dangling=true")'),
     ("format", "", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
     ("quiet", "q", "bool", "Only display volume names"),
 )
@@ -28,6 +28,7 @@ CREATE_FLAGS: tuple[Flag, ...] = (
 REMOVE_FLAGS: tuple[Flag, ...] = (
     ("force", "f", "bool", "Force the removal of one or more volumes"),
 )
+NONE = "N/A"  # of clusters, or what only `system df` tells
 COLUMNS = (("Driver", "DRIVER"), ("Name", "VOLUME NAME"))
 
 
@@ -44,10 +45,16 @@ def volumes(call: Call) -> int:
         return 0
     rows: list[Document] = [
         {
+            "Availability": NONE,
             "Driver": documents.text(item, "Driver"),
+            "Group": NONE,
+            "Labels": tables.pairs(documents.field(item, "Labels")),
+            "Links": NONE,
             "Mountpoint": documents.text(item, "Mountpoint"),
             "Name": documents.text(item, "Name"),
             "Scope": documents.text(item, "Scope"),
+            "Size": NONE,
+            "Status": NONE,
         }
         for item in found
     ]

@@ -53,7 +53,7 @@ def test_a_bad_variable_file_is_refused(tmp_path):
     file.write_text("A B=1\n")
     with pytest.raises(InvalidArgument, match="variable 'A B' contains whitespaces"):
         request("--env-file", str(file))
-    with pytest.raises(InvalidArgument, match="No such file"):
+    with pytest.raises(InvalidArgument, match="no such file"):
         request("--env-file", str(tmp_path / "none"))
 
 
