@@ -207,6 +207,7 @@ diff
 cp x
 commit
 volume
+network
 network nonsense
 container
 nonsense

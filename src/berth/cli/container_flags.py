@@ -68,7 +68,6 @@ CREATE: tuple[Flag, ...] = (
     ("kernel-memory", "", "bytes", "Kernel memory limit"),
     ("label", "l", "list", "Set meta data on a container"),
     ("label-file", "", "list", "Read in a line delimited file of labels"),
-    ("link", "", "list", "Add link to another container"),
     ("link-local-ip", "", "list", "Container IPv4/IPv6 link-local addresses"),
     ("log-driver", "", "string", "Logging driver for the container"),
     ("log-opt", "", "list", "Log driver options"),

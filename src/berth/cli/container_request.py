@@ -80,7 +80,6 @@ HOST_LISTS = (
     ("dns-option", "DnsOptions"),
     ("dns-search", "DnsSearch"),
     ("group-add", "GroupAdd"),
-    ("link", "Links"),
     ("volumes-from", "VolumesFrom"),
 )
 HOST_MAPS = (

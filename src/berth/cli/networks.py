@@ -22,7 +22,6 @@ LIST_FLAGS: tuple[Flag, ...] = (
     ("quiet", "q", "bool", "Only display network IDs"),
 )
 CREATE_FLAGS: tuple[Flag, ...] = (
-    ("aux-address", "", "map", "Auxiliary IPv4 or IPv6 addresses used by Network driver"),
     ("attachable", "", "bool", "Enable manual container attachment"),
     ("aux-address", "", "map", "Auxiliary IPv4 or IPv6 addresses used by Network driver"),
     ("driver", "d", "string", 'Driver to manage the Network (default "bridge")'),
