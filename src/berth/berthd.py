@@ -22,6 +22,7 @@ from berth.engine.containers import Containers
 from berth.engine.engine import Engine
 from berth.engine.events import Events
 from berth.engine.execs import Execs
+from berth.engine.health import Health
 from berth.engine.instance import Instance
 from berth.engine.services import Services
 from berth.errors import Conflict, Failed
@@ -172,7 +173,11 @@ async def _build(
     )
     await containers.reconcile()
     await execs.adopt()
-    return Engine(services, containers=containers, execs=execs)
+    health = Health(
+        containers=containers, execs=execs, events=services.events, background=background
+    )
+    background.start(health.run(), name="health")
+    return Engine(services, containers=containers, execs=execs, health=health)
 
 
 async def _until_told(

@@ -64,6 +64,10 @@ class Containers:
         """Return the container that ``ref`` names: a name, an id or a unique prefix of one."""
         return self._records.find(ref)
 
+    def get(self, id_: str) -> ContainerRecord | None:
+        """Return the container with an id, None when it is gone."""
+        return self._records.get(id_)
+
     def has(self, record: ContainerRecord) -> bool:
         """Say whether the container still exists."""
         return self._records.has(record)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from berth.engine import defaults
+from berth.engine.models import Healthcheck
 
 if TYPE_CHECKING:
     from berth.engine.models import ContainerConfig, HostConfig
     from berth.images.service import Image
+    from berth.oci.image import Healthcheck as ImageHealthcheck
 
 
 def inherit(config: ContainerConfig, image: Image) -> None:
@@ -17,7 +21,20 @@ def inherit(config: ContainerConfig, image: Image) -> None:
     config.working_dir = config.working_dir or image.config.working_dir
     config.labels = {**(image.config.labels or {}), **(config.labels or {})}
     config.stop_signal = config.stop_signal or image.config.stop_signal
+    config.shell = config.shell or image.config.shell
+    config.healthcheck = _healthcheck(config.healthcheck, image.config.healthcheck)
     config.exposed_ports = {**(image.config.exposed_ports or {}), **(config.exposed_ports or {})}
+
+
+def _healthcheck(asked: Healthcheck | None, given: ImageHealthcheck | None) -> Healthcheck | None:
+    """Return the client's check, with the image's test and times where it says none."""
+    if given is None:
+        return asked
+    found = msgspec.to_builtins(given)
+    if asked is not None:
+        said = msgspec.to_builtins(asked)
+        found |= {name: value for name, value in said.items() if value}
+    return msgspec.convert(found, Healthcheck)
 
 
 def fill_in(host: HostConfig) -> None:

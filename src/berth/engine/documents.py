@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from berth.engine.health import State as Health
     from berth.engine.models import ContainerRecord
     from berth.network.records import EndpointRecord, NetworkRecord
     from berth.runtime.requests import Rootfs
@@ -34,11 +35,12 @@ class Surroundings:
     endpoints: tuple[EndpointRecord, ...] = ()
     networks: Mapping[str, NetworkRecord] = field(default_factory=dict)  # by name
     exec_ids: tuple[str, ...] = ()
+    health: Health | None = None
 
 
-def state(record: ContainerRecord) -> Document:
+def state(record: ContainerRecord, health: Health | None = None) -> Document:
     """Return inspect's State."""
-    return {
+    found: Document = {
         "Status": record.status,
         "Running": record.status in (*status.ALIVE, status.RESTARTING),
         "Paused": record.status == status.PAUSED,
@@ -51,6 +53,9 @@ def state(record: ContainerRecord) -> Document:
         "StartedAt": times.rfc3339(record.started_ns),
         "FinishedAt": times.rfc3339(record.finished_ns),
     }
+    if health is not None:
+        found["Health"] = health.document()
+    return found
 
 
 def inspect(record: ContainerRecord, around: Surroundings) -> Document:
@@ -62,7 +67,7 @@ def inspect(record: ContainerRecord, around: Surroundings) -> Document:
         "Created": times.rfc3339(record.created_ns),
         "Path": record.args[0],
         "Args": record.args[1:],
-        "State": state(record),
+        "State": state(record, around.health),
         "Image": record.image_id,
         "ResolvConfPath": str(around.files_folder / "resolv.conf"),
         "HostnamePath": str(around.files_folder / "hostname"),
@@ -157,7 +162,7 @@ def summary(record: ContainerRecord, around: Surroundings) -> Document:
         "Ports": networksettings.summary_ports(record, around.endpoints),
         "Labels": record.config.labels or {},
         "State": record.status,
-        "Status": status.describe(record),
+        "Status": status.describe(record, around.health.status if around.health else ""),
         "HostConfig": {"NetworkMode": record.host_config.network_mode},
         "NetworkSettings": {"Networks": settings["Networks"]},
         "Mounts": [mountpoints.document(point) for point in record.mount_points],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from berth.engine.containers import Containers
     from berth.engine.events import Event
     from berth.engine.execs import Execs
+    from berth.engine.health import Health
     from berth.engine.models import ContainerConfig, ContainerRecord, HostConfig
     from berth.engine.services import Services
     from berth.logs.entries import LogQuery
@@ -40,10 +41,13 @@ Document = dict[str, object]
 class Engine:
     """What the API needs of everything below it."""
 
-    def __init__(self, services: Services, *, containers: Containers, execs: Execs) -> None:
+    def __init__(
+        self, services: Services, *, containers: Containers, execs: Execs, health: Health
+    ) -> None:
         self._services = services
         self.containers = containers
         self.execs = execs
+        self._health = health
         self.images = services.images
         self.pulls = Pulls(
             images=services.images, registry=services.registry, events=services.events
@@ -94,7 +98,7 @@ class Engine:
         self, *, all_: bool, limit: int | None, filters: Mapping[str, Sequence[str]]
     ) -> list[Document]:
         """Return summaries of the running containers, or of ``all_``; the youngest ``limit``."""
-        passes = ContainerFilter(filters, find=self.containers.find)
+        passes = ContainerFilter(filters, find=self.containers.find, health=self._health.word)
         everything = all_ or bool(limit and limit > 0) or passes.includes_ended
         found = [
             record
@@ -112,6 +116,7 @@ class Engine:
             files_folder=self.containers.files_folder(record),
             endpoints=network.endpoints_of(record.id),
             networks={found.name: found for found in network.networks()},
+            health=self._health.of(record),
         )
 
     def inspect(self, ref: str) -> Document:

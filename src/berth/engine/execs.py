@@ -90,7 +90,17 @@ class Execs:
             if ended is not None:
                 del self._execs[ended.id]
         self._execs[found.id] = found
+        self._emit(found, f"exec_create: {' '.join(config.cmd)}")
         return found.id
+
+    def _emit(self, found: Exec, action: str, **more: str) -> None:
+        record = self._containers.get(found.container_id)
+        if record is not None:
+            self._containers.emit(record, action, execID=found.id, **more)
+
+    def forget(self, found: Exec) -> None:
+        """Let go of an exec that nobody will ask about."""
+        self._execs.pop(found.id, None)
 
     def find(self, id_: str) -> Exec:
         """Return an exec by its id."""
@@ -156,6 +166,7 @@ class Execs:
         finally:
             if attachment is not None:
                 os.close(attachment.fd)
+        self._emit(found, f"exec_start: {' '.join(found.config.cmd or ())}")
         self._follow_later(found, task, folder)
 
     def _tell(self, attachment: Attachment, text: str) -> None:
@@ -176,6 +187,7 @@ class Execs:
         if ended.reason:  # nobody sees any more what it does, or how it ends
             task.signal(SIGKILL)
         found.exit_code, found.task = ended.exit_code, None
+        self._emit(found, "exec_die", exitCode=str(ended.exit_code))
         await task.settle()
         hostfiles.remove_tree(folder)
 

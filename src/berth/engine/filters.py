@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Find = Callable[[str], ContainerRecord]
 
 TRUE = ("1", "true")
+HEALTH_STATES = ("starting", "healthy", "unhealthy", "none")
 BOOLEANS = (*TRUE, "0", "false")
 
 
@@ -42,13 +43,15 @@ def _matches(pattern: str, text: str) -> bool:
 class ContainerFilter:
     """The filters of a list of containers; InvalidArgument for one that Docker does not know."""
 
-    def __init__(self, filters: Filters, *, find: Find) -> None:
+    def __init__(
+        self, filters: Filters, *, find: Find, health: Callable[[ContainerRecord], str]
+    ) -> None:
         self._filters = filters
         self._checks: dict[str, Callable[[ContainerRecord, str], bool]] = {
             "ancestor": _has_ancestor,
             "exited": lambda r, v: r.status == status.EXITED and str(r.exit_code) == v,
             "expose": lambda r, v: _has_port(r.config.exposed_ports or {}, v),
-            "health": lambda _, v: v == "none",
+            "health": lambda r, v: health(r) == v,
             "id": lambda r, v: r.id.startswith(v),
             "is-task": lambda _, v: v not in TRUE,
             "name": lambda r, v: _matches(v, f"/{r.name}") or _matches(v, r.name),
@@ -66,6 +69,9 @@ class ContainerFilter:
         for key in filters:
             if key not in known:
                 raise InvalidArgument(f"invalid filter '{key}'")
+        for value in filters.get("health", ()):
+            if value not in HEALTH_STATES:
+                raise InvalidArgument(f"invalid value for health filter: {value}")
         for value in filters.get("status", ()):
             if value not in status.ALL:
                 raise InvalidArgument(f"invalid value for status filter: {value}")

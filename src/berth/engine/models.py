@@ -18,7 +18,7 @@ class _Model(msgspec.Struct, rename="pascal", kw_only=True):
 
 
 class Healthcheck(_Model):
-    """How to tell whether a container is well; times in nanoseconds. Kept for those who read it."""
+    """How to tell whether a container is well; times in nanoseconds."""
 
     test: list[str] | None = None
     interval: int = 0

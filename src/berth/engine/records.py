@@ -25,6 +25,10 @@ class Records:
         """Return every container, youngest first."""
         return sorted(self._records.values(), key=lambda record: -record.created_ns)
 
+    def get(self, id_: str) -> ContainerRecord | None:
+        """Return the container with an id, None when there is none."""
+        return self._records.get(id_)
+
     def has(self, record: ContainerRecord) -> bool:
         """Say whether the container still exists."""
         return record.id in self._records

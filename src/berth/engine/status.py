@@ -20,6 +20,7 @@ DEAD = "dead"  # its monitor was killed, and it with it
 ALIVE = (RUNNING, PAUSED)
 ALL = (CREATED, RUNNING, PAUSED, RESTARTING, REMOVING, EXITED, DEAD)
 
+HEALTH = {"starting": "health: starting"}
 STATIC = {REMOVING: "Removal In Progress"}
 
 SECOND_NS = 1_000_000_000
@@ -95,10 +96,11 @@ def require_removable(record: ContainerRecord) -> None:
         )
 
 
-def describe(record: ContainerRecord) -> str:
-    """Return the status as `docker ps` shows it."""
+def describe(record: ContainerRecord, health: str = "") -> str:
+    """Return the status as `docker ps` shows it; ``health``: what its healthcheck says, if it has one."""
     if record.status in ALIVE:
-        suffix = " (Paused)" if record.status == PAUSED else ""
+        suffix = f" ({HEALTH.get(health, health)})" if health else ""
+        suffix = " (Paused)" if record.status == PAUSED else suffix
         return f"Up {duration(time.time_ns() - record.started_ns)}{suffix}"
     if record.status == EXITED:
         return f"Exited ({record.exit_code}) {duration(time.time_ns() - record.finished_ns)} ago"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.errors import InvalidArgument
+from berth.images.healthchecks import healthcheck
 
 if TYPE_CHECKING:
     from berth.oci.image import ImageConfig
@@ -100,6 +101,10 @@ def _workdir(config: ImageConfig, text: str) -> None:
     config.working_dir = base + text
 
 
+def _healthcheck(config: ImageConfig, text: str) -> None:
+    config.healthcheck = healthcheck(text)
+
+
 def _user(config: ImageConfig, text: str) -> None:
     config.user = text
 
@@ -135,6 +140,7 @@ INSTRUCTIONS = {
     "ENTRYPOINT": _entrypoint,
     "ENV": _env,
     "EXPOSE": _expose,
+    "HEALTHCHECK": _healthcheck,
     "LABEL": _label,
     "ONBUILD": _onbuild,
     "STOPSIGNAL": _stopsignal,
