@@ -331,3 +331,66 @@ def test_the_mounts_below_a_read_only_one_are_so_for_newer_clients(
     assert writes("v1.44", {}) == "ro"
     assert writes("v1.44", {"ReadOnlyNonRecursive": True}) == "rw"
     assert writes("v1.43", {}) == "rw"
+
+
+def test_a_container_without_a_network_has_only_its_loopback(engine: EngineProcess) -> None:
+    body = {"Image": "busybox", "Cmd": ["ls", "/sys/class/net"], "NetworkDisabled": True}
+    assert engine.request("POST", "/containers/create?name=alone", body)[0] == 201
+    assert engine.request("POST", "/containers/alone/start")[0] == 204
+    engine.request("POST", "/containers/alone/wait")
+    assert engine.docker("logs", "alone").lines == ["lo"]
+
+
+def test_a_containers_groups_are_where_they_are_wanted(engine: EngineProcess) -> None:
+    from pathlib import Path
+
+    parent = f"berth-test-{engine.pid}"
+
+    def found() -> list[Path]:
+        return [path for path in Path("/sys/fs/cgroup").glob(f"**/{parent}") if path.is_dir()]
+
+    try:
+        run = ("run", "-d", "--network", "none", "--cgroup-parent", f"/{parent}", "-m", "64m")
+        container = engine.docker(*run, "busybox", "sleep", "1000").out.strip()
+        assert found()
+        assert all((path / container).is_dir() for path in found())
+        engine.docker("rm", "-f", container)
+        wait_for(lambda: not any((p / container).is_dir() for p in found()), "its groups are gone")
+    finally:
+        for path in found():
+            path.rmdir()
+    refused = engine.docker("create", "--cgroup-parent", "/a/../../b", "busybox", "true")
+    assert "invalid cgroup parent" in refused.err
+
+
+def test_a_volume_made_for_a_mount_is_as_the_mount_says(engine: EngineProcess) -> None:
+    mount = "type=volume,source=labelled,target=/v,volume-label=a=b"
+    try:
+        assert engine.docker("create", "--mount", mount, "busybox", "true").code == 0
+        _, volume = engine.request("GET", "/volumes/labelled")
+        assert isinstance(volume, dict)
+        assert volume["Labels"] == {"a": "b"}
+        engine.remove_containers()
+    finally:
+        engine.docker("volume", "rm", "labelled")
+    status, message = refusal(
+        engine,
+        "POST",
+        "/containers/create",
+        {
+            "Image": "busybox",
+            "HostConfig": {
+                "Mounts": [
+                    {
+                        "Type": "volume",
+                        "Target": "/v",
+                        "VolumeOptions": {"DriverConfig": {"Name": "foreign"}},
+                    }
+                ]
+            },
+        },
+    )
+    assert (status, message) == (
+        404,
+        'error looking up volume plugin foreign: plugin "foreign" not found',
+    )

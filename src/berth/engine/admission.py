@@ -36,6 +36,8 @@ CPUSETS = (
 
 def admit(config: ContainerConfig, host: HostConfig, limits: Support) -> list[str]:
     """Refuse what cannot be; return warnings about what is left out."""
+    if config.network_disabled:
+        host.network_mode = "none"
     _check_network_modes(config, host)
     _check_config(config)
     _check_host(host)
@@ -156,6 +158,8 @@ def _check_drivers(config: ContainerConfig, host: HostConfig) -> None:
         raise InvalidArgument(f"invalid userns mode: {host.userns_mode}")
     if host.cgroup:
         raise Unsupported(f"cgroup of another container ({host.cgroup}) is not supported")
+    if ".." in host.cgroup_parent.split("/"):
+        raise InvalidArgument(f"invalid cgroup parent: {host.cgroup_parent}")
     for key in host.storage_opt or {}:
         if key != "size":
             raise InvalidArgument(f"Unknown option {key}")

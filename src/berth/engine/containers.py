@@ -211,7 +211,12 @@ class Containers:
         for point in record.mount_points:
             if point.kind != "volume":
                 continue
-            volume = volumes.create(point.volume)
+            volume = volumes.create(
+                point.volume,
+                driver=point.driver.name if point.driver else "local",
+                labels=point.labels,
+                options=point.driver.options if point.driver else None,
+            )
             if volume.name not in known:
                 made.append(volume.name)
                 self._services.events.emit("volume", "create", volume.name, {"driver": "local"})

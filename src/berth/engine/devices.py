@@ -24,7 +24,8 @@ OWN = {"pts", "shm", "mqueue", "console", "fd", "stdin", "stdout", "stderr", "pt
 
 def needs_own_rules(host: HostConfig) -> bool:
     """Say whether the rules of the shared parent group are not enough."""
-    return bool(host.privileged or host.devices or host.device_cgroup_rules)
+    own = host.privileged or host.devices or host.device_cgroup_rules
+    return bool(own or host.cgroup_parent)
 
 
 def nodes_and_rules(host: HostConfig) -> tuple[list[Device], list[DeviceRule]]:

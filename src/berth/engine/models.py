@@ -319,6 +319,8 @@ class MountPoint(msgspec.Struct, kw_only=True):
     target: str
     source: str  # the path on the host
     volume: str = ""  # its name
+    driver: DriverConfig | None = None  # of a volume that is made for it
+    labels: dict[str, str] | None = None  # of the same
     anonymous: bool = False
     options: list[str] = []  # as the client wrote them, for inspect
     read_only: bool = False

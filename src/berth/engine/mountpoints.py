@@ -174,6 +174,8 @@ def _volume_mount(request: MountRequest) -> MountPoint:
         source="",
         volume=request.source,
         anonymous=not request.source,
+        driver=options.driver_config if options else None,
+        labels=options.labels if options else None,
         read_only=request.read_only,
         no_copy=bool(options and options.no_copy),
     )

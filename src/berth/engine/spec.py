@@ -201,6 +201,9 @@ def exec_process(record: ContainerRecord, config: ExecConfig) -> Process:
 
 def cgroup_path(record: ContainerRecord, *, cgroup: str) -> str:
     """Return the container's group: below ``dev`` when it has device rules of its own."""
+    parent = record.host_config.cgroup_parent
+    if parent:
+        return f"/{parent.strip('/')}/{record.id}"
     kind = "dev" if devices.needs_own_rules(record.host_config) else "std"
     return f"{cgroup}/{kind}/{record.id}"
 
