@@ -252,7 +252,7 @@ class Lives:
             stdin_once=config.stdin_once,
             log=log_target(host.log_config, self.log_path(record)),
             seccomp=security.seccomp_filter(host),
-            netns=networking.has_own_namespace(record),
+            netns=networking.gets_namespace(record),
             init=bool(host.init),
         )
 

@@ -63,10 +63,10 @@ def check_mode(
             raise InvalidArgument(f"conflicting options: {text}")
 
 
-def has_own_namespace(record: ContainerRecord) -> bool:
-    """Say whether the container gets a network namespace that nobody else is in."""
+def gets_namespace(record: ContainerRecord) -> bool:
+    """Say whether the container starts in a network namespace that was made for it before."""
     mode = record.host_config.network_mode
-    return mode != HOST and spec.shared_container(mode) is None
+    return mode not in ("host", "none") and spec.shared_container(mode) is None
 
 
 def parse_port(text: str) -> tuple[int, str]:

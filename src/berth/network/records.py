@@ -121,7 +121,7 @@ class Sandbox:
     """A container's network namespace with its endpoints.
 
     The descriptors stay the service's: they are valid until ``disconnect`` or ``close``, and who needs
-    them longer duplicates them. ``netns_fd`` is None in host mode. ``keep_fds`` reserve the published
+    them longer duplicates them. ``netns_fd`` is None for host and none. ``keep_fds`` reserve the published
     ports on the host; the monitor holds them too, so that they outlive berthd. ``resolves``: names are
     answered at 127.0.0.11.
     """

@@ -17,7 +17,7 @@ import msgspec
 
 from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
 from berth.network import firewall, ipam
-from berth.network.networks import HOST, NONE
+from berth.network.networks import HOST
 from berth.network.ports import PortRegistry, Reservation
 from berth.network.records import EndpointRecord, Sandbox, leading_out
 from berth.network.wiring import Ready
@@ -140,7 +140,10 @@ class Sandboxes:
     async def _connect_plain(
         self, held: _Held, found: Sequence[tuple[EndpointRequest, NetworkRecord]]
     ) -> None:
-        """Connect to ``host`` or ``none``; published ports are discarded, as Docker does."""
+        """Connect to ``host`` or ``none``; published ports are discarded, as Docker does.
+
+        The namespace of ``none`` is made with the process: nothing has to be put into it.
+        """
         (asked, network), *others = found
         if others:
             raise InvalidArgument(
@@ -151,11 +154,6 @@ class Sandboxes:
             raise InvalidArgument(
                 "user specified IP address is supported on user defined networks only"
             )
-        if network.name != HOST:
-            ready = self._base.stock.take(NONE)
-            if ready is None:
-                ready = await self._base.thread.run(self._base.wiring.isolate, undo=Ready.close)
-            held.netns_fd = ready.netns_fd
         self._put(_endpoint(held.request, asked, network))
 
     async def _connect_bridges(

@@ -15,7 +15,7 @@ from berth.network import firewall
 from berth.network.attachments import Attachments
 from berth.network.foundation import Foundation
 from berth.network.kernelthread import KernelThread
-from berth.network.networks import NONE, Networks
+from berth.network.networks import Networks
 from berth.network.resolver import Resolvers
 from berth.network.sandboxes import Sandboxes
 from berth.network.stock import Stock
@@ -77,7 +77,6 @@ class NetworkService:
         await self._sandboxes.restore()
         await base.thread.run(base.table.replace)
         default = self._networks.default()
-        base.stock.add(NONE, lambda: base.wiring.isolate)
         base.stock.add(default.id, lambda: self._attachments.plan_spare(default))
         base.stock.fill()
 

@@ -139,17 +139,6 @@ class Wiring:
             message = rtnetlink.enslave_message(link.index, master=bridge_index)
             self._links.execute([message], f"attach {endpoint.interface}")
 
-    def isolate(self) -> Ready:
-        """Make a namespace that has a loopback interface only."""
-        fd, links = self._enter_new()
-        with links:
-            try:
-                links.execute([rtnetlink.up_message(rtnetlink.LOOPBACK_INDEX)], "set up loopback")
-            except BaseException:
-                os.close(fd)
-                raise
-        return Ready(netns_fd=fd)
-
     def attach(self, attachment: Attachment) -> Ready:
         """Make a namespace with an interface on a bridge: two messages, one outside, one inside."""
         fd, links = self._enter_new()

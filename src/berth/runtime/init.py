@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 
-from berth.kernel import namespaces, processes, sockets
+from berth.kernel import loopback, namespaces, processes, sockets
 from berth.runtime import accounts, payload, pty, rootfs
 
 TYPE_CHECKING = False
@@ -128,6 +128,13 @@ def _join_container(child: Child) -> None:
         | namespaces.CLONE_NEWUTS
         | namespaces.CLONE_NEWCGROUP,
     )
+
+
+def _raise_loopback(child: Child) -> None:
+    """Bring up the loopback interface of a network namespace that was made with this process."""
+    for entry in child.spec.get("linux", {}).get("namespaces", []):
+        if entry["type"] == "network" and not entry.get("path") and not child.netns:
+            loopback.bring_up()
 
 
 def _set_hostname(child: Child) -> None:
@@ -251,6 +258,7 @@ PREPARE_STEPS = (
     _reset_signals,
     _enter_cgroup,
     _enter_namespaces,
+    _raise_loopback,
     _set_hostname,
     _mount_rootfs,
     _mount_file_systems,
