@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -689,3 +690,35 @@ def test_events_tell_of_networks(docker_cli: Cli, networks: EngineProcess) -> No
     assert [event["Action"] for event in told if event["Actor"]["ID"] == id_] == [
         *("create", "connect", "disconnect", "destroy")
     ]
+
+
+@pytest.mark.parametrize("delay_ms", [0, 2, 5, 9, 14, 20, 30, 45])
+def test_an_engine_killed_while_it_connects_leaves_what_it_shows(
+    fresh_engine: EngineProcess, delay_ms: int
+) -> None:
+    cli = fresh_engine.docker
+    cli("network", "create", "--subnet", "10.99.5.0/24", "own")
+    start(cli, "member", "-p", "18080:80")
+    for verb in ("connect", "disconnect"):
+        body = {"Container": "member"}
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(fresh_engine.socket))
+            text = json.dumps(body)
+            client.sendall(
+                f"POST /networks/own/{verb} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(text)}\r\n\r\n{text}".encode()
+            )
+            threading.Event().wait(delay_ms / 1000)  # the moment is what is varied
+            fresh_engine.restart()
+        shown = settings(fresh_engine, "member")["Networks"]
+        inside = cli("exec", "member", "ip", "-4", "addr").out
+        for name, subnet in (("own", "10.99.5."), ("bridge", None)):
+            place = shown.get(name, {}).get("IPAddress", "")
+            there = place in inside if place else subnet is None or subnet not in inside
+            assert there, (shown, inside)
+        links = kernel.links(fresh_engine.instance)
+        members = sum(1 for place in shown.values() if place["IPAddress"])
+        assert members <= len(links) <= members + 4  # spares come and go
+        assert elements(fresh_engine) != []
+        if verb == "connect" and "own" not in shown:
+            assert cli("network", "connect", "own", "member").code == 0

@@ -18,7 +18,6 @@ RTM_NEWADDR = 20
 RTM_DELADDR = 21
 RTM_GETADDR = 22
 RTM_NEWROUTE = 24
-RTM_DELROUTE = 25
 RTM_GETROUTE = 26
 
 IFF_UP = 0x1
@@ -214,13 +213,6 @@ def default_route_message(gateway: bytes, *, index: int) -> Message:
     )
     flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
     return Message(RTM_NEWROUTE, body, flags=flags)
-
-
-def delete_default_route_message() -> Message:
-    """Send nothing else anywhere; ESRCH when it is so."""
-    scope_any = 255
-    body = _ROUTE.pack(_AF_INET, 0, 0, 0, _RT_TABLE_MAIN, 0, scope_any, 0, 0)
-    return Message(RTM_DELROUTE, body)
 
 
 def find_link(sock: NetlinkSocket, name: str) -> Link | None:

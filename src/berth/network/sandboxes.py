@@ -104,7 +104,13 @@ class Sandboxes:
             self._base.networks.pool(network).restore(ipam.parse_address(endpoint.address))
             self._ports.restore(endpoint.ports)
             index = self._base.bridges[network.id]
-            await self._base.thread.run(partial(self._base.wiring.reattach, endpoint, index))
+            work = partial(self._base.wiring.reattach, endpoint, index)
+            if not await self._base.thread.run(work):  # killed while it was disconnected
+                self._unset(endpoint)
+                self._ports.forget(endpoint.ports)
+                self._release(endpoint)
+        if known := {endpoint.interface for endpoint in self.all()}:
+            await self._base.thread.run(partial(self._base.wiring.sweep, known))
 
     def close(self) -> None:
         """Let go of what is held; containers keep their networks."""
@@ -271,6 +277,11 @@ class Sandboxes:
                 held.netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             held.reservation.records = [p for e in endpoints for p in e.ports]
             self._held[request.container_id] = held
+            asked = {place.network for place in request.endpoints}
+            for endpoint in endpoints:
+                if asked.isdisjoint((endpoint.network_id, endpoint.network_name)):
+                    # Killed while it was connected, before the container's record said so.
+                    await self._drop(held, endpoint)
             await self._serve_names(held)
         return self._sandbox(request.container_id)
 

@@ -22,7 +22,7 @@ from berth.kernel.netlink import NetlinkSocket
 from berth.network import firewall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from berth.kernel.netlink import Message
     from berth.network.records import EndpointRecord, NetworkRecord
@@ -132,12 +132,24 @@ class Wiring:
         """Say whether an interface has this name."""
         return rtnetlink.find_link(self._links, name) is not None
 
-    def reattach(self, endpoint: EndpointRecord, bridge_index: int) -> None:
-        """Make a running container's veth a port of its bridge again, where it is not."""
+    def reattach(self, endpoint: EndpointRecord, bridge_index: int) -> bool:
+        """Make a running container's veth a port of its bridge again; say whether there is one."""
         link = rtnetlink.find_link(self._links, endpoint.interface)
-        if link is not None and link.master != bridge_index:
+        if link is None:
+            return False
+        if link.master != bridge_index:
             message = rtnetlink.enslave_message(link.index, master=bridge_index)
             self._links.execute([message], f"attach {endpoint.interface}")
+        return True
+
+    def sweep(self, known: Collection[str]) -> None:
+        """Delete pairs of ours that are not ``known``: an engine was killed while it made them."""
+        for link in rtnetlink.links(self._links):
+            if link.name.startswith(self._prefix) and link.name not in known:
+                try:
+                    self.unplug(link.name)
+                except OSError:  # a spare's, whose namespace is dying this moment
+                    continue
 
     def attach(self, attachment: Attachment) -> Ready:
         """Make a namespace with an interface on a bridge: two messages, one outside, one inside."""

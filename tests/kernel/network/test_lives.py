@@ -282,3 +282,26 @@ def test_a_container_connects_once(engine):
     engine.connect("c1")
     with pytest.raises(BerthError, match="connected already"):
         engine.connect("c1")
+
+
+def test_a_pair_that_nobody_knows_is_removed_when_the_engine_opens(engine):
+    kept = engine.connect("kept")
+    netns_fd = os.dup(kept.netns_fd)
+    engine.close()
+    stray = f"bv{NAMES.name[:6]}stray"
+    run(find("ip"), "link", "add", stray, "type", "veth", "peer", "name", "other0", check=True)
+    engine.open("kept")
+    assert stray not in links()
+    assert kept.endpoints[0].interface in links()
+    os.close(netns_fd)
+
+
+def test_an_endpoint_whose_pair_is_gone_is_forgotten(engine):
+    kept = engine.connect("kept", (80, 8080))
+    netns_fd = os.dup(kept.netns_fd)
+    engine.close()
+    run(find("ip"), "link", "delete", kept.endpoints[0].interface, check=True)
+    engine.open("kept")
+    assert engine.service.endpoints_of("kept") == ()
+    assert elements("any_ports") == []
+    os.close(netns_fd)
