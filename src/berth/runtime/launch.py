@@ -77,7 +77,10 @@ class _Launch:
             return False
         message: HandoverMessage = json.loads(data)
         count = len(message["trees"]) + message["netns"]
-        sockets.send(self.sync, data, fds[:count])
+        try:
+            sockets.send(self.sync, data, fds[:count])
+        except BrokenPipeError:
+            pass  # it failed already; complete() hears why
         for fd in fds[:count]:
             os.close(fd)
         self.request.fds = fds[count:]
@@ -213,7 +216,10 @@ def _hear(sync: sockets.Socket, pid: int) -> int | None:
     """Follow the child until it became the program; return its terminal, raise what it reports."""
     master = None
     while True:
-        data, fds = sockets.receive(sync)
+        try:
+            data, fds = sockets.receive(sync)
+        except ConnectionResetError:  # it ended without reading everything; what it said comes next
+            continue
         if not data:
             sync.close()
             return master
