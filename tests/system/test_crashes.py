@@ -329,6 +329,7 @@ def test_a_zygote_killed_in_the_middle_of_starts_leaves_nothing(
         os.kill(zygote_of(fresh_engine), signal.SIGKILL)
         client.wait(20)
         consistent(fresh_engine, "victim")
+    assert fresh_engine.docker("run", "--rm", "busybox", "true").code == 0
 
 
 # A monitor is killed

@@ -157,3 +157,4 @@ def test_checks_go_on_after_the_engine_was_killed(fresh_engine: EngineProcess) -
     wait_health(fresh_engine, "kept", "healthy")
     fresh_engine.restart()
     wait_health(fresh_engine, "kept", "healthy")
+    assert fresh_engine.is_running

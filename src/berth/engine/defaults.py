@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ CAPABILITIES = (
     "CAP_AUDIT_WRITE",
 )
 
-MASKED_PATHS = (
+_MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -63,6 +65,13 @@ _CHARACTER_DEVICES = (
     ("/dev/random", 1, 8),
     ("/dev/urandom", 1, 9),
 )
+
+
+@cache
+def masked_paths() -> tuple[str, ...]:
+    """Return the paths to hide: those of every machine, and what tells processors' heat."""
+    folders = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle")
+    return (*_MASKED_PATHS, *sorted(map(str, folders)))
 
 
 def devices() -> list[Device]:

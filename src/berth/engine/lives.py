@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from berth.engine import connecting, hostfiles, links, networking, security, spec, status
 from berth.engine.logtargets import log_target
 from berth.engine.restart import Backoff, wants_restart
-from berth.errors import BerthError, Conflict
+from berth.errors import BerthError, Conflict, Failed, InvalidArgument
 from berth.runtime.requests import Attachment, ExitRecord, Handover, TaskRequest
 
 if TYPE_CHECKING:
@@ -226,6 +226,8 @@ class Lives:
         try:
             return await prepared.start(handover)
         except BerthError as error:
+            if type(error) is InvalidArgument:  # Docker says this itself, not its runtime
+                raise Failed(error.message) from error
             raise type(error)(START_FAILURE + error.message) from error
         finally:
             for tree in trees:

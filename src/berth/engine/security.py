@@ -34,14 +34,14 @@ def security_options(host: HostConfig) -> SecurityOptions:
         key, value = _split(option)
         if key == "no-new-privileges":
             if value not in ("", "true", "false"):
-                raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
+                raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
             no_new_privileges = value != "false"
         elif key == "seccomp":
             profile = value
         elif key == "systempaths" and value == seccomp.UNCONFINED:
             visible = True
         elif key not in ("apparmor", "label", "writable-cgroups"):
-            raise InvalidArgument(f"invalid --security-opt 2: {option!r}")
+            raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
     if host.privileged:
         profile = profile or seccomp.UNCONFINED
     return SecurityOptions(
@@ -61,8 +61,8 @@ def capability_names(host: HostConfig) -> list[str]:
     """Return the capabilities after --cap-add, --cap-drop and --privileged."""
     if host.privileged:
         return list(NAMES)
-    added = [_capability(name) for name in host.cap_add or []]
-    dropped = [_capability(name) for name in host.cap_drop or []]
+    added = [_capability(name, "CapAdd") for name in host.cap_add or []]
+    dropped = [_capability(name, "CapDrop") for name in host.cap_drop or []]
     if ALL in added:
         names = list(NAMES)
     elif ALL in dropped:
@@ -73,13 +73,13 @@ def capability_names(host: HostConfig) -> list[str]:
     return [name for name in names if name not in dropped]
 
 
-def _capability(name: str) -> str:
+def _capability(name: str, field: str) -> str:
     upper = name.upper()
     if upper == ALL:
         return upper
     full = upper if upper.startswith(PREFIX) else PREFIX + upper
     if full not in NAMES:
-        raise InvalidArgument(f'invalid capability: unknown capability: "{full}"')
+        raise InvalidArgument(f'invalid {field}: unknown capability: "{full}"')
     return full
 
 
@@ -103,6 +103,6 @@ def hidden_paths(host: HostConfig) -> tuple[list[str], list[str]]:
     """Return the masked and the read-only paths."""
     if host.privileged or security_options(host).system_paths_visible:
         return [], []
-    masked = defaults.MASKED_PATHS if host.masked_paths is None else host.masked_paths
+    masked = defaults.masked_paths() if host.masked_paths is None else host.masked_paths
     read_only = defaults.READ_ONLY_PATHS if host.readonly_paths is None else host.readonly_paths
     return list(masked), list(read_only)

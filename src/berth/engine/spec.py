@@ -6,7 +6,7 @@ import platform
 import shlex
 from typing import TYPE_CHECKING
 
-from berth.engine import defaults, devices, resources, security
+from berth.engine import defaults, devices, resources, security, sysctls
 from berth.errors import InvalidArgument
 from berth.kernel.capabilities import NAMES
 
@@ -225,6 +225,7 @@ def build(
     if rules:
         limits["devices"] = rules
     masked, read_only = security.hidden_paths(host)
+    spaces = namespaces(host, paths or {})
     return {
         "ociVersion": "1.2.0",
         "root": {"readonly": host.readonly_rootfs},
@@ -233,11 +234,11 @@ def build(
         "process": process(record, env),
         "mounts": mounts(record),
         "linux": {
-            "namespaces": namespaces(host, paths or {}),
+            "namespaces": spaces,
             "cgroupsPath": cgroup_path(record, cgroup=cgroup),
             "devices": nodes,
             "resources": limits,
-            "sysctl": host.sysctls or {},
+            "sysctl": sysctls.checked(host, [entry["type"] for entry in spaces]),
             "maskedPaths": masked,
             "readonlyPaths": read_only,
         },

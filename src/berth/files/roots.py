@@ -63,10 +63,11 @@ def _mount(argument: dict[str, object], fds: list[int]) -> None:
     rootfs.mount_root(cast("RootfsMessage", argument["rootfs"]))
     trees = cast("list[TreeMessage]", argument["trees"])
     rootfs.attach_trees(
+        {},
         [
             rootfs.Tree(fds.pop(0), tree["target"], tree["read_only"], tree["propagation"])
             for tree in trees
-        ]
+        ],
     )
 
 

@@ -40,6 +40,7 @@ SYS_CAPSET = {"x86_64": 126, "aarch64": 91}.get(MACHINE, 126)
 SYS_RT_SIGACTION = {"x86_64": 13, "aarch64": 134}.get(MACHINE, 134)
 SYS_SETHOSTNAME = {"x86_64": 170, "aarch64": 161}.get(MACHINE, 170)
 SYS_SETDOMAINNAME = {"x86_64": 171, "aarch64": 162}.get(MACHINE, 171)
+SYS_GETCWD = {"x86_64": 79, "aarch64": 17}.get(MACHINE, 17)
 SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}.get(MACHINE, 250)
 
 

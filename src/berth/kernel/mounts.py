@@ -55,6 +55,7 @@ FLAG_NAMES = {
 }
 
 MNT_DETACH = 2
+PROC_MAGIC = 0x9FA0
 
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
@@ -84,6 +85,7 @@ libc.mount.argtypes = (
     ctypes.c_ulong,
     ctypes.c_char_p,
 )
+_STATFS_BYTES = 120  # struct statfs, which begins with the type
 libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 
 
@@ -109,6 +111,13 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str 
 def umount2(target: str, flags: int = 0) -> None:
     """umount2(2)."""
     check(libc.umount2(os.fsencode(target), flags), "umount", target)
+
+
+def filesystem_type(fd: int) -> int:
+    """Return the magic number of the file system that ``fd`` is in (fstatfs(2))."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    check(libc.fstatfs(fd, buffer), "fstatfs")
+    return ctypes.c_long.from_buffer(buffer).value
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

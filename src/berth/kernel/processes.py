@@ -7,6 +7,7 @@ import os
 
 from berth.kernel.libc import (
     SYS_CLOSE_RANGE,
+    SYS_GETCWD,
     SYS_KEYCTL,
     SYS_PIDFD_SEND_SIGNAL,
     SYS_RT_SIGACTION,
@@ -24,6 +25,7 @@ PR_SET_NO_NEW_PRIVS = 38
 CLOSE_RANGE_CLOEXEC = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
+_PATH_BYTES = 4096
 _HIDDEN_SIGNALS = (32, 33)
 _WORD_BYTES = 8
 
@@ -58,6 +60,13 @@ def reset_hidden_signals() -> None:
     for number in _HIDDEN_SIGNALS:
         result = syscall(SYS_RT_SIGACTION, number, default, None, _WORD_BYTES)
         check(result, f"rt_sigaction {number}")
+
+
+def is_inside_root() -> bool:
+    """Say whether the working directory is below the root (getcwd(2); the C library's hides it)."""
+    buffer = ctypes.create_string_buffer(_PATH_BYTES)
+    check(syscall(SYS_GETCWD, buffer, _PATH_BYTES), "getcwd")
+    return buffer.raw[:1] == b"/"
 
 
 def close_from(first: int) -> None:

@@ -34,6 +34,12 @@ log = logging.getLogger("berth")
 
 _NETNS = "/proc/thread-self/ns/net"
 _SYSCTL = Path("/proc/sys/net")
+# As Docker: any user binds any port and pings, and without IPv6 only loopback has an address of it.
+_DEFAULTS = (
+    ("ipv6/conf/default/disable_ipv6", "1"),
+    ("ipv4/ip_unprivileged_port_start", "0"),
+    ("ipv4/ping_group_range", "0 2147483647"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,8 +251,8 @@ class Wiring:
         try:
             fd = os.open(_NETNS, os.O_RDONLY)
             try:
-                # As Docker without IPv6: loopback has ::1, what comes later has no address.
-                _write_sysctl(_SYSCTL / "ipv6/conf/default/disable_ipv6", "1")
+                for name, value in _DEFAULTS:
+                    _write_sysctl(_SYSCTL / name, value)
                 return fd, NetlinkSocket(netlink.NETLINK_ROUTE)
             except BaseException:
                 os.close(fd)

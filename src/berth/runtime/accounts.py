@@ -7,11 +7,13 @@ is not as it should be is passed over.
 from __future__ import annotations
 
 import os
+import stat
 
 from berth.errors import InvalidArgument
 
 MAX_FILE_BYTES = 4 << 20
 MAX_ID = 0xFFFF_FFFE
+MAX_USER_ID = 0x7FFF_FFFF  # what Docker takes
 
 
 class Account:
@@ -32,10 +34,20 @@ def read_entries(path: str, fields: int) -> list[list[str]]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return []
-    with open(fd, "rb") as file:
-        text = file.read(MAX_FILE_BYTES).decode("utf-8", "surrogateescape")
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return []
+        text = os.read(fd, MAX_FILE_BYTES).decode("utf-8", "surrogateescape")
+    finally:
+        os.close(fd)
     rows = (line.split(":") for line in text.split("\n") if line and not line.startswith("#"))
     return [row for row in rows if len(row) >= fields]
+
+
+def _check_range(text: str) -> None:
+    """Refuse a number that is no id."""
+    if text.removeprefix("-").isdecimal() and not 0 <= int(text) <= MAX_USER_ID:
+        raise InvalidArgument(f"uids and gids must be in range 0-{MAX_USER_ID}")
 
 
 def number(text: str) -> int | None:
@@ -50,6 +62,7 @@ def resolve(user: str, extra_groups: list[str]) -> Account:
     """Resolve ``user`` ("", "name", "1000", "name:group", "1000:1000") and additional groups."""
     name, _, group = user.partition(":")
     name = name or "0"
+    _check_range(name)
     passwd = read_entries("/etc/passwd", 4)
     wanted = number(name)
     row = next((r for r in passwd if r[0] == name), None)

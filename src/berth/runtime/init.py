@@ -46,6 +46,7 @@ class Child:
         "spec",
         "stdio",
         "sync",
+        "sysctls",
         "terminal",
         "trees",
         "user",
@@ -59,6 +60,7 @@ class Child:
         self.controllers: list[str] = []
         self.spec: Spec = {}
         self.rootfs: RootfsMessage = {}
+        self.sysctls: int | None = None  # /proc/sys, opened while it can be written
         self.trees: list[rootfs.Tree] = []
         self.user = ""
         self.groups: list[str] = []
@@ -171,8 +173,7 @@ def _take_over(child: Child) -> None:
 
 def _mount_the_rest(child: Child) -> None:
     rootfs.mount_file_systems(child.spec, rootfs.after_network(child.spec), child.controllers)
-    rootfs.attach_trees(child.trees)
-    rootfs.set_sysctls(child.spec.get("linux", {}).get("sysctl", {}))
+    rootfs.attach_trees(child.spec, child.trees)
 
 
 def _set_up_stdio(child: Child) -> None:
@@ -193,8 +194,11 @@ def _set_up_stdio(child: Child) -> None:
 
 def _restrict_proc(child: Child) -> None:
     linux = child.spec.get("linux", {})
-    rootfs.mask(_of_proc(linux.get("maskedPaths", []), wanted=True))
-    rootfs.make_read_only(_of_proc(linux.get("readonlyPaths", []), wanted=True))
+    if linux.get("sysctl"):
+        child.sysctls = rootfs.open_sysctls()
+    if rootfs.has_own_proc(child.spec):
+        rootfs.mask(_of_proc(linux.get("maskedPaths", []), wanted=True))
+        rootfs.make_read_only(_of_proc(linux.get("readonlyPaths", []), wanted=True))
 
 
 def _of_proc(paths: list[str], *, wanted: bool) -> list[str]:
@@ -202,10 +206,18 @@ def _of_proc(paths: list[str], *, wanted: bool) -> list[str]:
     return [path for path in paths if path.startswith("/proc/") == wanted]
 
 
+def _set_sysctls(child: Child) -> None:
+    if child.sysctls is not None:
+        rootfs.set_sysctls(child.sysctls, child.spec.get("linux", {}).get("sysctl", {}))
+
+
 def _restrict_paths(child: Child) -> None:
     linux = child.spec.get("linux", {})
-    rootfs.mask(_of_proc(linux.get("maskedPaths", []), wanted=False))
-    rootfs.make_read_only(_of_proc(linux.get("readonlyPaths", []), wanted=False))
+    masked, read_only = linux.get("maskedPaths", []), linux.get("readonlyPaths", [])
+    if rootfs.has_own_proc(child.spec):
+        masked, read_only = _of_proc(masked, wanted=False), _of_proc(read_only, wanted=False)
+    rootfs.mask(masked)
+    rootfs.make_read_only(read_only)
     if child.spec.get("root", {}).get("readonly", False):
         rootfs.seal_root()
 
@@ -229,7 +241,7 @@ def _become_the_user(child: Child) -> None:
         payload.set_oom_score(score)
     if child.stdio is not None and account.uid != 0:
         _own_stdio(child, account.uid)
-    payload.enter_directory(process.get("cwd") or "/")
+    payload.enter_directory(process.get("cwd") or "/", make=child.pidfd is None)
     os.umask(process.get("user", {}).get("umask", 0o022))
     payload.become(process, account, child.filter)
     payload.execute(process, account, init=child.init)
@@ -267,6 +279,7 @@ PREPARE_STEPS = (
 START_STEPS = (
     _take_over,
     _mount_the_rest,
+    _set_sysctls,
     _set_up_stdio,
     _restrict_paths,
     _close_descriptors,

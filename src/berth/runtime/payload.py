@@ -10,7 +10,13 @@ import _signal
 import os
 import resource
 
-from berth.errors import BerthError, CommandNotExecutable, CommandNotFound, InvalidArgument
+from berth.errors import (
+    BerthError,
+    CommandNotExecutable,
+    CommandNotFound,
+    Failed,
+    InvalidArgument,
+)
 from berth.kernel import capabilities, processes, seccomp
 from berth.runtime import accounts, reaper
 
@@ -19,7 +25,7 @@ if TYPE_CHECKING:
     from berth.oci.runtime_spec import Process, Rlimit
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MAX_SIGNAL = 64
+INIT = "error during container init: "
 
 
 def reset_signals() -> None:
@@ -42,7 +48,10 @@ def set_rlimits(limits: list[Rlimit]) -> None:
         try:
             resource.setrlimit(number, (values[0], values[1]))
         except (OSError, ValueError) as error:
-            raise OSError(1, f"error setting rlimits for ready process: {name}: {error}") from error
+            raise Failed(
+                f"{INIT}error setting rlimits for ready process: error setting rlimit type {number}:"
+                " operation not permitted"
+            ) from error
 
 
 def set_oom_score(value: int) -> None:
@@ -79,15 +88,45 @@ def environment(process: Process, account: accounts.Account) -> dict[str, str]:
     return values
 
 
-def enter_directory(path: str) -> None:
-    """Change to the working directory, made when missing."""
+def enter_directory(path: str, *, make: bool) -> None:
+    """Change to the working directory, which may lead out of the root; with ``make``, made when missing."""
     try:
-        os.makedirs(path, mode=0o755, exist_ok=True)
-        os.chdir(path)
+        try:
+            os.chdir(path)
+        except FileNotFoundError as error:
+            if not make:
+                raise Failed(
+                    f'chdir to cwd ("{path}") set in config.json failed: no such file or directory'
+                ) from error
+            _make_directory(os.path.realpath(path))  # noqa: TID251 - this is inside the root
+            os.chdir(path)
     except NotADirectoryError as error:
-        raise InvalidArgument(f"mkdir {path}: not a directory") from error
-    except FileExistsError as error:
-        raise InvalidArgument(f"mkdir {path}: not a directory") from error
+        raise InvalidArgument(f"Cannot mkdir: {path} is not a directory") from error
+    _check_directory()
+
+
+def _make_directory(path: str) -> None:
+    """Make ``path`` step by step: nothing is made outside of the root, whatever changes meanwhile."""
+    os.chdir("/")
+    for name in path.split("/")[1:]:
+        try:
+            os.chdir(name)
+        except FileNotFoundError:
+            try:
+                os.mkdir(name, 0o755)
+            except OSError as error:
+                raise Failed(f"{INIT}mkdir {path}: {reason(error)}") from error
+            os.chdir(name)
+        _check_directory()
+
+
+def _check_directory() -> None:
+    # A link such as /proc/PID/root leads to other processes' files (CVE-2024-21626).
+    if not processes.is_inside_root():
+        raise Failed(
+            "current working directory is outside of container mount namespace root -- possible"
+            " container breakout detected"
+        )
 
 
 def find_program(name: str, search: str) -> str:
@@ -132,13 +171,20 @@ def execute(process: Process, account: accounts.Account, *, init: bool) -> None:
         raise CommandNotExecutable(f"exec {program}: {text}") from error
 
 
+def reason(error: OSError) -> str:
+    """Return why it failed as Docker writes it, with a small letter: its CLI's exit code depends on that."""
+    text = error.strerror or str(error)
+    why = os.strerror(error.errno) if error.errno else ""
+    return text.replace(why, why[:1].lower() + why[1:]) if why else text
+
+
 def describe(step: str, error: BaseException) -> dict[str, object]:
     """Return what the monitor tells berthd about a failure in the child."""
     if isinstance(error, BerthError):
         return {"error": error.record(), "step": step}
     if isinstance(error, OSError):
-        text = f"{error.strerror or error}"
+        text = reason(error)
         if error.filename:
-            text += f": {os.fsdecode(error.filename)!r}"
-        return {"error": {"code": "failed", "message": f"{step}: {text}"}, "step": step}
-    return {"error": {"code": "failed", "message": f"{step}: {error!r}"}, "step": step}
+            text = f"{os.fsdecode(error.filename)}: {text}"
+        return {"error": {"code": "failed", "message": f"{INIT}{step}: {text}"}, "step": step}
+    return {"error": {"code": "failed", "message": f"{INIT}{step}: {error!r}"}, "step": step}

@@ -2,7 +2,7 @@
 
 Runs in the child after clone3. First the root itself and the pivot; everything else is mounted after
 the pivot, when no path can lead out of the root any more. What comes from the host comes as detached
-mounts, opened before.
+mounts, opened before. Where it goes is `berth.runtime.places`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
+from berth.errors import InvalidArgument
 from berth.kernel import mounts
 from berth.kernel.mounts import (
     MS_BIND,
@@ -23,6 +24,7 @@ from berth.kernel.mounts import (
     MS_REMOUNT,
     mount,
 )
+from berth.runtime import places
 from berth.runtime.template import HIDING, HOST_ROOT, MACHINE, ROOTFS
 
 TYPE_CHECKING = False
@@ -62,6 +64,7 @@ PROPAGATIONS = {
 }
 
 DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+NULL_DEVICE = os.makedev(1, 3)
 DEV_LINKS = (
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
@@ -116,19 +119,17 @@ def seal_root() -> None:
     mount("", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY)
 
 
-def make_target(path: str, *, directory: bool) -> None:
-    """Make the mount point ``path`` when nothing is there."""
-    parent = os.path.dirname(path)
-    if directory:
-        os.makedirs(path, mode=0o755, exist_ok=True)
-    elif not os.path.lexists(path):
-        os.makedirs(parent, mode=0o755, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
-
-
 def attach(tree: Tree) -> None:
     """Put a detached mount where it belongs."""
-    make_target(tree.target, directory=stat.S_ISDIR(os.fstat(tree.fd).st_mode))
+    directory = stat.S_ISDIR(os.fstat(tree.fd).st_mode)
+    is_proc = mounts.filesystem_type(tree.fd) == mounts.PROC_MAGIC
+    place = places.open_place(tree.target, directory=directory, proc=is_proc)
+    if directory != stat.S_ISDIR(os.fstat(place).st_mode):
+        raise InvalidArgument(
+            f'error mounting to rootfs at "{tree.target}": not a directory: Are you trying to mount a'
+            " directory onto a file (or vice-versa)? Check if the specified host path exists and is"
+            " the expected type"
+        )
     propagation = PROPAGATIONS.get(tree.propagation, MS_PRIVATE | MS_REC)
     mounts.mount_setattr(
         tree.fd,
@@ -136,7 +137,8 @@ def attach(tree: Tree) -> None:
         propagation=propagation & ~MS_REC,
         recursive=bool(propagation & MS_REC) or tree.read_only,
     )
-    mounts.move_mount(tree.fd, tree.target)
+    mounts.move_mount(tree.fd, "", dir_fd=place)
+    os.close(place)
     os.close(tree.fd)
 
 
@@ -156,11 +158,11 @@ def parse_options(options: list[str]) -> tuple[int, str, int]:
 
 def mount_entry(entry: Mount, controllers: list[str]) -> None:
     """Mount one entry of the spec that is not a bind."""
-    target = entry["destination"]
-    fstype = entry.get("type", "")
+    target, fstype = entry["destination"], entry.get("type", "")
     flags, data, propagation = parse_options(entry.get("options", []))
-    make_target(target, directory=True)
+    place = places.open_place(target, directory=True, proc=fstype == "proc")
     if fstype == "cgroup":
+        os.close(place)
         if target != ASIDE and os.path.isdir(ASIDE):
             mount(ASIDE, target, flags=MS_MOVE)
             os.rmdir(ASIDE)
@@ -169,9 +171,12 @@ def mount_entry(entry: Mount, controllers: list[str]) -> None:
         return
     if fstype == "tmpfs" and "mode=" not in data:
         # A tmpfs over a directory of the image keeps that directory's mode, as runc does.
-        mode = stat.S_IMODE(os.stat(target).st_mode)
+        mode = stat.S_IMODE(os.fstat(place).st_mode)
         data = f"{data},mode={mode:o}" if data else f"mode={mode:o}"
-    mount(entry.get("source") or fstype, target, fstype, flags, data)
+    os.chdir(place)  # "." is the place itself, wherever its path leads by now
+    mount(entry.get("source") or fstype, ".", fstype, flags, data)
+    os.chdir("/")
+    os.close(place)
     if propagation:
         mount("", target, flags=propagation)
 
@@ -197,7 +202,7 @@ def make_devices(devices: list[Device]) -> None:
     for device in devices:
         path = device["path"]
         kind = DEVICE_TYPES[device.get("type", "c")]
-        make_target(os.path.dirname(path), directory=True)
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         if os.path.lexists(path):
             os.unlink(path)
         number = os.makedev(device.get("major", 0), device.get("minor", 0))
@@ -211,22 +216,36 @@ def make_devices(devices: list[Device]) -> None:
 
 def mask(paths: list[str]) -> None:
     """Hide each path that exists: an empty read-only tmpfs over directories, /dev/null over files."""
+    null = _open_null()
     for path in paths:
-        fd = _open_plain(path)
+        fd = places.open_plain(path)
         if fd is None:
             continue
-        target = f"/proc/self/fd/{fd}"
         if stat.S_ISDIR(os.fstat(fd).st_mode):
-            mount("tmpfs", target, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+            os.chdir(fd)
+            mount("tmpfs", ".", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+            os.chdir("/")
         else:
-            mount("/dev/null", target, flags=MS_BIND)
+            tree = mounts.open_tree("", dir_fd=null)
+            mounts.move_mount(tree, "", dir_fd=fd)
+            os.close(tree)
         os.close(fd)
+    os.close(null)
+
+
+def _open_null() -> int:
+    """Open /dev/null, which is not what it should be when /dev is a volume's (CVE-2025-31133)."""
+    null = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+    status = os.fstat(null)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != NULL_DEVICE:
+        raise InvalidArgument("mask paths: /dev/null of the container is not the null device")
+    return null
 
 
 def make_read_only(paths: list[str]) -> None:
     """Bind each path that exists over itself, read-only."""
     for path in paths:
-        fd = _open_plain(path)
+        fd = places.open_plain(path)
         if fd is None:
             continue
         tree = mounts.open_tree("", dir_fd=fd)
@@ -236,18 +255,6 @@ def make_read_only(paths: list[str]) -> None:
         os.close(fd)
 
 
-def _open_plain(path: str) -> int | None:
-    """Open ``path`` itself; None when it is missing or a symbolic link (not what should be hidden)."""
-    try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if stat.S_ISLNK(os.fstat(fd).st_mode):
-        os.close(fd)
-        return None
-    return fd
-
-
 def before_network(spec: Spec) -> list[Mount]:
     """Return the mounts that do not depend on the network namespace, in the spec's order.
 
@@ -255,7 +262,7 @@ def before_network(spec: Spec) -> list[Mount]:
     their place in /sys later.
     """
     entries = spec.get("mounts", [])
-    early = [entry for entry in entries if not _is_below_sys(entry)]
+    early = [e for e in entries if not _is_below_sys(e) and not _is_among_trees(e)]
     if any(e["destination"] == "/dev" and e.get("type") == "tmpfs" for e in early):
         early += [{**entry, "destination": ASIDE} for entry in entries if _is_groups(entry)]
     return early
@@ -263,7 +270,7 @@ def before_network(spec: Spec) -> list[Mount]:
 
 def after_network(spec: Spec) -> list[Mount]:
     """Return the others: a sysfs shows the network namespace of whoever mounts it."""
-    return [entry for entry in spec.get("mounts", []) if _is_below_sys(entry)]
+    return [e for e in spec.get("mounts", []) if _is_below_sys(e) and not _is_among_trees(e)]
 
 
 def _is_below_sys(entry: Mount) -> bool:
@@ -274,6 +281,11 @@ def _is_groups(entry: Mount) -> bool:
     return entry.get("type") == "cgroup" and _is_below_sys(entry)
 
 
+def _is_among_trees(entry: Mount) -> bool:
+    """Say whether it may lie in a tree of the host's: a tmpfs other than those of /dev."""
+    return entry.get("type") == "tmpfs" and not f"{entry['destination']}/".startswith("/dev/")
+
+
 def mount_file_systems(spec: Spec, entries: list[Mount], controllers: list[str]) -> None:
     """Mount ``entries``, and make the device nodes once /dev is there."""
     for entry in entries:
@@ -282,14 +294,31 @@ def mount_file_systems(spec: Spec, entries: list[Mount], controllers: list[str])
             make_devices(spec.get("linux", {}).get("devices", []))
 
 
-def attach_trees(trees: list[Tree]) -> None:
-    """Put the host's trees where they belong, the outer before the inner."""
-    for tree in sorted(trees, key=lambda tree: tree.target.count("/")):
-        attach(tree)
+def attach_trees(spec: Spec, trees: list[Tree]) -> None:
+    """Put the host's trees and the tmpfs among them where they belong, the outer before the inner."""
+    pending: list[tuple[str, Tree | Mount]] = [(tree.target, tree) for tree in trees]
+    pending += [(e["destination"], e) for e in spec.get("mounts", []) if _is_among_trees(e)]
+    for _, what in sorted(pending, key=lambda item: item[0].count("/")):
+        if isinstance(what, Tree):
+            attach(what)
+        else:
+            mount_entry(what, [])
 
 
-def set_sysctls(values: dict[str, str]) -> None:
-    """Set kernel parameters of this process's namespaces."""
+def has_own_proc(spec: Spec) -> bool:
+    """Say whether /proc is a fresh one, not a tree that is attached later."""
+    return any(entry["destination"] == "/proc" for entry in spec.get("mounts", []))
+
+
+def open_sysctls() -> int:
+    """Open /proc/sys before it becomes read-only."""
+    return os.open("/proc/sys", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def set_sysctls(folder: int, values: dict[str, str]) -> None:
+    """Set kernel parameters of this process's namespaces, below a descriptor of /proc/sys."""
     for name, value in values.items():
-        with open("/proc/sys/" + name.replace(".", "/"), "w") as file:
-            file.write(value)
+        path = name.replace(".", "/").lstrip("/")
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+        os.write(fd, value.encode())
+        os.close(fd)

@@ -80,3 +80,4 @@ def test_ports_of_a_running_container_are_taken_until_forgotten(registry):
 def test_releasing_nothing_changes_nothing(registry):
     registry, _ = registry
     registry.release(Reservation())
+    assert not registry._taken

@@ -38,6 +38,7 @@ def test_a_tree_deeper_than_paths_can_name_goes(tmp_path):
 
 def test_missing_is_fine(tmp_path):
     remove_tree(str(tmp_path / "none"))
+    assert tmp_path.exists()
 
 
 def test_a_link_to_a_tree_is_not_followed(tmp_path):
