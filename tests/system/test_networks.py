@@ -468,6 +468,26 @@ def test_a_network_is_made_shown_and_removed(cli: Cli, networks: EngineProcess) 
     assert (missing.code, "network own not found" in missing.err) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (("--subnet", "10.99.6.0/33"), "10.99.6.0/33"),
+        (("-d", "missing"), 'plugin "missing" not found'),
+        (("-d", "host"), 'only one instance of "host" network is allowed'),
+        (("-o", "com.docker.network.driver.mtu=x"), "invalid MTU: x"),
+        (("-o", "com.docker.network.bridge.name=lo"), "an interface has this name already"),
+        (("--subnet", "10.99.6.0/24", "--subnet", "10.99.7.0/24"), "multiple subnets"),
+        (("--ipv6",), "IPv4 only"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(
+    cli: Cli, networks: EngineProcess, flags: tuple[str, ...], text: str
+) -> None:
+    done = cli("network", "create", *flags, "own")
+    assert (done.code, text in done.err) == (1, True), str(done)
+    assert len(networks.request("GET", "/networks")[1]) == 3
+
+
 def test_networks_that_nobody_is_in_are_pruned(cli: Cli, networks: EngineProcess) -> None:
     for name in ("used", "unused"):
         cli("network", "create", name)

@@ -49,6 +49,8 @@ class NetworkCreate(_Model):
 
     name: str
     driver: str = "bridge"
+    enable_ipv4: bool = field(default=True, name="EnableIPv4")
+    enable_ipv6: bool = field(default=False, name="EnableIPv6")
     internal: bool = False
     attachable: bool = False
     ipam: Ipam | None = field(default=None, name="IPAM")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from berth.engine.connecting import Connections
 from berth.engine.filters import PruneFilter, has_labels
 from berth.engine.networksettings import network_document
-from berth.errors import InvalidArgument
+from berth.errors import Forbidden, InvalidArgument, Unsupported
 from berth.network.records import NetworkRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from berth.engine.containers import Containers
-    from berth.engine.networkmodels import NetworkCreate
+    from berth.engine.networkmodels import IpamPool, NetworkCreate
     from berth.engine.services import Services
     from berth.network.records import NetworkRecord
 
@@ -68,8 +68,7 @@ class Networks:
 
     async def create(self, request: NetworkCreate) -> Document:
         """Make a network."""
-        pools = (request.ipam.config if request.ipam else None) or []
-        pool = next((p for p in pools if ":" not in p.subnet), None)
+        pool = _pool(request)
         network = await self._service.create(
             NetworkRequest(
                 name=request.name,
@@ -105,3 +104,13 @@ class Networks:
     def _emit(self, network: NetworkRecord, action: str) -> None:
         attributes = {"name": network.name, "type": network.driver}
         self._events.emit("network", action, network.id, attributes)
+
+
+def _pool(request: NetworkCreate) -> IpamPool | None:
+    """Return the one address range that a network may be given."""
+    pools = (request.ipam.config if request.ipam else None) or []
+    if request.enable_ipv6 or not request.enable_ipv4 or any(":" in p.subnet for p in pools):
+        raise Unsupported(f"create network {request.name}: networks have IPv4 only as yet")
+    if len(pools) > 1:
+        raise Forbidden("bridge driver doesn't support multiple subnets")
+    return pools[0] if pools else None

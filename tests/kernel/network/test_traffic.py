@@ -3,7 +3,7 @@
 import os
 import socket
 
-from berth.network.records import NetworkRequest
+from berth.network.records import EndpointRequest, NetworkRequest
 from support.networks import HOST, OUTSIDE, within
 from support.programs import find, run
 
@@ -42,6 +42,54 @@ def test_a_container_reaches_published_ports_its_own_included(net, engine):
 def test_hairpin_works_with_the_bridge_outside_of_netfilter_too(net, engine):
     within(net.host_fd, lambda: _write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0"))
     test_a_container_reaches_published_ports_its_own_included(net, engine)
+
+
+def test_strict_reverse_path_filters_do_not_hinder(net, engine):
+    within(net.host_fd, lambda: _write("/proc/sys/net/ipv4/conf/all/rp_filter", "1"))
+    one = engine.connect("c1", (80, 8080))
+    server = net.listen(one.netns_fd, 80)
+    assert net.talk(server, net.outside_fd, (HOST, 8080)) == OUTSIDE
+    for fd, address in ((net.host_fd, "127.0.0.1"), (net.host_fd, HOST), (one.netns_fd, HOST)):
+        assert net.talk(server, fd, (address, 8080))
+    world = net.listen(net.outside_fd, 9000)
+    assert net.talk(world, one.netns_fd, (OUTSIDE, 9000)) == HOST
+
+
+def test_a_container_of_two_networks_has_an_interface_in_each(net, engine):
+    for name in ("first", "second"):
+        engine.run(engine.service.create(NetworkRequest(name=name)))
+    both = engine.connect("c1", networks=["second", "first"])
+    others = {name: engine.connect(name, network=name) for name in ("first", "second")}
+    assert [(e.device, e.network_name) for e in both.endpoints] == [
+        ("eth0", "second"),
+        ("eth1", "first"),
+    ]
+    server = net.listen(both.netns_fd, 80)
+    for endpoint in both.endpoints:
+        other = others[endpoint.network_name]
+        assert net.talk(server, other.netns_fd, (endpoint.address, 80))
+    world = net.listen(net.outside_fd, 9000)
+    assert net.talk(world, both.netns_fd, (OUTSIDE, 9000)) == HOST
+
+
+def test_ports_follow_the_endpoint_that_leads_out(net, engine):
+    for name in ("alpha", "zulu"):
+        engine.run(engine.service.create(NetworkRequest(name=name)))
+    one = engine.connect("c1", (80, 8080), network="zulu")
+    server = net.listen(one.netns_fd, 80)
+    world = net.listen(net.outside_fd, 9000)
+    for change, network, leads in (
+        (engine.service.attach, "alpha", "alpha"),
+        (engine.service.detach, "alpha", "zulu"),
+        (engine.service.attach, "bridge", "bridge"),
+        (engine.service.detach, "zulu", "bridge"),
+    ):
+        asked = EndpointRequest(network=network) if change == engine.service.attach else network
+        engine.run(change("c1", asked))
+        with_ports = [e.network_name for e in engine.service.endpoints_of("c1") if e.ports]
+        assert with_ports == [leads]
+        assert net.talk(server, net.outside_fd, (HOST, 8080)) == OUTSIDE
+        assert net.talk(world, one.netns_fd, (OUTSIDE, 9000)) == HOST
 
 
 def test_a_port_published_on_one_address_is_reached_there_only(net, engine):
