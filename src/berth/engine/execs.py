@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from berth.runtime.requests import Attachment
 
 MAX_KEPT = 1024
+EXEC_FAILURE = "OCI runtime exec failed: exec failed: unable to start container process: "
 KEPT_FILE = "exec.json"  # for the berthd that comes next
 SIGKILL = 9
 
@@ -161,7 +162,8 @@ class Execs:
             hostfiles.remove_tree(folder)
             if attachment is None:
                 raise
-            self._tell(attachment, f"OCI runtime exec failed: exec failed: {error.message}\r\n")
+            said = type(error) is InvalidArgument  # by Docker itself, not by its runtime
+            self._tell(attachment, ("" if said else EXEC_FAILURE) + error.message + "\r\n")
             return
         finally:
             if attachment is not None:

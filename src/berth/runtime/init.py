@@ -196,7 +196,7 @@ def _restrict_proc(child: Child) -> None:
     linux = child.spec.get("linux", {})
     if linux.get("sysctl"):
         child.sysctls = rootfs.open_sysctls()
-    if rootfs.has_own_proc(child.spec):
+    if rootfs.can_hide_early(child.spec):
         rootfs.mask(_of_proc(linux.get("maskedPaths", []), wanted=True))
         rootfs.make_read_only(_of_proc(linux.get("readonlyPaths", []), wanted=True))
 
@@ -214,7 +214,7 @@ def _set_sysctls(child: Child) -> None:
 def _restrict_paths(child: Child) -> None:
     linux = child.spec.get("linux", {})
     masked, read_only = linux.get("maskedPaths", []), linux.get("readonlyPaths", [])
-    if rootfs.has_own_proc(child.spec):
+    if rootfs.can_hide_early(child.spec):
         masked, read_only = _of_proc(masked, wanted=False), _of_proc(read_only, wanted=False)
     rootfs.mask(masked)
     rootfs.make_read_only(read_only)

@@ -91,18 +91,21 @@ def environment(process: Process, account: accounts.Account) -> dict[str, str]:
 def enter_directory(path: str, *, make: bool) -> None:
     """Change to the working directory, which may lead out of the root; with ``make``, made when missing."""
     try:
-        try:
-            os.chdir(path)
-        except FileNotFoundError as error:
-            if not make:
-                raise Failed(
-                    f'chdir to cwd ("{path}") set in config.json failed: no such file or directory'
-                ) from error
-            _make_directory(os.path.realpath(path))  # noqa: TID251 - this is inside the root
-            os.chdir(path)
+        os.chdir(path)
+    except FileNotFoundError as error:
+        if not make:
+            raise Failed(_no_directory(path, error)) from error
+        _make_directory(os.path.realpath(path))  # noqa: TID251 - this is inside the root
+        os.chdir(path)
     except NotADirectoryError as error:
+        if not make:
+            raise Failed(_no_directory(path, error)) from error
         raise InvalidArgument(f"Cannot mkdir: {path} is not a directory") from error
     _check_directory()
+
+
+def _no_directory(path: str, error: OSError) -> str:
+    return f'chdir to cwd ("{path}") set in config.json failed: {reason(error)}'
 
 
 def _make_directory(path: str) -> None:
@@ -110,13 +113,11 @@ def _make_directory(path: str) -> None:
     os.chdir("/")
     for name in path.split("/")[1:]:
         try:
-            os.chdir(name)
-        except FileNotFoundError:
-            try:
+            if not os.path.lexists(name):
                 os.mkdir(name, 0o755)
-            except OSError as error:
-                raise Failed(f"{INIT}mkdir {path}: {reason(error)}") from error
             os.chdir(name)
+        except OSError as error:
+            raise Failed(f"{INIT}mkdir {path}: {reason(error)}") from error
         _check_directory()
 
 

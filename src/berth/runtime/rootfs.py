@@ -305,9 +305,10 @@ def attach_trees(spec: Spec, trees: list[Tree]) -> None:
             mount_entry(what, [])
 
 
-def has_own_proc(spec: Spec) -> bool:
-    """Say whether /proc is a fresh one, not a tree that is attached later."""
-    return any(entry["destination"] == "/proc" for entry in spec.get("mounts", []))
+def can_hide_early(spec: Spec) -> bool:
+    """Say whether /proc and /dev, whose null device hides files, are fresh ones, not trees attached later."""
+    targets = [entry["destination"] for entry in spec.get("mounts", [])]
+    return "/proc" in targets and "/dev" in targets
 
 
 def open_sysctls() -> int:
