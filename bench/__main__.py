@@ -43,7 +43,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tmpfs() as base, contextlib.ExitStack() as undo:
         engines = list(_engines(base, undo, options.without))
-        rounds = options.rounds or (3 if options.quick else 25)
+        rounds = options.rounds or (3 if options.quick else 15)
         bench = Bench(base, engines, rounds, options.quick)
         _introduce(bench)
         report.heading()

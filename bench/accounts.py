@@ -32,6 +32,15 @@ def _hierarchy() -> tuple[Path, bool]:
 ROOT, IS_V2 = _hierarchy()
 
 
+def _home() -> Path:
+    """Return the group that the benchmark itself was started in."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, controllers, path = line.split(":", 2)
+        if "cpuacct" in controllers.split(",") or (IS_V2 and number == "0"):
+            return ROOT / path.strip("/")
+    return ROOT
+
+
 # An engine rests when it used less than this share of a processor for this long.
 REST_S, REST_SHARE, SETTLED_AT_LAST_S = 0.05, 0.01, 2.0
 
@@ -109,7 +118,7 @@ class Spawner:
         self._complaints = os.memfd_create("stderr")
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._procs = os.open(account.clients / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        self._home = os.open(ROOT / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        self._home = os.open(_home() / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
 
     def __enter__(self) -> Spawner:
         """Join the group, so that what we spawn is born there: no attach inside the measurement."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import TYPE_CHECKING
 
 from bench.engines import Berth, BerthCli
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
     from bench.engines import Engine
     from bench.measure import Bench
 
-PORT = 18080
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 NETWORKS = {
     "none": ["--network", "none"],
     "host": ["--network", "host"],
     "bridge": [],
-    "port": ["-p", f"127.0.0.1:{PORT}:80"],
+    "port": ["-p", f"127.0.0.1:{_free_port()}:80"],
 }
 
 
