@@ -46,12 +46,13 @@ def private(tmp_path: Path) -> Iterator[Registry]:
     registry.close()
 
 
-@pytest.fixture
-def docker(engine: EngineProcess, tmp_path: Path) -> Iterator[Cli]:
-    """The docker CLI with a configuration of its own; the names that the test gives are taken back."""
+@pytest.fixture(params=["docker", "berth"])
+def docker(engine: EngineProcess, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cli]:
+    """Each CLI with a configuration of its own; the names that the test gives are taken back."""
+    client = engine.docker if request.param == "docker" else engine.berth
 
     def call(*args: str, **options: object) -> Outcome:
-        return engine.docker(*args, env={"DOCKER_CONFIG": str(tmp_path / "config")}, **options)
+        return client(*args, env={"DOCKER_CONFIG": str(tmp_path / "config")}, **options)
 
     yield call
     for image in engine.request("GET", "/images/json")[1]:
@@ -134,7 +135,7 @@ def test_unreachable_registries_and_unknown_images_are_said(docker: Cli) -> None
     assert "connection refused" in login.err
     unknown = docker("push", "127.0.0.1:1/none:1")
     assert unknown.code == 1
-    assert unknown.err.strip() == ("An image does not exist locally with the tag: 127.0.0.1:1/none")
+    assert "An image does not exist locally with the tag: 127.0.0.1:1/none\n" in unknown.err
     built_in = docker("push", "host")
     assert built_in.code == 1
     assert "the image is built in and never leaves this machine" in built_in.err

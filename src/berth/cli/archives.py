@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from berth.cli import pulling, session
+from berth.cli import credentials, pulling, session
 from berth.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -107,7 +107,8 @@ def pull(call: Call) -> int:
         if reference != name:
             raise InvalidArgument("tag can't be used with --all-tags/-a")
         query = {"fromImage": name, "platform": options.text("platform")}
-        answer = call.engine.request("POST", "/images/create", query)
+        more = credentials.headers(name)
+        answer = call.engine.request("POST", "/images/create", query, headers=more)
         pulling.progress(answer.lines(), None if quiet else sys.stdout)
         print(pulling.canonical(name))
         return 0

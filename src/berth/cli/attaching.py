@@ -11,7 +11,7 @@ from berth.cli.call import report
 from berth.cli.container_request import environment
 from berth.cli.session import Session, detach_keys
 from berth.client import documents
-from berth.client.connection import quote
+from berth.client.connection import UPGRADE, quote
 from berth.errors import BerthError, InvalidArgument
 
 TYPE_CHECKING = False
@@ -140,7 +140,7 @@ def execute(call: Call) -> int:
     if tty:
         begin["ConsoleSize"] = list(terminal.size(1))
     streams = call.another()
-    streams.send("POST", f"/exec/{id_}/start", body=begin, upgrade=True)
+    streams.send("POST", f"/exec/{id_}/start", body=begin, headers=UPGRADE)
     session = Session(
         streams.hijack(),
         tty=tty,

@@ -8,6 +8,7 @@ import sys
 from berth.cli import terminal
 from berth.cli.session import Session
 from berth.client import documents
+from berth.client.connection import UPGRADE
 from berth.client.streams import STDERR, STDOUT
 from berth.errors import BerthError
 
@@ -105,7 +106,7 @@ def open_attachment(
     query = {"stream": "1", "stdin": "1" if stdin else "", "stdout": "1" if stdout else ""}
     query |= {"stderr": "1" if stderr else "", "detachKeys": call.options.text("detach-keys")}
     if streams is not None:
-        streams.send("POST", f"/containers/{container}/attach", query, upgrade=True)
+        streams.send("POST", f"/containers/{container}/attach", query, headers=UPGRADE)
     wait.send("POST", f"/containers/{container}/wait", {"condition": condition})
     session = None
     tty = config["Tty"] is True

@@ -123,6 +123,9 @@ COMMANDS: dict[str, Row] = {
         *("archives", "[OPTIONS] NAME[:TAG|@DIGEST]"),
         *("Download an image from a registry", 1, 1),
     ),
+    "push": ("registries", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", 1, 1),
+    "login": ("registries", "[OPTIONS] [SERVER]", "Authenticate to a registry", 0, 1),
+    "logout": ("registries", "[SERVER]", "Log out from a registry", 0, 1),
     "events": ("events", "[OPTIONS]", "Get real time events from the server", 0, 0),
     "info": ("system", "[OPTIONS]", "Display system-wide information", 0, 0),
     "version": ("system", "[OPTIONS]", "Show the version information", 0, 0),
@@ -197,7 +200,7 @@ MEMBERS: dict[str, dict[str, str]] = {
         "ls": "ps",
     },
     "image": {
-        **{name: name for name in ("history", "import", "load", "pull", "save", "tag")},
+        **{name: name for name in ("history", "import", "load", "pull", "push", "save", "tag")},
         "ls": "images",
         "rm": "rmi",
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from berth.cli import credentials
 from berth.client import documents
 from berth.errors import Failed, InvalidArgument
 
@@ -39,7 +40,8 @@ def pull(
     if not name:
         raise InvalidArgument("invalid reference format")
     query = {"fromImage": name, "tag": tag, "platform": platform}
-    progress(engine.request("POST", "/images/create", query).lines(), output)
+    answer = engine.request("POST", "/images/create", query, headers=credentials.headers(name))
+    progress(answer.lines(), output)
     return canonical(f"{name}@{tag}" if ":" in tag else f"{name}:{tag}")
 
 

@@ -25,6 +25,7 @@ READ_BYTES = 1 << 18
 HEAD_LIMIT_BYTES = 1 << 17
 KEPT = b"!'()*-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz/:"
 NO_BODY = (204, 304)
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}  # headers of a request that may be hijacked
 KINDS: dict[int, type[errors.BerthError]] = {
     400: errors.InvalidArgument,
     401: errors.Unauthorized,
@@ -133,9 +134,10 @@ class Connection:
         *,
         body: object = None,
         data: Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Response:
         """Send one request and return the head of its answer. Raises the kind the engine answered with."""
-        self.send(method, path, query, body=body, data=data)
+        self.send(method, path, query, body=body, data=data, headers=headers)
         return self.receive().require()
 
     def send(
@@ -146,15 +148,14 @@ class Connection:
         *,
         body: object = None,
         data: Iterable[bytes] | None = None,
-        upgrade: bool = False,
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Send one request: ``body`` as JSON, or ``data`` in chunks as an archive."""
         lines = [f"{method} {target(path, query)} HTTP/1.1", "Host: berth", "User-Agent: berth"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         payload = b"" if body is None else documents.encode(body)
         if body is not None:
             lines.append("Content-Type: application/json")
-        if upgrade:
-            lines += ["Connection: Upgrade", "Upgrade: tcp"]
         if data is not None:
             lines += ["Content-Type: application/x-tar", "Transfer-Encoding: chunked"]
         elif payload or method in ("POST", "PUT"):
@@ -196,7 +197,7 @@ class Connection:
         return Response(int(after[:3]), headers, body)
 
     def hijack(self) -> tuple[_socket.socket, bytes]:
-        """Take the socket out of HTTP after a request sent with ``upgrade``; with it, bytes already read."""
+        """Take the socket out of HTTP after a request sent with ``UPGRADE``; with it, bytes already read."""
         response = self.receive()
         if response.status not in (101, 200):
             response.require()

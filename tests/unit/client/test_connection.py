@@ -4,7 +4,7 @@ import pytest
 
 from berth import errors
 from berth.client.address import parse
-from berth.client.connection import Connection, quote, target
+from berth.client.connection import UPGRADE, Connection, quote, target
 from support.scripted import ScriptedEngine, answers, reply
 
 
@@ -117,7 +117,7 @@ def test_a_hijacked_connection_keeps_the_bytes_that_came_with_the_head(serve):
 
     with serve(hijacked) as engine:
         connection = connect(engine)
-        connection.send("POST", "/attach", upgrade=True)
+        connection.send("POST", "/attach", headers=UPGRADE)
         hijack, early = connection.hijack()
         hijack.sendall(b"late")
         while len(early) < 9:
@@ -130,7 +130,7 @@ def test_a_hijacked_connection_keeps_the_bytes_that_came_with_the_head(serve):
 def test_a_refused_hijack_raises(serve):
     with serve(answers(reply(b'{"message": "not running"}', status="409 Conflict"))) as engine:
         connection = connect(engine)
-        connection.send("POST", "/attach", upgrade=True)
+        connection.send("POST", "/attach", headers=UPGRADE)
         with pytest.raises(errors.Conflict, match="not running"):
             connection.hijack()
 
