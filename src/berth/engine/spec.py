@@ -162,6 +162,8 @@ def mounts(record: ContainerRecord) -> list[Mount]:
     size = host.shm_size or defaults.SHM_SIZE_BYTES
     kernel = defaults.mounts(shm_size_bytes=size, writable=host.privileged)
     kept = [entry for entry in kernel if entry["destination"] not in replaced]
+    if "/dev" in replaced:  # it comes with what is below it
+        kept = [entry for entry in kept if not entry["destination"].startswith("/dev/")]
     return [*kept, *tmpfs_mounts(host)]
 
 

@@ -173,7 +173,7 @@ def _take_over(child: Child) -> None:
 
 def _mount_the_rest(child: Child) -> None:
     rootfs.mount_file_systems(child.spec, rootfs.after_network(child.spec), child.controllers)
-    rootfs.attach_trees(child.spec, child.trees)
+    rootfs.attach_trees(child.spec, child.trees, child.controllers)
 
 
 def _set_up_stdio(child: Child) -> None:

@@ -160,6 +160,7 @@ def mount_entry(entry: Mount, controllers: list[str]) -> None:
     """Mount one entry of the spec that is not a bind."""
     target, fstype = entry["destination"], entry.get("type", "")
     flags, data, propagation = parse_options(entry.get("options", []))
+    existed = os.path.isdir(target)
     place = places.open_place(target, directory=True, proc=fstype == "proc")
     if fstype == "cgroup":
         os.close(place)
@@ -169,7 +170,7 @@ def mount_entry(entry: Mount, controllers: list[str]) -> None:
         else:
             _mount_cgroups(target, flags, controllers)
         return
-    if fstype == "tmpfs" and "mode=" not in data:
+    if fstype == "tmpfs" and existed and "mode=" not in data:
         # A tmpfs over a directory of the image keeps that directory's mode, as runc does.
         mode = stat.S_IMODE(os.fstat(place).st_mode)
         data = f"{data},mode={mode:o}" if data else f"mode={mode:o}"
@@ -262,7 +263,7 @@ def before_network(spec: Spec) -> list[Mount]:
     their place in /sys later.
     """
     entries = spec.get("mounts", [])
-    early = [e for e in entries if not _is_below_sys(e) and not _is_among_trees(e)]
+    early = [e for e in entries if not _is_below_sys(e) and not _is_among_trees(spec, e)]
     if any(e["destination"] == "/dev" and e.get("type") == "tmpfs" for e in early):
         early += [{**entry, "destination": ASIDE} for entry in entries if _is_groups(entry)]
     return early
@@ -270,7 +271,8 @@ def before_network(spec: Spec) -> list[Mount]:
 
 def after_network(spec: Spec) -> list[Mount]:
     """Return the others: a sysfs shows the network namespace of whoever mounts it."""
-    return [e for e in spec.get("mounts", []) if _is_below_sys(e) and not _is_among_trees(e)]
+    entries = spec.get("mounts", [])
+    return [e for e in entries if _is_below_sys(e) and not _is_among_trees(spec, e)]
 
 
 def _is_below_sys(entry: Mount) -> bool:
@@ -281,9 +283,15 @@ def _is_groups(entry: Mount) -> bool:
     return entry.get("type") == "cgroup" and _is_below_sys(entry)
 
 
-def _is_among_trees(entry: Mount) -> bool:
-    """Say whether it may lie in a tree of the host's: a tmpfs other than those of /dev."""
+def _is_among_trees(spec: Spec, entry: Mount) -> bool:
+    """Say whether it may lie in a tree of the host's: a tmpfs of the user's, and what is in a /sys of his."""
+    if _is_below_sys(entry):
+        return not _has(spec, "/sys")
     return entry.get("type") == "tmpfs" and not f"{entry['destination']}/".startswith("/dev/")
+
+
+def _has(spec: Spec, path: str) -> bool:
+    return any(entry["destination"] == path for entry in spec.get("mounts", []))
 
 
 def mount_file_systems(spec: Spec, entries: list[Mount], controllers: list[str]) -> None:
@@ -294,21 +302,21 @@ def mount_file_systems(spec: Spec, entries: list[Mount], controllers: list[str])
             make_devices(spec.get("linux", {}).get("devices", []))
 
 
-def attach_trees(spec: Spec, trees: list[Tree]) -> None:
+def attach_trees(spec: Spec, trees: list[Tree], controllers: list[str]) -> None:
     """Put the host's trees and the tmpfs among them where they belong, the outer before the inner."""
     pending: list[tuple[str, Tree | Mount]] = [(tree.target, tree) for tree in trees]
-    pending += [(e["destination"], e) for e in spec.get("mounts", []) if _is_among_trees(e)]
+    entries = spec.get("mounts", [])
+    pending += [(e["destination"], e) for e in entries if _is_among_trees(spec, e)]
     for _, what in sorted(pending, key=lambda item: item[0].count("/")):
         if isinstance(what, Tree):
             attach(what)
         else:
-            mount_entry(what, [])
+            mount_entry(what, controllers)
 
 
 def can_hide_early(spec: Spec) -> bool:
     """Say whether /proc and /dev, whose null device hides files, are fresh ones, not trees attached later."""
-    targets = [entry["destination"] for entry in spec.get("mounts", [])]
-    return "/proc" in targets and "/dev" in targets
+    return _has(spec, "/proc") and _has(spec, "/dev")
 
 
 def open_sysctls() -> int:
