@@ -201,3 +201,93 @@ def test_a_link_out_of_the_root_stays_inside(cli: Cli) -> None:
         *("-c", "pwd; ls / | grep -c busybox; ls /bin/busybox"),
     )
     assert "/bin/busybox" in done.lines, str(done)
+
+
+@pytest.mark.parametrize("network", ["none", "bridge"])
+def test_any_user_may_bind_any_port_and_ping(engine: EngineProcess, network: str) -> None:
+    names = ("ip_unprivileged_port_start", "ping_group_range")
+    paths = [f"/proc/sys/net/ipv4/{name}" for name in names]
+    done = engine.docker("run", "--rm", "--network", network, "busybox", "cat", *paths)
+    assert done.out.split() == ["0", "0", "2147483647"], str(done)
+
+
+@pytest.mark.parametrize("network", ["none", "bridge"])
+def test_sysctls_of_its_own_namespaces_are_set(
+    cli: Cli, engine: EngineProcess, network: str
+) -> None:
+    done = cli(
+        *("run", "--rm", "--network", network, "--sysctl", "net.ipv4.ip_forward=0"),
+        *("--sysctl", "kernel.msgmax=9000", "--sysctl", "net.ipv4.ip_unprivileged_port_start=7"),
+        *("busybox", "sh", "-c", "cd /proc/sys; cat */msgmax net/ipv4/ip_forward */*/ip_unpriv*"),
+    )
+    assert done.lines == ["9000", "0", "7"], str(done)
+    assert engine.request("GET", "/containers/json?all=1")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("--network", "host", "--sysctl", "net.ipv4.ip_forward=1"), "host network namespace"),
+        (("--ipc", "host", "--sysctl", "kernel.msgmax=9000"), "hosts ipc namespace"),
+    ],
+)
+def test_sysctls_of_the_machine_are_refused(
+    cli: Cli, flags: tuple[str, ...], complaint: str
+) -> None:
+    done = cli("run", "--rm", *flags, "busybox", "true")
+    assert done.code == 125, str(done)
+    assert complaint in done.err
+
+
+def test_the_api_refuses_a_sysctl_that_is_everyones(engine: EngineProcess) -> None:
+    body = {"Image": "busybox", "HostConfig": {"Sysctls": {"kernel.panic": "9"}}}
+    status, answer = engine.request("POST", "/containers/create?name=panic", body)
+    if status == 201:  # the reference finds out at the start
+        status, answer = engine.request("POST", "/containers/panic/start")
+    assert status >= 400
+    assert 'sysctl "kernel.panic" is not in a separate kernel namespace' in str(answer)
+
+
+def test_a_tmpfs_lies_in_a_volume_and_not_below_it(cli: Cli, tmp_path: Path) -> None:
+    done = cli(
+        *("run", "--rm", "--network", "none", "-v", f"{tmp_path}:/data", "--tmpfs", "/data/cache"),
+        *(
+            "busybox",
+            "sh",
+            "-c",
+            "touch /data/cache/x && grep -c ' /data/cache tmpfs' /proc/mounts",
+        ),
+    )
+    assert done.lines == ["1"], str(done)
+    assert list(tmp_path.glob("cache/*")) == []
+
+
+def test_the_machines_dev_and_sys_can_be_bound(inside: Inside) -> None:
+    assert inside("ls -d /dev/shm /dev/kmsg", "-v", "/dev:/dev") == "/dev/kmsg\n/dev/shm"
+    mounts = inside("grep ' /sys/fs/cgroup ' /proc/mounts", "-v", "/sys:/sys").splitlines()
+    assert len(mounts) == 2, "the container's own groups cover the machine's"
+    assert "nosuid" in mounts[1]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--ulimit", "nofile=99999999:99999999")],
+)
+def test_a_limit_that_cannot_be_raised_is_refused(cli: Cli, flags: tuple[str, ...]) -> None:
+    done = cli("run", "--rm", "--network", "none", *flags, "busybox", "true")
+    assert done.code == 125, str(done)
+    assert "error setting rlimit type 7: operation not permitted" in done.err
+
+
+@pytest.mark.parametrize("kind", ["pid", "ipc", "uts"])
+def test_a_namespace_can_be_the_machines(inside: Inside, kind: str) -> None:
+    shown = inside(f"readlink /proc/self/ns/{kind}", f"--{kind}", "host")
+    assert shown == os.readlink(f"/proc/self/ns/{kind}")
+
+
+@pytest.mark.parametrize("kind", ["pid", "ipc", "network"])
+def test_a_namespace_of_a_stopped_container_is_refused(engine: EngineProcess, kind: str) -> None:
+    engine.docker("create", "--name", "still", "--ipc", "shareable", "busybox", "true")
+    done = engine.docker("run", "--rm", f"--{kind}", "container:still", "busybox", "true")
+    assert done.code == 125, str(done)
+    assert "non running container" in done.err or "is not running" in done.err

@@ -26,12 +26,19 @@ OF_IPC = frozenset(
 )
 
 
+# What Docker sets in each network namespace; the network's service does it in those that it makes.
+OF_NO_NETWORK = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+
+
 def checked(host: HostConfig, own: Collection[str]) -> dict[str, str]:
     """Return the parameters to set; ``own`` are the kinds of namespaces that are not the host's."""
     values = host.sysctls or {}
     for name in values:
         _check(name, own)
-    return values
+    return {**OF_NO_NETWORK, **values} if host.network_mode == "none" else values
 
 
 def _check(name: str, own: Collection[str]) -> None:

@@ -68,6 +68,7 @@ def _mount(argument: dict[str, object], fds: list[int]) -> None:
             rootfs.Tree(fds.pop(0), tree["target"], tree["read_only"], tree["propagation"])
             for tree in trees
         ],
+        [],
     )
 
 

@@ -193,12 +193,16 @@ def _set_up_stdio(child: Child) -> None:
 
 
 def _restrict_proc(child: Child) -> None:
+    if not rootfs.can_hide_early(child.spec):
+        return
     linux = child.spec.get("linux", {})
-    if linux.get("sysctl"):
+    if values := linux.get("sysctl"):
         child.sysctls = rootfs.open_sysctls()
-    if rootfs.can_hide_early(child.spec):
-        rootfs.mask(_of_proc(linux.get("maskedPaths", []), wanted=True))
-        rootfs.make_read_only(_of_proc(linux.get("readonlyPaths", []), wanted=True))
+        if not child.netns:
+            rootfs.set_sysctls(child.sysctls, values)
+            child.sysctls = None
+    rootfs.mask(_of_proc(linux.get("maskedPaths", []), wanted=True))
+    rootfs.make_read_only(_of_proc(linux.get("readonlyPaths", []), wanted=True))
 
 
 def _of_proc(paths: list[str], *, wanted: bool) -> list[str]:
@@ -207,8 +211,12 @@ def _of_proc(paths: list[str], *, wanted: bool) -> list[str]:
 
 
 def _set_sysctls(child: Child) -> None:
-    if child.sysctls is not None:
-        rootfs.set_sysctls(child.sysctls, child.spec.get("linux", {}).get("sysctl", {}))
+    """Set those that waited for their network namespace, or for a /proc that is a tree."""
+    if values := child.spec.get("linux", {}).get("sysctl"):
+        if not rootfs.can_hide_early(child.spec):
+            child.sysctls = rootfs.open_sysctls()
+        if child.sysctls is not None:
+            rootfs.set_sysctls(child.sysctls, values)
 
 
 def _restrict_paths(child: Child) -> None:

@@ -325,9 +325,12 @@ def open_sysctls() -> int:
 
 
 def set_sysctls(folder: int, values: dict[str, str]) -> None:
-    """Set kernel parameters of this process's namespaces, below a descriptor of /proc/sys."""
+    """Set kernel parameters of this process's namespaces, below a descriptor of /proc/sys, and close it."""
     for name, value in values.items():
         path = name.replace(".", "/").lstrip("/")
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
-        os.write(fd, value.encode())
-        os.close(fd)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    os.close(folder)
