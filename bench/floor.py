@@ -34,12 +34,13 @@ class Floor:
         )
         (self.base / "lower/bin/busybox").chmod(0o755)
         (self.base / "lower/bin/true").symlink_to("busybox")
+        plan = self._plan(network=network)
         self.process = self.account.start(
             [sys.executable, "-I", "-S", str(PROGRAM)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        self._tell(json.dumps(self._plan(network=network)))
+        self._tell(json.dumps(plan))
 
     def run(self) -> Cost:
         """One container from nothing: until its end is known, and the CPU time until nothing is left."""
@@ -127,7 +128,7 @@ def _operations(*, network: bool) -> list[tuple[object, ...]]:
             plan += [("symlink", *link) for link in rootfs.DEV_LINKS]
     if network:
         plan.append(("lo up",))
-    plan += [("mask", path) for path in defaults.MASKED_PATHS if _is_there(path)]
+    plan += [("mask", path) for path in defaults.masked_paths() if _is_there(path)]
     plan += [("read only", path) for path in defaults.READ_ONLY_PATHS if _is_there(path)]
     return plan
 
