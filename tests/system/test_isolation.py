@@ -279,6 +279,27 @@ def test_a_limit_that_cannot_be_raised_is_refused(cli: Cli, flags: tuple[str, ..
     assert "error setting rlimit type 7: operation not permitted" in done.err
 
 
+def test_namespaces_of_another_container_are_shared(engine: EngineProcess) -> None:
+    run = ("run", "-d", "--network", "none", "--ipc", "shareable", "--name", "first")
+    assert engine.docker(*run, "busybox", "sleep", "600").code == 0
+    engine.docker("exec", "first", "touch", "/dev/shm/mark")
+    links = "for n in pid ipc net; do readlink /proc/self/ns/$n; done"
+    first = engine.docker("exec", "first", "sh", "-c", links).lines
+    modes = [f"--{kind}=container:first" for kind in ("pid", "ipc", "network")]
+    script = f"{links}; ls /dev/shm; ls -d /dev/mqueue; ps | grep -c 'sleep 600'"
+    joined = engine.docker("run", "--rm", *modes, "busybox", "sh", "-c", script)
+    assert joined.lines[:3] == first, str(joined)
+    assert joined.lines[3:5] == ["mark", "/dev/mqueue"]
+    assert int(joined.lines[5]) >= 1
+
+
+def test_a_private_ipc_namespace_is_not_joined(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "alone", "--network", "none", "busybox", "sleep", "600")
+    done = engine.docker("run", "--rm", "--ipc", "container:alone", "busybox", "true")
+    assert done.code == 125, str(done)
+    assert "non-shareable IPC" in done.err
+
+
 @pytest.mark.parametrize("kind", ["pid", "ipc", "uts"])
 def test_a_namespace_can_be_the_machines(inside: Inside, kind: str) -> None:
     shown = inside(f"readlink /proc/self/ns/{kind}", f"--{kind}", "host")

@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from berth.engine import connecting, hostfiles, links, networking, security, spec, status
+from berth.engine import connecting, hostfiles, links, networking, security, sharing, spec, status
 from berth.engine.logtargets import log_target
 from berth.engine.restart import Backoff, wants_restart
 from berth.errors import BerthError, Conflict, Failed, InvalidArgument
@@ -139,7 +139,7 @@ class Lives:
                 or life.prepared is not None
                 or not self._records.has(record)
                 or record.status != status.CREATED
-                or self._needs_others(record)
+                or sharing.needs_others(record)
             ):
                 return
             life.prepared = self._prepare(record)
@@ -242,7 +242,7 @@ class Lives:
             spec=spec.build(
                 record,
                 cgroup=self._services.instance.cgroup,
-                paths=self._shared_namespaces(record),
+                paths=sharing.namespace_paths(record, self._records),
                 env=links.environment(record, self._services.network, self._records.find),
             ),
             rootfs=self._services.images.rootfs(record.id),
@@ -257,28 +257,6 @@ class Lives:
             netns=networking.gets_namespace(record),
             init=bool(host.init),
         )
-
-    def _needs_others(self, record: ContainerRecord) -> bool:
-        host = record.host_config
-        modes = (host.pid_mode, host.ipc_mode, host.network_mode)
-        return bool(host.links) or any(spec.shared_container(mode) is not None for mode in modes)
-
-    def _shared_namespaces(self, record: ContainerRecord) -> dict[str, str]:
-        """Return the namespace files of containers whose namespaces this one joins."""
-        host = record.host_config
-        names = {"pid": "pid", "ipc": "ipc", "network": "net"}
-        modes = {"pid": host.pid_mode, "ipc": host.ipc_mode, "network": host.network_mode}
-        paths = {}
-        for kind, mode in modes.items():
-            ref = spec.shared_container(mode)
-            if ref is None:
-                continue
-            other = self._records.find(ref)
-            if other.status not in status.ALIVE:
-                what = "network" if kind == "network" else f"{kind} namespace"
-                raise Conflict(f"cannot join {what} of a non running container: {other.id}")
-            paths[kind] = f"/proc/{other.pid}/ns/{names[kind]}"
-        return paths
 
     def _note_failed_start(self, record: ContainerRecord, life: Life, error: BerthError) -> None:
         code = START_FAILED.get(error.code, DEFAULT_START_FAILED)

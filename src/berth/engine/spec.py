@@ -155,10 +155,10 @@ def mounts(record: ContainerRecord) -> list[Mount]:
     host = record.host_config
     replaced = {point.target for point in record.mount_points}
     replaced |= {entry["destination"] for entry in tmpfs_mounts(host)}
-    if host.ipc_mode == "host" or shared_container(host.ipc_mode):
-        replaced |= {SHM, "/dev/mqueue"}  # trees of the host's or the other container's
-    if host.ipc_mode == "none":
-        replaced.add(SHM)
+    if host.ipc_mode == "host":
+        replaced |= {SHM, "/dev/mqueue"}  # trees of the host's
+    if host.ipc_mode == "none" or shared_container(host.ipc_mode):
+        replaced.add(SHM)  # the other container's is taken over by the runtime
     size = host.shm_size or defaults.SHM_SIZE_BYTES
     kernel = defaults.mounts(shm_size_bytes=size, writable=host.privileged)
     kept = [entry for entry in kernel if entry["destination"] not in replaced]

@@ -117,6 +117,8 @@ def _enter_namespaces(child: Child) -> None:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             namespaces.setns(fd, namespaces.NAMESPACES[entry["type"]][0])
             os.close(fd)
+            if entry["type"] == "ipc":
+                child.trees += rootfs.shared_memory(os.path.dirname(path) + "/mnt")
 
 
 def _join_container(child: Child) -> None:
@@ -165,7 +167,7 @@ def _take_over(child: Child) -> None:
     handover: HandoverMessage = json.loads(data)
     if handover["netns"]:
         namespaces.setns(fds.pop(0), namespaces.CLONE_NEWNET)
-    child.trees = [
+    child.trees += [
         rootfs.Tree(fd, tree["target"], tree["read_only"], tree["propagation"])
         for fd, tree in zip(fds, handover["trees"], strict=True)
     ]

@@ -11,7 +11,7 @@ import os
 import stat
 
 from berth.errors import InvalidArgument
-from berth.kernel import mounts
+from berth.kernel import mounts, namespaces
 from berth.kernel.mounts import (
     MS_BIND,
     MS_MOVE,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from berth.oci.runtime_spec import Device, Mount, Spec
     from berth.runtime.messages import RootfsMessage
 
+SHM = "/dev/shm"  # noqa: S108 - the container's
 ASIDE = "/dev/.cgroup"
 OVERLAY_OPTIONS = "index=off,metacopy=off,redirect_dir=off"
 
@@ -84,6 +85,25 @@ class Tree:
         self.target = target
         self.read_only = read_only
         self.propagation = propagation
+
+
+def shared_memory(namespace: str) -> list[Tree]:
+    """Return /dev/shm of the mount namespace ``namespace``, for who joins the ipc namespace there.
+
+    A copy of a mount can be made in its own namespace only. Its path is not trusted: nothing but a mount's
+    root of a tmpfs is taken.
+    """
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    namespaces.setns(theirs, namespaces.CLONE_NEWNS)
+    place = places.open_plain(SHM)
+    is_memory = place is not None and mounts.filesystem_type(place) == mounts.TMPFS_MAGIC
+    tree = mounts.open_tree("", dir_fd=place, recursive=False) if is_memory and place else None
+    namespaces.setns(own, namespaces.CLONE_NEWNS)
+    for fd in (own, theirs, place):
+        if fd is not None:
+            os.close(fd)
+    return [] if tree is None else [Tree(tree, SHM, False, "rprivate")]
 
 
 def mount_root(rootfs: RootfsMessage) -> None:
