@@ -42,7 +42,7 @@ SYS_OPEN_TREE, SYS_MOVE_MOUNT, SYS_CLONE3, SYS_CLOSE_RANGE, SYS_MOUNT_SETATTR = 
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 4
-CLONE_PIDFD = 0x1000
+CLONE_PIDFD, CLONE_INTO_CGROUP = 0x1000, 0x200000000
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x20000, 0x4000000, 0x8000000, 0x20000000
 CLONE_NEWNET, CLONE_NEWCGROUP = 0x40000000, 0x02000000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_MOVE = 1, 32, 4096, 8192
@@ -70,19 +70,18 @@ class Bare:
 
     def __init__(self, plan: dict) -> None:
         self.plan = plan
-        self.groups = [
-            (os.open(root, os.O_RDONLY | os.O_DIRECTORY), name) for root, name in plan["groups"]
+        groups = [
+            (os.open(root, os.O_RDONLY | os.O_DIRECTORY), file) for root, file in plan["groups"]
         ]
+        # Entered by the clone where that is possible: a write there waits for an RCU grace period.
+        self.unified = next((fd for fd, file in groups if file == "cgroup.procs"), None)
+        self.entered = [(fd, file) for fd, file in groups if fd != self.unified]
+        self.groups = [fd for fd, _ in groups]
         self.null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         enter_template(plan["base"])
-        flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID
+        self.flags = CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID
+        self.flags |= CLONE_NEWNET if plan["network"] else 0
         self.pidfd = ctypes.c_int(-1)
-        self.arguments = struct.pack(
-            "8Q",
-            flags | (CLONE_NEWNET if plan["network"] else 0),
-            ctypes.addressof(self.pidfd),
-            *(0, 0, SIGCHLD, 0, 0, 0),
-        )
         code = bytes.fromhex(plan["filter"])
         self.code = ctypes.create_string_buffer(code, len(code))
         self.filter = struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(self.code))
@@ -96,21 +95,17 @@ class Bare:
         begin = time.perf_counter_ns()
         for folder in (name, f"{name}/fs", f"{name}/work"):
             os.mkdir(folder)
-        for fd, _ in self.groups:
+        for fd in self.groups:
             os.mkdir(group, dir_fd=fd)
         trees = [tree(path) for path, _ in self.plan["trees"]]
         outputs = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-        ctypes.pythonapi.PyOS_BeforeFork()
-        pid = libc.syscall(SYS_CLONE3, self.arguments, len(self.arguments), None, None, None)
+        pid = self.clone(group)
         if pid == 0:
-            ctypes.pythonapi.PyOS_AfterFork_Child()
             try:
                 self.child(group, str(self.number), trees, outputs)
             finally:
                 os._exit(120)
-        ctypes.pythonapi.PyOS_AfterFork_Parent()
-        check(pid, "clone3")
-        mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        mounts = hold_mounts(pid)
         for fd in (*trees, outputs[0][1], outputs[1][1]):
             os.close(fd)
         for source, _ in outputs:
@@ -120,18 +115,38 @@ class Bare:
         ended = time.perf_counter_ns() - begin
         if status:
             raise SystemExit(f"floor: the container ended with {status}")
-        for fd, _ in self.groups:
+        for fd in self.groups:
             os.rmdir(group, dir_fd=fd)
         os.close(self.pidfd.value)
-        os.close(mounts)
+        if mounts is not None:
+            os.close(mounts)
         remove(name)
         return ended, time.perf_counter_ns() - begin
+
+    def clone(self, group: str) -> int:
+        """clone3(2) with all namespaces, into the group of version 2."""
+        flags, born = self.flags, -1
+        if self.unified is not None:
+            flags |= CLONE_INTO_CGROUP
+            born = os.open(group, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.unified)
+        address = ctypes.addressof(self.pidfd)
+        fields = struct.pack("10Qq", flags, address, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, born)
+        ctypes.pythonapi.PyOS_BeforeFork()
+        pid = libc.syscall(SYS_CLONE3, fields, len(fields), None, None, None)
+        if pid == 0:
+            ctypes.pythonapi.PyOS_AfterFork_Child()
+            return 0
+        ctypes.pythonapi.PyOS_AfterFork_Parent()
+        check(pid, "clone3")
+        if born >= 0:
+            os.close(born)
+        return pid
 
     def child(self, group: str, name: str, trees: list[int], outputs: tuple) -> None:
         """Become the container's program."""
         os.setsid()
         check(libc.syscall(SYS_KEYCTL, 1, None, None, None, None), "keyctl")
-        for fd, file in self.groups:
+        for fd, file in self.entered:
             tasks = os.open(f"{group}/{file}", os.O_WRONLY, dir_fd=fd)
             os.write(tasks, b"0")
             os.close(tasks)
@@ -176,6 +191,14 @@ class Bare:
         header, sets = struct.pack("Ii", 0x20080522, 0), struct.pack("6I", *words)
         check(libc.syscall(SYS_CAPSET, header, sets, None, None, None), "capset")
         libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
+def hold_mounts(pid: int) -> int | None:
+    """Keep a mount namespace, so that it is not taken apart while the exit is waited for."""
+    try:
+        return os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # it has ended already
+        return None
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str | None) -> None:
