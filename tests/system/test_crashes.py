@@ -302,6 +302,25 @@ def zygote_of(engine: EngineProcess) -> int:
     return found[0]
 
 
+def test_the_zygote_keeps_no_descriptor_of_starts_that_ended_or_failed(
+    fresh_engine: EngineProcess,
+) -> None:
+    folder = Path(f"/proc/{zygote_of(fresh_engine)}/fd")
+    before = len(list(folder.iterdir()))
+    run = ("run", "--rm", "busybox")
+    for _ in range(3):
+        assert fresh_engine.docker(*run, "true").code == 0
+        assert fresh_engine.docker(*run, "no-such-program").code == 127
+        assert fresh_engine.docker("run", "--cpuset-cpus", "4096", "busybox", "true").code == 125
+    assert fresh_engine.docker("run", "-d", "--name", "up", "busybox", "sleep", "600").code == 0
+    for _ in range(3):
+        assert fresh_engine.docker("exec", "up", "true").code == 0
+        assert fresh_engine.docker("exec", "up", "no-such-program").code != 0
+    assert len(list(folder.iterdir())) == before
+    # What berthd was started with (its end of --ready-fd) is not inherited either.
+    assert not [fd for fd in folder.iterdir() if os.readlink(fd).startswith("pipe:")]
+
+
 def test_another_zygote_takes_the_place_of_a_dead_one(fresh_engine: EngineProcess) -> None:
     launch(fresh_engine, "witness", "sh", "-c", LOOP)
     for _ in range(3):

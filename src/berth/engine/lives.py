@@ -142,7 +142,11 @@ class Lives:
                 or sharing.needs_others(record)
             ):
                 return
-            life.prepared = self._prepare(record)
+            try:
+                life.prepared = self._prepare(record)
+            except (BerthError, OSError):  # the start, which tries again, says why
+                hostfiles.remove_tree(self.exec_folder(record))
+                return
             life.expiry = asyncio.get_running_loop().call_later(
                 PREPARED_S,
                 lambda: self._services.background.start(

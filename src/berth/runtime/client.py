@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import asyncio
 import json
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ from berth.runtime.zygotes import Zygote
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
+
+log = logging.getLogger("berth")
 
 MONITOR_DIED = "the container's monitor died"
 
@@ -62,7 +65,14 @@ class Task:
                 self._exit.set_result(_record_of_the_dead(self._directory))
             self._gone.set()
             return
-        message, fds = item
+        try:
+            self._take(*item)
+        except (AssertionError, IndexError, KeyError) as error:
+            # Of a version that is not understood: what cannot be followed is as good as dead.
+            log.warning("task %s: unreadable message of its monitor: %r", self.id[:12], error)
+            self._channel.close()
+
+    def _take(self, message: Message, fds: list[int]) -> None:
         event = message["event"]
         if event == "started":
             self.pid, self.pidfd = _integer(message["pid"]), fds[0]
@@ -274,7 +284,7 @@ def exit_record(message: Mapping[str, object]) -> ExitRecord:
     return ExitRecord(
         exit_code=_integer(message["exit_code"]),
         finished_at_ns=_integer(message["finished_at_ns"]),
-        started_at_ns=_integer(message["started_at_ns"]),
+        started_at_ns=_integer(message.get("started_at_ns", 0)),  # younger than the record
         oom_killed=bool(message.get("oom_killed")),
     )
 
@@ -283,7 +293,7 @@ def _record_of_the_dead(directory: Path) -> ExitRecord:
     """Return what is known of a task whose monitor is gone."""
     try:
         return exit_record(json.loads((directory / EXIT_FILE).read_bytes()))
-    except (FileNotFoundError, ValueError):
+    except (AssertionError, FileNotFoundError, KeyError, ValueError):
         import time
 
         return ExitRecord(exit_code=137, finished_at_ns=time.time_ns(), reason=MONITOR_DIED)

@@ -43,9 +43,7 @@ class Launch:
     the first of them, and the monitor, which lives long, does as little as can be before the second.
     """
 
-    def __init__(
-        self, request: Request, control: sockets.Socket, hierarchies: Hierarchies, null_fd: int
-    ) -> None:
+    def __init__(self, request: Request, control: sockets.Socket, hierarchies: Hierarchies) -> None:
         self.request = request
         self.control = control
         self.cgroup = _open_cgroup(request.message, hierarchies)
@@ -55,14 +53,19 @@ class Launch:
         self.child.controllers = hierarchies.mount_options()
         self.child.monitors = (control.fileno(), self.sync.fileno())
         self.flags = _clone_flags(self.child)
-        # Not so an exec: a container at its limit of processes still takes one, as it does in runc.
-        self.group = self.cgroup.open_to_clone_into() if self.owns_cgroup else None
-        self.child.born_in_group = self.group is not None
-        self.pipes = (
-            None if self.child.terminal else _open_pipes(request.message, self.child, null_fd)
-        )
+        self.group: int | None = None
+        self.pipes: tuple[int | None, int, int] | None = None
         self.orphans = 0
         self.pid, self.pidfd = 0, -1
+
+    def open(self, null_fd: int) -> None:
+        """Open what monitor and process share; :meth:`close` also after a failure."""
+        if not self.child.terminal:
+            self.pipes = _open_pipes(self.request.message, self.child, null_fd)
+        # Not so an exec: a container at its limit of processes still takes one, as it does in runc.
+        if self.owns_cgroup:
+            self.group = self.cgroup.open_to_clone_into()
+        self.child.born_in_group = self.group is not None
 
     def close(self) -> None:
         """Close in the zygote what the fork has taken along."""
@@ -72,6 +75,13 @@ class Launch:
         for fd in (*(self.pipes or ()), self.group, *self.request.fds):
             if fd is not None:
                 os.close(fd)
+        self.request.fds = []
+
+    def fail(self, error: BaseException) -> None:
+        """Tell berthd why it did not come to a process."""
+        if self.owns_cgroup:
+            _discard(self.cgroup)
+        _report(self.control, error)
 
     def begin(self) -> None:
         """Make the process and let it prepare itself."""
@@ -134,11 +144,18 @@ def plan(request: Request, hierarchies: Hierarchies, null_fd: int) -> Launch | N
     """Make in the zygote what can be made there; None when it failed, which berthd was told then."""
     control = sockets.adopt(request.take())
     try:
-        return Launch(request, control, hierarchies, null_fd)
+        launch = Launch(request, control, hierarchies)
     except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
         _report(control, error)
         control.close()
         return None
+    try:
+        launch.open(null_fd)
+    except BaseException as error:  # noqa: BLE001 - the same
+        launch.fail(error)
+        launch.close()
+        return None
+    return launch
 
 
 def serve(launch: Launch) -> None:
@@ -148,9 +165,7 @@ def serve(launch: Launch) -> None:
         served = launch.complete() if not launch.owns_cgroup or launch.hand_over() else None
     except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
         launch.end()
-        if launch.owns_cgroup:
-            _discard(launch.cgroup)
-        _report(launch.control, error)
+        launch.fail(error)
         return
     if served is not None:
         served.run()
@@ -165,7 +180,10 @@ def serve(launch: Launch) -> None:
 
 def _report(control: sockets.Socket, error: BaseException) -> None:
     kind = error if isinstance(error, BerthError) else Failed(str(error) or repr(error))
-    sockets.send(control, json.dumps({"event": "failed", "error": kind.record()}).encode())
+    try:
+        sockets.send(control, json.dumps({"event": "failed", "error": kind.record()}).encode())
+    except OSError:  # berthd does not care any more
+        return
 
 
 def _open_cgroup(message: RequestMessage, hierarchies: Hierarchies) -> Cgroup:

@@ -37,6 +37,7 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     """Serve fork requests on descriptor 3 until berthd is gone."""
     control = sockets.adopt(CONTROL_FD)
     os.set_inheritable(CONTROL_FD, False)
+    processes.close_from(CONTROL_FD + 1)  # what berthd was started with is nobody's here
     processes.set_name("berth-zygote")
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     processes.reset_hidden_signals()
@@ -55,17 +56,29 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
         if not data:
             return
         request = launch.Request(json.loads(data), fds)
-        planned = None
-        if request.message["op"] != "job":
-            planned = launch.plan(request, warm.hierarchies, warm.null_fd)
-        if (planned or request.message["op"] == "job") and os.fork() == 0:
-            control.close()
-            _run_child(request, planned, warm)
+        _fork_for(request, control, warm)
+        for fd in request.fds:
+            os.close(fd)
+
+
+def _fork_for(request: launch.Request, control: sockets.Socket, warm: Warm) -> None:
+    """Fork what was asked for; a failure is told to berthd, or shows by the end of the job's socket."""
+    planned = None
+    if request.message["op"] != "job":
+        planned = launch.plan(request, warm.hierarchies, warm.null_fd)
+        if planned is None:
+            return
+    try:
+        pid = os.fork()
+    except OSError as error:  # no process or memory is left for now
+        pid = -1
         if planned is not None:
-            planned.close()
-        else:
-            for fd in request.fds:
-                os.close(fd)
+            planned.fail(error)
+    if pid == 0:
+        control.close()
+        _run_child(request, planned, warm)
+    if planned is not None:
+        planned.close()
 
 
 def _run_child(request: launch.Request, planned: launch.Launch | None, warm: Warm) -> None:

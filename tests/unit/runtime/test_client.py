@@ -1,0 +1,48 @@
+"""berthd's side of a monitor that says what it cannot understand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from berth.kernel import sockets
+from berth.runtime.channel import Channel
+from berth.runtime.client import MONITOR_DIED, Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from berth.runtime.requests import ExitRecord
+
+STARTED = {"event": "started", "pid": 1, "started_at_ns": 5}
+
+
+async def end_after(directory: Path, *messages: dict[str, object]) -> ExitRecord:
+    """Return how a task ends whose monitor sends ``messages``."""
+    ours, theirs = sockets.pair()
+    task = Task("a" * 64, Channel(ours), directory)
+    with open("/dev/null", "rb") as pidfd:
+        for message in messages:
+            sockets.send(theirs, json.dumps(message).encode(), [pidfd.fileno()])
+    await task.started()
+    found = await asyncio.wait_for(task.wait(), 20)
+    theirs.close()
+    return found
+
+
+def test_an_end_without_a_field_that_is_younger_than_its_monitor_is_an_end(tmp_path: Path) -> None:
+    exited = {"event": "exited", "exit_code": 7, "finished_at_ns": 9}
+    found = asyncio.run(end_after(tmp_path, STARTED, exited))
+    assert (found.exit_code, found.finished_at_ns, found.reason) == (7, 9, None)
+
+
+def test_a_message_that_cannot_be_read_is_the_monitors_end(tmp_path: Path) -> None:
+    found = asyncio.run(end_after(tmp_path, STARTED, {"event": "exited", "code": "seven"}))
+    assert (found.exit_code, found.reason) == (137, MONITOR_DIED)
+
+
+def test_a_record_that_cannot_be_read_is_no_record(tmp_path: Path) -> None:
+    (tmp_path / "exit.json").write_text('{"event": "exited"}')
+    found = asyncio.run(end_after(tmp_path, STARTED, {"no": "event"}))
+    assert found.reason == MONITOR_DIED
