@@ -139,6 +139,10 @@ COMMANDS: dict[str, Row] = {
         *("Display detailed information on one or more images", 1, MANY),
     ),
     "image prune": ("prune", "[OPTIONS]", "Remove unused images", 0, 0),
+    "system check": (
+        *("checking", "[OPTIONS]"),
+        *("Verify every blob, image and layer that the engine has stored", 0, 0),
+    ),
     "system df": ("disk", "[OPTIONS]", "Show disk usage", 0, 0),
     "system prune": ("prune", "[OPTIONS]", "Remove unused data", 0, 0),
     "network ls": ("networks", "[OPTIONS]", "List networks", 0, 0),

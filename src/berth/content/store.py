@@ -78,6 +78,19 @@ class ContentStore:
             raise Corrupt(f"content {digest}: the stored bytes do not match")
         return data
 
+    def verify(self, digest: Digest) -> str:
+        """Return what is wrong with a blob of any size, "" for nothing; NotFound when it is not here."""
+        hasher = digest.hasher()
+        try:
+            with self.open_blob(digest) as file:
+                while data := file.read(READ_BYTES):
+                    hasher.update(data)
+        except OSError as error:
+            return f"cannot be read: {(error.strerror or str(error)).lower()}"
+        if hasher.hexdigest() != digest.encoded:
+            return f"the stored bytes have the digest {digest.algorithm}:{hasher.hexdigest()}"
+        return ""
+
     def write(self, data: bytes) -> Digest:
         """Store ``data`` unless it is here."""
         digest = Digest.of(data)

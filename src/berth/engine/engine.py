@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from berth.engine.health import Health
     from berth.engine.models import ContainerConfig, ContainerRecord, HostConfig
     from berth.engine.services import Services
+    from berth.images.check import Report as StoreReport
     from berth.logs.entries import LogQuery
 
 STATS_INTERVAL_S = 1.0
@@ -243,6 +244,10 @@ class Engine:
     def info(self) -> Document:
         """Return what the engine has and where it runs."""
         return system.info(self._services, self.containers.all())
+
+    async def check_store(self, *, repair: bool) -> StoreReport:
+        """Verify every blob, image and layer; with ``repair`` remove what is broken."""
+        return await self.images.check(users=self.image_users(), repair=repair)
 
     async def disk_usage(self) -> Document:
         """Return what images, containers and volumes take."""

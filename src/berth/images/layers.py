@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.content.store import ContentStore
-    from berth.images.records import LayerRecord
+    from berth.images.records import Image, LayerRecord
     from berth.runtime.client import Runtime
     from berth.snapshots.overlay import OverlaySnapshots
 
     Progress = Callable[[Mapping[str, object]], None]
 
 UNPACK = "berth.images.unpack:unpack"
+COMPARE = "berth.images.comparing:compare"
 EXPAND = "berth.images.unpack:expand"
 SHORT_CHARS = 12
 
@@ -135,6 +136,10 @@ class LayerStore:
                 del self._locks[chain_id]
         return sum(self._snapshots.size(chain_id) for chain_id in chain)
 
+    async def restore(self, image: Image) -> None:
+        """Unpack what is missing of an image whose blobs are here."""
+        await self.unpack(image.layers, image.diff_ids, Teller(lambda _: None))
+
     async def _fill(
         self, work: Sequence[tuple[Path, LayerRecord, str]], teller: Teller
     ) -> list[Mapping[str, object]]:
@@ -162,6 +167,22 @@ class LayerStore:
                 outcome = await self.run(UNPACK, argument, places, report)
         teller.end(layer, diff_id)
         return outcome
+
+    async def difference(self, chain_id: str, layer: LayerRecord, diff_id: str) -> str:
+        """Return what a layer's tree has that its blob has not, or the reverse; "" for nothing."""
+        partial = self._snapshots.partial()
+        try:
+            outcome = await self._unpack_blob(partial, layer, diff_id, Teller(lambda _: None))
+            argument = {
+                "one": f"{partial.name}/fs",
+                "other": self._snapshots.tree(chain_id),
+                "root": outcome["root"],
+            }
+            places = (self._snapshots.base,)
+            found = await self.run(COMPARE, argument, places, lambda _: None)
+        finally:
+            self._snapshots.discard(partial)
+        return str(found["difference"])
 
     async def unpack_file(self, file: Path, partial: Path) -> Mapping[str, object]:
         """Unpack a layer that is no blob yet; returns what the job does."""

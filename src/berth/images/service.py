@@ -14,6 +14,7 @@ from berth.errors import InvalidArgument
 from berth.images import commits, documents, host, removal
 from berth.images.catalog import Catalog, familiar, flag
 from berth.images.changes import apply_changes
+from berth.images.check import StoreCheck
 from berth.images.garbage import KEPT_S, Garbage
 from berth.images.layers import LayerStore, LoadTeller, Teller
 from berth.images.records import Image, ImageUser, LayerRecord
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.images.archive import Found
+    from berth.images.check import Report
     from berth.images.commits import Commit
     from berth.images.layers import Progress, Ready
     from berth.images.shipping import Shipment
@@ -125,7 +127,7 @@ class ImageService:
     async def restore(self, image: Image) -> None:
         """Unpack an image again whose snapshots are gone; nothing when they are there."""
         if not image.builtin:
-            await self._layers.unpack(image.layers, image.diff_ids, Teller(_quiet))
+            await self._layers.restore(image)
 
     def prepare_rootfs(self, image: Image, key: str) -> OverlayRootfs:
         """Make the writable snapshot ``key`` (the container's id) on top of the image."""
@@ -213,6 +215,17 @@ class ImageService:
             deleted = [*deleted, *await self._carry_out(image, names, deleted=True)]
         reclaimed += 0 if others else self._garbage.remove_blobs()
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
+
+    async def check(self, *, users: Sequence[ImageUser], repair: bool) -> Report:
+        """Verify the whole store; with ``repair`` remove what is broken. ``users``: the containers."""
+        check = StoreCheck(
+            catalog=self._catalog,
+            content=self.content,
+            snapshots=self._snapshots,
+            layers=self._layers,
+            garbage=self._garbage,
+        )
+        return await check.run(users=users, repair=repair)
 
     # In
 

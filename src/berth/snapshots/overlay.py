@@ -133,6 +133,30 @@ class OverlaySnapshots:
         """Return the chain IDs of the layers there are."""
         return [key for key, record in self._records.items() if is_layer(record)]
 
+    def is_layer(self, key: str) -> bool:
+        """Say whether a snapshot is a layer, not a container's."""
+        return is_layer(self._record(key))
+
+    def tree(self, chain_id: str) -> str:
+        """Return the directory of a layer, below ``base``."""
+        return self._record(chain_id).lower[0]
+
+    def above(self, chain_id: str) -> list[str]:
+        """Return what needs a layer's directory, the topmost first and the layer itself last."""
+        tree = self.tree(chain_id)
+        found = [(r.number, key) for key, r in self._records.items() if tree in r.lower]
+        return [key for _, key in sorted(found, reverse=True)]
+
+    def absent(self, key: str) -> list[str]:
+        """Return the directories of a layer, or all that a container needs, that are not there."""
+        record = self._records.get(key)
+        if record is None:
+            return []
+        wanted = record.lower[:1]
+        if not is_layer(record):
+            wanted = [f"{record.number}/fs", f"{record.number}/work", *record.lower]
+        return [path for path in wanted if not self._real(path).is_dir()]
+
     def unused(self, wanted: Container[str]) -> list[str]:
         """Return the layers that are not ``wanted`` and carry nothing that is, topmost first."""
         needed: set[str] = set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from berth.api import compatibility
 from berth.api.exchange import TEXT
 from berth.api.router import Route
@@ -31,7 +33,7 @@ KINDS = {
 
 
 class SystemRoutes:
-    """``/_ping``, ``/version``, ``/info``, ``/events``, ``/system/df`` and ``/auth``."""
+    """``/_ping``, ``/version``, ``/info``, ``/events``, ``/system/…`` and ``/auth``."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -44,6 +46,7 @@ class SystemRoutes:
             Route("GET", "/version", self.version),
             Route("GET", "/info", self.info),
             Route("GET", "/system/df", self.disk_usage),
+            Route("POST", "/system/check", self.check, long=True),
             Route("POST", "/build/prune", self.prune_build_cache),
             Route("POST", "/auth", self.auth),
             Route("GET", "/events", self.events, long=True),
@@ -79,6 +82,11 @@ class SystemRoutes:
         if call.version < TYPES_SINCE:
             usage["BuilderSize"] = 0
         await call.exchange.respond(200, usage)
+
+    async def check(self, call: Call) -> None:
+        """Verify the store, and with ``repair`` remove what is broken. Docker has nothing like it."""
+        found = await self._engine.check_store(repair=call.flag("repair"))
+        await call.exchange.respond(200, msgspec.to_builtins(found))
 
     async def prune_build_cache(self, call: Call) -> None:
         """Answer that nothing was removed: there is no build cache. `docker system prune` asks."""
