@@ -340,6 +340,8 @@ def test_a_container_becomes_an_image(cli: Cli, subject: str, engine: EngineProc
     assert (document["Id"], document["Author"], document["Comment"]) == (id_, "A. Uthor", "by hand")
     assert document["Config"]["Cmd"] == ["sh"]
     assert len(document["RootFS"]["Layers"]) == 2
+    parent = json.loads(cli("inspect", "--type", "image", "busybox").out)[0]
+    assert document["Parent"] == parent["Id"]
     steps = cli("history", "--format", "{{.CreatedBy}}|{{.Comment}}", "committed:1").lines
     assert steps[0] == "sleep 1000|by hand"
     assert len(steps) == 2

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from typing import TYPE_CHECKING
 
+import docker
 import pytest
 
 from support.archives import blobs_of, docker_archive, layer, layers_of, size_of
@@ -143,6 +144,11 @@ def test_import_makes_one_layer_and_takes_changes(
     assert document["Config"]["Entrypoint"] == ["echo"]
     assert len(document["RootFS"]["Layers"]) == 1
     assert document["RootFS"]["Layers"][0] == f"sha256:{hashlib.sha256(busybox_tar).hexdigest()}"
+
+
+def test_what_is_no_archive_is_refused_in_the_stream(docker_py: docker.DockerClient) -> None:
+    with pytest.raises(docker.errors.ImageLoadError):
+        docker_py.images.load(b"no archive")
 
 
 def test_a_saved_image_is_the_same_when_loaded_again(

@@ -256,6 +256,14 @@ def test_hosts_and_resolv_conf_are_as_docker_writes_them(cli: Cli, engine: Engin
     assert cli("exec", "named", "hostname").out == "here\n"
 
 
+def test_a_mac_address_that_was_chosen_is_shown_before_the_start(
+    docker_cli: Cli, engine: EngineProcess
+) -> None:
+    mac = "02:42:ac:11:00:99"
+    assert docker_cli("create", "--name", "later", "--mac-address", mac, "busybox").code == 0
+    assert settings(engine, "later")["Networks"]["bridge"]["MacAddress"] == mac
+
+
 def test_a_mac_address_can_be_chosen(docker_cli: Cli) -> None:
     shown = docker_cli(
         *("run", "--rm", "--mac-address", "02:00:00:00:00:07", "busybox"),
@@ -656,6 +664,15 @@ def test_a_connection_that_cannot_be_is_refused(
     done = docker_cli("network", "connect", network, container)
     assert done.code == 1
     assert text in done.err
+
+
+def test_a_networks_name_may_be_any_text_but_blank(cli: Cli, networks: EngineProcess) -> None:
+    assert cli("network", "create", "a name / with all").code == 0
+    assert cli("run", "--rm", "--network", "a name / with all", "busybox", "true").code == 0
+    assert cli("network", "rm", "a name / with all").code == 0
+    blank = cli("network", "create", " ")
+    assert blank.code == 1
+    assert "invalid name:" in blank.err
 
 
 def test_several_networks_at_once(docker_cli: Cli, networks: EngineProcess) -> None:

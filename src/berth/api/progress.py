@@ -22,8 +22,7 @@ class ProgressStream:
 
     def report(self, message: Mapping[str, object]) -> None:
         """Send a message; while the client does not read, those that only count bytes are left out."""
-        if not self._exchange.answered:
-            self._exchange.begin()
+        self.begin()
         detail = message.get("progressDetail")
         if detail:
             if self._exchange.is_held_back:
@@ -31,10 +30,14 @@ class ProgressStream:
             message = {**message, "progress": _drawn(detail)}
         self._exchange.send_document(message)
 
-    async def end(self) -> None:
-        """End the response."""
+    def begin(self) -> None:
+        """Begin the response, if it has not begun."""
         if not self._exchange.answered:
             self._exchange.begin()
+
+    async def end(self) -> None:
+        """End the response."""
+        self.begin()
         await self._exchange.end()
 
 

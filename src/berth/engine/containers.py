@@ -164,7 +164,7 @@ class Containers:
         spec.check_directory(record.config.working_dir)
         spec.build(record, cgroup=self._services.instance.cgroup)
         networking.port_requests(record)
-        links.check(host, self.find)
+        links.settle(host, self.find)
         check_policy(host)
         security.seccomp_filter(host)
         log_target(host.log_config, self.log_path(record))
@@ -242,6 +242,8 @@ class Containers:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         record.name = self._records.claim_name(name)
         self._records.put(record, durable=True)
+        for other in links.rename(self.all(), old, record.name):
+            self._records.put(other, durable=True)
         self._services.network.rename(record.id, record.name)
         self.emit(record, "rename", oldName=f"/{old}")
 
@@ -281,6 +283,14 @@ class Containers:
             await self.discard(record, volumes=volumes or record.host_config.auto_remove)
         self.emit(record, "destroy")
         self._lives.forget(record)
+
+    async def unlink(self, ref: str) -> None:
+        """Remove the link "NAME/ALIAS", also from the hosts of a container that runs."""
+        record, alias = links.remove(ref, self.find)
+        async with self._lives.of(record).lock:
+            self._records.put(record, durable=True)
+            if record.status in status.ALIVE:
+                hostfiles.unlink(self._lives.files_folder(record), alias)
 
     async def discard(self, record: ContainerRecord, *, volumes: bool) -> None:
         """Remove all that belongs to a container that does not run, its record last."""

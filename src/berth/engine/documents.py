@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.engine import mountpoints, networksettings, security, status, times
+from berth.engine import links, mountpoints, networksettings, security, status, times
 from berth.runtime.requests import OverlayRootfs
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Surroundings:
     networks: Mapping[str, NetworkRecord] = field(default_factory=dict)  # by name
     exec_ids: tuple[str, ...] = ()
     health: Health | None = None
+    names: list[str] | None = None  # when it has more than one
 
 
 def state(record: ContainerRecord, health: Health | None = None) -> Document:
@@ -94,6 +95,7 @@ def host_config(record: ContainerRecord) -> Document:
     shown: Document = msgspec.to_builtins(record.host_config)
     masked, read_only = security.hidden_paths(record.host_config)
     shown |= {"MaskedPaths": masked or None, "ReadonlyPaths": read_only or None}
+    shown["Links"] = links.shown(record)
     shown["OomKillDisable"] = bool(shown["OomKillDisable"])
     shown["PortBindings"] = shown["PortBindings"] or {}
     shown["ConsoleSize"] = shown["ConsoleSize"] or [0, 0]
@@ -154,7 +156,7 @@ def summary(record: ContainerRecord, around: Surroundings) -> Document:
     settings = networksettings.settings(record, around.endpoints, around.networks)
     return {
         "Id": record.id,
-        "Names": [f"/{record.name}"],
+        "Names": around.names or [f"/{record.name}"],
         "Image": record.config.image,
         "ImageID": record.image_id,
         "Command": " ".join(_word(word) for word in record.args),

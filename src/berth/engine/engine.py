@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from berth.engine import admission, documents, stats, status, system, times, top
+from berth.engine import admission, documents, links, stats, status, system, times, top
 from berth.engine.commits import Commits
 from berth.engine.documents import Surroundings
 from berth.engine.files import Files
@@ -108,9 +108,12 @@ class Engine:
             and passes(record)
         ]
         kept = found[:limit] if limit and limit > 0 else found
-        return [documents.summary(record, self._around(record)) for record in kept]
+        linking = [record for record in self.containers.all() if record.host_config.links]
+        return [documents.summary(record, self._around(record, linking)) for record in kept]
 
-    def _around(self, record: ContainerRecord) -> Surroundings:
+    def _around(
+        self, record: ContainerRecord, linking: Sequence[ContainerRecord] = ()
+    ) -> Surroundings:
         network = self._services.network
         return Surroundings(
             folder=self.containers.log_path(record).parent,
@@ -118,6 +121,7 @@ class Engine:
             endpoints=network.endpoints_of(record.id),
             networks={found.name: found for found in network.networks()},
             health=self._health.of(record),
+            names=links.names(record, linking) if linking else None,
         )
 
     def inspect(self, ref: str) -> Document:

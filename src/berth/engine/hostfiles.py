@@ -97,6 +97,13 @@ def update(
         _write(str(resolv_conf), _resolv_conf(record, resolves=True))
 
 
+def unlink(folder: Path, alias: str) -> None:
+    """Take the line of a link out of a running container's hosts."""
+    hosts = folder / "hosts"
+    lines = hosts.read_text().splitlines(keepends=True)
+    _write(str(hosts), "".join(line for line in lines if line.split()[1:2] != [alias]))
+
+
 def _extra_host(entry: str) -> str:
     """Return "name:address"; clients may write an equals sign."""
     text = entry.replace("=", ":", 1) if ":" not in entry.partition("=")[0] else entry

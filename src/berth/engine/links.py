@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from berth.engine import status
 from berth.engine.networking import exposed_ports, parse_port
-from berth.errors import InvalidArgument, NotFound
+from berth.errors import Failed, InvalidArgument, NotFound
 from berth.network.networks import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from berth.engine.models import ContainerRecord, HostConfig
     from berth.network.service import NetworkService
@@ -28,25 +28,75 @@ class Link:
     address: str
 
 
-def check(host: HostConfig, find: Find) -> None:
-    """Refuse links to containers that there are not."""
-    for entry in host.links or []:
-        ref, _, _ = entry.partition(":")
+def settle(host: HostConfig, find: Find) -> None:
+    """Write links as NAME:ALIAS; refuse those to containers that there are not."""
+    for number, entry in enumerate(host.links or ()):
+        ref, _, alias = entry.partition(":")
         try:
-            find(ref)
+            other = find(ref)
         except NotFound:
             raise InvalidArgument(
                 f"could not get container for {ref}: No such container: {ref}"
             ) from None
+        assert host.links is not None
+        host.links[number] = f"{other.name}:{alias or ref.removeprefix('/')}"
+
+
+def of(record: ContainerRecord) -> dict[str, str]:
+    """Return the names of the containers that one on the default network is linked with, by alias."""
+    entries = record.host_config.links or [] if DEFAULT in record.networks else []
+    pairs = (entry.partition(":") for entry in entries)
+    return {alias or name: name for name, _, alias in pairs}
+
+
+def shown(record: ContainerRecord) -> list[str] | None:
+    """Return links as inspect shows them."""
+    return [f"/{name}:/{record.name}/{alias}" for alias, name in of(record).items()] or None
+
+
+def names(record: ContainerRecord, others: Iterable[ContainerRecord]) -> list[str]:
+    """Return a container's names: its own, and those that it has by the links of ``others``."""
+    linked = (
+        f"/{other.name}/{alias}"
+        for other in others
+        if other.host_config.links
+        for alias, name in of(other).items()
+        if name == record.name
+    )
+    return [f"/{record.name}", *linked]
+
+
+def rename(others: Iterable[ContainerRecord], old: str, new: str) -> list[ContainerRecord]:
+    """Let links follow a container to its new name; return the containers that have them."""
+    changed = []
+    for other in others:
+        links = other.host_config.links or []
+        other.host_config.links = [
+            f"{new}:{entry.partition(':')[2]}" if entry.partition(":")[0] == old else entry
+            for entry in links
+        ]
+        if other.host_config.links != links:
+            changed.append(other)
+    return changed
+
+
+def remove(ref: str, find: Find) -> tuple[ContainerRecord, str]:
+    """Take the link ``ref`` ("NAME/ALIAS") from the container that has it; return that and the alias."""
+    find(ref)
+    parent, _, alias = ref.strip("/").rpartition("/")
+    if not parent:
+        raise Failed("Conflict, cannot remove the default link name of the container")
+    record = find(parent)
+    kept = [(name, other) for other, name in of(record).items() if other != alias]
+    record.host_config.links = [f"{name}:{other}" for name, other in kept]
+    return record, alias
 
 
 def resolve(record: ContainerRecord, service: NetworkService, find: Find) -> list[Link]:
     """Return what a container that starts is linked with; all of it must run."""
     found = []
-    for entry in record.host_config.links or [] if DEFAULT in record.networks else []:
-        ref, _, alias = entry.partition(":")
-        other = find(ref)
-        alias = alias or other.name
+    for alias, name in of(record).items():
+        other = find(name)
         if other.status not in status.ALIVE:
             raise InvalidArgument(
                 f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}"

@@ -112,6 +112,7 @@ def _shown(
         "NetworkID": network.id if network is not None and was_there else "",
         "DNSNames": names_of(endpoint) if endpoint is not None and has_names else None,
         **_place(endpoint),
+        "MacAddress": endpoint.mac if endpoint is not None else asked.mac_address,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.engine import links
 from berth.engine.models import ContainerRecord
 from berth.engine.names import random_name
 from berth.errors import Conflict, InvalidArgument, NotFound
@@ -37,16 +38,24 @@ class Records:
         """Return the container that ``ref`` names: a name, an id or a unique prefix of one."""
         if ref in self._records:
             return self._records[ref]
-        name = ref.removeprefix("/")
-        for record in self._records.values():
-            if record.name == name:
-                return record
+        if named := self._named(ref.removeprefix("/")):
+            return named
         found = [record for id_, record in self._records.items() if ref and id_.startswith(ref)]
         if len(found) > 1:
             raise InvalidArgument(f"Multiple IDs found with provided prefix: {ref}")
         if not found:
             raise NotFound(f"No such container: {ref}")
         return found[0]
+
+    def _named(self, name: str) -> ContainerRecord | None:
+        """Return the container with a name, or the one that another calls so: "other/alias"."""
+        for record in self._records.values():
+            if record.name == name:
+                return record
+        other, _, alias = name.rpartition("/")
+        parent = self._named(other) if other else None
+        linked = links.of(parent).get(alias) if parent is not None else None
+        return self._named(linked) if linked else None
 
     def put(self, record: ContainerRecord, *, durable: bool = False) -> None:
         """Add or update a container."""

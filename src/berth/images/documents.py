@@ -40,7 +40,7 @@ def summary(image: Image, *, containers: int = -1) -> Json:
     """Return an image as /images/json lists it."""
     return {
         "Id": image.id,
-        "ParentId": "",
+        "ParentId": image.parent,
         "RepoTags": image.names,
         "RepoDigests": image.repo_digests,
         "Created": int(seconds(image.created)),
@@ -58,7 +58,7 @@ def inspect(image: Image) -> Json:
         "Id": image.id,
         "RepoTags": image.names,
         "RepoDigests": image.repo_digests,
-        "Parent": "",
+        "Parent": image.parent,
         "Comment": image.comment,
         "Created": image.created,
         "DockerVersion": "",

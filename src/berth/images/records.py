@@ -32,6 +32,7 @@ class Image(msgspec.Struct, kw_only=True):
     )
     os: str = "linux"
     variant: str = ""
+    parent: str = ""  # the image it was committed from on this machine
     author: str = ""
     comment: str = ""
     layers: list[LayerRecord] = []

@@ -286,7 +286,7 @@ class ImageService:
             digest = await asyncio.to_thread(self.content.write, data)
             size = await self._layers.unpack(layers, made.rootfs.diff_ids, Teller(_quiet))
             image = record(made, digest, layers, None, size)
-            image.on_host = parent.is_of_host
+            image.on_host, image.parent = parent.is_of_host, parent.id
             return self._keep(image, [name] if name else [])
 
     async def load(

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 DEFAULT, HOST, NONE = "bridge", "host", "none"
 _DRIVERS = {DEFAULT: "bridge", HOST: "host", NONE: "null"}
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _INTERFACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
 _OPTION = "com.docker.network."
 _FALSE = ("0", "f", "false", "no")
@@ -133,10 +132,8 @@ class Networks:
             raise NotFound(f'plugin "{request.driver}" not found')
         if request.name in (*_DRIVERS, "default"):
             raise Forbidden(f"operation is not permitted on predefined {request.name} network")
-        if not _NAME.fullmatch(request.name):
-            raise InvalidArgument(
-                f"invalid network name {request.name!r}: letters, digits, '_', '.' and '-' are allowed"
-            )
+        if not request.name.strip():
+            raise InvalidArgument(f"invalid name: {request.name}")
         if any(record.name == request.name for record in self._records.values()):
             raise Conflict(f"network with name {request.name} already exists")
 

@@ -224,7 +224,7 @@ def test_networks_are_made_and_removed(engine):
             "belong",
         ),
         ({"name": "own", "driver": "overlay"}, NotFound, 'plugin "overlay" not found'),
-        ({"name": "/"}, InvalidArgument, "invalid network name"),
+        ({"name": " "}, InvalidArgument, "invalid name"),
         (
             {"name": "own", "options": {"com.docker.network.bridge.name": "wan0"}},
             Conflict,

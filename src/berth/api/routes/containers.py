@@ -148,6 +148,10 @@ class ContainerRoutes:
         await call.exchange.respond(200)
 
     async def remove(self, call: Call) -> None:
-        """Remove one."""
+        """Remove one, or only a link to it."""
+        if call.flag("link"):
+            await self._containers.unlink(call.name)
+            await call.exchange.respond(204)
+            return
         await self._containers.remove(call.name, force=call.flag("force"), volumes=call.flag("v"))
         await call.exchange.respond(204)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from berth.api.exchange import TAR
 from berth.api.progress import ProgressStream
 from berth.api.router import Route
-from berth.errors import InvalidArgument
+from berth.errors import BerthError, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,7 +122,11 @@ class ImageRoutes:
         """Load the images of the archive in the body."""
         stream = ProgressStream(call.exchange)
         report = quiet if call.flag("quiet") else stream.report
-        loaded = await self._images.load(call.exchange.body_stream(), progress=report)
+        try:
+            loaded = await self._images.load(call.exchange.body_stream(), progress=report)
+        except BerthError:
+            stream.begin()  # it is said in the stream, as Docker does here alone
+            raise
         for line in loaded:
             stream.report({"stream": line + "\n"})
         await stream.end()

@@ -1,0 +1,70 @@
+"""Links between containers of the default network: their names, and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.engine import EngineProcess
+    from support.programs import Outcome
+
+    Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def linked(engine: EngineProcess) -> EngineProcess:
+    """`web`, which calls `database` by that name and by `db`."""
+    for args in (("--name", "database"), ("--name", "web", "--link", "database:db")):
+        more = ("--link", "database") if "web" in args else ()
+        done = engine.docker("run", "-d", *args, *more, "busybox", "sleep", "600")
+        assert done.code == 0, str(done)
+    return engine
+
+
+def names(engine: EngineProcess) -> list[list[str]]:
+    _, found = engine.request("GET", "/containers/json")
+    return sorted(sorted(container["Names"]) for container in found)
+
+
+def links(engine: EngineProcess) -> list[str] | None:
+    found = engine.inspect("web")["HostConfig"]["Links"]
+    return sorted(found) if found else found
+
+
+def hosts(engine: EngineProcess) -> str:
+    return engine.docker("exec", "web", "cat", "/etc/hosts").out
+
+
+def test_a_link_is_a_name_of_the_container_it_leads_to(linked: EngineProcess) -> None:
+    assert names(linked) == [["/database", "/web/database", "/web/db"], ["/web"]]
+    assert links(linked) == ["/database:/web/database", "/database:/web/db"]
+    assert linked.inspect("web/db")["Name"] == "/database"
+
+
+def test_a_link_follows_a_container_to_its_new_name(linked: EngineProcess) -> None:
+    assert linked.docker("rename", "database", "store").code == 0
+    assert links(linked) == ["/store:/web/database", "/store:/web/db"]
+    assert linked.docker("restart", "-t", "0", "web").code == 0
+    assert "\tdb " in hosts(linked)
+
+
+def test_a_link_is_removed_and_its_containers_stay(cli: Cli, linked: EngineProcess) -> None:
+    done = cli("rm", "--link", "web/db")
+    assert (done.code, done.out) == (0, "web/db\n")
+    assert names(linked) == [["/database", "/web/database"], ["/web"]]
+    assert "\tdb " not in hosts(linked)
+    assert "\tdatabase " in hosts(linked)
+    gone = cli("rm", "--link", "web/db")
+    assert gone.code == 1
+    assert "No such container: web/db" in gone.err
+
+
+def test_a_containers_own_name_is_no_link(cli: Cli, linked: EngineProcess) -> None:
+    done = cli("rm", "--link", "web")
+    assert done.code == 1
+    assert "Conflict, cannot remove the default link name of the container" in done.err
+    assert linked.inspect("web")["State"]["Running"]
