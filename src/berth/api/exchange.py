@@ -74,6 +74,11 @@ class Exchange:
                 return value.decode("latin-1")
         return None
 
+    @property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return all headers, their names in lower case."""
+        return list(self._headers)
+
     # The request's body
 
     async def body(self) -> bytes:
@@ -174,16 +179,31 @@ class Exchange:
         """
         return self._connection.duplicate()
 
-    async def upgrade(self, content_type: str = RAW_STREAM) -> tuple[int, bytes]:
+    async def upgrade(
+        self, content_type: str = RAW_STREAM, *, ahead: AsyncIterator[bytes] | None = None
+    ) -> tuple[int, bytes]:
         """Answer 101 if the client asked for an upgrade, else 200, and take the connection out of HTTP.
 
-        Returns a descriptor of its socket, blocking and the caller's to close, and the bytes that the
-        client sent ahead. Unavailable when the client is gone.
+        ``ahead`` is sent first. Returns a descriptor of its socket, blocking and the caller's to close, and
+        the bytes that the client sent ahead. Unavailable when the client is gone.
         """
-        await self._connection.flush()
         wanted = self.header(b"upgrade") is not None
+        return await self.switch(upgrade_head(content_type, wanted=wanted), ahead)
+
+    async def switch(
+        self, head: bytes, ahead: AsyncIterator[bytes] | None = None
+    ) -> tuple[int, bytes]:
+        """Answer with a head of the caller's, then as :meth:`upgrade`."""
+        await self._connection.flush()
         self.answered = True
-        return self._connection.detach(upgrade_head(content_type, wanted=wanted))
+        if ahead is not None:
+            await self._connection.write_raw(head)
+            await self._connection.wait_taken()
+            async for chunk in ahead:
+                await self._connection.write_raw(chunk)
+            await self._connection.flush()
+            head = b""
+        return self._connection.detach(head)
 
 
 def upgrade_head(content_type: str, *, wanted: bool) -> bytes:

@@ -8,10 +8,13 @@ does: half a `stop` helps nobody.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import secrets
 import select
+import sys
+import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,6 +36,8 @@ HIGH_WATER_BYTES = 256 << 10
 READ_BYTES = 256 << 10
 # How long an unread body is thrown away after the answer, so that the client gets to read the answer.
 LINGER_S = 5.0
+TAKEN_CHECKS = 20
+TAKEN_PAUSE_S = 0.001
 CLIENT_GONE = "the client is gone"
 
 # Shared by all connections: asyncio fills it and hands it over in one step.
@@ -199,6 +204,24 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.set_write_buffer_limits(high=0)
             await self.drain()
 
+    async def write_raw(self, data: bytes) -> None:
+        """Send bytes that are not HTTP, after the last request; waits while the client does not read."""
+        if self._closed:
+            raise Unavailable(CLIENT_GONE)
+        self._transport.write(data)
+        await self.drain()
+
+    async def wait_taken(self) -> None:
+        """Wait a moment until the client has read what was written.
+
+        docker-py reads the head through a buffer that it forgets, with all that came along.
+        """
+        fd = self._transport.get_extra_info("socket").fileno()
+        for _ in range(TAKEN_CHECKS):
+            if unread_bytes(fd) == 0:
+                return
+            await asyncio.sleep(TAKEN_PAUSE_S)
+
     def detach(self, head: bytes) -> tuple[int, bytes]:
         """Send ``head`` and let go of the socket; nothing is waiting to be written (``flush``)."""
         self._transport.pause_reading()
@@ -337,3 +360,9 @@ def hung_up(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, 0)
     return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
+
+
+def unread_bytes(fd: int) -> int:
+    """Return how much of what was sent the other side has not read yet (unix(7), SIOCOUTQ)."""
+    answer = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)

@@ -99,11 +99,15 @@ def refuse_browsers(exchange: Exchange) -> None:
     """Refuse what a web page may have sent: an engine's API is root on its machine.
 
     Browsers name the page in Origin; and a page whose own name was made to resolve to this machine (DNS
-    rebinding) shows by its Host.
+    rebinding) shows by its Host. Libraries for WebSocket name the engine itself in Origin, as no page does.
     """
-    if exchange.header(b"origin") is not None or exchange.header(b"sec-fetch-site") is not None:
+    host = exchange.header(b"host") or ""
+    origin = exchange.header(b"origin")
+    if origin is not None and not (is_own_host(host) and origin.partition("://")[2] == host):
         raise Forbidden("requests of web pages are refused")
-    if not exchange.local and not is_own_host(exchange.header(b"host") or ""):
+    if exchange.header(b"sec-fetch-site") is not None:
+        raise Forbidden("requests of web pages are refused")
+    if not exchange.local and not is_own_host(host):
         raise Forbidden(
             "requests to this host name are refused: use an address, localhost or the machine's name"
         )

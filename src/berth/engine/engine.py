@@ -164,14 +164,16 @@ class Engine:
                 return
             await asyncio.sleep(STATS_INTERVAL_S)
 
-    def logs(self, record: ContainerRecord, query: LogQuery) -> AsyncIterator[bytes]:
-        """Yield the log as clients get it."""
+    def logs(
+        self, record: ContainerRecord, query: LogQuery, *, raw: bool = False
+    ) -> AsyncIterator[bytes]:
+        """Yield the log as clients get it: framed, but ``raw`` and that of a terminal as it was written."""
         if record.status not in (*status.ALIVE, status.RESTARTING):
             query = replace(query, follow=False)
         return reader.read_frames(
             self.containers.log_path(record),
             query,
-            terminal=record.config.tty,
+            terminal=raw or record.config.tty,
             ended=self.containers.ended(record),
         )
 

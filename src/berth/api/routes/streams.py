@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from berth.api.parameters import detach_keys
+from berth.api.relay import Relay
 from berth.api.router import Route
 from berth.engine import status
 from berth.errors import InvalidArgument
@@ -12,12 +14,18 @@ from berth.logs.entries import LogQuery
 from berth.runtime.requests import Attachment
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from berth.api.parameters import Call
+    from berth.api.websocket import WebSocket
     from berth.engine.engine import Engine
+    from berth.engine.models import ContainerRecord
+
+STREAMS_CHOSEN_SINCE = (1, 42)
 
 
 class StreamRoutes:
-    """``/containers/{}/logs``, ``stats``, ``attach`` and ``wait``."""
+    """``/containers/{}/logs``, ``stats``, ``attach``, ``attach/ws`` and ``wait``."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -29,6 +37,7 @@ class StreamRoutes:
             Route("GET", "/containers/{}/logs", self.logs, long=True),
             Route("GET", "/containers/{}/stats", self.stats, long=True),
             Route("POST", "/containers/{}/attach", self.attach),
+            Route("GET", "/containers/{}/attach/ws", self.attach_websocket, long=True),
             Route("POST", "/containers/{}/wait", self.wait, long=True),
         ]
 
@@ -55,22 +64,68 @@ class StreamRoutes:
         await call.exchange.end()
 
     async def attach(self, call: Call) -> None:
-        """Hand the connection to the container's monitor."""
+        """Replay the log if asked for, then hand the connection to the container's monitor."""
         record = self._containers.find(call.name)
         status.require_attachable(record, call.name)
         keys = detach_keys(call.text("detachKeys"))
         terminal = record.config.tty
-        fd, early = await call.exchange.upgrade(call.stream_type(terminal=terminal))
+        stdout, stderr = call.flag("stdout"), call.flag("stderr")
+        fd, early = await call.exchange.upgrade(
+            call.stream_type(terminal=terminal),
+            ahead=self._replay(call, record, stdout=stdout, stderr=stderr, raw=terminal),
+        )
+        if not call.flag("stream"):
+            hang_up(fd)
+            return
         attachment = Attachment(
             fd=fd,
             stdin=call.flag("stdin") and record.config.open_stdin,
-            stdout=call.flag("stdout"),
-            stderr=call.flag("stderr"),
+            stdout=stdout,
+            stderr=stderr,
             multiplexed=not terminal,
             detach_keys=keys,
             early=early,
         )
-        await self._containers.attach(call.name, attachment)
+        await self._containers.attach(record.id, attachment)
+
+    def _replay(
+        self, call: Call, record: ContainerRecord, *, stdout: bool, stderr: bool, raw: bool
+    ) -> AsyncIterator[bytes] | None:
+        if not call.flag("logs"):
+            return None
+        return self._engine.logs(record, LogQuery(stdout=stdout, stderr=stderr), raw=raw)
+
+    async def attach_websocket(self, call: Call) -> None:
+        """Attach by WebSocket: messages carry the streams unframed. berthd relays them."""
+        # Not before it is needed: what it imports is a megabyte.
+        from berth.api.websocket import WebSocket
+
+        record = self._containers.find(call.name)
+        status.require_attachable(record, call.name)
+        keys = detach_keys(call.text("detachKeys"))
+        # Older clients could not choose the streams.
+        chosen = call.version >= STREAMS_CHOSEN_SINCE
+        stdout, stderr = (not chosen or call.flag(name) for name in ("stdout", "stderr"))
+        ws = WebSocket(call.exchange)
+        replay = self._replay(call, record, stdout=stdout, stderr=stderr, raw=True)
+        fd, early = await call.exchange.switch(ws.head, wrapped(ws, replay))
+        outer = socket.socket(fileno=fd)
+        inner, handed_out = socket.socketpair()
+        for sock in (outer, inner):
+            sock.setblocking(False)
+        if call.flag("stream"):
+            attachment = Attachment(
+                fd=handed_out.detach(),
+                stdin=(not chosen or call.flag("stdin")) and record.config.open_stdin,
+                stdout=stdout,
+                stderr=stderr,
+                multiplexed=False,
+                detach_keys=keys,
+            )
+            await self._containers.attach(record.id, attachment)
+        else:
+            handed_out.close()
+        await Relay(outer, inner, ws).run(early)
 
     async def wait(self, call: Call) -> None:
         """Answer the head when the wait is registered, and the exit code when there is one."""
@@ -83,6 +138,20 @@ class StreamRoutes:
         code = await self._containers.wait(call.name, condition=condition, started=started)
         await call.exchange.write_document({"StatusCode": code})
         await call.exchange.end()
+
+
+def hang_up(fd: int) -> None:
+    """Close a connection that was taken out of HTTP."""
+    with socket.socket(fileno=fd) as sock:
+        sock.shutdown(socket.SHUT_WR)
+
+
+async def wrapped(ws: WebSocket, replay: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+    """Yield a log as messages of a WebSocket."""
+    if replay is not None:
+        async for chunk in replay:
+            ws.send(chunk)
+            yield ws.outgoing()
 
 
 def log_query(call: Call) -> LogQuery:
