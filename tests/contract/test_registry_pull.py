@@ -222,12 +222,57 @@ def test_a_connection_that_breaks_for_good_ends_the_pull(front, content):
     assert list(content.ingest_folder.iterdir()) == []
 
 
+def partials(content):
+    return list((content.ingest_folder.parent / "partial").iterdir())
+
+
+def test_the_next_pull_goes_on_where_one_that_failed_has_ended(front, content):
+    front.rules.append(lambda path, _: Answer(cut_after=2_000_000) if BLOBS in path else None)
+    front.rules.insert(0, lambda _, headers: Answer(503) if "Range" in headers else None)
+    name = f"{front.host}/library/single:1"
+    with pytest.raises(Unavailable, match="503"):
+        Pull(content, name)
+    assert max(path.stat().st_size for path in partials(content)) > 2_000_000 - READ_BYTES
+    front.rules.clear()
+    front.requests.clear()
+    Pull(content, name).verify()
+    ranges = [headers["Range"] for _, headers in front.requests if "Range" in headers]
+    assert ranges[0].startswith("bytes=1")
+    assert len(ranges) == 1
+    assert partials(content) == []
+
+
+def test_a_beginning_that_was_damaged_meanwhile_is_fetched_anew(front, content):
+    front.rules.append(lambda path, _: Answer(cut_after=2_000_000) if BLOBS in path else None)
+    front.rules.insert(0, lambda _, headers: Answer(503) if "Range" in headers else None)
+    name = f"{front.host}/library/single:1"
+    with pytest.raises(Unavailable, match="503"):
+        Pull(content, name)
+    kept = max(partials(content), key=lambda path: path.stat().st_size)
+    kept.write_bytes(bytes(kept.stat().st_size))
+    front.rules.clear()
+    Pull(content, name).verify()
+
+
+@pytest.mark.parametrize("surplus", [0, 1, 5_000_000])
+def test_a_beginning_that_is_all_there_is_or_more_ends_well(registry, content, surplus):
+    image = Pull(content, f"{registry.host}/library/single:1").image
+    digest = Digest.parse(image.layers[1].digest)
+    whole = content.path(digest).read_bytes()
+    content.remove(digest)
+    kept = content.ingest_folder.parent / "partial" / digest.replace(":", "-")
+    kept.write_bytes(whole + bytes(surplus))
+    Pull(content, f"{registry.host}/library/single:1").verify()
+    assert partials(content) == []
+
+
 def test_wrong_bytes_are_refused_and_leave_nothing(front, content):
     front.rules.append(lambda path, _: Answer(flip=True) if BLOBS in path else None)
     with pytest.raises(Corrupt, match="filesystem layer verification failed for digest sha256:"):
         Pull(content, f"{front.host}/library/single:1")
     assert list(content.digests()) == []
     assert list(content.ingest_folder.iterdir()) == []
+    assert partials(content) == []
 
 
 def test_a_changed_manifest_is_refused_when_its_digest_was_asked_for(registry, front, content):

@@ -15,7 +15,7 @@ import pytest
 
 from support.archives import blobs_of, docker_archive, layer, layers_of, size_of
 from support.programs import find, run
-from support.registries import PASSWORD, USER, Authority, Registry
+from support.registries import PASSWORD, USER, Answer, Authority, Front, Registry
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ def private(tmp_path: Path) -> Iterator[Registry]:
     registry = Registry(tmp_path / "private", password=True)
     yield registry
     registry.close()
+
+
+@pytest.fixture
+def front(registry: Registry) -> Iterator[Front]:
+    front = Front(registry)
+    yield front
+    front.close()
 
 
 @pytest.fixture(params=["docker", "berth"])
@@ -238,6 +245,34 @@ def test_a_pull_that_is_killed_goes_on_with_what_it_had(
     ran = engine.docker(*RUN, name, "/bin/cat", "/first", "/etc/os-release")
     assert ran.out.startswith("first\n")
     assert "Debian" in ran.out
+
+
+def test_a_half_blob_goes_on_after_berthd_was_killed(
+    fresh_engine: EngineProcess, registry: Registry, front: Front
+) -> None:
+    engine, big = fresh_engine, layer([("big", os.urandom(4 << 20), {})])
+    assert engine.docker("load", stdin=docker_archive([big], f"{registry.host}/big:1")).code == 0
+    assert engine.docker("push", f"{registry.host}/big:1").code == 0
+    engine.docker("rmi", f"{registry.host}/big:1")
+    engine.docker("image", "prune", "-f")
+    front.rules += [
+        lambda _, headers: Answer(503, {"Retry-After": "600"}) if "Range" in headers else None,
+        lambda path, _: Answer(cut_after=3_000_000) if "/blobs/" in path else None,
+    ]
+    name = f"{front.host}/big:1"
+    command = [find("docker"), "-H", engine.host, "pull", name]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        wait_for(lambda: any("Range" in headers for _, headers in front.requests), "it broke")
+        engine.kill()
+    engine.start()
+    front.rules.clear()
+    front.requests.clear()
+    done = engine.docker("pull", name)
+    assert done.code == 0, str(done)
+    ranges = [headers["Range"] for _, headers in front.requests if "Range" in headers]
+    assert ranges[0].startswith("bytes=2")
+    assert not any((engine.data_root / "content/partial").iterdir())
+    assert engine.berth("system", "check").code == 0
 
 
 def test_a_terminal_is_shown_bars(

@@ -2,7 +2,8 @@
 
 ``<root>/blobs/<algorithm>/<hex>`` holds what is complete, ``<root>/ingest`` what is not. A blob appears
 by a rename after it was verified and synced, so what has a name is whole; what a crash leaves in
-``ingest`` is known by :meth:`ContentStore.leftovers`.
+``ingest`` is known by :meth:`ContentStore.leftovers`. ``<root>/partial/<algorithm>-<hex>`` is the beginning
+of a blob, kept so that the rest is enough: :meth:`ContentStore.resume`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 << 20
 BLOB_MODE = 0o600
+BLOCK_BYTES = 512  # of st_blocks
 
 
 class ContentStore:
@@ -32,8 +34,10 @@ class ContentStore:
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs"
         self.ingest_folder = root / "ingest"
+        self._partial = root / "partial"
+        self._resumed: set[str] = set()  # names in ``partial`` that somebody writes to
         self._held: Counter[str] = Counter()
-        for folder in (root, self._blobs, self.ingest_folder):
+        for folder in (root, self._blobs, self.ingest_folder, self._partial):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     def leftovers(self) -> list[Path]:
@@ -57,7 +61,34 @@ class ContentStore:
 
     def ingest(self, expected: Digest | None = None, size: int | None = None) -> Ingest:
         """Begin a blob. With ``expected`` or ``size``, committing anything else is Corrupt."""
-        return Ingest(self, expected, size)
+        return Ingest(self, self.temporary(), expected, size)
+
+    def resume(self, expected: Digest, size: int) -> Ingest:
+        """Go on with a blob whose beginning may be here; one writer at a time. Reads what there is."""
+        name = f"{expected.algorithm}-{expected.encoded}"
+        self._resumed.add(name)
+        try:
+            ingest = Ingest(self, self._partial / name, expected, size, kept=True)
+            ingest.read_back()
+        except BaseException:
+            self._resumed.discard(name)
+            raise
+        return ingest
+
+    def end_of(self, partial: Path) -> None:
+        """Note that nobody writes to a partial blob any more."""
+        self._resumed.discard(partial.name)
+
+    def drop_partials(self, *, older_than_s: float) -> int:
+        """Remove beginnings of blobs that nobody is writing; return the bytes freed."""
+        freed = 0
+        for path in list(self._partial.iterdir()):
+            status = path.stat()
+            if path.name in self._resumed or time.time() - status.st_mtime < older_than_s:
+                continue
+            path.unlink()
+            freed += status.st_blocks * BLOCK_BYTES
+        return freed
 
     def open_blob(self, digest: Digest) -> BinaryIO:
         """Open the blob, unverified: for whoever hashes what it reads."""
@@ -159,15 +190,36 @@ class ContentStore:
 class Ingest:
     """A blob being written; a context manager that removes what was not committed."""
 
-    def __init__(self, store: ContentStore, expected: Digest | None, size: int | None) -> None:
+    def __init__(
+        self,
+        store: ContentStore,
+        path: Path,
+        expected: Digest | None,
+        size: int | None,
+        *,
+        kept: bool = False,
+    ) -> None:
+        """Begin at ``path``; with ``kept`` the file may be there."""
         self._store = store
         self._expected = expected
         self._size = size
-        self._path = store.temporary()
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._path = path
+        self._kept = kept
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if kept else os.O_EXCL)
         self._fd = os.open(self._path, flags, BLOB_MODE)
         self._hash = (expected or Digest(f"{CANONICAL}:")).hasher()
         self.written = 0
+
+    def read_back(self) -> None:
+        """Take what the file has as written; all of it is forgotten when it is too much."""
+        while data := os.read(self._fd, READ_BYTES):
+            self._hash.update(data)
+            self.written += len(data)
+            if self._size is not None and self.written > self._size:
+                os.ftruncate(self._fd, 0)
+                os.lseek(self._fd, 0, os.SEEK_SET)
+                self._hash = (self._expected or Digest(f"{CANONICAL}:")).hasher()
+                self.written = 0
 
     def write(self, data: bytes | memoryview) -> None:
         """Append ``data``; Corrupt as soon as it is more than announced, Failed on a full disk."""
@@ -204,12 +256,21 @@ class Ingest:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            if self._kept:
+                self._store.end_of(self._path)
+
+    def suspend(self) -> None:
+        """Keep what there is for the next :meth:`ContentStore.resume`. Idempotent."""
+        if self.written:
+            self._close()
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Remove it, unless it was committed. Idempotent."""
         if self._fd >= 0:
-            self._close()
             self._path.unlink(missing_ok=True)
+            self._close()
 
     def __enter__(self) -> Ingest:
         return self

@@ -49,9 +49,9 @@ class Garbage:
         return gone
 
     def remove_blobs(self, *, older_than_s: float = 0.0) -> int:
-        """Remove blobs that no image has; return the bytes freed."""
+        """Remove blobs that no image has, and beginnings of blobs; return the bytes freed."""
         wanted = {blob for image in self._catalog.all() for blob in image.blobs()}
-        freed = 0
+        freed = self._content.drop_partials(older_than_s=older_than_s)
         for digest in list(self._content.digests()):
             if digest in wanted or self._content.age_s(digest) < older_than_s:
                 continue

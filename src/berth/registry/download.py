@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from urllib3.exceptions import HTTPError
 
-from berth.errors import Corrupt, Unavailable
+from berth.errors import Corrupt, Failed, Unavailable
 from berth.oci.digest import Digest
 from berth.registry.session import MAX_ATTEMPTS
 
@@ -40,6 +40,7 @@ class Download:
         """Store the blob, verified. Corrupt when the registry has other bytes under this digest."""
         failures = 0
         try:
+            self._resume()
             while True:
                 self._session.patience.check()
                 before = self._written()
@@ -59,9 +60,18 @@ class Download:
                     self._restart()
                 else:
                     return
-        finally:
+        except (Corrupt, Failed):  # nothing to go on with, or no space for it
             if self._ingest is not None:
                 self._ingest.abort()
+            raise
+        finally:
+            if self._ingest is not None:
+                self._ingest.suspend()  # for the next pull, also after berthd was killed
+
+    def _resume(self) -> None:
+        """Begin with what an earlier pull got."""
+        self._ingest = self._content.resume(self._digest, self._descriptor.size)
+        self._resumed = self._ingest.written > 0
 
     def _written(self) -> int:
         return self._ingest.written if self._ingest is not None else 0
@@ -76,18 +86,20 @@ class Download:
     def _restart(self) -> None:
         if self._ingest is not None:
             self._ingest.abort()
-        self._ingest = None
+        self._ingest = self._content.resume(self._digest, self._descriptor.size)
         self._resumed = False
 
     def _fetch(self) -> None:
         offset = self._written()
+        if offset == self._descriptor.size and self._ingest is not None:
+            self._finish(self._ingest)
+            return
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         self._resumed = self._resumed or offset > 0
         response = self._session.open(f"blobs/{self._digest}", headers)
         with self._session.patience.reading(response):
             self._expect(response, offset)
-            if self._ingest is None:
-                self._ingest = self._content.ingest(self._digest, self._descriptor.size)
+            assert self._ingest is not None
             try:
                 self._copy(response, self._ingest)
             except HTTPError as error:
@@ -109,6 +121,9 @@ class Download:
             self._meter.at(ingest.written)
         if ingest.written < self._descriptor.size:
             raise Unavailable(f"download {self._digest}: unexpected EOF")
+        self._finish(ingest)
+
+    def _finish(self, ingest: Ingest) -> None:
         self._meter.say("Verifying Checksum")
         ingest.commit()
         self._meter.say("Download complete")
