@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.engine import status
+from berth.images.catalog import familiar
 from berth.images.changes import apply_changes
 from berth.images.commits import Commit
 from berth.images.transfer import remove_ingest
@@ -71,7 +72,11 @@ class Commits:
         finally:
             remove_ingest(path)
         more = {"comment": request.comment, "imageID": image.id}
-        self._containers.emit(record, "commit", **more, imageRef=request.reference or "")
+        reference = familiar(request.reference) if request.reference else ""
+        if reference:
+            named = {**(image.config.labels or {}), "name": reference}
+            self._services.events.emit("image", "tag", image.id, named)
+        self._containers.emit(record, "commit", **more, imageRef=reference)
         return image
 
     @asynccontextmanager

@@ -28,7 +28,7 @@ from berth.engine.logtargets import log_target
 from berth.engine.models import ContainerConfig, ContainerRecord, CreateRequest, HostConfig
 from berth.engine.reconcile import reconcile
 from berth.engine.records import Records
-from berth.engine.restart import check_policy
+from berth.engine.restart import Backoff, check_policy
 from berth.engine.signals import signal_number
 from berth.errors import Conflict, InvalidArgument, NotFound
 
@@ -334,6 +334,7 @@ class Containers:
             status.require_startable(record)
             record.stopped_by_user = False
             record.restart_count = 0
+            life.backoff = Backoff()
             await self._lives.start(record, life)
 
     async def stop(self, ref: str, *, signal_name: str | None, timeout_s: int | None) -> None:
@@ -358,11 +359,9 @@ class Containers:
             timeout_s = defaults.STOP_TIMEOUT_S
         ended = life.ended
         self._lives.signal(record, life, number)
-        self.emit(record, "kill", signal=str(number))
         try:
             await asyncio.wait_for(ended.wait(), timeout_s if timeout_s >= 0 else None)
         except TimeoutError:
-            self.emit(record, "kill", signal=str(int(signal.SIGKILL)))
             await self._lives.kill_and_wait(record, life)
 
     async def restart(self, ref: str, *, signal_name: str | None, timeout_s: int | None) -> None:
@@ -393,11 +392,10 @@ class Containers:
             record.stopped_by_user = record.stopped_by_user or stops
             await self._lives.cancel_restart(record, life)
         elif life.task is None:
-            raise Conflict(f"cannot kill container: {ref}: container {record.id} is not running")
+            raise Conflict(f"container {record.id} is not running")
         if stops:
             record.stopped_by_user = True
             self._records.put(record)
-        self.emit(record, "kill", signal=str(number))
         if number == signal.SIGKILL:
             await self._lives.kill_and_wait(record, life)
         elif life.task is not None:

@@ -12,6 +12,7 @@ from berth.engine.commits import Commits
 from berth.engine.documents import Surroundings
 from berth.engine.files import Files
 from berth.engine.filters import ContainerFilter, PruneFilter, event_passes
+from berth.engine.images import Images
 from berth.engine.networks import Networks
 from berth.engine.pulls import Pulls
 from berth.engine.pushes import Pushes
@@ -49,7 +50,7 @@ class Engine:
         self.containers = containers
         self.execs = execs
         self._health = health
-        self.images = services.images
+        self.images = Images(services.images, services.events, users=self.image_users)
         self.pulls = Pulls(
             images=services.images, registry=services.registry, events=services.events
         )
@@ -83,7 +84,9 @@ class Engine:
         """
         warnings = admission.admit(config, host, self._services.support)
         if platform:
-            admission.check_platform(self.images.resolve(config.image), config.image, platform)
+            admission.check_platform(
+                self._services.images.resolve(config.image), config.image, platform
+            )
         record = await self.containers.create(
             config, name=name, host_config=host, recursive_read_only=recursive_read_only
         )
@@ -145,7 +148,9 @@ class Engine:
         """Return the processes of a container."""
         record = self.containers.find(ref)
         status.require_alive(record)
-        return top.document(self.containers.cgroup(record).pids(), ps_args)
+        found = top.document(self.containers.cgroup(record).pids(), ps_args)
+        self.containers.emit(record, "top")
+        return found
 
     async def stats(
         self, ref: str, *, stream: bool, one_shot: bool = False
@@ -185,21 +190,27 @@ class Engine:
             if record.status not in (*status.ALIVE, status.RESTARTING):
                 sizes[record.id] = await self._services.images.rootfs_size(record.id)
         removed = await self.containers.prune(lambda r: passes(r.config.labels, r.created_ns))
+        reclaimed = sum(sizes.get(record.id, 0) for record in removed)
+        self._services.events.emit("container", "prune", "", {"reclaimed": str(reclaimed)})
         return {
             "ContainersDeleted": [record.id for record in removed] or None,
-            "SpaceReclaimed": sum(sizes.get(record.id, 0) for record in removed),
+            "SpaceReclaimed": reclaimed,
         }
 
     # Images
 
     def image_list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[Document]:
         """Return summaries of the images that pass."""
-        found = self.images.list(filters=filters or {})
+        found = self._services.images.list(filters=filters or {})
         return [image_documents.summary(image) for image in found]
 
     def image_inspect(self, ref: str) -> Document:
         """Return everything about an image."""
-        return image_documents.inspect(self.images.resolve(ref))
+        return image_documents.inspect(self._services.images.resolve(ref))
+
+    def image_history(self, ref: str) -> Sequence[Document]:
+        """Return the steps in which an image came about."""
+        return self._services.images.history(ref)
 
     async def distribution(self, name: str, *, auth: str) -> Document:
         """Return what a registry has under a name."""

@@ -91,7 +91,7 @@ class Execs:
             if ended is not None:
                 del self._execs[ended.id]
         self._execs[found.id] = found
-        self._emit(found, f"exec_create: {' '.join(config.cmd)}")
+        self._emit(found, f"exec_create: {words(config.cmd)}")
         return found.id
 
     def _emit(self, found: Exec, action: str, **more: str) -> None:
@@ -168,7 +168,7 @@ class Execs:
         finally:
             if attachment is not None:
                 os.close(attachment.fd)
-        self._emit(found, f"exec_start: {' '.join(found.config.cmd or ())}")
+        self._emit(found, f"exec_start: {words(found.config.cmd)}")
         self._follow_later(found, task, folder)
 
     def _tell(self, attachment: Attachment, text: str) -> None:
@@ -220,3 +220,9 @@ class Execs:
                 "user": config.user,
             },
         }
+
+
+def words(command: list[str] | None) -> str:
+    """Return a command as events show it: a blank after the program, also when nothing follows."""
+    program, *arguments = command or [""]
+    return f"{program} {' '.join(arguments)}"

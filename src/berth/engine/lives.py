@@ -8,7 +8,17 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from berth.engine import connecting, hostfiles, links, networking, security, sharing, spec, status
+from berth.engine import (
+    connecting,
+    hostfiles,
+    links,
+    mountpoints,
+    networking,
+    security,
+    sharing,
+    spec,
+    status,
+)
 from berth.engine.logtargets import log_target
 from berth.engine.restart import Backoff, wants_restart
 from berth.errors import BerthError, Conflict, Failed, InvalidArgument
@@ -187,7 +197,7 @@ class Lives:
             task = await self._start_task(record, prepared, waiting, orphans)
         except BerthError as error:
             await self.destroy_remains(record)  # of a monitor that died; others leave nothing
-            await connecting.disconnect(self._services, record)
+            await self._disconnect(record)
             hostfiles.remove_tree(self.exec_folder(record))
             self._note_failed_start(record, life, error)
             raise
@@ -220,6 +230,7 @@ class Lives:
         except BaseException:
             await prepared.abandon()
             raise
+        mountpoints.emit(self._services.events, record, "mount")
         handover = Handover(
             trees=trees,
             netns_fd=sandbox.netns_fd if sandbox else None,
@@ -289,7 +300,7 @@ class Lives:
             await self.destroy_remains(record)
         async with life.lock:
             life.task = None
-            await connecting.disconnect(self._services, record)
+            await self._disconnect(record, oom_killed=ended.oom_killed)
             # Not before the end is recorded: till then a berthd that takes over learns of it there.
             restarts = self._records.has(record) and self.note_end(record, life, ended)
             life.settling = self._services.background.start(
@@ -316,9 +327,8 @@ class Lives:
         record.oom_killed = ended.oom_killed
         record.finished_ns = ended.finished_at_ns
         record.error = ended.reason or ""
+        record.restart_count += restarts
         self._records.put(record)
-        if ended.oom_killed:
-            self.emit(record, "oom")
         ran_s = max(0, record.finished_ns - record.started_ns) // 1_000_000_000
         self.emit(record, "die", exitCode=str(ended.exit_code), execDuration=str(ran_s))
         self._wake(life)
@@ -341,7 +351,6 @@ class Lives:
             life.restarting = None
             if not self._records.has(record) or record.status != status.RESTARTING:
                 return
-            record.restart_count += 1
             try:
                 await self.start(record, life)
             except BerthError:  # its record says why
@@ -393,15 +402,23 @@ class Lives:
     def signal(
         self, record: ContainerRecord, life: Life, number: int, *, thaw: bool = True
     ) -> None:
-        """Send a signal to the process; a frozen one is woken to see it."""
+        """Send a signal to the process, and tell of it; a frozen one is woken to see it."""
         if life.task is None:
             raise Conflict(f"container {record.id} is not running")
         life.task.signal(number)
+        self.emit(record, "kill", signal=str(number))
         if thaw and record.status == status.PAUSED:
             self.cgroup(record).thaw()
             record.status = status.RUNNING
             self._records.put(record)
             self.emit(record, "unpause")
+
+    async def _disconnect(self, record: ContainerRecord, *, oom_killed: bool = False) -> None:
+        """Let go of the networks and volumes of a container that ended, or did not start."""
+        if oom_killed:
+            self.emit(record, "oom")
+        await connecting.disconnect(self._services, record)
+        mountpoints.emit(self._services.events, record, "unmount")
 
     def emit(self, record: ContainerRecord, action: str, **more: str) -> None:
         """Tell listeners what happened to a container."""

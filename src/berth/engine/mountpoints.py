@@ -14,7 +14,8 @@ from berth.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from berth.engine.models import BindOptions, HostConfig, MountRequest
+    from berth.engine.events import Events
+    from berth.engine.models import BindOptions, ContainerRecord, HostConfig, MountRequest
 
 PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
 # The words of -v, by what they are about: one of each may be said.
@@ -198,3 +199,15 @@ def document(point: MountPoint) -> dict[str, object]:
     mode = ",".join(point.options) or ("z" if point.kind == "volume" else "")
     found |= {"Mode": mode, "RW": not point.read_only, "Propagation": point.propagation}
     return found
+
+
+def emit(events: Events, record: ContainerRecord, action: str) -> None:
+    """Tell listeners that the volumes of a container are mounted or unmounted."""
+    for point in record.mount_points:
+        if point.kind != "volume":
+            continue
+        attributes = {"driver": "local", "container": record.id}
+        if action == "mount":
+            attributes |= {"destination": point.target, "propagation": point.propagation}
+            attributes["read/write"] = str(not point.read_only).lower()
+        events.emit("volume", action, point.volume, attributes)

@@ -99,6 +99,7 @@ class Networks:
             if unused and passes(network.labels, network.created_at_ns):
                 await self.remove(network.id)
                 removed.append(network.name)
+        self._events.emit("network", "prune", "", {"reclaimed": "0"})
         return {"NetworksDeleted": removed or None}
 
     def _emit(self, network: NetworkRecord, action: str) -> None:

@@ -75,6 +75,8 @@ async def _adopt(
         was_alive = True
     if was_alive:
         ended = found or ExitRecord(exit_code=UNKNOWN_EXIT, finished_at_ns=time.time_ns())
+        if ended.oom_killed:
+            lives.emit(record, "oom")
         lives.note_end(record, life, ended)
     return False
 

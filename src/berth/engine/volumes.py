@@ -95,6 +95,7 @@ class Volumes:
                 await self.remove(volume.name, force=True)
                 reclaimed += size
                 removed.append(volume.name)
+        self._events.emit("volume", "prune", "", {"reclaimed": str(reclaimed)})
         return {"VolumesDeleted": removed or None, "SpaceReclaimed": reclaimed}
 
     async def with_usage(self) -> Sequence[Document]:

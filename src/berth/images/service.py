@@ -291,8 +291,8 @@ class ImageService:
 
     async def load(
         self, body: AsyncIterator[bytes], *, progress: Progress = _quiet
-    ) -> Sequence[str]:
-        """Load a docker-archive or an OCI layout; return what was loaded, a line each, for people."""
+    ) -> Sequence[tuple[Image, Sequence[str]]]:
+        """Load a docker-archive or an OCI layout; return the images, each with the names it came with."""
         folder = self.content.temporary()
         folder.mkdir(mode=0o700)
         blobs: Sequence[str] = ()
@@ -301,7 +301,7 @@ class ImageService:
             blobs = [blob for one in found for blob in one.blobs()]
             teller = LoadTeller(progress)
             with self.content.hold(blobs):
-                return [line for one in found for line in await self._load_one(one, teller, ready)]
+                return [await self._load_one(one, teller, ready) for one in found]
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
@@ -315,15 +315,12 @@ class ImageService:
 
     async def _load_one(
         self, found: Found, teller: Teller, ready: Mapping[str, Ready]
-    ) -> Sequence[str]:
+    ) -> tuple[Image, Sequence[str]]:
         names = [familiar(name) for name in found.names]
         image = await self._transfer.make_image(
             found.config, found.layers, found.manifest, teller, ready
         )
-        image = self._keep(image, names)
-        if not names:
-            return [f"Loaded image ID: {image.id}"]
-        return [f"Loaded image: {name}" for name in names]
+        return self._keep(image, names), names
 
     async def add_pulled(
         self,
@@ -384,13 +381,13 @@ class ImageService:
             known.repo_digests = sorted({*known.repo_digests, name})
             self._catalog.put(known)
 
-    async def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
-        """Return an archive of the images, a docker-archive that is an OCI layout as well.
+    def save(self, refs: Sequence[str]) -> tuple[Sequence[Image], AsyncIterator[bytes]]:
+        """Return the images, and an archive of them: a docker-archive that is an OCI layout as well.
 
         A name without a tag stands for all tags of the repository, as in Docker.
         """
         wanted = selected(self._catalog, refs)
-        return ArchiveWriter(self.content, wanted).stream()
+        return [image for image, _ in wanted], ArchiveWriter(self.content, wanted).stream()
 
 
 def _now() -> str:

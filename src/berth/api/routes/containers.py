@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from berth.api import compatibility
 from berth.api.router import Route
 from berth.engine.models import ContainerConfig, CreateRequest, HostConfig, UpdateRequest
-from berth.errors import InvalidArgument
+from berth.errors import BerthError, InvalidArgument
 
 if TYPE_CHECKING:
     from berth.api.parameters import Call
@@ -116,7 +116,10 @@ class ContainerRoutes:
 
     async def kill(self, call: Call) -> None:
         """Send a signal to one."""
-        await self._containers.kill(call.name, signal_name=call.text("signal"))
+        try:
+            await self._containers.kill(call.name, signal_name=call.text("signal"))
+        except BerthError as error:
+            raise type(error)(f"cannot kill container: {call.name}: {error.message}") from error
         await call.exchange.respond(204)
 
     async def pause(self, call: Call) -> None:
@@ -145,6 +148,7 @@ class ContainerRoutes:
         rows, columns = call.size()
         record = self._containers.find(call.name)
         await self._containers.task(record).resize(rows=rows, columns=columns)
+        self._containers.emit(record, "resize", height=str(rows), width=str(columns))
         await call.exchange.respond(200)
 
     async def remove(self, call: Call) -> None:

@@ -51,7 +51,7 @@ class ImageRoutes:
 
     async def history(self, call: Call) -> None:
         """Answer how one came about."""
-        await call.exchange.respond(200, self._images.history(call.name))
+        await call.exchange.respond(200, self._engine.image_history(call.name))
 
     async def tag(self, call: Call) -> None:
         """Give one another name."""
@@ -60,16 +60,12 @@ class ImageRoutes:
 
     async def remove(self, call: Call) -> None:
         """Remove a name, or the image."""
-        removed = await self._images.remove(
-            call.name, force=call.flag("force"), users=self._engine.image_users()
-        )
+        removed = await self._images.remove(call.name, force=call.flag("force"))
         await call.exchange.respond(200, removed)
 
     async def prune(self, call: Call) -> None:
         """Remove what no container uses."""
-        users = self._engine.image_users()
-        found = await self._images.prune(filters=call.filters(), users=users)
-        await call.exchange.respond(200, found)
+        await call.exchange.respond(200, await self._images.prune(call.filters()))
 
     async def create(self, call: Call) -> None:
         """Pull an image, or import one from the body."""
@@ -141,7 +137,7 @@ class ImageRoutes:
         await self._send(call, [call.name])
 
     async def _send(self, call: Call, names: Sequence[str]) -> None:
-        chunks = await self._images.save(names)
+        chunks = self._images.save(names)
         call.exchange.begin(TAR)
         async for chunk in chunks:
             await call.exchange.write(chunk)

@@ -1,0 +1,94 @@
+"""Images as clients change them: what is done to them is told to listeners."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from berth.engine.events import Events
+    from berth.images.records import Image, ImageUser
+    from berth.images.service import Deleted, ImageService
+
+
+class Images:
+    """The images of an engine."""
+
+    def __init__(
+        self, service: ImageService, events: Events, *, users: Callable[[], list[ImageUser]]
+    ) -> None:
+        self._service = service
+        self._events = events
+        self._users = users
+
+    def _emit(self, action: str, image: Image, name: str = "") -> None:
+        attributes = {**(image.config.labels or {}), "name": name or image.id}
+        self._events.emit("image", action, image.id, attributes)
+
+    def tag(self, ref: str, name: str) -> None:
+        """Give an image one more name."""
+        image = self._service.tag(ref, name)
+        self._emit("tag", image, Reference.parse(name).with_default_tag().familiar())
+
+    async def remove(self, ref: str, *, force: bool) -> Sequence[Deleted]:
+        """Remove a name, and with the last one the image."""
+        image = self._service.resolve(ref)
+        done = await self._service.remove(ref, force=force, users=self._users())
+        self._tell_removed(image, done)
+        return done
+
+    def _tell_removed(self, image: Image, done: Sequence[Deleted]) -> None:
+        for step in done:
+            if "Untagged" in step:
+                self._emit("untag", image)
+            elif step["Deleted"] == image.id:
+                self._events.emit("image", "delete", image.id, {"name": image.id})
+
+    async def prune(self, filters: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
+        """Remove what no container uses."""
+        before = {image.id: image for image in self._service.all()}
+        found = await self._service.prune(filters=filters, users=self._users())
+        for id_ in before.keys() - {image.id for image in self._service.all()}:
+            self._events.emit("image", "delete", id_, {"name": id_})
+        self._events.emit("image", "prune", "", {"reclaimed": str(found["SpaceReclaimed"])})
+        return found
+
+    async def import_rootfs(
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        reference: str | None,
+        message: str,
+        changes: Sequence[str],
+        platform: str | None,
+    ) -> Image:
+        """Make an image of a tar of a root file system."""
+        image = await self._service.import_rootfs(
+            body, reference=reference, message=message, changes=changes, platform=platform
+        )
+        if reference:
+            self._emit("tag", image, Reference.parse(reference).with_default_tag().familiar())
+        self._emit("import", image)
+        return image
+
+    async def load(
+        self, body: AsyncIterator[bytes], *, progress: Callable[[Mapping[str, object]], None]
+    ) -> list[str]:
+        """Load an archive; return what was loaded, a line each, for people."""
+        lines = []
+        for image, names in await self._service.load(body, progress=progress):
+            self._emit("load", image)
+            lines += [f"Loaded image: {name}" for name in names]
+            if not names:
+                lines.append(f"Loaded image ID: {image.id}")
+        return lines
+
+    def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
+        """Return an archive of images."""
+        images, chunks = self._service.save(refs)
+        for image in images:
+            self._emit("save", image)
+        return chunks
