@@ -30,6 +30,7 @@ from berth.images import host
 from berth.images.service import ImageService
 from berth.kernel import cgroups
 from berth.network.service import NetworkService
+from berth.registry.begun import BegunUploads
 from berth.registry.client import RegistryClient
 from berth.runtime.client import Runtime
 from berth.state import State
@@ -158,7 +159,9 @@ async def _build(
         runtime=runtime,
         images=images,
         registry=RegistryClient(
-            mirrors=options.registry_mirrors, insecure=options.insecure_registries
+            mirrors=options.registry_mirrors,
+            insecure=options.insecure_registries,
+            begun=BegunUploads(state),
         ),
         volumes=volumes,
         network=NetworkService(state=state, names=instance, spares=options.network_spares),

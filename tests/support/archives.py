@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -11,9 +12,13 @@ import tarfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from support.engine import EngineProcess
+
+
+OCI = "application/vnd.oci.image"
 
 
 def layer(entries: list[tuple[str, bytes | None, dict[str, object]]]) -> bytes:
@@ -58,6 +63,52 @@ def docker_archive(parts: list[bytes], tag: str) -> bytes:
     files += [(f"{i}/layer.tar", part, {}) for i, part in enumerate(parts)]
     files.append(("manifest.json", json.dumps(manifest).encode(), {}))
     return layer(files)
+
+
+def oci_archive(parts: list[bytes], name: str, media_types: Sequence[str] = ()) -> bytes:
+    """Return an OCI layout as a tar, of an image of layers in gzip or as ``media_types`` says."""
+    kinds = list(media_types) or [f"{OCI}.layer.v1.tar+gzip"] * len(parts)
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id(part) for part in parts]},
+    }
+    blobs = dict(map(_blob, (json.dumps(config).encode(), *parts)))
+    digests = list(blobs)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{OCI}.manifest.v1+json",
+        "config": _descriptor(digests[0], blobs, f"{OCI}.config.v1+json"),
+        "layers": [
+            _descriptor(_blob(part)[0], blobs, kind)
+            for part, kind in zip(parts, kinds, strict=True)
+        ],
+    }
+    digest, data = _blob(json.dumps(manifest).encode())
+    blobs[digest] = data
+    top = _descriptor(digest, blobs, f"{OCI}.manifest.v1+json")
+    top["annotations"] = {"io.containerd.image.name": name}
+    files: list[tuple[str, bytes | None, dict[str, object]]] = [
+        ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}', {}),
+        ("index.json", json.dumps({"schemaVersion": 2, "manifests": [top]}).encode(), {}),
+        *((f"blobs/sha256/{digest[7:]}", data, {}) for digest, data in blobs.items()),
+    ]
+    return layer(files)
+
+
+def diff_id(part: bytes) -> str:
+    """Return the digest of a layer's plain bytes."""
+    plain = gzip.decompress(part) if part[:2] == b"\x1f\x8b" else part
+    return f"sha256:{hashlib.sha256(plain).hexdigest()}"
+
+
+def _blob(data: bytes) -> tuple[str, bytes]:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}", data
+
+
+def _descriptor(digest: str, blobs: dict[str, bytes], kind: str) -> dict[str, object]:
+    return {"mediaType": kind, "digest": digest, "size": len(blobs[digest])}
 
 
 def blobs_of(engine: EngineProcess) -> set[str]:

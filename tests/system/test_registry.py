@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import hashlib
 import json
 import os
 import pty
@@ -13,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.archives import blobs_of, docker_archive, layer, layers_of, size_of
+from support.archives import blobs_of, docker_archive, layer, layers_of, oci_archive, size_of
 from support.programs import find, run
 from support.registries import PASSWORD, USER, Answer, Authority, Front, Registry
+from support.uploads import UploadServer
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -273,6 +276,37 @@ def test_a_half_blob_goes_on_after_berthd_was_killed(
     assert ranges[0].startswith("bytes=2")
     assert not any((engine.data_root / "content/partial").iterdir())
     assert engine.berth("system", "check").code == 0
+
+
+@pytest.fixture
+def uploads() -> Iterator[UploadServer]:
+    server = UploadServer()
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("kills", [False, True])
+def test_a_broken_push_goes_on_with_what_has_not_arrived(
+    fresh_engine: EngineProcess, uploads: UploadServer, kills: bool
+) -> None:
+    engine, name = fresh_engine, f"{uploads.host}/big:1"
+    big = gzip.compress(layer([("big", os.urandom(4 << 20), {})]), 1)
+    assert engine.docker("load", stdin=oci_archive([big], name)).code == 0
+    uploads.break_after, uploads.is_busy = 3_000_000, kills
+    if kills:
+        command = [find("docker"), "-H", engine.host, "push", name]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            wait_for(lambda: uploads.asked("GET", "/uploads/"), "it broke")
+            engine.kill()
+        engine.start()
+        uploads.is_busy = False
+    done = engine.docker("push", name)
+    assert done.code == 0, str(done)
+    digest = f"sha256:{hashlib.sha256(big).hexdigest()}"
+    assert uploads.blobs[digest] == big
+    (sent,) = uploads.asked("PATCH", "/uploads/")
+    assert sent["Content-Range"] == f"3000000-{len(big) - 1}"
+    assert list(uploads.manifests) == ["/v2/big/manifests/1"]
 
 
 def test_a_terminal_is_shown_bars(

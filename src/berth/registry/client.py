@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from berth.errors import BerthError, Unavailable
-from berth.oci.digest import Digest
 from berth.oci.platform import Platform, this_machine
 from berth.registry import progress as messages
 from berth.registry.endpoints import Endpoints
+from berth.registry.fetching import Downloads, Pull
 from berth.registry.push import MAX_UPLOADS, push
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from berth.oci.image import Descriptor
     from berth.oci.reference import Reference
     from berth.registry.auth import Credentials
+    from berth.registry.begun import BegunUploads
     from berth.registry.endpoints import Endpoint
     from berth.registry.look import Looked
     from berth.registry.progress import Message, Progress
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("berth")
 
-MAX_DOWNLOADS = 3  # at once, of all pulls together, as Docker
 BACKOFF_S = 0.5
-END_TIMEOUT_S = 5.0
 
 Result = TypeVar("Result")
 
@@ -86,13 +85,14 @@ class RegistryClient:
         insecure: Sequence[str] = (),
         environment: Mapping[str, str] = os.environ,
         backoff_s: float = BACKOFF_S,
+        begun: BegunUploads | None = None,
     ) -> None:
+        self._begun = begun
         self._endpoints = Endpoints(mirrors, insecure)
         self._environment = environment
         self._backoff_s = backoff_s
-        self._downloads = ThreadPoolExecutor(MAX_DOWNLOADS, thread_name_prefix="download")
+        self._downloads = Downloads()
         self._uploads = ThreadPoolExecutor(MAX_UPLOADS, thread_name_prefix="upload")
-        self._running: dict[str, asyncio.Future[None]] = {}
         self._transport: Transport | None = None
 
     def describe(self) -> dict[str, object]:
@@ -122,7 +122,7 @@ class RegistryClient:
         # urllib3 and ssl are megabytes that an engine which never pulls does not need.
         from berth.registry.session import Patience
 
-        pull = _Pull(content, progress, Patience(backoff_s=self._backoff_s))
+        pull = Pull(content, progress, Patience(backoff_s=self._backoff_s))
         access = _Access(reference=reference, auth=auth, patience=pull.patience)
         wanted = platform or this_machine()
         try:
@@ -130,10 +130,9 @@ class RegistryClient:
                 self._reach, access, lambda session: _resolve(session, wanted)
             )
             progress(messages.pulling(reference))
-            blobs = _unique((resolved.manifest.config, *resolved.manifest.layers))
             downloaded = False
             if not is_known(resolved.manifest.config.digest):
-                downloaded = await self._fetch_image(session, resolved, blobs, pull)
+                downloaded = await self._downloads.fetch(session, resolved, pull)
         finally:
             pull.patience.cancel()
         return PulledImage(
@@ -167,7 +166,12 @@ class RegistryClient:
         try:
             session, _ = await asyncio.to_thread(self._reach, access, lambda _: None)
             return await push(
-                session, parcel, content=content, progress=progress, pool=self._uploads
+                session,
+                parcel,
+                content=content,
+                progress=progress,
+                pool=self._uploads,
+                begun=self._begun,
             )
         finally:
             access.patience.cancel()
@@ -253,132 +257,15 @@ class RegistryClient:
                 log.info("%s: %s: %s", access.reference.familiar(), endpoint.url, error)
         raise AssertionError("there is always an endpoint")
 
-    async def _fetch_image(
-        self, session: Session, resolved: Resolved, blobs: dict[str, Descriptor], pull: _Pull
-    ) -> bool:
-        """Fetch what is missing and store the manifests; say whether anything was."""
-        documents = [document.digest for document, _ in resolved.documents]
-        with pull.content.hold([*blobs, *documents]):
-            downloaded = await self._fetch_all(session, resolved, blobs, pull)
-            for document, data in resolved.documents:
-                await asyncio.to_thread(_store, pull.content, document, data)
-        return downloaded
-
-    async def _fetch_all(
-        self, session: Session, resolved: Resolved, blobs: dict[str, Descriptor], pull: _Pull
-    ) -> bool:
-        """Fetch the blobs that are missing; say whether there were any."""
-        config = resolved.manifest.config.digest
-        missing = {}
-        for digest, descriptor in blobs.items():
-            known = pull.content.has(Digest.parse(digest))
-            if not known:
-                missing[digest] = descriptor
-            if digest != config:
-                status = "Already exists" if known else "Pulling fs layer"
-                pull.progress(messages.state(digest, status))
-        waiting = [digest for digest in missing if digest != config][MAX_DOWNLOADS:]
-        for digest in waiting:
-            pull.progress(messages.state(digest, "Waiting"))
-        fetches = [
-            asyncio.ensure_future(self._fetch(session, descriptor, pull, quiet=digest == config))
-            for digest, descriptor in missing.items()
-        ]
-        try:
-            await _until_failure(fetches)
-        finally:
-            pull.patience.cancel()
-            await _end(fetches)
-        return bool(missing)
-
-    async def _fetch(
-        self, session: Session, descriptor: Descriptor, pull: _Pull, *, quiet: bool
-    ) -> None:
-        """Fetch one blob, or wait for another pull that does."""
-        digest = Digest.parse(descriptor.digest)
-        while other := self._running.get(digest):
-            await asyncio.wait([other])
-            if pull.content.has(digest):
-                if not quiet:
-                    pull.progress(messages.state(digest, "Download complete"))
-                return
-        report = _ignore if quiet else pull.report
-        meter = messages.Meter(digest, descriptor.size, report)
-        done = pull.loop.run_in_executor(
-            self._downloads, _download, session, descriptor, pull.content, meter
-        )
-        self._running[digest] = done
-        try:
-            await done
-        finally:
-            if self._running.get(digest) is done:
-                del self._running[digest]
-
     def close(self) -> None:
         """Close connections and end the threads that wait for work."""
-        for pool in (self._downloads, self._uploads):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._downloads.close()
+        self._uploads.shutdown(wait=False, cancel_futures=True)
         if self._transport is not None:
             self._transport.close()
-
-
-class _Pull:
-    """What belongs to one pull."""
-
-    def __init__(self, content: ContentStore, progress: Progress, patience: Patience) -> None:
-        self.content = content
-        self.progress = progress
-        self.patience = patience
-        self.loop = asyncio.get_running_loop()
-
-    def report(self, message: Message) -> None:
-        """Pass a message on, from any thread; nobody listens after the pull has ended."""
-        if not self.patience.is_cancelled:
-            self.loop.call_soon_threadsafe(self.progress, message)
-
-
-async def _until_failure(fetches: Sequence[asyncio.Future[None]]) -> None:
-    if fetches:
-        done, _ = await asyncio.wait(fetches, return_when=asyncio.FIRST_EXCEPTION)
-        for fetch in done:
-            fetch.result()
-
-
-async def _end(fetches: Sequence[asyncio.Future[None]]) -> None:
-    """Let cancelled downloads remove what they have; one that waits for an answer does so later."""
-    running = [fetch for fetch in fetches if not fetch.done()]
-    if running:
-        await asyncio.wait(running, timeout=END_TIMEOUT_S)
-    for fetch in fetches:
-        fetch.cancel()
-    await asyncio.gather(*fetches, return_exceptions=True)
-
-
-def _ignore(message: Message) -> None:
-    """Report nothing: the config is no layer."""
-
-
-def _download(
-    session: Session, descriptor: Descriptor, content: ContentStore, meter: messages.Meter
-) -> None:
-    from berth.registry.download import Download
-
-    Download(session, descriptor, content, meter).run()
 
 
 def _resolve(session: Session, platform: Platform) -> Resolved:
     from berth.registry.resolve import resolve
 
     return resolve(session, platform)
-
-
-def _unique(descriptors: Sequence[Descriptor]) -> dict[str, Descriptor]:
-    return {Digest.parse(found.digest): found for found in descriptors}
-
-
-def _store(content: ContentStore, document: Descriptor, data: bytes) -> None:
-    digest = Digest.parse(document.digest)
-    if not content.has(digest):
-        with content.ingest(digest, len(data)) as ingest:
-            ingest.write(data)
-            ingest.commit()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from berth.oci.digest import Digest
 from berth.registry import progress as messages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
     from berth.content.store import ContentStore
     from berth.oci.image import Descriptor
+    from berth.registry.begun import BegunUploads
     from berth.registry.progress import Progress
     from berth.registry.session import Session
 
@@ -37,7 +38,13 @@ class Parcel:
 
 
 async def push(
-    session: Session, parcel: Parcel, *, content: ContentStore, progress: Progress, pool: Executor
+    session: Session,
+    parcel: Parcel,
+    *,
+    content: ContentStore,
+    progress: Progress,
+    pool: Executor,
+    begun: BegunUploads | None,
 ) -> str:
     """Send what the registry lacks; return the manifest's digest. ``progress`` is called in the loop."""
     loop = asyncio.get_running_loop()
@@ -58,14 +65,14 @@ async def push(
             layer,
             content,
             messages.Meter(name, layer.size, report, status="Pushing"),
-            parcel.neighbours.get(layer.digest, ()),
+            _way(session, parcel, layer.digest, begun),
         )
         for layer, name in work.values()
     ]
     try:
         await asyncio.gather(*uploads)
         quiet = messages.Meter(parcel.config.digest, parcel.config.size, lambda _: None)
-        await asyncio.to_thread(_upload, session, parcel.config, content, quiet, ())
+        await asyncio.to_thread(_upload, session, parcel.config, content, quiet, _Way())
         await asyncio.to_thread(session.retry, lambda: _put_manifest(session, parcel))
     finally:
         session.patience.cancel()
@@ -77,16 +84,37 @@ async def push(
     return digest
 
 
+class _Way(NamedTuple):
+    """How a blob may come into the registry."""
+
+    neighbours: Sequence[str] = ()
+    place: str = ""  # where an earlier upload of it began
+    note: Callable[[str], object] = lambda _: None  # remembers where a new one did, in any thread
+
+
+def _way(session: Session, parcel: Parcel, digest: str, begun: BegunUploads | None) -> _Way:
+    neighbours = parcel.neighbours.get(digest, ())
+    if begun is None:
+        return _Way(neighbours)
+    url, loop = session.url(f"blobs/{digest}"), asyncio.get_running_loop()
+
+    def note(place: str) -> None:
+        loop.call_soon_threadsafe(begun.note, url, place)
+
+    return _Way(neighbours, begun.get(url), note)
+
+
 def _upload(
     session: Session,
     descriptor: Descriptor,
     content: ContentStore,
     meter: messages.Meter,
-    neighbours: Sequence[str],
+    way: _Way,
 ) -> None:
     from berth.registry.upload import Upload
 
-    Upload(session, descriptor, content, meter).run(neighbours)
+    upload = Upload(session, descriptor, content, meter, place=way.place, note=way.note)
+    upload.run(way.neighbours)
 
 
 def _put_manifest(session: Session, parcel: Parcel) -> None:

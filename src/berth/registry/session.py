@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 5
 MAX_PAUSE_S = 60.0
+MAX_ASKED_PAUSE_S = 600.0
 MAX_REFUSAL_BYTES = 1 << 16
 ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
 
@@ -88,7 +91,8 @@ class Patience:
     def pause_s(self, failures: int, error: Unavailable) -> float:
         """Return how long to wait after so many failures in a row."""
         asked = error.retry_after_s if isinstance(error, Busy) else 0.0
-        return min(MAX_PAUSE_S, max(asked, self._backoff_s * (1 << failures)))
+        own = min(MAX_PAUSE_S, self._backoff_s * (1 << failures))
+        return max(own, min(MAX_ASKED_PAUSE_S, asked))
 
     def pause(self, failures: int, error: Unavailable) -> None:
         """Wait; Unavailable when cancelled meanwhile."""
@@ -191,8 +195,7 @@ class Session:
             body = _read(response, MAX_REFUSAL_BYTES, url)
         error = refusal(response.status, body, challenge, self.reference, pulling=self._pulls)
         if response.status in TRANSIENT:
-            after = response.headers.get("retry-after", "")
-            return Busy(error.message, retry_after_s=float(after) if after.isdigit() else 0.0)
+            return _busy(error, response)
         return error
 
     def url(self, path: str) -> str:
@@ -262,8 +265,22 @@ class Session:
             return body
         error = refusal(response.status, body, "", self.reference, pulling=self._pulls)
         if response.status in TRANSIENT:
-            raise Unavailable(error.message)
+            raise _busy(error, response)
         raise Unauthorized(error.message)
+
+
+def _busy(error: BerthError, response: BaseHTTPResponse) -> Busy:
+    return Busy(error.message, retry_after_s=seconds_of(response.headers.get("retry-after", "")))
+
+
+def seconds_of(retry_after: str) -> float:
+    """Return how long to wait by a Retry-After header (RFC 9110): seconds or a date; 0 for nonsense."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return 0.0
 
 
 def _read(response: BaseHTTPResponse, size: int, url: str) -> bytes:

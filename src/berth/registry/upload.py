@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin
 
-from berth.errors import NotFound, Unavailable
+from berth.errors import Corrupt, Failed, NotFound, Unavailable
 from berth.oci.digest import Digest
 from berth.registry.session import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from urllib3.response import BaseHTTPResponse
 
@@ -25,13 +26,27 @@ READ_BYTES = 1 << 18
 UPLOADS = "blobs/uploads/"
 
 
+def ignore(_: str) -> None:
+    """Remember nothing."""
+
+
 class Upload:
     """Puts one blob where a manifest of the session's repository may name it."""
 
     def __init__(
-        self, session: Session, descriptor: Descriptor, content: ContentStore, meter: Meter
+        self,
+        session: Session,
+        descriptor: Descriptor,
+        content: ContentStore,
+        meter: Meter,
+        *,
+        place: str = "",
+        note: Callable[[str], object] = ignore,
     ) -> None:
+        """Begin. ``place`` is where an earlier upload of the blob began; ``note`` is told of a new one's."""
         self._session = session
+        self._place = place
+        self._note = note
         self._descriptor = descriptor
         self._digest = Digest.parse(descriptor.digest)
         self._content = content
@@ -59,6 +74,7 @@ class Upload:
                 self._meter.say(f"Retrying in {pause_s} second{'s' if pause_s != 1 else ''}")
                 self._session.patience.pause(failures, error)
             else:
+                self._note("")
                 self._meter.say("Pushed")
                 return
 
@@ -82,19 +98,58 @@ class Upload:
         return False
 
     def _send(self) -> None:
-        begin = self._session.url(UPLOADS)
-        answer = self._session.call("POST", begin, (HTTPStatus.ACCEPTED,))
-        url = _location(begin, answer)
-        url += ("&" if "?" in url else "?") + urlencode({"digest": self._digest})
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Content-Length": str(self._content.size(self._digest)),
-        }
-        self._session.call("PUT", url, (HTTPStatus.CREATED,), headers=headers, body=self._body)
+        """Send the blob, or what the registry lacks of it since the last attempt."""
+        offset = self._received()
+        size = self._content.size(self._digest)
+        if not offset:
+            begin = self._session.url(UPLOADS)
+            answer = self._session.call("POST", begin, (HTTPStatus.ACCEPTED,))
+            self._move(begin, answer)
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size - offset)}
+        if offset and offset < size:
+            headers["Content-Range"] = f"{offset}-{size - 1}"
+            body = partial(self._body, offset)
+            wanted = (HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT)
+            self._move(
+                self._place,
+                self._session.call("PATCH", self._place, wanted, headers=headers, body=body),
+            )
+        url = self._place + ("&" if "?" in self._place else "?")
+        url += urlencode({"digest": self._digest})
+        if offset:
+            headers = {"Content-Length": "0"}
+            self._session.call("PUT", url, (HTTPStatus.CREATED,), headers=headers)
+        else:
+            body = partial(self._body, 0)
+            self._session.call("PUT", url, (HTTPStatus.CREATED,), headers=headers, body=body)
 
-    def _body(self) -> Iterator[bytes]:
-        sent = 0
+    def _move(self, url: str, answer: BaseHTTPResponse) -> None:
+        """Go on where the registry says."""
+        self._place = _location(url, answer)
+        self._note(self._place)
+
+    def _received(self) -> int:
+        """Ask how much of the upload there is; 0: begin anew, with what is said here or no longer known."""
+        if not self._place:
+            return 0
+        try:
+            answer = self._session.call("GET", self._place, (HTTPStatus.NO_CONTENT,))
+        except (NotFound, Failed, Corrupt):
+            self._place = ""
+            return 0
+        found = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("range", ""))
+        received = int(found[1]) + 1 if found else 0
+        # "0-0" is said of nothing as well as of one byte.
+        if not 1 < received <= self._content.size(self._digest):
+            return 0
+        if "location" in answer.headers:
+            self._move(self._place, answer)
+        return received
+
+    def _body(self, offset: int) -> Iterator[bytes]:
+        sent = offset
         with self._content.open_blob(self._digest) as blob:
+            blob.seek(offset)
             while piece := blob.read(READ_BYTES):
                 self._session.patience.check()
                 yield piece

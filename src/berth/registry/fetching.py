@@ -1,0 +1,150 @@
+"""Fetching the blobs of images: several at once, each once however many pulls want it. Asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from berth.oci.digest import Digest
+from berth.registry import progress as messages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from berth.content.store import ContentStore
+    from berth.oci.image import Descriptor
+    from berth.registry.progress import Message, Progress
+    from berth.registry.resolve import Resolved
+    from berth.registry.session import Patience, Session
+
+MAX_DOWNLOADS = 3  # at once, of all pulls together, as Docker
+END_TIMEOUT_S = 5.0
+
+
+class Downloads:
+    """One for an engine."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(MAX_DOWNLOADS, thread_name_prefix="download")
+        self._running: dict[str, asyncio.Future[None]] = {}
+
+    def close(self) -> None:
+        """End the threads that wait for work."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def fetch(self, session: Session, resolved: Resolved, pull: Pull) -> bool:
+        """Fetch what is missing and store the manifests; say whether anything was."""
+        blobs = _unique((resolved.manifest.config, *resolved.manifest.layers))
+        documents = [document.digest for document, _ in resolved.documents]
+        with pull.content.hold([*blobs, *documents]):
+            downloaded = await self._fetch_all(session, resolved, blobs, pull)
+            for document, data in resolved.documents:
+                await asyncio.to_thread(_store, pull.content, document, data)
+        return downloaded
+
+    async def _fetch_all(
+        self, session: Session, resolved: Resolved, blobs: dict[str, Descriptor], pull: Pull
+    ) -> bool:
+        """Fetch the blobs that are missing; say whether there were any."""
+        config = resolved.manifest.config.digest
+        missing = {}
+        for digest, descriptor in blobs.items():
+            known = pull.content.has(Digest.parse(digest))
+            if not known:
+                missing[digest] = descriptor
+            if digest != config:
+                status = "Already exists" if known else "Pulling fs layer"
+                pull.progress(messages.state(digest, status))
+        waiting = [digest for digest in missing if digest != config][MAX_DOWNLOADS:]
+        for digest in waiting:
+            pull.progress(messages.state(digest, "Waiting"))
+        fetches = [
+            asyncio.ensure_future(self._fetch(session, descriptor, pull, quiet=digest == config))
+            for digest, descriptor in missing.items()
+        ]
+        try:
+            await _until_failure(fetches)
+        finally:
+            pull.patience.cancel()
+            await _end(fetches)
+        return bool(missing)
+
+    async def _fetch(
+        self, session: Session, descriptor: Descriptor, pull: Pull, *, quiet: bool
+    ) -> None:
+        """Fetch one blob, or wait for another pull that does."""
+        digest = Digest.parse(descriptor.digest)
+        while other := self._running.get(digest):
+            await asyncio.wait([other])
+            if pull.content.has(digest):
+                if not quiet:
+                    pull.progress(messages.state(digest, "Download complete"))
+                return
+        report = _ignore if quiet else pull.report
+        meter = messages.Meter(digest, descriptor.size, report)
+        done = pull.loop.run_in_executor(
+            self._pool, _download, session, descriptor, pull.content, meter
+        )
+        self._running[digest] = done
+        try:
+            await done
+        finally:
+            if self._running.get(digest) is done:
+                del self._running[digest]
+
+
+class Pull:
+    """What belongs to one pull."""
+
+    def __init__(self, content: ContentStore, progress: Progress, patience: Patience) -> None:
+        self.content = content
+        self.progress = progress
+        self.patience = patience
+        self.loop = asyncio.get_running_loop()
+
+    def report(self, message: Message) -> None:
+        """Pass a message on, from any thread; nobody listens after the pull has ended."""
+        if not self.patience.is_cancelled:
+            self.loop.call_soon_threadsafe(self.progress, message)
+
+
+async def _until_failure(fetches: Sequence[asyncio.Future[None]]) -> None:
+    if fetches:
+        done, _ = await asyncio.wait(fetches, return_when=asyncio.FIRST_EXCEPTION)
+        for fetch in done:
+            fetch.result()
+
+
+async def _end(fetches: Sequence[asyncio.Future[None]]) -> None:
+    """Let cancelled downloads remove what they have; one that waits for an answer does so later."""
+    running = [fetch for fetch in fetches if not fetch.done()]
+    if running:
+        await asyncio.wait(running, timeout=END_TIMEOUT_S)
+    for fetch in fetches:
+        fetch.cancel()
+    await asyncio.gather(*fetches, return_exceptions=True)
+
+
+def _ignore(message: Message) -> None:
+    """Report nothing: the config is no layer."""
+
+
+def _download(
+    session: Session, descriptor: Descriptor, content: ContentStore, meter: messages.Meter
+) -> None:
+    from berth.registry.download import Download
+
+    Download(session, descriptor, content, meter).run()
+
+
+def _unique(descriptors: Sequence[Descriptor]) -> dict[str, Descriptor]:
+    return {Digest.parse(found.digest): found for found in descriptors}
+
+
+def _store(content: ContentStore, document: Descriptor, data: bytes) -> None:
+    digest = Digest.parse(document.digest)
+    if not content.has(digest):
+        with content.ingest(digest, len(data)) as ingest:
+            ingest.write(data)
+            ingest.commit()
