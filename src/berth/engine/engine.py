@@ -264,7 +264,7 @@ class Engine:
 
     async def check_store(self, *, repair: bool) -> StoreReport:
         """Verify every blob, image and layer; with ``repair`` remove what is broken."""
-        return await self.images.check(users=self.image_users(), repair=repair)
+        return await self._services.images.check(users=self.image_users(), repair=repair)
 
     async def disk_usage(self) -> Document:
         """Return what images, containers and volumes take."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from berth.oci.reference import Reference
     from berth.registry.auth import Credentials
     from berth.registry.begun import BegunUploads
-    from berth.registry.endpoints import Endpoint
     from berth.registry.look import Looked
+    from berth.registry.places import Endpoint
     from berth.registry.progress import Message, Progress
     from berth.registry.push import Parcel
     from berth.registry.resolve import Resolved
@@ -73,6 +73,13 @@ class _Access:
     auth: Credentials | None
     patience: Patience
     mounted_from: Sequence[str] | None = None  # set for a push
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What a place has to be good for."""
+        if self.mounted_from is not None:
+            return ("push",)
+        return ("pull",) if self.reference.digest else ("pull", "resolve")
 
 
 class RegistryClient:
@@ -217,7 +224,7 @@ class RegistryClient:
 
     def _registries(self, domain: str) -> list[Endpoint]:
         """Return where a registry itself is, no mirrors."""
-        return [found for found in self._endpoints.of(domain) if not found.mirror]
+        return [found for found in self._endpoints.of(domain, ()) if not found.mirror]
 
     def _connections(self) -> Transport:
         from berth.registry.transport import Transport
@@ -232,9 +239,8 @@ class RegistryClient:
         """Do something at one endpoint after the other; the last one's error counts."""
         from berth.registry.session import Session
 
-        pushes = access.mounted_from is not None
         domain = access.reference.domain
-        endpoints = self._registries(domain) if pushes else self._endpoints.of(domain)
+        endpoints = self._endpoints.of(domain, access.actions)
         for endpoint in endpoints:
             session = Session(
                 endpoint=endpoint,

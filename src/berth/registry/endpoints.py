@@ -1,5 +1,7 @@
 """Where a repository is found: mirrors first, then the registry, and by which protocol.
 
+``hosts.toml`` may say so (:mod:`berth.registry.hosts`). Else:
+
 As Docker does: a registry is asked by https; one that counts as insecure by https without looking at the
 certificate, and if that fails by http. Insecure are loopback addresses and what the options say.
 """
@@ -7,34 +9,33 @@ certificate, and if that fails by http. Insecure are loopback addresses and what
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from berth.errors import InvalidArgument
+from berth.registry.places import FOLDERS, Endpoint, Tls
 from berth.registry.proxies import Address, address_of, contains
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
 
+PULLING = ("pull", "resolve")
 HUB_DOMAIN = "docker.io"
 HUB_HOST = "registry-1.docker.io"
 ALWAYS_INSECURE = ("127.0.0.0/8", "::1/128")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A registry's base URL, without ``/v2``."""
-
-    url: str
-    verify: bool = True
-    mirror: bool = False
-
-
 class Endpoints:
     """The options ``--registry-mirror URL`` and ``--insecure-registry CIDR|HOST``."""
 
-    def __init__(self, mirrors: Sequence[str], insecure: Sequence[str]) -> None:
+    def __init__(
+        self,
+        mirrors: Sequence[str],
+        insecure: Sequence[str],
+        folders: Sequence[Path] = FOLDERS,
+    ) -> None:
+        self._folders = folders
         self._mirrors = [_check_mirror(mirror) for mirror in mirrors]
         self._insecure_blocks = [*ALWAYS_INSECURE, *(rule for rule in insecure if "/" in rule)]
         self._insecure_hosts = {rule.lower() for rule in insecure if "/" not in rule}
@@ -51,22 +52,32 @@ class Endpoints:
             "Mirrors": self._mirrors,
         }
 
-    def of(self, domain: str) -> list[Endpoint]:
-        """Return where to look for the repositories of ``domain``, in order. May resolve its name."""
-        if domain != HUB_DOMAIN:
-            return self._registry(domain)
-        found: list[Endpoint] = []
-        for mirror in self._mirrors:
-            insecure = self.is_insecure(urlsplit(mirror).netloc.rpartition("@")[2])
-            found.append(Endpoint(url=mirror, verify=not insecure, mirror=True))
-        return [*found, Endpoint(url=f"https://{HUB_HOST}")]
+    def of(self, domain: str, actions: Collection[str] = PULLING) -> list[Endpoint]:
+        """Return where to do something with the repositories of ``domain``, in order.
+
+        May resolve its name. What ``hosts.toml`` says comes in place of the registry itself.
+        """
+        from berth.registry.hosts import configured
+
+        found = configured(domain, self._folders, set(actions))
+        if found is None:
+            found = self._registry(domain)
+        if domain != HUB_DOMAIN or "push" in actions:
+            return found
+        return [*map(self._mirror, self._mirrors), *found]
+
+    def _mirror(self, url: str) -> Endpoint:
+        insecure = self.is_insecure(urlsplit(url).netloc.rpartition("@")[2])
+        return Endpoint(url=url, tls=Tls(verify=not insecure), mirror=True)
 
     def _registry(self, domain: str) -> list[Endpoint]:
+        if domain == HUB_DOMAIN:
+            return [Endpoint(url=f"https://{HUB_HOST}")]
         if not self.is_insecure(domain):
             return [Endpoint(url=f"https://{domain}")]
         return [
-            Endpoint(url=f"https://{domain}", verify=False),
-            Endpoint(url=f"http://{domain}", verify=False),
+            Endpoint(url=f"https://{domain}", tls=Tls(verify=False)),
+            Endpoint(url=f"http://{domain}", tls=Tls(verify=False)),
         ]
 
     def is_insecure(self, domain: str) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
     from berth.registry.auth import Challenge, Credentials
-    from berth.registry.endpoints import Endpoint
+    from berth.registry.places import Endpoint
     from berth.registry.transport import Transport
 
 HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
@@ -37,8 +37,8 @@ def login(transport: Transport, endpoint: Endpoint, credentials: Credentials) ->
 
     Unauthorized: the credentials are wrong. Unavailable: nobody answers.
     """
-    url = f"{endpoint.url}/v2/"
-    response = transport.request("GET", url, headers={}, verify=endpoint.verify)
+    url = f"{endpoint.api}/"
+    response = transport.request("GET", url, headers=dict(endpoint.headers), tls=endpoint.tls)
     response.close()
     if response.status == HTTPStatus.OK:
         return ""
@@ -48,8 +48,8 @@ def login(transport: Transport, endpoint: Endpoint, credentials: Credentials) ->
         raise _refused(url, response)
     if bearer := offers.get("bearer"):
         return _fetch_token(transport, endpoint, bearer, credentials)
-    headers = {"Authorization": credentials.basic()}
-    response = transport.request("GET", url, headers=headers, verify=endpoint.verify)
+    headers = {**dict(endpoint.headers), "Authorization": credentials.basic()}
+    response = transport.request("GET", url, headers=headers, tls=endpoint.tls)
     response.close()
     if response.status != HTTPStatus.OK:
         raise _refused(url, response)
@@ -68,14 +68,12 @@ def _fetch_token(
     else:
         url += "&" + urlencode({"client_id": CLIENT_ID, "offline_token": "true"})
     response = transport.request(
-        "POST" if body else "GET", url, headers=headers, verify=endpoint.verify, body=body
+        "POST" if body else "GET", url, headers=headers, tls=endpoint.tls_of(url), body=body
     )
     data = response.read(MAX_ANSWER_BYTES)
     response.close()
     if response.status != HTTPStatus.OK:
-        raise Unauthorized(
-            f'Get "{endpoint.url}/v2/": unauthorized: incorrect username or password'
-        )
+        raise Unauthorized(f'Get "{endpoint.api}/": unauthorized: incorrect username or password')
     try:
         return msgspec.json.decode(data, type=_Answer).refresh_token
     except (msgspec.DecodeError, UnicodeDecodeError):

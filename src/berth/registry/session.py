@@ -16,8 +16,8 @@ from urllib3.exceptions import HTTPError
 from berth.errors import Unauthorized, Unavailable
 from berth.oci.image import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES
 from berth.registry.auth import Authorizer, TokenRequest
+from berth.registry.proxies import origin
 from berth.registry.refusals import TRANSIENT, refusal
-from berth.registry.transport import origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from berth.errors import BerthError
     from berth.oci.reference import Reference
     from berth.registry.auth import Credentials
-    from berth.registry.endpoints import Endpoint
+    from berth.registry.places import Endpoint
     from berth.registry.transport import Body, Transport
 
 MAX_ATTEMPTS = 5
@@ -127,8 +127,9 @@ class Session:
 
     def ping(self) -> None:
         """Find out whether a registry answers here, and authenticate. Unavailable: none does."""
-        url = f"{self.endpoint.url}/v2/"
-        response = self._transport.request("GET", url, headers={}, verify=self.endpoint.verify)
+        url = f"{self.endpoint.api}/"
+        headers = dict(self.endpoint.headers)
+        response = self._transport.request("GET", url, headers=headers, tls=self.endpoint.tls)
         challenge = response.headers.get("www-authenticate", "")
         response.close()
         if response.status == HTTPStatus.UNAUTHORIZED and challenge:
@@ -200,7 +201,7 @@ class Session:
 
     def url(self, path: str) -> str:
         """Return the URL of something of the repository."""
-        return f"{self.endpoint.url}/v2/{self.reference.path}/{path}"
+        return f"{self.endpoint.api}/{self.reference.path}/{path}"
 
     def _authorized(
         self,
@@ -228,13 +229,15 @@ class Session:
     ) -> tuple[BaseHTTPResponse, str | None]:
         authorization = self._authorizer.header
         # An upload may go on at another server: that one has other credentials.
-        if authorization and origin(url) == origin(self.endpoint.url):
-            headers = {**headers, "Authorization": authorization}
+        if origin(url) == origin(self.endpoint.url):
+            headers = {**dict(self.endpoint.headers), **headers}
+            if authorization:
+                headers["Authorization"] = authorization
         response = self._transport.request(
             method,
             url,
             headers=headers,
-            verify=self.endpoint.verify,
+            tls=self.endpoint.tls_of(url),
             body=body() if body else None,
         )
         return response, authorization
@@ -256,7 +259,7 @@ class Session:
             "POST" if request.form else "GET",
             request.url,
             headers=headers,
-            verify=self.endpoint.verify,
+            tls=self.endpoint.tls_of(request.url),
             body=urlencode(request.form).encode() if request.form else None,
         )
         with self.patience.reading(response):

@@ -24,7 +24,8 @@ from urllib3.exceptions import (
 from berth import __version__
 from berth.errors import Unavailable
 from berth.registry import certificates
-from berth.registry.proxies import PORTS, proxy_for
+from berth.registry.places import FOLDERS, NO_TLS, Tls, folder_of
+from berth.registry.proxies import PORTS, origin, proxy_for
 
 if TYPE_CHECKING:
     import ssl
@@ -50,12 +51,12 @@ class Transport:
     def __init__(
         self,
         environment: Mapping[str, str],
-        certificate_folders: Sequence[Path] = certificates.FOLDERS,
+        certificate_folders: Sequence[Path] = FOLDERS,
     ) -> None:
         self._environment = environment
         self._certificates = certificate_folders
         self._lock = threading.Lock()
-        self._pools: dict[tuple[str | None, bool, Path | None], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str | None, Tls, Path | None], urllib3.PoolManager] = {}
 
     def request(
         self,
@@ -63,17 +64,18 @@ class Transport:
         url: str,
         *,
         headers: Mapping[str, str],
-        verify: bool,
+        tls: Tls = NO_TLS,
         body: Body | None = None,
     ) -> BaseHTTPResponse:
         """Send a request and follow redirects; the body is still to be read, and released.
 
-        Unavailable, with Go's text, when there is no answer. The Authorization header never leaves
-        the origin (scheme, host and port) that it is for. A body is never sent elsewhere.
+        Unavailable, with Go's text, when there is no answer. The Authorization header and client
+        certificates never leave the origin (scheme, host and port) that they are for. A body is never
+        sent elsewhere.
         """
         sent = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
         for _ in range(MAX_REDIRECTS):
-            response = self._send(method, url, headers=sent, verify=verify, body=body)
+            response = self._send(method, url, headers=sent, tls=tls, body=body)
             moved = response.status in REDIRECTS and "location" in response.headers
             if not moved or method not in ("GET", "HEAD"):
                 return response
@@ -83,6 +85,7 @@ class Transport:
                 raise Unavailable(f'{_verb(method)} "{url}": redirected to {target!r}')
             if origin(target) != origin(url):
                 sent.pop("Authorization", None)
+                tls = Tls(verify=tls.verify)
             url = target
         raise Unavailable(f'{_verb(method)} "{url}": stopped after {MAX_REDIRECTS} redirects')
 
@@ -92,10 +95,10 @@ class Transport:
         url: str,
         *,
         headers: dict[str, str],
-        verify: bool,
+        tls: Tls,
         body: Body | None,
     ) -> BaseHTTPResponse:
-        pool = self._pool(url, verify=verify)
+        pool = self._pool(url, tls)
         try:
             return pool.urlopen(
                 method,
@@ -109,14 +112,14 @@ class Transport:
         except HTTPError as error:
             raise Unavailable(f'{_verb(method)} "{url}": {describe(error, url)}') from error
 
-    def _pool(self, url: str, *, verify: bool) -> urllib3.PoolManager:
+    def _pool(self, url: str, tls: Tls) -> urllib3.PoolManager:
         proxy = proxy_for(url, self._environment)
-        folder = certificates.folder_of(urlsplit(url).netloc, self._certificates)
-        key = (proxy, verify, folder)
+        folder = folder_of(urlsplit(url).netloc, self._certificates)
+        key = (proxy, tls, folder)
         with self._lock:
             pool = self._pools.get(key)
             if pool is None:
-                context = certificates.tls_context(verify=verify, folder=folder)
+                context = certificates.tls_context(tls, folder)
                 pool = self._pools[key] = _make_pool(proxy, context)
             return pool
 
@@ -137,12 +140,6 @@ def _make_pool(proxy: str | None, context: ssl.SSLContext) -> urllib3.PoolManage
     return urllib3.ProxyManager(
         proxy, maxsize=8, timeout=timeout, ssl_context=context, proxy_headers=headers
     )
-
-
-def origin(url: str) -> tuple[str, str, int]:
-    """Return what must be equal for credentials to be sent along."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
 
 
 def _finish(response: BaseHTTPResponse) -> None:

@@ -23,7 +23,7 @@ def test_rules_make_registries_insecure(rule):
     endpoints = Endpoints((), (rule,))
     assert endpoints.is_insecure("203.0.113.1:5000")
     assert not endpoints.is_insecure("203.0.112.1:5000")
-    assert [e.verify for e in endpoints.of("203.0.113.1:5000")] == [False, False]
+    assert [e.tls.verify for e in endpoints.of("203.0.113.1:5000")] == [False, False]
 
 
 def test_a_rule_with_a_port_is_for_that_port():
@@ -33,7 +33,7 @@ def test_a_rule_with_a_port_is_for_that_port():
 def test_mirrors_are_for_docker_hub_and_come_first():
     mirrors = ("https://mirror.invalid/", "http://127.0.0.1:1")
     found = Endpoints(mirrors, ()).of("docker.io")
-    assert [(e.url, e.mirror, e.verify) for e in found] == [
+    assert [(e.url, e.mirror, e.tls.verify) for e in found] == [
         ("https://mirror.invalid", True, True),
         ("http://127.0.0.1:1", True, False),
         ("https://registry-1.docker.io", False, True),
