@@ -57,27 +57,38 @@ class _CloneArgs(ctypes.Structure):
     )
 
 
-def clone3(flags: int, *, cgroup_fd: int | None = None) -> tuple[int, int]:
-    """clone3(2) as a fork into the namespaces of ``flags``: (pid, pidfd), or (0, -1) in the child.
+class Clone:
+    """clone3(2) as a fork, ready to be made any number of times by a single-threaded process.
 
-    Only for a single-threaded process. The interpreter is told before and after, as os.fork() does.
+    What a fork has written before the next one is copied twice, so the arguments are made beforehand and the
+    call itself does next to nothing. The interpreter is not told: its locks are held by the one thread that
+    there is, before and after, and nothing is registered to run at a fork.
     """
-    pidfd = ctypes.c_int(-1)
-    arguments = _CloneArgs(
-        flags=flags | CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0),
-        pidfd=ctypes.addressof(pidfd),
-        exit_signal=SIGCHLD,
-        cgroup=cgroup_fd or 0,
-    )
-    size = ctypes.c_long(ctypes.sizeof(arguments))
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid: int = libc_held.syscall(ctypes.c_long(SYS_CLONE3), ctypes.byref(arguments), size)
-    if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
-        return 0, -1
-    ctypes.pythonapi.PyOS_AfterFork_Parent()
-    check(pid, f"clone3 {flags:#x}")
-    return pid, pidfd.value
+
+    __slots__ = ("_arguments", "_call", "_pidfd", "_record")
+
+    def __init__(self, flags: int = 0, *, cgroup_fd: int | None = None) -> None:
+        """Take ``flags`` (new namespaces, CLONE_PIDFD) and the version 2 group to be born in."""
+        self._pidfd = ctypes.c_int(-1)
+        self._record = _CloneArgs(
+            flags=flags | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0),
+            pidfd=ctypes.addressof(self._pidfd),
+            exit_signal=SIGCHLD,
+            cgroup=cgroup_fd or 0,
+        )
+        size = ctypes.c_long(ctypes.sizeof(self._record))
+        self._arguments = (ctypes.c_long(SYS_CLONE3), ctypes.byref(self._record), size)
+        self._call = libc_held.syscall
+
+    def make(self) -> int:
+        """Fork; return the new process's id, 0 in itself, what is negative when there is none (``check``)."""
+        pid: int = self._call(*self._arguments)
+        return pid
+
+    def check(self, pid: int) -> int:
+        """Raise why :meth:`make` returned no ``pid``, or return the pidfd if one was asked for."""
+        check(pid, f"clone3 {self._record.flags:#x}")
+        return self._pidfd.value
 
 
 def unshare(flags: int) -> None:

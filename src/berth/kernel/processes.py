@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 
 from berth.kernel.libc import (
     SYS_CLOSE_RANGE,
@@ -39,10 +38,9 @@ def prctl(option: int, argument: int = 0) -> None:
     check(result, f"prctl {option} {argument}")
 
 
-def set_name(name: str) -> None:
-    """Set the name that ps shows (15 bytes)."""
-    buffer = ctypes.create_string_buffer(os.fsencode(name)[:15])
-    check(libc.prctl(PR_SET_NAME, buffer, 0, 0, 0), "prctl PR_SET_NAME")
+def set_name(name: bytes) -> None:
+    """Set the name that ps shows (at most 15 bytes)."""
+    check(libc.prctl(PR_SET_NAME, name, 0, 0, 0), "prctl PR_SET_NAME")
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _socket
 import asyncio
-import json
 import os
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from berth.errors import Unavailable
 from berth.kernel import sockets
+from berth.runtime import codec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Channel:
         except OSError:
             data, fds = b"", []
         if data:
-            self._take((json.loads(data), fds))
+            self._take((codec.decode(data), fds))
         else:
             self.close()
         return bool(data)
@@ -74,7 +74,7 @@ class Channel:
         """
         if not self._open:
             raise Unavailable("the monitor is gone")
-        data = json.dumps(message).encode()
+        data = codec.encode(message)
         try:
             if self._unsent:
                 raise BlockingIOError

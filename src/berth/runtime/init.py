@@ -10,11 +10,10 @@ monitor                                   child
 
 from __future__ import annotations
 
-import json
 import os
 
 from berth.kernel import loopback, namespaces, processes, sockets
-from berth.runtime import accounts, payload, pty, rootfs
+from berth.runtime import accounts, codec, payload, pty, rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,9 +34,9 @@ class Child:
         "cgroup",
         "controllers",
         "filter",
+        "foreign",
         "groups",
         "init",
-        "monitors",
         "netns",
         "pidfd",
         "process",
@@ -71,14 +70,16 @@ class Child:
         self.terminal = False
         self.size = (0, 0)
         self.stdio: tuple[int, int, int] | None = None
-        self.monitors: tuple[int, ...] = ()  # descriptors that only the monitor may hold
+        self.foreign: tuple[
+            int, ...
+        ] = ()  # descriptors that only the monitor or the zygote may hold
 
 
 def run(child: Child) -> NoReturn:
     """Do every step; on failure tell the monitor which one and why. Never returns."""
     step = "start"
     # With them open here, nobody would see the monitor die: not this process, not berthd.
-    for fd in child.monitors:
+    for fd in child.foreign:
         os.close(fd)
     try:
         steps = JOIN_STEPS if child.pidfd is not None else PREPARE_STEPS + START_STEPS
@@ -87,7 +88,7 @@ def run(child: Child) -> NoReturn:
             action(child)
     except BaseException as error:  # noqa: BLE001 - told to the monitor, whatever it is
         try:
-            sockets.send(child.sync, json.dumps(payload.describe(step, error)).encode())
+            sockets.send(child.sync, codec.encode(payload.describe(step, error)))
         finally:
             os._exit(EXIT_SETUP_FAILED)
     os._exit(EXIT_SETUP_FAILED)
@@ -96,7 +97,7 @@ def run(child: Child) -> NoReturn:
 def _reset_signals(child: Child) -> None:
     del child
     payload.reset_signals()
-    processes.set_name("berth-init")
+    processes.set_name(b"berth-init")
     os.setsid()
     processes.join_session_keyring()
 
@@ -164,7 +165,7 @@ def _take_over(child: Child) -> None:
     data, fds = sockets.receive(child.sync)
     if not data:
         os._exit(EXIT_SETUP_FAILED)
-    handover: HandoverMessage = json.loads(data)
+    handover: HandoverMessage = codec.decode(data)
     if handover["netns"]:
         namespaces.setns(fds.pop(0), namespaces.CLONE_NEWNET)
     child.trees += [

@@ -6,12 +6,12 @@ how it went, and undoes everything when it went wrong.
 
 from __future__ import annotations
 
-import json
+import _signal
 import os
 
 from berth.errors import BerthError, Failed, from_record
 from berth.kernel import namespaces, processes, sockets
-from berth.runtime import init, monitor
+from berth.runtime import codec, init, monitor
 from berth.runtime.clients import STDERR, STDOUT, Client, Input
 from berth.runtime.jsonlog import LogWriter
 
@@ -43,17 +43,21 @@ class Launch:
     the first of them, and the monitor, which lives long, does as little as can be before the second.
     """
 
-    def __init__(self, request: Request, control: sockets.Socket, hierarchies: Hierarchies) -> None:
+    def __init__(
+        self, request: Request, control: sockets.Socket, zygote_fd: int, hierarchies: Hierarchies
+    ) -> None:
         self.request = request
         self.control = control
+        self.zygote_fd = zygote_fd
         self.cgroup = _open_cgroup(request.message, hierarchies)
         self.owns_cgroup = request.message["op"] == "task"
         self.sync, theirs = sockets.pair()
         self.child = _child(request, theirs, self.cgroup)
         self.child.controllers = hierarchies.mount_options()
-        self.child.monitors = (control.fileno(), self.sync.fileno())
-        self.flags = _clone_flags(self.child)
+        self.child.foreign = (zygote_fd, control.fileno(), self.sync.fileno())
         self.group: int | None = None
+        self.process = namespaces.Clone()
+        self.pid_namespace = _pid_namespace(self.child)
         self.pipes: tuple[int | None, int, int] | None = None
         self.orphans = 0
         self.pid, self.pidfd = 0, -1
@@ -66,6 +70,8 @@ class Launch:
         if self.owns_cgroup:
             self.group = self.cgroup.open_to_clone_into()
         self.child.born_in_group = self.group is not None
+        flags = namespaces.CLONE_PIDFD | _clone_flags(self.child)
+        self.process = namespaces.Clone(flags, cgroup_fd=self.group)
 
     def close(self) -> None:
         """Close in the zygote what the fork has taken along."""
@@ -84,11 +90,21 @@ class Launch:
         _report(self.control, error)
 
     def begin(self) -> None:
-        """Make the process and let it prepare itself."""
-        _join_pid_namespace(self.child)
-        self.pid, self.pidfd = namespaces.clone3(self.flags, cgroup_fd=self.group)
-        if self.pid == 0:
+        """Make the process and let it prepare itself.
+
+        Nothing that can wait comes before: whatever is written before a fork is copied once more after it.
+        """
+        _signal.signal(
+            _signal.SIGCHLD, _signal.SIG_DFL
+        )  # ignored, it would throw the exit status away
+        if self.pid_namespace is not None:
+            _join_pid_namespace(self.pid_namespace)
+        pid = self.process.make()
+        if pid == 0:
             init.run(self.child)
+        self.pidfd = self.process.check(pid)
+        self.pid = pid
+        os.close(self.zygote_fd)
         monitor.prepare()
         message = self.request.message
         os.chdir(message["directory"])
@@ -106,7 +122,7 @@ class Launch:
         data, fds = sockets.receive(self.control)
         if not data:
             return False
-        message: HandoverMessage = json.loads(data)
+        message: HandoverMessage = codec.decode(data)
         count = len(message["trees"]) + message["netns"]
         try:
             sockets.send(self.sync, data, fds[:count])
@@ -139,12 +155,34 @@ class Launch:
         self.served.announce()
         return self.served
 
+    def serve(self) -> None:
+        """Run the process from its start to its end, as the monitor. Returns when all is done."""
+        try:
+            self.begin()
+            served = self.complete() if not self.owns_cgroup or self.hand_over() else None
+        except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
+            self.end()
+            self.fail(error)
+            return
+        if served is not None:
+            served.run()
+            served.finish()
+        else:
+            self.end()
+        if self.owns_cgroup:
+            _discard(self.cgroup)
+        if served is not None:
+            served.leave()
 
-def plan(request: Request, hierarchies: Hierarchies, null_fd: int) -> Launch | None:
-    """Make in the zygote what can be made there; None when it failed, which berthd was told then."""
+
+def plan(request: Request, zygote_fd: int, hierarchies: Hierarchies, null_fd: int) -> Launch | None:
+    """Make in the zygote what can be made there; None when it failed, which berthd was told then.
+
+    ``zygote_fd``: its socket to berthd, which no fork may hold open.
+    """
     control = sockets.adopt(request.take())
     try:
-        launch = Launch(request, control, hierarchies)
+        launch = Launch(request, control, zygote_fd, hierarchies)
     except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
         _report(control, error)
         control.close()
@@ -158,30 +196,10 @@ def plan(request: Request, hierarchies: Hierarchies, null_fd: int) -> Launch | N
     return launch
 
 
-def serve(launch: Launch) -> None:
-    """Run one process from its start to its end, as the monitor. Returns when all is done."""
-    try:
-        launch.begin()
-        served = launch.complete() if not launch.owns_cgroup or launch.hand_over() else None
-    except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
-        launch.end()
-        launch.fail(error)
-        return
-    if served is not None:
-        served.run()
-        served.finish()
-    else:
-        launch.end()
-    if launch.owns_cgroup:
-        _discard(launch.cgroup)
-    if served is not None:
-        served.leave()
-
-
 def _report(control: sockets.Socket, error: BaseException) -> None:
     kind = error if isinstance(error, BerthError) else Failed(str(error) or repr(error))
     try:
-        sockets.send(control, json.dumps({"event": "failed", "error": kind.record()}).encode())
+        sockets.send(control, codec.encode({"event": "failed", "error": kind.record()}))
     except OSError:  # berthd does not care any more
         return
 
@@ -250,16 +268,22 @@ def _clone_flags(child: init.Child) -> int:
     return flags
 
 
-def _join_pid_namespace(child: init.Child) -> None:
-    """Let the next child be in another pid namespace; the caller itself stays outside."""
-    if child.pidfd is not None:
-        namespaces.setns(child.pidfd, namespaces.CLONE_NEWPID)
+def _pid_namespace(child: init.Child) -> int | str | None:
+    """Return the pid namespace that the process is to be in: a pidfd or a path; None for one of its own."""
     for entry in child.spec.get("linux", {}).get("namespaces", []):
-        path = entry.get("path")
-        if entry["type"] == "pid" and path:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            namespaces.setns(fd, namespaces.CLONE_NEWPID)
-            os.close(fd)
+        if entry["type"] == "pid" and entry.get("path"):
+            return entry["path"]
+    return child.pidfd
+
+
+def _join_pid_namespace(namespace: int | str) -> None:
+    """Let the next child be in another pid namespace; the caller itself stays outside."""
+    if isinstance(namespace, int):
+        namespaces.setns(namespace, namespaces.CLONE_NEWPID)
+        return
+    fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    namespaces.setns(fd, namespaces.CLONE_NEWPID)
+    os.close(fd)
 
 
 def _is_made_later(kind: str, child: init.Child) -> bool:
@@ -286,7 +310,7 @@ def _hear(sync: sockets.Socket, pid: int) -> int | None:
         if not data:
             sync.close()
             return master
-        report = json.loads(data)
+        report = codec.decode(data)
         if "terminal" not in report:
             os.waitpid(pid, 0)
             raise from_record(report["error"])

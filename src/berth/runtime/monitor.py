@@ -23,13 +23,12 @@ read, too, it is hung up on. After the end a client takes the rest in its own ti
 from __future__ import annotations
 
 import _socket
-import json
 import os
 import select
 import time
 
 from berth.kernel import processes, sockets
-from berth.runtime import pty
+from berth.runtime import codec, pty
 from berth.runtime.clients import CHUNK_BYTES, STDERR, STDOUT, Client, Input
 from berth.runtime.orphans import Orphans
 
@@ -53,7 +52,7 @@ def write_atomic(path: str, record: dict[str, object]) -> None:
     # No file object and no json.dump, which is Python: whatever runs has its pages copied into this process.
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(record).encode())
+        os.write(fd, codec.encode(record))
     finally:
         os.close(fd)
     os.replace(temporary, path)
@@ -139,7 +138,7 @@ class Monitor:
 
     def tell(self, event: dict[str, object], fds: list[int]) -> None:
         """Send an event to every berthd connection; one that is gone is dropped."""
-        data = json.dumps(event).encode()
+        data = codec.encode(event)
         for control in list(self.controls.values()):
             try:
                 sockets.send(control, data, fds)
@@ -160,7 +159,7 @@ class Monitor:
         if not data:
             self._drop_control(control)
             return
-        request = json.loads(data)
+        request = codec.decode(data)
         operation = request["op"]
         if operation == "attach":
             self.attach(Client(fds.pop(0), request))
@@ -406,4 +405,4 @@ class Monitor:
 def prepare() -> None:
     """Make the forked zygote a monitor: a session of its own, a name, nothing to be dumped."""
     os.setsid()
-    processes.set_name("berth-monitor")
+    processes.set_name(b"berth-monitor")

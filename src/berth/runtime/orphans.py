@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
+
+from berth.runtime import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ class Orphans:
 
     def answer(self, exit_code: object, *, settled: bool) -> None:
         """Answer whom no berthd is going to. ``settled``: one took note, maybe a later one."""
-        body = json.dumps({"StatusCode": exit_code}) + "\n"
-        data = f"{len(body):x}\r\n{body}\r\n0\r\n\r\n".encode()
+        body = codec.encode({"StatusCode": exit_code}) + b"\n"
+        data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
         for fd, owner in self._waiting:
             if not settled or owner.fileno() < 0:
                 try:

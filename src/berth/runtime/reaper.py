@@ -16,7 +16,7 @@ KERNEL_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, s
 
 def run(program: int) -> NoReturn:
     """Serve as pid 1 until the program ends, then end the same way. Called right after the fork."""
-    processes.set_name("berth-init")
+    processes.set_name(b"berth-init")
     waited = set(signal.valid_signals()) - set(KERNEL_SIGNALS)
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     # Only the program may hold the descriptors: its end of output is the container's.

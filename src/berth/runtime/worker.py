@@ -30,11 +30,13 @@ def serve(request: Request, host_mounts_fd: int) -> None:
 
     It works in the host's mount namespace, or in the zygote's, where containers' roots can be mounted.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     control = sockets.adopt(request.take())
     template_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     namespaces.setns(host_mounts_fd, namespaces.CLONE_NEWNS)
     os.setsid()
-    processes.set_name("berth-worker")
+    processes.set_name(b"berth-worker")
     leave_with(control)
 
     def report(progress: Mapping[str, object]) -> None:

@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import _signal
 import gc
-import json
 import os
 import sys
 import traceback
 
-from berth.kernel import cgroups, processes, sockets
-from berth.runtime import launch, template, worker
+from berth.kernel import cgroups, namespaces, processes, sockets
+from berth.runtime import codec, launch, template, worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 CONTROL_FD = 3
 
@@ -38,59 +42,62 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     control = sockets.adopt(CONTROL_FD)
     os.set_inheritable(CONTROL_FD, False)
     processes.close_from(CONTROL_FD + 1)  # what berthd was started with is nobody's here
-    processes.set_name("berth-zygote")
+    processes.set_name(b"berth-zygote")
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     processes.reset_hidden_signals()
     # Children are reaped by the kernel: nobody asks for their status here.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-        _signal.signal(number, _signal.SIG_IGN)
+    # A monitor inherits this: what a terminal or a shutdown sends to all must not cost a container its
+    # record; its process hears such signals itself.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
     warm = Warm()
     template.enter(data_root, exec_root, hidden)
     gc.collect()
     gc.disable()
     gc.freeze()
     sockets.send(control, b'{"event": "ready"}')
+    fork = namespaces.Clone()
     while True:
         data, fds = sockets.receive(control)
         if not data:
             return
-        request = launch.Request(json.loads(data), fds)
-        _fork_for(request, control, warm)
-        for fd in request.fds:
-            os.close(fd)
+        request = launch.Request(codec.decode(data), fds)
+        if request.message["op"] == "job":
+            _fork_worker(request, control, warm)
+        elif planned := launch.plan(request, control.fileno(), warm.hierarchies, warm.null_fd):
+            _fork_monitor(planned, fork)
 
 
-def _fork_for(request: launch.Request, control: sockets.Socket, warm: Warm) -> None:
-    """Fork what was asked for; a failure is told to berthd, or shows by the end of the job's socket."""
-    planned = None
-    if request.message["op"] != "job":
-        planned = launch.plan(request, warm.hierarchies, warm.null_fd)
-        if planned is None:
-            return
+def _fork_monitor(planned: launch.Launch, fork: namespaces.Clone) -> None:
+    """Fork the monitor of what was planned. A failure is told to berthd."""
+    pid = fork.make()
+    if pid == 0:
+        _end_with(planned.serve)
+    try:
+        fork.check(pid)
+    except OSError as error:  # no process or memory is left for now
+        planned.fail(error)
+    planned.close()
+
+
+def _fork_worker(request: launch.Request, control: sockets.Socket, warm: Warm) -> None:
+    """Fork a worker. A failure shows by the end of its socket."""
     try:
         pid = os.fork()
-    except OSError as error:  # no process or memory is left for now
+    except OSError:
         pid = -1
-        if planned is not None:
-            planned.fail(error)
     if pid == 0:
         control.close()
-        _run_child(request, planned, warm)
-    if planned is not None:
-        planned.close()
+        _end_with(lambda: worker.serve(request, warm.host_mounts_fd))
+    for fd in request.fds:
+        os.close(fd)
 
 
-def _run_child(request: launch.Request, planned: launch.Launch | None, warm: Warm) -> None:
-    """Do what was asked for and end; a bug's traceback goes to the zygote's log."""
+def _end_with(act: Callable[[], None]) -> NoReturn:
+    """Do what this fork is for and end; a bug's traceback goes to the zygote's log."""
     status = 0
     try:
-        for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
-            _signal.signal(number, _signal.SIG_DFL)
-        if planned is not None:
-            launch.serve(planned)
-        else:
-            worker.serve(request, warm.host_mounts_fd)
+        act()
     except BaseException:  # noqa: BLE001 - the end of this process, logged
         traceback.print_exc(file=sys.stderr)
         status = 1
