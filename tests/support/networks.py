@@ -16,6 +16,7 @@ from support.programs import find, run
 
 HOST = "198.51.100.1"
 OUTSIDE = "198.51.100.2"
+HOST6, OUTSIDE6 = "2001:db8:51::1", "2001:db8:51::2"
 TIMEOUT_S = 10.0
 NAMES = SimpleNamespace(name="0123456789", bridge="berthtest0", table="berth-test")
 
@@ -48,21 +49,23 @@ class Neighbourhood:
         self.outside_fd = outside_fd
         self._sockets = []
 
-    def socket(self, fd, kind=socket.SOCK_STREAM):
-        sock = within(fd, lambda: socket.socket(socket.AF_INET, kind))
+    def socket(self, fd, kind=socket.SOCK_STREAM, *, near=""):
+        """Return a socket of the family of the address ``near``."""
+        family = socket.AF_INET6 if ":" in near else socket.AF_INET
+        sock = within(fd, lambda: socket.socket(family, kind))
         sock.settimeout(TIMEOUT_S)
         self._sockets.append(sock)
         return sock
 
     def listen(self, fd, port, address="0.0.0.0"):
-        sock = self.socket(fd)
+        sock = self.socket(fd, near=address)
         sock.bind((address, port))
         sock.listen()
         return sock
 
     def talk(self, server, client_fd, address):
         """Connect, exchange a line each way, and return the address that the server saw."""
-        client = self.socket(client_fd)
+        client = self.socket(client_fd, near=address[0])
         client.connect(address)
         accepted, peer = server.accept()
         self._sockets.append(accepted)
@@ -75,7 +78,7 @@ class Neighbourhood:
 
     def is_silent(self, client_fd, address):
         """Say whether a connection attempt gets no answer at all."""
-        client = self.socket(client_fd)
+        client = self.socket(client_fd, near=address[0])
         client.settimeout(0.4)
         try:
             client.connect(address)
@@ -102,7 +105,10 @@ def connect_neighbour(outside):
     )
     run(ip, "addr", "add", f"{HOST}/24", "dev", "wan0", check=True)
     run(ip, "link", "set", "wan0", "up", check=True)
+    run(ip, "addr", "add", f"{HOST6}/64", "dev", "wan0", "nodad", check=True)
     within(outside, lambda: run(ip, "addr", "add", f"{OUTSIDE}/24", "dev", "lan0", check=True))
+    inside = ("dev", "lan0", "nodad")
+    within(outside, lambda: run(ip, "addr", "add", f"{OUTSIDE6}/64", *inside, check=True))
     within(outside, lambda: run(ip, "link", "set", "lan0", "up", check=True))
 
 

@@ -485,7 +485,9 @@ def test_a_network_is_made_shown_and_removed(cli: Cli, networks: EngineProcess) 
         (("-o", "com.docker.network.driver.mtu=x"), "invalid MTU: x"),
         (("-o", "com.docker.network.bridge.name=lo"), "an interface has this name already"),
         (("--subnet", "10.99.6.0/24", "--subnet", "10.99.7.0/24"), "multiple subnets"),
-        (("--ipv6",), "IPv4 only"),
+        (("--ipv4=false",), "IPv4 or IPv6 must be enabled"),
+        (("--subnet", "10.99.6.1/24"), "invalid subnet 10.99.6.1/24: it should be 10.99.6.0/24"),
+        (("--ipv6", "--subnet", "2001:db8:7::/127"), "2001:db8:7::/127"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from berth.cli import inspect, tables, units
 from berth.cli.listing import SHORT_ID, documents_of, filters
 from berth.client import documents
@@ -45,6 +47,7 @@ CONNECT_FLAGS: tuple[Flag, ...] = (
     ("driver-opt", "", "map", "Driver options for the network"),
     ("gw-priority", "", "int", "Highest gw-priority provides the default gateway"),
     ("ip", "", "string", 'IPv4 address (e.g., "172.30.100.104")'),
+    ("ip6", "", "string", 'IPv6 address (e.g., "2001:db8::33")'),
     ("link", "", "list", "Add link to another container"),
 )
 DISCONNECT_FLAGS: tuple[Flag, ...] = (
@@ -112,26 +115,49 @@ def create(call: Call) -> int:
 
 
 def _pools(options: Options) -> list[Document]:
-    """Return a pool for every subnet; ranges and gateways belong to the subnet of the same place."""
+    """Return a pool for every subnet; ranges, gateways and addresses belong to the subnet they are in."""
     pools: list[Document] = [{"Subnet": subnet} for subnet in options.all("subnet")]
     for flag, name in (("ip-range", "IPRange"), ("gateway", "Gateway")):
-        values = options.all(flag)
-        if len(values) > len(pools):
-            raise InvalidArgument(f"every --{flag} needs a --subnet it is in")
-        for pool, value in zip(pools, values, strict=False):
+        for value in options.all(flag):
+            pool = _pool_of(pools, value, flag)
+            if name in pool:
+                raise InvalidArgument(f"multiple --{flag} of one --subnet: {value}")
             pool[name] = value
-    if auxiliary := options.pairs("aux-address"):
-        if not pools:
-            raise InvalidArgument("every --aux-address needs a --subnet it is in")
-        pools[0]["AuxiliaryAddresses"] = auxiliary
+    for name, value in options.pairs("aux-address").items():
+        pool = _pool_of(pools, value, "aux-address")
+        auxiliary = documents.mapping(pool.setdefault("AuxiliaryAddresses", {}))
+        auxiliary[name] = value
     return pools
+
+
+def _pool_of(pools: list[Document], value: str, flag: str) -> Document:
+    """Return the pool that an address or range is in; with one pool of its version, that one."""
+    try:
+        address = ipaddress.ip_interface(value)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid {flag} {value}: {error}") from None
+    of_version = []
+    for pool in pools:
+        subnet = ipaddress.ip_network(documents.text(pool, "Subnet"), strict=False)
+        if subnet.version == address.version:
+            of_version.append(pool)
+            if address.ip in subnet:
+                return pool
+    if len(of_version) == 1:
+        return of_version[0]
+    raise InvalidArgument(f"no matching subnet for {flag} {value}")
 
 
 def connect(call: Call) -> int:
     """Let a container take part in a network."""
     options, (network, container) = call.options, call.arguments
+    addresses: Document = {
+        name: options.text(flag)
+        for flag, name in (("ip", "IPv4Address"), ("ip6", "IPv6Address"))
+        if options.given(flag)
+    }
     settings: Document = {
-        "IPAMConfig": {"IPv4Address": options.text("ip")} if options.given("ip") else {},
+        "IPAMConfig": addresses,
         "Links": options.all("link"),
         "Aliases": options.all("alias"),
         "DriverOpts": options.pairs("driver-opt"),

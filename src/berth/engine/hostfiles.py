@@ -43,7 +43,7 @@ def write(
     hosts = files.hosts(
         hostname=name,
         domainname=record.config.domainname,
-        addresses=[e.address for e in endpoints if e.address],
+        addresses=[text for e in endpoints for text in (e.address, e.address6) if text],
         extra=[*extra, *linked],
         base=files.host_hosts() if host.network_mode == HOST else None,
     )
@@ -87,9 +87,11 @@ def update(
     name = spec.hostname(record)
     names = f"{name}.{domain} {name}" if domain else name
     if gone is not None:
-        text = files.without_address(text, gone.address)
+        for address in (gone.address, gone.address6):
+            text = files.without_address(text, address)
     for endpoint in sandbox.endpoints if sandbox is not None else ():
-        text = files.with_address(text, endpoint.address, names)
+        for address in filter(None, (endpoint.address, endpoint.address6)):
+            text = files.with_address(text, address, names)
     if text != before:
         _write(str(hosts), text)
     resolv_conf = folder / RESOLV_CONF

@@ -134,6 +134,7 @@ def endpoint_request(network: str, asked: EndpointConfig) -> EndpointRequest:
     return EndpointRequest(
         network=network,
         address=str((asked.ipam_config or {}).get("IPv4Address") or ""),
+        address6=str((asked.ipam_config or {}).get("IPv6Address") or ""),
         mac=asked.mac_address,
         aliases=tuple(asked.aliases or ()),
         links=tuple(asked.links or ()),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.engine import networkpools
 from berth.engine.connecting import Connections
 from berth.engine.filters import PruneFilter, has_labels
 from berth.engine.networksettings import network_document
-from berth.errors import Forbidden, InvalidArgument, Unsupported
-from berth.network.records import NetworkRequest
+from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from berth.engine.containers import Containers
-    from berth.engine.networkmodels import IpamPool, NetworkCreate
+    from berth.engine.networkmodels import NetworkCreate
     from berth.engine.services import Services
     from berth.network.records import NetworkRecord
 
@@ -68,21 +68,7 @@ class Networks:
 
     async def create(self, request: NetworkCreate) -> Document:
         """Make a network."""
-        pool = _pool(request)
-        network = await self._service.create(
-            NetworkRequest(
-                name=request.name,
-                driver=request.driver or "bridge",
-                subnet=pool.subnet if pool else "",
-                gateway=pool.gateway if pool else "",
-                ip_range=pool.ip_range if pool else "",
-                auxiliary=(pool.auxiliary_addresses if pool else None) or {},
-                internal=request.internal,
-                attachable=request.attachable,
-                options=request.options or {},
-                labels=request.labels or {},
-            )
-        )
+        network = await self._service.create(networkpools.network_request(request))
         self._emit(network, "create")
         return {"Id": network.id, "Warning": ""}
 
@@ -105,13 +91,3 @@ class Networks:
     def _emit(self, network: NetworkRecord, action: str) -> None:
         attributes = {"name": network.name, "type": network.driver}
         self._events.emit("network", action, network.id, attributes)
-
-
-def _pool(request: NetworkCreate) -> IpamPool | None:
-    """Return the one address range that a network may be given."""
-    pools = (request.ipam.config if request.ipam else None) or []
-    if request.enable_ipv6 or not request.enable_ipv4 or any(":" in p.subnet for p in pools):
-        raise Unsupported(f"create network {request.name}: networks have IPv4 only as yet")
-    if len(pools) > 1:
-        raise Forbidden("bridge driver doesn't support multiple subnets")
-    return pools[0] if pools else None

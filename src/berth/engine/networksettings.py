@@ -88,9 +88,9 @@ def _place(endpoint: EndpointRecord | None) -> Document:
         "Gateway": endpoint.gateway if endpoint is not None else "",
         "IPAddress": endpoint.address if endpoint is not None else "",
         "IPPrefixLen": endpoint.prefix_length if endpoint is not None else 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": endpoint.gateway6 if endpoint is not None else "",
+        "GlobalIPv6Address": endpoint.address6 if endpoint is not None else "",
+        "GlobalIPv6PrefixLen": endpoint.prefix_length6 if endpoint is not None else 0,
         "MacAddress": endpoint.mac if endpoint is not None else "",
     }
 
@@ -118,21 +118,15 @@ def _shown(
 
 def network_document(network: NetworkRecord, endpoints: Iterable[EndpointRecord]) -> Document:
     """Return a network as the API shows it."""
-    pools: list[Document] = []
-    if network.subnet:
-        pools = [{"Subnet": network.subnet, "Gateway": network.gateway}]
-        if network.ip_range:
-            pools[0]["IPRange"] = network.ip_range
-        if network.auxiliary:
-            pools[0]["AuxiliaryAddresses"] = network.auxiliary
+    pools = _pools(network)
     return {
         "Name": network.name,
         "Id": network.id,
         "Created": times.rfc3339(network.created_at_ns),
         "Scope": "local",
         "Driver": network.driver,
-        "EnableIPv4": True,
-        "EnableIPv6": False,
+        "EnableIPv4": bool(network.subnet) or network.builtin,
+        "EnableIPv6": bool(network.subnet6),
         "IPAM": {
             "Driver": "default",
             "Options": None if network.builtin else {},
@@ -151,13 +145,37 @@ def network_document(network: NetworkRecord, endpoints: Iterable[EndpointRecord]
                 "IPv4Address": f"{endpoint.address}/{endpoint.prefix_length}"
                 if endpoint.address
                 else "",
-                "IPv6Address": "",
+                "IPv6Address": f"{endpoint.address6}/{endpoint.prefix_length6}"
+                if endpoint.address6
+                else "",
             }
             for endpoint in endpoints
         },
         "Options": _default_options(network) if network.name == DEFAULT else network.options,
         "Labels": network.labels,
     }
+
+
+def _pools(network: NetworkRecord) -> list[Document]:
+    pools: list[Document] = []
+    for subnet, gateway, span, version in (
+        (network.subnet, network.gateway, network.ip_range, 4),
+        (network.subnet6, network.gateway6, network.ip_range6, 6),
+    ):
+        if not subnet:
+            continue
+        pool: Document = {"Subnet": subnet, "Gateway": gateway}
+        if span:
+            pool["IPRange"] = span
+        auxiliary = {
+            name: address
+            for name, address in network.auxiliary.items()
+            if (":" in address) == (version == 6)
+        }
+        if auxiliary:
+            pool["AuxiliaryAddresses"] = auxiliary
+        pools.append(pool)
+    return pools
 
 
 def _default_options(network: NetworkRecord) -> Document:

@@ -1,4 +1,4 @@
-"""nf_tables over netlink: the codec of tables, chains, rules, sets and elements, for the family ip.
+"""nf_tables over netlink: the codec of tables, chains, rules, sets and elements.
 
 All but two readings is pure. A ruleset is a list of messages; :func:`batch` frames it, and
 :meth:`NetlinkSocket.execute_batch` makes all of it take effect at once, or nothing.
@@ -36,7 +36,9 @@ _NEWRULE, _GETRULE = 6, 7
 _NEWSET = 9
 _NEWSETELEM, _DELSETELEM = 12, 14
 _GETGEN = 16
-_FAMILY_IP = 2
+
+# Families of packets; a table is for one of them.
+IPV4, BRIDGE, IPV6 = 2, 7, 10
 
 # Hooks and the priorities that nft(8) names.
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
@@ -46,10 +48,17 @@ ACCEPT, DROP = 1, 0
 _JUMP = -3
 
 # nft(8)'s numbers of data types, so that it prints elements as people expect.
-IPV4_ADDR, INET_PROTO, INET_SERVICE, IFNAME = 7, 12, 13, 41
+IPV4_ADDR, IPV6_ADDR, ETHER_ADDR, INET_PROTO, INET_SERVICE, IFNAME = 7, 8, 9, 12, 13, 41
 _TYPE_BITS = 6
 IFNAME_BYTES = 16
-_TYPE_BYTES = {IPV4_ADDR: 4, INET_PROTO: 4, INET_SERVICE: 4, IFNAME: IFNAME_BYTES}
+_TYPE_BYTES = {
+    IPV4_ADDR: 4,
+    IPV6_ADDR: 16,
+    ETHER_ADDR: 8,
+    INET_PROTO: 4,
+    INET_SERVICE: 4,
+    IFNAME: IFNAME_BYTES,
+}
 
 # A note for nft(8), which else prints interface names backwards: type 0 (byte order), 4 bytes, host.
 _HOST_ENDIAN_KEY = b"\0\4" + (1).to_bytes(4, sys.byteorder)
@@ -62,20 +71,30 @@ _ELEMENT_INTERVAL_END = 0x1
 REG_1 = 1
 REG32 = tuple(range(8, 24))
 
-META_IIFNAME, META_OIFNAME, META_L4PROTO = 6, 7, 16
+META_PROTOCOL, META_IIFNAME, META_OIFNAME, META_L4PROTO = 1, 6, 7, 16
 CT_STATE, CT_STATUS = 0, 2
 CT_STATE_ESTABLISHED, CT_STATE_RELATED = 0x2, 0x4
 CT_STATUS_DNAT = 0x20
 CMP_EQ, CMP_NEQ = 0, 1
-_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER = 0, 1, 2
 _FIB_RESULT_ADDRTYPE = 3
 _FIB_F_DADDR = 0x2
 _RTN_LOCAL = 2
 _NAT_DNAT = 1
 
 
-def _message(kind: int, *attributes: bytes, flags: int = 0) -> Message:
-    body = bytes((_FAMILY_IP, 0, 0, 0)) + b"".join(attributes)
+class Table:
+    """A table's name, and the family of packets it is for."""
+
+    __slots__ = ("family", "name")
+
+    def __init__(self, name: str, family: int = IPV4) -> None:
+        self.name = name
+        self.family = family
+
+
+def _message(kind: int, family: int, *attributes: bytes, flags: int = 0) -> Message:
+    body = bytes((family, 0, 0, 0)) + b"".join(attributes)
     return Message(_SUBSYSTEM << 8 | kind, body, flags=flags)
 
 
@@ -91,37 +110,40 @@ def batch(messages: Iterable[Message], *, generation: int = 0) -> list[Message]:
 
 def generation(sock: NetlinkSocket) -> int:
     """Return the ruleset's generation."""
-    answer = sock.query(_message(_GETGEN), "look at the nftables generation")
+    answer = sock.query(_message(_GETGEN, 0), "look at the nftables generation")
     return int.from_bytes(attributes(answer.body, 4)[1], "big")
 
 
-def count_rules(sock: NetlinkSocket, table: str) -> int:
+def count_rules(sock: NetlinkSocket, table: Table) -> int:
     """Return how many rules a table has; 0 when there is no such table."""
-    message = _message(_GETRULE, text(1, table))
-    found = sock.dump(message, f"list rules of nftables table {table}")
-    return sum(string(attributes(entry.body, 4)[1]) == table for entry in found)
+    message = _message(_GETRULE, table.family, text(1, table.name))
+    found = sock.dump(message, f"list rules of nftables table {table.name}")
+    return sum(string(attributes(entry.body, 4)[1]) == table.name for entry in found)
 
 
-def table(name: str) -> Message:
+def add_table(table: Table) -> Message:
     """Add a table; nothing changes when it exists."""
-    return _message(_NEWTABLE, text(1, name), attribute(2, be32(0)), flags=NLM_F_CREATE)
+    flags = attribute(2, be32(0))
+    return _message(_NEWTABLE, table.family, text(1, table.name), flags, flags=NLM_F_CREATE)
 
 
-def delete_table(name: str) -> Message:
+def delete_table(table: Table) -> Message:
     """Delete a table with everything in it."""
-    return _message(_DELTABLE, text(1, name))
+    return _message(_DELTABLE, table.family, text(1, table.name))
 
 
-def chain(table: str, name: str) -> Message:
+def chain(table: Table, name: str) -> Message:
     """Add a chain to jump to."""
-    return _message(_NEWCHAIN, text(1, table), text(3, name), flags=NLM_F_CREATE)
+    parts = (text(1, table.name), text(3, name))
+    return _message(_NEWCHAIN, table.family, *parts, flags=NLM_F_CREATE)
 
 
-def base_chain(table: str, name: str, *, kind: str, hook: int, priority: int) -> Message:
+def base_chain(table: Table, name: str, *, kind: str, hook: int, priority: int) -> Message:
     """Add a chain of ``kind`` (filter, nat) that the kernel calls; its policy is accept."""
     return _message(
         _NEWCHAIN,
-        text(1, table),
+        table.family,
+        text(1, table.name),
         text(3, name),
         nested(4, attribute(1, be32(hook)), attribute(2, be32(priority & 0xFFFFFFFF))),
         attribute(5, be32(ACCEPT)),
@@ -130,11 +152,12 @@ def base_chain(table: str, name: str, *, kind: str, hook: int, priority: int) ->
     )
 
 
-def rule(table: str, chain: str, *expressions: bytes) -> Message:
+def rule(table: Table, chain: str, *expressions: bytes) -> Message:
     """Append a rule."""
     return _message(
         _NEWRULE,
-        text(1, table),
+        table.family,
+        text(1, table.name),
         text(2, chain),
         nested(4, *expressions),
         flags=NLM_F_CREATE | NLM_F_APPEND,
@@ -149,7 +172,7 @@ def _concatenation(types: Sequence[int]) -> tuple[int, int]:
 
 
 def named_set(
-    table: str,
+    table: Table,
     name: str,
     key: Sequence[int],
     *,
@@ -160,7 +183,7 @@ def named_set(
     """Add a set of keys, or with ``data`` a map. ``number`` is unique in the batch."""
     key_type, key_bytes = _concatenation(key)
     parts = [
-        text(1, table),
+        text(1, table.name),
         text(2, name),
         attribute(3, be32(flags | (_SET_MAP if data else 0))),
         attribute(4, be32(key_type)),
@@ -172,7 +195,7 @@ def named_set(
     if data:
         data_type, data_bytes = _concatenation(data)
         parts += [attribute(6, be32(data_type)), attribute(7, be32(data_bytes))]
-    return _message(_NEWSET, *parts, flags=NLM_F_CREATE)
+    return _message(_NEWSET, table.family, *parts, flags=NLM_F_CREATE)
 
 
 def element(key: bytes, data: bytes | None = None) -> bytes:
@@ -188,16 +211,16 @@ def interval(first: bytes, after: bytes) -> tuple[bytes, bytes]:
     return element(first), end
 
 
-def add_elements(table: str, name: str, elements: Sequence[bytes]) -> Message:
+def add_elements(table: Table, name: str, elements: Sequence[bytes]) -> Message:
     """Put elements into a set or map; one that is there with the same data changes nothing."""
-    return _message(
-        _NEWSETELEM, text(1, table), text(2, name), nested(3, *elements), flags=NLM_F_CREATE
-    )
+    parts = (text(1, table.name), text(2, name), nested(3, *elements))
+    return _message(_NEWSETELEM, table.family, *parts, flags=NLM_F_CREATE)
 
 
-def delete_elements(table: str, name: str, elements: Sequence[bytes]) -> Message:
+def delete_elements(table: Table, name: str, elements: Sequence[bytes]) -> Message:
     """Take elements out of a set or map; ENOENT when one is not there."""
-    return _message(_DELSETELEM, text(1, table), text(2, name), nested(3, *elements))
+    parts = (text(1, table.name), text(2, name), nested(3, *elements))
+    return _message(_DELSETELEM, table.family, *parts)
 
 
 def _expression(name: str, *attributes: bytes) -> bytes:
@@ -209,24 +232,25 @@ def meta(key: int, register: int = REG_1) -> bytes:
     return _expression("meta", attribute(1, be32(register)), attribute(2, be32(key)))
 
 
-def _payload(base: int, offset: int, length: int, register: int) -> bytes:
+def payload(base: int, offset: int, length: int, register: int = REG_1) -> bytes:
+    """Load bytes of one of the packet's headers."""
     numbers = (register, base, offset, length)
     return _expression("payload", *(attribute(i, be32(n)) for i, n in enumerate(numbers, 1)))
 
 
-def source_address(register: int = REG_1) -> bytes:
+def source_address(register: int = REG_1, *, family: int = IPV4) -> bytes:
     """Load the sender's address."""
-    return _payload(_NETWORK_HEADER, 12, 4, register)
+    return payload(NETWORK_HEADER, *((12, 4) if family == IPV4 else (8, 16)), register)
 
 
-def destination_address(register: int = REG_1) -> bytes:
+def destination_address(register: int = REG_1, *, family: int = IPV4) -> bytes:
     """Load the receiver's address."""
-    return _payload(_NETWORK_HEADER, 16, 4, register)
+    return payload(NETWORK_HEADER, *((16, 4) if family == IPV4 else (24, 16)), register)
 
 
 def destination_port(register: int = REG_1) -> bytes:
     """Load the receiver's port (tcp, udp, sctp have it at the same place)."""
-    return _payload(_TRANSPORT_HEADER, 2, 2, register)
+    return payload(TRANSPORT_HEADER, 2, 2, register)
 
 
 def compare(operator: int, data: bytes, register: int = REG_1) -> bytes:
@@ -284,12 +308,12 @@ def load(data: bytes, register: int) -> bytes:
     return _expression("immediate", attribute(1, be32(register)), value)
 
 
-def dnat(address: int, port: int) -> bytes:
+def dnat(address: int, port: int, *, family: int = IPV4) -> bytes:
     """Send the connection to the address and port in these registers."""
     return _expression(
         "nat",
         attribute(1, be32(_NAT_DNAT)),
-        attribute(2, be32(_FAMILY_IP)),
+        attribute(2, be32(family)),
         attribute(3, be32(address)),
         attribute(5, be32(port)),
     )

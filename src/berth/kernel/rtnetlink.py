@@ -1,7 +1,8 @@
 """rtnetlink(7): links, addresses and routes of one network namespace.
 
 The ``…_message`` functions are pure; pass what they return to :meth:`NetlinkSocket.execute`, several
-in one call where they belong together. IPv4 addresses are four packed bytes, MAC addresses six.
+in one call where they belong together. IPv4 addresses are four packed bytes, IPv6 ones sixteen, MAC
+addresses six.
 """
 
 from __future__ import annotations
@@ -43,14 +44,18 @@ _IFA_BROADCAST = 4
 _RTA_DST = 1
 _RTA_OIF = 4
 _RTA_GATEWAY = 5
+_RTA_PRIORITY = 6
 _RTA_TABLE = 15
 _RT_TABLE_MAIN = 254
 _RT_TABLE_LOCAL = 255
 _RTPROT_BOOT = 3
 _RTN_UNICAST = 1
+_RTN_LOCAL = 2
+_IPV6_LOOPBACK = bytes(15) + b"\1"
 
 _AF_UNSPEC = 0
-_AF_INET = 2
+AF_INET, AF_INET6 = 2, 10
+_IFA_F_NODAD = 0x02
 
 _IFINFO = Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDR = Struct("=BBBBI")  # family, prefix length, flags, scope, index
@@ -79,7 +84,7 @@ class Link:
 
 
 class Address:
-    """An IPv4 address of an interface."""
+    """An address of an interface."""
 
     __slots__ = ("address", "index", "prefix_length")
 
@@ -92,16 +97,16 @@ class Address:
 
 
 class Route:
-    """An IPv4 route."""
+    """A route."""
 
     __slots__ = ("destination", "gateway", "index", "prefix_length", "table")
 
     def __init__(self, message: Message) -> None:
-        _, prefix_length, _, _, table, _, _, _, _ = _ROUTE.unpack_from(message.body)
+        family, prefix_length, _, _, table, _, _, _, _ = _ROUTE.unpack_from(message.body)
         self.prefix_length = int(prefix_length)
         found = attributes(message.body, _ROUTE.size)
         self.table = netlink.read_u32(found[_RTA_TABLE]) if _RTA_TABLE in found else int(table)
-        self.destination = found.get(_RTA_DST, bytes(4))
+        self.destination = found.get(_RTA_DST, bytes(4 if family == AF_INET else 16))
         self.gateway = found.get(_RTA_GATEWAY)
         self.index = netlink.read_u32(found.get(_RTA_OIF, bytes(4)))
 
@@ -183,36 +188,60 @@ def delete_link_message(index: int) -> Message:
     return Message(RTM_DELLINK, _link_body(index=index))
 
 
+def _family(address: bytes) -> int:
+    return AF_INET if len(address) == 4 else AF_INET6
+
+
 def address_message(index: int, address: bytes, prefix_length: int) -> Message:
-    """Give an interface an IPv4 address, with the broadcast address of its subnet."""
-    host_bits = (1 << (32 - prefix_length)) - 1
-    broadcast = (int.from_bytes(address, "big") | host_bits).to_bytes(4, "big")
+    """Give an interface an address, with the broadcast address of its subnet if there is such a thing.
+
+    An IPv6 address is usable at once: nobody is asked whether they have it already.
+    """
+    family = _family(address)
+    flags = _IFA_F_NODAD if family == AF_INET6 else 0
     body = (
-        _IFADDR.pack(_AF_INET, prefix_length, 0, 0, index)
+        _IFADDR.pack(family, prefix_length, flags, 0, index)
         + attribute(_IFA_LOCAL, address)
         + attribute(_IFA_ADDRESS, address)
-        + attribute(_IFA_BROADCAST, broadcast)
     )
+    if family == AF_INET:
+        host_bits = (1 << (32 - prefix_length)) - 1
+        broadcast = (int.from_bytes(address, "big") | host_bits).to_bytes(4, "big")
+        body += attribute(_IFA_BROADCAST, broadcast)
     return Message(RTM_NEWADDR, body, flags=netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
 
 
 def delete_address_message(address: Address) -> Message:
     """Take an address away."""
-    body = _IFADDR.pack(_AF_INET, address.prefix_length, 0, 0, address.index) + attribute(
-        _IFA_LOCAL, address.address
-    )
-    return Message(RTM_DELADDR, body)
+    family, length = _family(address.address), address.prefix_length
+    body = _IFADDR.pack(family, length, 0, 0, address.index)
+    return Message(RTM_DELADDR, body + attribute(_IFA_LOCAL, address.address))
 
 
 def default_route_message(gateway: bytes, *, index: int) -> Message:
     """Send everything else to ``gateway``, whatever was before; its interface must be up."""
+    family = _family(gateway)
     body = (
-        _ROUTE.pack(_AF_INET, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, 0, _RTN_UNICAST, 0)
+        _ROUTE.pack(family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, 0, _RTN_UNICAST, 0)
         + attribute(_RTA_GATEWAY, gateway)
         + attribute(_RTA_OIF, u32(index))
     )
     flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
     return Message(RTM_NEWROUTE, body, flags=flags)
+
+
+def loopback6_message(index: int) -> Message:
+    """Take packets for ::1 from an interface too, as route_localnet has it for 127.0.0.0/8.
+
+    The metric is one of its own: routes that differ in their interface alone are the same to the kernel.
+    """
+    body = (
+        _ROUTE.pack(AF_INET6, 128, 0, 0, _RT_TABLE_LOCAL, _RTPROT_BOOT, 0, _RTN_LOCAL, 0)
+        + attribute(_RTA_DST, _IPV6_LOOPBACK)
+        + attribute(_RTA_OIF, u32(index))
+        + attribute(_RTA_PRIORITY, u32(1024 + index))
+    )
+    return Message(RTM_NEWROUTE, body, flags=netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
 
 
 def find_link(sock: NetlinkSocket, name: str) -> Link | None:
@@ -231,14 +260,14 @@ def links(sock: NetlinkSocket) -> list[Link]:
     return [Link(m) for m in sock.dump(Message(RTM_GETLINK, _link_body()), "list links")]
 
 
-def addresses(sock: NetlinkSocket) -> list[Address]:
-    """Return every IPv4 address."""
-    message = Message(RTM_GETADDR, _IFADDR.pack(_AF_INET, 0, 0, 0, 0))
+def addresses(sock: NetlinkSocket, *, family: int = AF_INET) -> list[Address]:
+    """Return every address of a family."""
+    message = Message(RTM_GETADDR, _IFADDR.pack(family, 0, 0, 0, 0))
     return [Address(m) for m in sock.dump(message, "list addresses")]
 
 
-def routes(sock: NetlinkSocket) -> list[Route]:
-    """Return every IPv4 route but those of the table ``local``."""
-    message = Message(RTM_GETROUTE, _ROUTE.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0))
+def routes(sock: NetlinkSocket, *, family: int = AF_INET) -> list[Route]:
+    """Return every route of a family but those of the table ``local``."""
+    message = Message(RTM_GETROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
     found = [Route(m) for m in sock.dump(message, "list routes")]
     return [route for route in found if route.table != _RT_TABLE_LOCAL]

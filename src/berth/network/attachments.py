@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument, NotFound
 from berth.network import ipam
-from berth.network.wiring import FIRST_DEVICE, Attachment, Ready
+from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ipaddress import IPv4Address
 
     from berth.network.foundation import Foundation
+    from berth.network.ipam import Address
     from berth.network.records import EndpointRequest, NetworkRecord
 
 
@@ -25,56 +25,92 @@ class Attachments:
 
     def take_spare(self, asked: EndpointRequest, network: NetworkRecord) -> Ready | None:
         """Return a namespace that is connected already, if there is one and it may be any."""
-        if asked.address or asked.mac:
+        if asked.address or asked.address6 or asked.mac:
             return None
         ready = self._base.stock.take(network.id)
         return ready if ready is not None and ready.attachment is not None else None
 
     def choose(self, asked: EndpointRequest, network: NetworkRecord, *, device: str) -> Attachment:
-        """Take an address, the one asked for if any."""
-        if asked.address and network.builtin:
+        """Take an address of each version that the network has, those asked for if any."""
+        if (asked.address or asked.address6) and network.builtin:
             raise InvalidArgument(
                 "user specified IP address is supported on user defined networks only"
             )
-        if asked.address and not network.own_subnet:
-            raise InvalidArgument(
-                "user specified IP address is supported only when connecting to networks with user"
-                " configured subnets"
-            )
+        for text, own in (
+            (asked.address, network.own_subnet),
+            (asked.address6, network.own_subnet6),
+        ):
+            if text and not own:
+                raise InvalidArgument(
+                    "user specified IP address is supported only when connecting to networks with"
+                    " user configured subnets"
+                )
         if network.id not in self._base.bridges:
             raise NotFound(f"network {network.name} not found")
         mac = ipam.parse_mac(asked.mac) if asked.mac else None
-        pool = self._base.networks.pool(network)
-        if asked.address:
-            address = ipam.parse_address(asked.address)
-            pool.claim(address)
-        else:
-            address = pool.allocate()
-        return self._attachment(network, address, mac, device)
+        address = self._take(network, asked.address, version=4)
+        try:
+            address6 = self._take(network, asked.address6, version=6)
+        except BaseException:
+            self.release(network, address)
+            raise
+        return self._attachment(network, address, address6, mac, device)
+
+    def _take(self, network: NetworkRecord, asked: str, *, version: int) -> Address | None:
+        if not (network.subnet if version == 4 else network.subnet6):
+            return None
+        pool = self._base.networks.pool(network, version=version)
+        if not asked:
+            return pool.allocate()
+        address = ipam.parse_address(asked, version=version)
+        pool.claim(address)
+        return address
+
+    def release(self, network: NetworkRecord, *addresses: Address | None) -> None:
+        """Give addresses back."""
+        for address in addresses:
+            if address is not None:
+                self._base.networks.pool(network, version=address.version).release(address)
 
     def plan_spare(self, network: NetworkRecord) -> Callable[[], Ready]:
         """Take an address for a spare; what is returned blocks and makes it."""
         wiring, pool = self._base.wiring, self._base.networks.pool(network)
-        attachment = self._attachment(network, pool.allocate(), None, FIRST_DEVICE)
+        address = pool.allocate()
+        attachment = self._attachment(network, address, None, None, FIRST_DEVICE)
 
         def make() -> Ready:
             try:
                 return wiring.attach(attachment)
             except BaseException:
-                pool.release(attachment.address)
+                pool.release(address)
                 raise
 
         return make
 
     def _attachment(
-        self, network: NetworkRecord, address: IPv4Address, mac: bytes | None, device: str
+        self,
+        network: NetworkRecord,
+        address: Address | None,
+        address6: Address | None,
+        mac: bytes | None,
+        device: str,
     ) -> Attachment:
+        places = [
+            Place(
+                found,
+                ip_network(subnet).prefixlen,
+                None if network.internal else ip_address(gateway),
+            )
+            for found, subnet, gateway in (
+                (address, network.subnet, network.gateway),
+                (address6, network.subnet6, network.gateway6),
+            )
+            if found is not None
+        ]
         return Attachment(
             device=device,
             bridge_index=self._base.bridges[network.id],
             mtu=network.mtu,
-            address=address,
-            prefix_length=IPv4Network(network.subnet).prefixlen,
-            gateway=None if network.internal else ipam.parse_address(network.gateway),
-            mac=mac or ipam.parse_mac(ipam.mac_of(address)),
+            places=tuple(places),
+            mac=mac or ipam.parse_mac(ipam.mac_of(places[0].address)),
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 A, PTR, AAAA = 1, 12, 28
 NO_ERROR, FORMAT_ERROR, SERVER_FAILURE, NAME_ERROR, NOT_IMPLEMENTED, REFUSED = range(6)
 TTL_S = 600
-REVERSE = ".in-addr.arpa"
+REVERSE, REVERSE6 = ".in-addr.arpa", ".ip6.arpa"
 MAX_NAME_BYTES = 255
 
 _HEADER = Struct(">HHHHHH")  # id, flags, questions, answers, authorities, additionals
@@ -90,7 +90,7 @@ def answer(
     question: Question, *, code: int = NO_ERROR, addresses: Iterable[bytes] = (), name: str = ""
 ) -> bytes:
     """Return an answer with these packed addresses, or for a PTR this ``name``."""
-    records = [(A, packed) for packed in addresses]
+    records = [(A if len(packed) == 4 else AAAA, packed) for packed in addresses]
     if name:
         records.append((PTR, encode_name(name)))
     head = _HEADER.pack(question.id, _answer_flags(question.flags, code), 1, len(records), 0, 0)
@@ -130,7 +130,12 @@ def is_answer_to(data: bytes, question: Question, id_: int) -> bool:
 
 
 def reversed_address(name: str) -> bytes | None:
-    """Return the packed address that a name below in-addr.arpa stands for."""
+    """Return the packed address that a name below in-addr.arpa or ip6.arpa stands for."""
+    if name.endswith(REVERSE6):
+        digits = name.removesuffix(REVERSE6).split(".")
+        if len(digits) != 32 or not all(len(d) == 1 and d in "0123456789abcdef" for d in digits):
+            return None
+        return bytes.fromhex("".join(reversed(digits)))
     parts = name.removesuffix(REVERSE).split(".")
     if not name.endswith(REVERSE) or len(parts) != 4:
         return None

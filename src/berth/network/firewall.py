@@ -1,4 +1,7 @@
-"""The engine's one nftables table: NAT, published ports, isolation. Pure: returns messages.
+"""The engine's nftables tables: NAT, published ports, isolation. Pure: returns messages.
+
+One table a family of packets, all of the same name and changed in the same transactions: ``ip``, and
+``ip6`` with the same chains while there is a network with IPv6.
 
 Networks and ports are elements of sets and maps, so the rules never change while the engine runs:
 
@@ -10,73 +13,125 @@ Networks and ports are elements of sets and maps, so the rules never change whil
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from berth.kernel import nftables as nft
-from berth.network.ports import ANY
+from berth.network.ports import EVERY
 from berth.network.records import PROTOCOLS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from berth.kernel.netlink import Message
     from berth.network.records import EndpointRecord, NetworkRecord
 
+    _Change = Callable[[nft.Table, str, list[bytes]], Message]
+
 BRIDGES, INTERNAL, PAIRS, SUBNETS = "bridges", "internal", "pairs", "subnets"
 PORTS, ANY_PORTS = "ports", "any_ports"
 
-_LOOPBACK = nft.mask(b"\xff\0\0\0") + nft.compare(nft.CMP_EQ, b"\x7f\0\0\0")
 _INPUT_IS_OURS = nft.meta(nft.META_IIFNAME) + nft.lookup(BRIDGES)
 _OUTPUT_IS_OURS = nft.meta(nft.META_OIFNAME) + nft.lookup(BRIDGES)
 _ACCEPT, _DROP = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
-_WORD_0, _WORD_1, _WORD_2, _WORD_4 = nft.REG32[0], nft.REG32[1], nft.REG32[2], nft.REG32[4]
+_WORD = nft.REG32
+
+
+class _Family:
+    """What differs between IPv4 and IPv6: sizes, and the host's own addresses that stay its own."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.number, self.address_type, self.words = (
+            (nft.IPV4, nft.IPV4_ADDR, 1) if version == 4 else (nft.IPV6, nft.IPV6_ADDR, 4)
+        )
+        self.loopback = (
+            nft.mask(b"\xff\0\0\0") + nft.compare(nft.CMP_EQ, b"\x7f\0\0\0")
+            if version == 4
+            else nft.compare(nft.CMP_EQ, bytes(15) + b"\1")
+        )
+
+    def table(self, name: str) -> nft.Table:
+        return nft.Table(name, self.number)
+
+
+FAMILIES = {version: _Family(version) for version in (4, 6)}
+
+
+def tables(name: str, *, has_ipv6: bool) -> list[nft.Table]:
+    """Return the tables that an engine may have on this host."""
+    return [FAMILIES[version].table(name) for version in ((4, 6) if has_ipv6 else (4,))]
+
+
+def versions(networks: Iterable[NetworkRecord]) -> tuple[int, ...]:
+    """Return the versions of IP that need a table."""
+    return (4, 6) if any(network.subnet6 for network in networks) else (4,)
 
 
 def ruleset(
-    table: str, networks: Iterable[NetworkRecord], endpoints: Iterable[EndpointRecord]
+    tables: Iterable[nft.Table],
+    networks: Collection[NetworkRecord],
+    endpoints: Collection[EndpointRecord],
+    *,
+    loopback6: bool = True,
 ) -> list[Message]:
-    """Return what replaces the whole table, whatever was in it."""
-    messages = [*_emptied(table), *_sets(table), *_chains(table), *_rules(table)]
+    """Return what replaces the tables, whatever was in them.
+
+    ``loopback6``: ports are published at ::1 too. Where they cannot be, nobody shall wait for an answer.
+    """
+    messages: list[Message] = []
+    name = ""
+    for table in tables:
+        name = table.name
+        messages += removal(table)
+        for version in versions(networks):
+            if FAMILIES[version].number == table.family:
+                messages += _whole(table, FAMILIES[version], networks, loopback6=loopback6)
+    return messages + publish(name, *endpoints)
+
+
+def _whole(
+    table: nft.Table, family: _Family, networks: Iterable[NetworkRecord], *, loopback6: bool
+) -> list[Message]:
+    messages = [nft.add_table(table), *_sets(table, family), *_chains(table)]
+    if family.version == 6 and not loopback6:
+        loopback = nft.destination_address(family=family.number) + family.loopback
+        messages.append(nft.rule(table, "output", loopback + _ACCEPT))
+    messages += _rules(table, family)
     for network in networks:
-        messages += add_network(table, network)
-    messages += _ports(nft.add_elements, table, endpoints)
+        messages += _elements(nft.add_elements, table, _network_elements(network, family))
     return messages
 
 
-def removal(table: str) -> list[Message]:
-    """Return what deletes the table, there or not."""
-    return [nft.table(table), nft.delete_table(table)]
+def removal(table: nft.Table) -> list[Message]:
+    """Return what deletes a table, there or not."""
+    return [nft.add_table(table), nft.delete_table(table)]
 
 
-def publish(table: str, endpoint: EndpointRecord) -> list[Message]:
-    """Return what opens the endpoint's ports."""
-    return _ports(nft.add_elements, table, [endpoint])
+def publish(name: str, *endpoints: EndpointRecord) -> list[Message]:
+    """Return what opens the endpoints' ports."""
+    return _ports(nft.add_elements, name, endpoints)
 
 
-def unpublish(table: str, endpoint: EndpointRecord) -> list[Message]:
-    """Return what closes the endpoint's ports."""
-    return _ports(nft.delete_elements, table, [endpoint])
+def unpublish(name: str, *endpoints: EndpointRecord) -> list[Message]:
+    """Return what closes the endpoints' ports."""
+    return _ports(nft.delete_elements, name, endpoints)
 
 
-def _emptied(table: str) -> list[Message]:
-    return [nft.table(table), nft.delete_table(table), nft.table(table)]
-
-
-def _sets(table: str) -> list[Message]:
-    name, target = (nft.IFNAME,), (nft.IPV4_ADDR, nft.INET_SERVICE)
-    port = (nft.INET_PROTO, nft.INET_SERVICE)
+def _sets(table: nft.Table, family: _Family) -> list[Message]:
+    name, address = (nft.IFNAME,), family.address_type
+    port, target = (nft.INET_PROTO, nft.INET_SERVICE), (address, nft.INET_SERVICE)
     return [
         nft.named_set(table, BRIDGES, name, number=1),
         nft.named_set(table, INTERNAL, name, number=2),
         nft.named_set(table, PAIRS, name + name, number=3),
-        nft.named_set(table, SUBNETS, (nft.IPV4_ADDR,), number=4, flags=nft.SET_INTERVAL),
-        nft.named_set(table, PORTS, (nft.IPV4_ADDR, *port), number=5, data=target),
+        nft.named_set(table, SUBNETS, (address,), number=4, flags=nft.SET_INTERVAL),
+        nft.named_set(table, PORTS, (address, *port), number=5, data=target),
         nft.named_set(table, ANY_PORTS, port, number=6, data=target),
     ]
 
 
-def _chains(table: str) -> list[Message]:
+def _chains(table: nft.Table) -> list[Message]:
     def base(name: str, kind: str, hook: int, priority: int) -> Message:
         return nft.base_chain(table, name, kind=kind, hook=hook, priority=priority)
 
@@ -90,37 +145,42 @@ def _chains(table: str) -> list[Message]:
     ]
 
 
-def _rules(table: str) -> list[Message]:
-    to_container = nft.dnat(_WORD_4, nft.REG32[5])
+def _rules(table: nft.Table, family: _Family) -> list[Message]:
+    words, number = family.words, family.number
+    source = nft.source_address(family=number)
+    to_container = nft.dnat(_WORD[8], _WORD[8 + words], family=number)
     established = nft.ct(nft.CT_STATE, nft.CT_STATE_ESTABLISHED | nft.CT_STATE_RELATED)
     was_published = nft.ct(nft.CT_STATUS, nft.CT_STATUS_DNAT)
-    from_ours = nft.source_address() + nft.lookup(SUBNETS)
-    port = nft.meta(nft.META_L4PROTO, _WORD_1) + nft.destination_port(_WORD_2)
-    any_port = nft.meta(nft.META_L4PROTO, _WORD_0) + nft.destination_port(_WORD_1)
-    pair = nft.meta(nft.META_IIFNAME, _WORD_0) + nft.meta(nft.META_OIFNAME, _WORD_4)
+    from_ours = source + nft.lookup(SUBNETS)
+    pair = nft.meta(nft.META_IIFNAME, _WORD[0]) + nft.meta(nft.META_OIFNAME, _WORD[4])
     input_is_internal = nft.meta(nft.META_IIFNAME) + nft.lookup(INTERNAL)
     output_is_internal = nft.meta(nft.META_OIFNAME) + nft.lookup(INTERNAL)
     publish = nft.destination_is_local() + nft.jump("publish")
     rules = {
         # route_localnet is on for our bridges: what only the host itself may reach stays its own.
-        "guard": [_INPUT_IS_OURS + nft.destination_address() + _LOOPBACK + _DROP],
+        "guard": [
+            _INPUT_IS_OURS + nft.destination_address(family=number) + family.loopback + _DROP
+        ],
         "prerouting": [publish],
         "output": [publish],
         "publish": [
-            nft.destination_address(_WORD_0) + port + _look(PORTS) + to_container,
-            any_port + _look(ANY_PORTS) + to_container,
+            nft.destination_address(_WORD[0], family=number)
+            + _port_key(words)
+            + _look(PORTS)
+            + to_container,
+            _port_key(0) + _look(ANY_PORTS) + to_container,
         ],
         "forward": [
             _OUTPUT_IS_OURS + established + _ACCEPT,
-            pair + nft.lookup(PAIRS, _WORD_0) + _ACCEPT,
+            pair + nft.lookup(PAIRS, _WORD[0]) + _ACCEPT,
             input_is_internal + _DROP,
             output_is_internal + _DROP,
             _OUTPUT_IS_OURS + was_published + _ACCEPT,
             _OUTPUT_IS_OURS + _DROP,
         ],
         "postrouting": [
-            # The host's own 127.0.0.1 is no address a container could answer to.
-            _OUTPUT_IS_OURS + nft.source_address() + _LOOPBACK + nft.masquerade(),
+            # The host's own loopback is no address a container could answer to.
+            _OUTPUT_IS_OURS + source + family.loopback + nft.masquerade(),
             # Container to published port: the answer must come back this way, not over the bridge.
             _OUTPUT_IS_OURS + from_ours + was_published + nft.masquerade(),
             _OUTPUT_IS_OURS + _ACCEPT,
@@ -130,56 +190,75 @@ def _rules(table: str) -> list[Message]:
     return [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
 
 
+def _port_key(word: int) -> bytes:
+    """Load protocol and port into this word and the next."""
+    return nft.meta(nft.META_L4PROTO, _WORD[word]) + nft.destination_port(_WORD[word + 1])
+
+
 def _look(name: str) -> bytes:
-    return nft.lookup(name, _WORD_0, into=_WORD_4)
+    return nft.lookup(name, _WORD[0], into=_WORD[8])
 
 
-def add_network(table: str, network: NetworkRecord) -> list[Message]:
-    """Return what lets a network take part."""
-    return [
-        nft.add_elements(table, name, elements)
-        for name, elements in _network_elements(network).items()
-    ]
+def add_network(name: str, network: NetworkRecord) -> list[Message]:
+    """Return what lets a network take part; the tables of its versions of IP are there."""
+    return _network(nft.add_elements, name, network)
 
 
-def remove_network(table: str, network: NetworkRecord) -> list[Message]:
+def remove_network(name: str, network: NetworkRecord) -> list[Message]:
     """Return what takes a network out."""
+    return _network(nft.delete_elements, name, network)
+
+
+def _network(change: _Change, name: str, network: NetworkRecord) -> list[Message]:
     return [
-        nft.delete_elements(table, name, elements)
-        for name, elements in _network_elements(network).items()
+        message
+        for version in versions([network])
+        for message in _elements(
+            change,
+            FAMILIES[version].table(name),
+            _network_elements(network, FAMILIES[version]),
+        )
     ]
 
 
-def _network_elements(network: NetworkRecord) -> dict[str, list[bytes]]:
+def _elements(change: _Change, table: nft.Table, elements: dict[str, list[bytes]]) -> list[Message]:
+    return [change(table, name, found) for name, found in elements.items() if found]
+
+
+def _network_elements(network: NetworkRecord, family: _Family) -> dict[str, list[bytes]]:
     name = network.bridge.encode().ljust(nft.IFNAME_BYTES, b"\0")
     found = {BRIDGES: [nft.element(name)]}
     if network.icc:
         found[PAIRS] = [nft.element(name + name)]
+    text = network.subnet if family.version == 4 else network.subnet6
     if network.internal:
         found[INTERNAL] = [nft.element(name)]
-    elif network.masquerade:
-        subnet = IPv4Network(network.subnet)
-        after = IPv4Address(int(subnet.broadcast_address) + 1)
-        found[SUBNETS] = [*nft.interval(subnet.network_address.packed, after.packed)]
+    elif network.masquerade and text:
+        subnet = ip_network(text)
+        after = int(subnet.broadcast_address) + 1
+        packed = after.to_bytes(4 * family.words, "big")
+        found[SUBNETS] = [*nft.interval(subnet.network_address.packed, packed)]
     return found
 
 
-def _ports(
-    message: Callable[[str, str, list[bytes]], Message],
-    table: str,
-    endpoints: Iterable[EndpointRecord],
-) -> list[Message]:
-    found: dict[str, list[bytes]] = {PORTS: [], ANY_PORTS: []}
+def _ports(change: _Change, name: str, endpoints: Iterable[EndpointRecord]) -> list[Message]:
+    found: dict[int, dict[str, list[bytes]]] = {4: {PORTS: [], ANY_PORTS: []}}
     for endpoint in endpoints:
-        address = IPv4Address(endpoint.address).packed if endpoint.ports else b""
         for port in endpoint.ports:
+            host = ip_address(port.host_ip)
+            maps = found.setdefault(host.version, {PORTS: [], ANY_PORTS: []})
+            inside = endpoint.address if host.version == 4 else endpoint.address6
             key = bytes((PROTOCOLS[port.protocol], 0, 0, 0)) + _port(port.host_port)
-            data = address + _port(port.container_port)
-            if port.host_ip == ANY:
-                found[ANY_PORTS].append(nft.element(key, data))
+            data = ip_address(inside).packed + _port(port.container_port)
+            if port.host_ip in EVERY:
+                maps[ANY_PORTS].append(nft.element(key, data))
             else:
-                found[PORTS].append(nft.element(IPv4Address(port.host_ip).packed + key, data))
-    return [message(table, name, elements) for name, elements in found.items() if elements]
+                maps[PORTS].append(nft.element(host.packed + key, data))
+    return [
+        message
+        for version, maps in found.items()
+        for message in _elements(change, FAMILIES[version].table(name), maps)
+    ]
 
 
 def _port(number: int) -> bytes:
@@ -188,7 +267,7 @@ def _port(number: int) -> bytes:
 
 def name_redirection(address: str, *, udp: int, tcp: int) -> list[Message]:
     """Return what, inside a container, leads port 53 of ``address`` to the resolver's ports."""
-    table, packed = "berth-names", IPv4Address(address).packed
+    table, packed = nft.Table("berth-names"), IPv4Address(address).packed
     rules = [
         nft.destination_address()
         + nft.compare(nft.CMP_EQ, packed)
@@ -196,10 +275,15 @@ def name_redirection(address: str, *, udp: int, tcp: int) -> list[Message]:
         + nft.compare(nft.CMP_EQ, bytes((PROTOCOLS[protocol],)))
         + nft.destination_port()
         + nft.compare(nft.CMP_EQ, (53).to_bytes(2, "big"))
-        + nft.load(packed, _WORD_0)
-        + nft.load(port.to_bytes(2, "big"), _WORD_1)
-        + nft.dnat(_WORD_0, _WORD_1)
+        + nft.load(packed, _WORD[0])
+        + nft.load(port.to_bytes(2, "big"), _WORD[1])
+        + nft.dnat(_WORD[0], _WORD[1])
         for protocol, port in (("udp", udp), ("tcp", tcp))
     ]
     chain = nft.base_chain(table, "output", kind="nat", hook=nft.OUTPUT, priority=nft.DSTNAT)
-    return [*_emptied(table), chain, *(nft.rule(table, "output", rule) for rule in rules)]
+    return [
+        *removal(table),
+        nft.add_table(table),
+        chain,
+        *(nft.rule(table, "output", rule) for rule in rules),
+    ]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed, Forbidden, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from ipaddress import IPv6Address
+
+    Address = IPv4Address | IPv6Address
+    Network = IPv4Network | IPv6Network
+
+EXHAUSTED = "all predefined address pools have been fully subnetted"
+_LONGEST = {4: 30, 6: 126}  # prefix that leaves room for a gateway and a container
 
 
 def default_subnets() -> Iterator[IPv4Network]:
@@ -18,34 +26,49 @@ def default_subnets() -> Iterator[IPv4Network]:
     yield from IPv4Network("192.168.0.0/16").subnets(new_prefix=20)
 
 
-def choose_subnet(taken: Iterable[IPv4Network]) -> IPv4Network:
-    """Return the first default subnet that overlaps none of ``taken``."""
+def local_subnets(seed: str) -> Iterator[IPv6Network]:
+    """Yield the unique local IPv6 subnets (RFC 4193) of one engine: those below a prefix of its own."""
+    prefix = b"\xfd" + sha256(seed.encode()).digest()[:5]
+    for number in range(1 << 16):
+        yield IPv6Network((prefix + number.to_bytes(2, "big") + bytes(8), 64))
+
+
+def choose_subnet(taken: Iterable[Network], offered: Iterable[Network] | None = None) -> Network:
+    """Return the first default subnet, or the first ``offered``, that overlaps none of ``taken``."""
     occupied = list(taken)
-    for subnet in default_subnets():
-        if not any(subnet.overlaps(other) for other in occupied):
+    for subnet in default_subnets() if offered is None else offered:
+        if not any(overlap(subnet, other) for other in occupied):
             return subnet
-    raise Failed("all predefined address pools have been fully subnetted")
+    raise Failed(EXHAUSTED)
 
 
-def parse_subnet(text: str) -> IPv4Network:
+def overlap(one: Network, other: Network) -> bool:
+    """Say whether two subnets have an address in common."""
+    return one.version == other.version and one.overlaps(other)
+
+
+def parse_subnet(text: str) -> Network:
     """Parse what a client gave as subnet."""
     try:
-        return IPv4Network(text, strict=False)
+        return ip_network(text, strict=False)
     except ValueError as error:
         raise InvalidArgument(f"invalid subnet {text}: {error}") from None
 
 
-def parse_address(text: str) -> IPv4Address:
+def parse_address(text: str, *, version: int = 4) -> Address:
     """Parse what a client gave as address."""
     try:
-        return IPv4Address(text)
+        address = ip_address(text)
     except ValueError:
-        raise InvalidArgument(f"invalid IPv4 address: {text}") from None
+        raise InvalidArgument(f"invalid IPv{version} address: {text}") from None
+    if address.version != version:
+        raise InvalidArgument(f"invalid IPv{version} address: {text}")
+    return address
 
 
-def mac_of(address: IPv4Address) -> str:
-    """Return the MAC that Docker derives from an address."""
-    return "02:42:" + address.packed.hex(":")
+def mac_of(address: Address) -> str:
+    """Return a MAC that belongs to an address: Docker's to one of IPv4."""
+    return "02:42:" + address.packed[-4:].hex(":")
 
 
 def parse_mac(text: str) -> bytes:
@@ -59,35 +82,42 @@ def parse_mac(text: str) -> bytes:
     return packed
 
 
-class AddressPool:
-    """The addresses of one network, handed out round-robin so that a freed one rests a while."""
+def link_local(mac: bytes) -> bytes:
+    """Return the packed IPv6 address that an interface gives itself (RFC 4291, appendix A)."""
+    return b"\xfe\x80" + bytes(6) + bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:]
 
-    def __init__(self, subnet: IPv4Network, *, ip_range: IPv4Network | None = None) -> None:
-        if subnet.prefixlen > 30:
+
+class AddressPool:
+    """The addresses of one subnet, handed out round-robin so that a freed one rests a while."""
+
+    def __init__(self, subnet: Network, *, ip_range: Network | None = None) -> None:
+        if subnet.prefixlen > _LONGEST[subnet.version]:
             raise InvalidArgument(
                 f"invalid subnet {subnet}: too small for a gateway and a container"
             )
         self.subnet = subnet
         span = ip_range or subnet
-        if not span.subnet_of(subnet):
+        if not overlap(span, subnet) or span.prefixlen < subnet.prefixlen:
             raise InvalidArgument(f"invalid ip-range {span}: not part of the subnet {subnet}")
+        last = int(subnet.broadcast_address) - (subnet.version == 4)  # IPv6 knows no broadcast
         self._first = max(int(span.network_address), int(subnet.network_address) + 1)
-        self._last = min(int(span.broadcast_address), int(subnet.broadcast_address) - 1)
+        self._last = min(int(span.broadcast_address), last)
         self._used: set[int] = set()
         self._next = self._first
 
-    def allocate(self) -> IPv4Address:
+    def allocate(self) -> Address:
         """Take the next free address; Failed when there is none."""
         count = self._last - self._first + 1
-        for step in range(count):
+        for step in range(min(count, len(self._used) + 1)):
             number = self._first + (self._next - self._first + step) % count
             if number not in self._used:
                 self._used.add(number)
                 self._next = number + 1
-                return IPv4Address(number)
-        raise Failed("no available IPv4 addresses on this network's address pools")
+                return self.subnet[number - int(self.subnet.network_address)]
+        version = self.subnet.version
+        raise Failed(f"no available IPv{version} addresses on this network's address pools")
 
-    def claim(self, address: IPv4Address) -> None:
+    def claim(self, address: Address) -> None:
         """Take this address; Forbidden when it is taken, InvalidArgument when it is not the network's."""
         if address not in self.subnet:
             raise InvalidArgument(
@@ -97,12 +127,12 @@ class AddressPool:
             raise Forbidden("Address already in use")
         self._used.add(int(address))
 
-    def restore(self, address: IPv4Address) -> None:
+    def restore(self, address: Address) -> None:
         """Take the address that a running container has; the next ones come after it."""
         self._used.add(int(address))
         if self._first <= int(address) <= self._last:
             self._next = max(self._next, int(address) + 1)
 
-    def release(self, address: IPv4Address) -> None:
+    def release(self, address: Address) -> None:
         """Give an address back; nothing when it was free."""
         self._used.discard(int(address))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,11 +28,13 @@ class Directory:
         self._addresses: dict[str, list[bytes]] = {}
         self._names: dict[bytes, str] = {}
         for endpoint in endpoints:
-            packed = IPv4Address(endpoint.address).packed
-            self._names[packed] = f"{endpoint.container_name}.{endpoint.network_name}"
+            texts = (endpoint.address, endpoint.address6)
+            packed = [ip_address(text).packed for text in texts if text]
+            full = f"{endpoint.container_name}.{endpoint.network_name}"
+            self._names.update(dict.fromkeys(packed, full))
             for name in names_of(endpoint):
                 for form in (name, f"{name}.{endpoint.network_name}"):
-                    self._addresses.setdefault(form.lower(), []).append(packed)
+                    self._addresses.setdefault(form.lower(), []).extend(packed)
 
     def addresses(self, name: str, asker: EndpointRecord) -> list[bytes]:
         """Return the packed addresses of a name in lower case as one of the network sees it."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from berth.errors import Conflict, Forbidden, InvalidArgument, NotFound
-from berth.network.ipam import AddressPool, choose_subnet, parse_address, parse_subnet
+from berth.network import ipam
+from berth.network.ipam import AddressPool, choose_subnet, parse_subnet
 from berth.network.records import NetworkRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from berth.network.ipam import Network
     from berth.network.records import NetworkRequest
     from berth.state import State
 
@@ -34,7 +36,7 @@ class Networks:
     def __init__(self, state: State) -> None:
         self._table = state.table("networks", NetworkRecord)
         self._records = dict(self._table.items())
-        self._pools: dict[str, AddressPool] = {}
+        self._pools: dict[tuple[str, int], AddressPool] = {}  # by id and version of IP
         for name, driver in _DRIVERS.items():
             if not any(r.name == name for r in self._records.values()):
                 self._put(_new(name, driver, builtin=True))
@@ -70,59 +72,96 @@ class Networks:
             raise InvalidArgument(f"network {reference} is ambiguous ({len(found)} matches found)")
         return found[0]
 
-    def settle_default(
-        self, bridge: str, *, occupied: Iterable[IPv4Network], movable: bool
-    ) -> None:
+    def settle_default(self, bridge: str, *, occupied: Iterable[Network], movable: bool) -> None:
         """Give the default network its bridge and a subnet.
 
         It keeps the one it has, unless the host routes that elsewhere by now and it is ``movable``.
         """
         record, occupied = self.default(), list(occupied)
         if record.subnet:
-            taken = any(IPv4Network(record.subnet).overlaps(other) for other in occupied)
+            taken = any(ipam.overlap(ip_network(record.subnet), other) for other in occupied)
             if record.bridge == bridge and not (taken and movable):
                 return
-        others = [IPv4Network(r.subnet) for r in self.bridged() if r.id != record.id]
-        subnet = choose_subnet([*occupied, *others])
+        subnet = choose_subnet([*occupied, *self._subnets(without=record)])
         gateway = str(subnet.network_address + 1)
-        self._pools.pop(record.id, None)
+        self._pools.pop((record.id, 4), None)
         self._put(
             msgspec.structs.replace(record, bridge=bridge, subnet=str(subnet), gateway=gateway)
         )
 
-    def pool(self, record: NetworkRecord) -> AddressPool:
-        """Return the network's address pool; its gateway is taken."""
-        pool = self._pools.get(record.id)
+    def _subnets(self, *, without: NetworkRecord | None = None) -> list[Network]:
+        """Return the subnets of all networks of one's own bridges."""
+        return [
+            ip_network(subnet)
+            for record in self.bridged()
+            for subnet in (record.subnet, record.subnet6)
+            if subnet and record is not without
+        ]
+
+    def pool(self, record: NetworkRecord, *, version: int = 4) -> AddressPool:
+        """Return the network's address pool of a version of IP; its gateway is taken."""
+        pool = self._pools.get((record.id, version))
         if pool is None:
-            span = IPv4Network(record.ip_range) if record.ip_range else None
-            pool = AddressPool(IPv4Network(record.subnet), ip_range=span)
-            pool.claim(IPv4Address(record.gateway))
-            for address in record.auxiliary.values():
-                pool.claim(parse_address(address))
-            self._pools[record.id] = pool
+            subnet, span, gateway = (
+                (record.subnet, record.ip_range, record.gateway)
+                if version == 4
+                else (record.subnet6, record.ip_range6, record.gateway6)
+            )
+            pool = AddressPool(ip_network(subnet), ip_range=ip_network(span) if span else None)
+            taken = [ip_address(text) for text in (gateway, *record.auxiliary.values()) if text]
+            for address in taken:
+                if address.version == version:
+                    pool.claim(address)
+            self._pools[record.id, version] = pool
         return pool
 
-    def create(self, request: NetworkRequest, *, occupied: Iterable[IPv4Network]) -> NetworkRecord:
+    def create(self, request: NetworkRequest, *, occupied: Iterable[Network]) -> NetworkRecord:
         """Record a new bridge network; Conflict, Forbidden or InvalidArgument with Docker's texts."""
         self._check(request)
-        others = [IPv4Network(r.subnet) for r in self.bridged()]
-        if request.subnet:
-            subnet = parse_subnet(request.subnet)
-            if any(subnet.overlaps(other) for other in others):
-                raise Forbidden("Pool overlaps with other one on this address space")
-        else:
-            subnet = choose_subnet([*others, *occupied])
-        record = _with_options(_new(request.name, "bridge"), request, subnet)
+        occupied = list(occupied)
+        record = _with_options(_new(request.name, "bridge"), request)
+        if request.ipv4:
+            subnet = self._subnet(request.subnet, occupied)
+            record = msgspec.structs.replace(
+                record,
+                subnet=str(subnet),
+                own_subnet=bool(request.subnet),
+                gateway=request.gateway or str(subnet.network_address + 1),
+                ip_range=request.ip_range,
+            )
+        if request.ipv6:
+            local = ipam.local_subnets(self.default().id)
+            subnet = self._subnet(request.subnet6, occupied, local)
+            record = msgspec.structs.replace(
+                record,
+                subnet6=str(subnet),
+                own_subnet6=bool(request.subnet6),
+                gateway6=request.gateway6 or str(subnet.network_address + 1),
+                ip_range6=request.ip_range6,
+            )
         if any(r.bridge == record.bridge for r in self.bridged()):
             raise Conflict(f"bridge name {record.bridge} is in use by another network")
-        self.pool(record)  # refuses a gateway outside the subnet, before anything is written
+        for version, has in ((4, request.ipv4), (6, request.ipv6)):
+            if has:
+                self.pool(record, version=version)  # refuses what cannot be, before it is written
         self._put(record, durable=True)
         return record
+
+    def _subnet(
+        self, asked: str, occupied: Iterable[Network], offered: Iterable[Network] | None = None
+    ) -> Network:
+        if not asked:
+            return choose_subnet([*self._subnets(), *occupied], offered)
+        subnet = parse_subnet(asked)
+        if any(ipam.overlap(subnet, other) for other in self._subnets()):
+            raise Forbidden("Pool overlaps with other one on this address space")
+        return subnet
 
     def remove(self, record: NetworkRecord) -> None:
         """Forget a network."""
         self._records.pop(record.id, None)
-        self._pools.pop(record.id, None)
+        for version in (4, 6):
+            self._pools.pop((record.id, version), None)
         self._table.remove(record.id, durable=True)
 
     def _check(self, request: NetworkRequest) -> None:
@@ -136,6 +175,8 @@ class Networks:
             raise InvalidArgument(f"invalid name: {request.name}")
         if any(record.name == request.name for record in self._records.values()):
             raise Conflict(f"network with name {request.name} already exists")
+        if not (request.ipv4 or request.ipv6):
+            raise InvalidArgument("IPv4 or IPv6 must be enabled")
 
     def _put(self, record: NetworkRecord, *, durable: bool = False) -> None:
         self._records[record.id] = record
@@ -152,9 +193,7 @@ def _new(name: str, driver: str, *, builtin: bool = False) -> NetworkRecord:
     )
 
 
-def _with_options(
-    record: NetworkRecord, request: NetworkRequest, subnet: IPv4Network
-) -> NetworkRecord:
+def _with_options(record: NetworkRecord, request: NetworkRequest) -> NetworkRecord:
     options = request.options
     bridge = options.get(_OPTION + "bridge.name") or f"br-{record.id[:12]}"
     if not _INTERFACE.fullmatch(bridge):
@@ -164,15 +203,10 @@ def _with_options(
     mtu = options.get(_OPTION + "driver.mtu", "1500")
     if not mtu.isdecimal() or not 68 <= int(mtu) <= 65_535:
         raise InvalidArgument(f"invalid MTU: {mtu}")
-    first = str(subnet.network_address + 1)
     return msgspec.structs.replace(
         record,
         bridge=bridge,
-        subnet=str(subnet),
-        own_subnet=bool(request.subnet),
         auxiliary=dict(request.auxiliary),
-        gateway=str(parse_address(request.gateway)) if request.gateway else first,
-        ip_range=str(parse_subnet(request.ip_range)) if request.ip_range else "",
         mtu=int(mtu),
         internal=request.internal,
         attachable=request.attachable,

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import errno
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed, InvalidArgument
 from berth.network.records import PROTOCOLS, PortRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from berth.network.records import PortRequest
 
 ANY = "0.0.0.0"  # noqa: S104 - Docker's default, which clients expect
+ANY6 = "::"
+EVERY = (ANY, ANY6)
 EPHEMERAL = range(32768, 61000)
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
@@ -49,16 +52,27 @@ class PortRegistry:
         self._next = dict.fromkeys(PROTOCOLS, EPHEMERAL.start)
 
     def reserve(
-        self, requests: Iterable[PortRequest], *, endpoint: str, address: str
+        self,
+        requests: Iterable[PortRequest],
+        *,
+        endpoint: str,
+        address: str = "",
+        address6: str = "",
     ) -> Reservation:
         """Reserve every port or none; Failed with Docker's text when one is taken.
 
-        ``endpoint`` is "NAME (ID)" and ``address`` the container's, for that text.
+        ``endpoint`` is "NAME (ID)" for that text; the addresses are the container's. A port without an
+        address of the host is published for each version of IP in which the container has one, under
+        the same number; one on an address of the other version is left out.
         """
         reservation = Reservation()
+        inside = {4: address, 6: address6}
         try:
             for request in requests:
-                self._reserve(request, reservation, address)
+                asked = (_host_address(request.host_ip),) if request.host_ip else EVERY
+                hosts = [host for host in asked if inside[ip_address(host).version]]
+                if hosts:
+                    self._reserve(request, hosts, reservation, inside)
         except OSError as error:
             self.release(reservation)
             raise Failed(
@@ -94,43 +108,79 @@ class PortRegistry:
             if not hosts:
                 self._taken.pop(key, None)
 
-    def _reserve(self, request: PortRequest, reservation: Reservation, address: str) -> None:
+    def _reserve(
+        self,
+        request: PortRequest,
+        hosts: Sequence[str],
+        reservation: Reservation,
+        inside: dict[int, str],
+    ) -> None:
         if request.protocol not in PROTOCOLS:
             raise InvalidArgument(f"invalid proto: {request.protocol}")
-        host_ip = request.host_ip or ANY
         if request.host_port:
-            record = _record(request, host_ip, request.host_port)
-            if self._is_taken(record):
-                message = f"Bind for {host_ip}:{record.host_port} failed: port is already allocated"
-                raise OSError(errno.EADDRINUSE, message)
-            sock = _bind(record, address)
+            records = [_record(request, host, request.host_port) for host in hosts]
+            for record in records:
+                if self._is_taken(record):
+                    ends = f"{_shown(record.host_ip)}:{record.host_port}"
+                    message = f"Bind for {ends} failed: port is already allocated"
+                    raise OSError(errno.EADDRINUSE, message)
+            sockets = _bind_all(records, inside)
         else:
-            record, sock = self._find(request, host_ip, address)
-        if sock:
-            reservation.sockets.append(sock)
-        reservation.records.append(record)
-        self.restore([record])
+            records, sockets = self._find(request, hosts, inside)
+        reservation.sockets += sockets
+        reservation.records += records
+        self.restore(records)
 
     def _find(
-        self, request: PortRequest, host_ip: str, address: str
-    ) -> tuple[PortRecord, socket.socket | None]:
+        self, request: PortRequest, hosts: Sequence[str], inside: dict[int, str]
+    ) -> tuple[list[PortRecord], list[socket.socket]]:
         for _ in EPHEMERAL:
             port = self._next[request.protocol]
             after = port + 1 if port + 1 in EPHEMERAL else EPHEMERAL.start
             self._next[request.protocol] = after
-            record = _record(request, host_ip, port)
-            if self._is_taken(record):
+            records = [_record(request, host, port) for host in hosts]
+            if any(map(self._is_taken, records)):
                 continue
             try:
-                return record, _bind(record, address)
+                return records, _bind_all(records, inside)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
         raise OSError(errno.EADDRINUSE, "all ports are allocated")
 
     def _is_taken(self, record: PortRecord) -> bool:
-        hosts = self._taken.get((record.protocol, record.host_port), set())
-        return bool(hosts) and (record.host_ip == ANY or ANY in hosts or record.host_ip in hosts)
+        version = ip_address(record.host_ip).version
+        taken = self._taken.get((record.protocol, record.host_port), set())
+        hosts = {host for host in taken if ip_address(host).version == version}
+        every = ANY if version == 4 else ANY6
+        return bool(hosts) and (
+            record.host_ip == every or every in hosts or record.host_ip in hosts
+        )
+
+
+def _host_address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise InvalidArgument(f"invalid IP address: {text}") from None
+
+
+def _shown(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _bind_all(records: Iterable[PortRecord], inside: dict[int, str]) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    try:
+        for record in records:
+            sock = _bind(record, inside[ip_address(record.host_ip).version])
+            if sock is not None:
+                sockets.append(sock)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
 
 
 def _record(request: PortRequest, host_ip: str, host_port: int) -> PortRecord:
@@ -145,20 +195,24 @@ def _record(request: PortRequest, host_ip: str, host_port: int) -> PortRecord:
 def _bind(record: PortRecord, address: str) -> socket.socket | None:
     """Bind the host port; None when the kernel has no such protocol for sockets (sctp)."""
     kind, number = _KINDS[record.protocol], _NUMBERS[record.protocol]
+    family = socket.AF_INET6 if ":" in record.host_ip else socket.AF_INET
     try:
-        sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC, number)
+        sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, number)
     except OSError as error:
         if error.errno == errno.EPROTONOSUPPORT:
             return None
         raise
     try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         _bind_alone_or_beside(sock, (record.host_ip, record.host_port))
     except OSError as error:
         sock.close()
         cause = (error.strerror or str(error)).lower()
         if error.errno == errno.EADDRNOTAVAIL:
             cause = "cannot assign requested address"
-        ends = f"{record.host_ip}:{record.host_port}:{address}:{record.container_port}"
+        host, container = _shown(record.host_ip), _shown(address)
+        ends = f"{host}:{record.host_port}:{container}:{record.container_port}"
         message = f"failed to bind host port for {ends}/{record.protocol}: {cause}"
         raise OSError(error.errno, message) from error
     return sock

@@ -21,9 +21,17 @@ class PortRecord(msgspec.Struct, frozen=True, kw_only=True):
     host_ip: str
     host_port: int
 
+    @property
+    def version(self) -> int:
+        """The version of IP by which it is reached."""
+        return 6 if ":" in self.host_ip else 4
+
 
 class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A container's place in a network. ``ports`` are with the one that leads to the world."""
+    """A container's place in a network.
+
+    ``ports`` are with the one that leads to the world: those of IPv4 and of IPv6 may be in two places.
+    """
 
     id: str
     container_id: str
@@ -36,6 +44,9 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
     prefix_length: int = 0
     gateway: str = ""
+    address6: str = ""
+    prefix_length6: int = 0
+    gateway6: str = ""
     gateway_priority: int = 0
     mac: str = ""
     aliases: tuple[str, ...] = ()
@@ -51,10 +62,14 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     driver: str
     created_at_ns: int
     bridge: str = ""
-    subnet: str = ""
+    subnet: str = ""  # empty: no IPv4
     own_subnet: bool = False  # somebody chose it, so containers may choose addresses
     gateway: str = ""
     ip_range: str = ""
+    subnet6: str = ""  # empty: no IPv6
+    own_subnet6: bool = False
+    gateway6: str = ""
+    ip_range6: str = ""
     auxiliary: dict[str, str] = {}  # addresses of others, never given to containers
     mtu: int = 1500
     internal: bool = False
@@ -72,9 +87,14 @@ class NetworkRequest:
 
     name: str
     driver: str = "bridge"
+    ipv4: bool = True
     subnet: str = ""
     gateway: str = ""
     ip_range: str = ""
+    ipv6: bool = False
+    subnet6: str = ""
+    gateway6: str = ""
+    ip_range6: str = ""
     auxiliary: dict[str, str] = field(default_factory=dict)
     internal: bool = False
     attachable: bool = False
@@ -94,10 +114,11 @@ class PortRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRequest:
-    """A place in a network to be taken. ``network`` is a name or id; ``address`` and ``mac`` may be given."""
+    """A place in a network to be taken. ``network`` is a name or id; addresses and ``mac`` may be given."""
 
     network: str = "bridge"
     address: str = ""
+    address6: str = ""
     mac: str = ""
     aliases: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
@@ -137,7 +158,21 @@ class Sandbox:
         return tuple(port for endpoint in self.endpoints for port in endpoint.ports)
 
 
-def leading_out(endpoints: Iterable[EndpointRecord]) -> EndpointRecord | None:
-    """Return the endpoint that leads to the world: of the highest priority, then the first by name."""
-    out = [endpoint for endpoint in endpoints if endpoint.gateway]
-    return min(out, key=lambda e: (-e.gateway_priority, e.network_name), default=None)
+def leading_out(endpoints: Iterable[EndpointRecord], *, version: int = 4) -> EndpointRecord | None:
+    """Return the endpoint that leads to the world by this version of IP.
+
+    It is the one of the highest priority, then one that has both versions, then the first by name.
+    """
+    out = [e for e in endpoints if (e.gateway if version == 4 else e.gateway6)]
+    return min(
+        out,
+        key=lambda e: (-e.gateway_priority, not (e.gateway and e.gateway6), e.network_name),
+        default=None,
+    )
+
+
+def leaders(endpoints: Iterable[EndpointRecord]) -> dict[int, EndpointRecord]:
+    """Return the endpoint that leads out by each version of IP, where there is one."""
+    found = tuple(endpoints)
+    each = {version: leading_out(found, version=version) for version in (4, 6)}
+    return {version: leader for version, leader in each.items() if leader is not None}

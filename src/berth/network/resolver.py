@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from berth.network import dns, names
@@ -32,6 +33,7 @@ MAX_CONNECTIONS = 64  # of one container
 IDLE_S = 10.0
 DATAGRAMS_AT_ONCE = 32
 MAX_DATAGRAM = 4096
+_LENGTHS = {dns.A: 4, dns.AAAA: 16}
 
 _Peer = tuple[str, int]
 
@@ -85,10 +87,11 @@ class Resolvers:
             self._directories[network_id] = found
         return found
 
-    def gateway(self, container_id: str) -> str | None:
-        """Return the host's address as a container reaches it; None when nothing leads out."""
-        out = leading_out(self._sandboxes.of(container_id))
-        return out.gateway if out is not None else None
+    def gateways(self, container_id: str) -> list[str]:
+        """Return the host's addresses as a container reaches it; none when nothing leads out."""
+        endpoints = self._sandboxes.of(container_id)
+        four, six = (leading_out(endpoints, version=version) for version in (4, 6))
+        return [*([four.gateway] if four else []), *([six.gateway6] if six else [])]
 
 
 class Resolver:
@@ -156,7 +159,7 @@ class Resolver:
 
     async def _ask(self, question: dns.Question, data: bytes, *, stream: bool) -> bytes:
         """Ask the other servers; a container without a way out gets no answer from them."""
-        if self._owner.gateway(self._container_id) is None:
+        if not self._owner.gateways(self._container_id):
             return dns.answer(question, code=dns.SERVER_FAILURE)
         self._owner.waiting += 1
         try:
@@ -182,13 +185,14 @@ class Resolver:
         by_place = (directory.addresses(question.name, asker) for asker, directory in places)
         found = next(filter(None, by_place), None)
         if found is None and question.name in names.GATEWAY_NAMES:
-            gateway = self._owner.gateway(self._container_id)
-            found = [socket.inet_aton(gateway)] if gateway else None
+            gateways = self._owner.gateways(self._container_id)
+            found = [ip_address(gateway).packed for gateway in gateways] or None
         if found is None:
             return question
         random.shuffle(found)
         # A name that exists has no records of other types: "no such name" would deny its addresses.
-        return dns.answer(question, addresses=found if question.kind == dns.A else ())
+        length = _LENGTHS.get(question.kind)
+        return dns.answer(question, addresses=[p for p in found if len(p) == length])
 
     def _accept(self) -> None:
         try:

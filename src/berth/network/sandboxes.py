@@ -11,15 +11,17 @@ import os
 import secrets
 from dataclasses import replace
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
-from berth.network import firewall, ipam
+from berth.network import ipam
+from berth.network.held import Held
 from berth.network.networks import HOST
-from berth.network.ports import PortRegistry, Reservation
-from berth.network.records import EndpointRecord, Sandbox, leading_out
+from berth.network.publishing import Publishing
+from berth.network.records import EndpointRecord, Sandbox, leaders
 from berth.network.wiring import Ready
 
 if TYPE_CHECKING:
@@ -27,23 +29,11 @@ if TYPE_CHECKING:
 
     from berth.network.attachments import Attachments
     from berth.network.foundation import Foundation
-    from berth.network.records import EndpointRequest, NetworkRecord, PortRecord, SandboxRequest
-    from berth.network.resolver import Resolver
+    from berth.network.ipam import Address
+    from berth.network.records import EndpointRequest, NetworkRecord, SandboxRequest
     from berth.network.wiring import Attachment
 
 SETUP_FAILED = "failed to set up container networking"
-
-
-class _Held:
-    """What this process holds for a connected container."""
-
-    __slots__ = ("netns_fd", "request", "reservation", "resolver")
-
-    def __init__(self, request: SandboxRequest) -> None:
-        self.request = request
-        self.netns_fd: int | None = None
-        self.reservation = Reservation()
-        self.resolver: Resolver | None = None
 
 
 class Sandboxes:
@@ -58,8 +48,8 @@ class Sandboxes:
         stored = [record for _, record in self._table.items()]
         for record in sorted(stored, key=lambda record: record.device):
             self._set(record)
-        self._ports = PortRegistry()
-        self._held: dict[str, _Held] = {}
+        self._publishing = Publishing(foundation, put=self._put, of=self.of)
+        self._held: dict[str, Held] = {}
 
     # What there is
 
@@ -101,13 +91,15 @@ class Sandboxes:
             network = self._base.networks.get(endpoint.network_id)
             if network is None or not network.bridge:
                 continue
-            self._base.networks.pool(network).restore(ipam.parse_address(endpoint.address))
-            self._ports.restore(endpoint.ports)
+            for address in _addresses(endpoint):
+                pool = self._base.networks.pool(network, version=address.version)
+                pool.restore(address)
+            self._publishing.registry.restore(endpoint.ports)
             index = self._base.bridges[network.id]
             work = partial(self._base.wiring.reattach, endpoint, index)
             if not await self._base.thread.run(work):  # killed while it was disconnected
                 self._unset(endpoint)
-                self._ports.forget(endpoint.ports)
+                self._publishing.registry.forget(endpoint.ports)
                 self._release(endpoint)
         if known := {endpoint.interface for endpoint in self.all()}:
             await self._base.thread.run(partial(self._base.wiring.sweep, known))
@@ -130,7 +122,7 @@ class Sandboxes:
         if request.container_id in self._held:
             raise Conflict(f"container {request.container_id} is connected already")
         found = [(asked, self._base.networks.find(asked.network)) for asked in request.endpoints]
-        held = self._held[request.container_id] = _Held(request)
+        held = self._held[request.container_id] = Held(request)
         try:
             if all(network.bridge for _, network in found):
                 await self._connect_bridges(held, found)
@@ -144,7 +136,7 @@ class Sandboxes:
         return self._sandbox(request.container_id)
 
     async def _connect_plain(
-        self, held: _Held, found: Sequence[tuple[EndpointRequest, NetworkRecord]]
+        self, held: Held, found: Sequence[tuple[EndpointRequest, NetworkRecord]]
     ) -> None:
         """Connect to ``host`` or ``none``; published ports are discarded, as Docker does.
 
@@ -156,14 +148,14 @@ class Sandboxes:
                 "container cannot be connected to multiple networks with one of the networks in"
                 " private (none) mode"
             )
-        if asked.address:
+        if asked.address or asked.address6:
             raise InvalidArgument(
                 "user specified IP address is supported on user defined networks only"
             )
         self._put(_endpoint(held.request, asked, network))
 
     async def _connect_bridges(
-        self, held: _Held, found: Sequence[tuple[EndpointRequest, NetworkRecord]]
+        self, held: Held, found: Sequence[tuple[EndpointRequest, NetworkRecord]]
     ) -> None:
         ready: Ready | None = None
         attachments: list[Attachment] = []
@@ -187,16 +179,16 @@ class Sandboxes:
             records = [msgspec.structs.replace(records[0], interface=ready.interface)]
         for record in records:
             self._put(record)
-        await self._publish(held)
+        await self._publishing.publish(held, 4, 6)
         await self._serve_names(held)
 
     async def _make(
-        self, held: _Held, records: Sequence[EndpointRecord], attachments: Sequence[Attachment]
+        self, held: Held, records: Sequence[EndpointRecord], attachments: Sequence[Attachment]
     ) -> list[EndpointRecord]:
         """Make the namespace with all its interfaces."""
-        wiring, out = self._base.wiring, leading_out(records)
+        wiring, out = self._base.wiring, leaders(records)
         planned = [
-            attachment if record is out else replace(attachment, gateway=None)
+            attachment.leading(*(version for version, leader in out.items() if leader is record))
             for record, attachment in zip(records, attachments, strict=True)
         ]
         first = await self._base.thread.run(partial(wiring.attach, planned[0]), undo=Ready.close)
@@ -208,35 +200,7 @@ class Sandboxes:
             for record, interface in zip(records, interfaces, strict=True)
         ]
 
-    async def _publish(self, held: _Held) -> None:
-        """Reserve and open the container's ports at the endpoint that leads out."""
-        request = held.request
-        endpoint = leading_out(self.of(request.container_id))
-        if endpoint is None or not request.ports:
-            return
-        owner = f"{request.container_name} ({endpoint.id})"
-        held.reservation = self._ports.reserve(
-            request.ports, endpoint=owner, address=endpoint.address
-        )
-        await self._open_ports(endpoint, tuple(held.reservation.records))
-
-    async def _open_ports(self, endpoint: EndpointRecord, ports: tuple[PortRecord, ...]) -> None:
-        endpoint = msgspec.structs.replace(endpoint, ports=ports)
-        self._put(endpoint)
-        rules = firewall.publish(self._base.names.table, endpoint)
-
-        def work() -> None:
-            self._base.wiring.set_hairpin(endpoint.interface)
-            self._base.table.change(rules, "publish ports")
-
-        await self._base.thread.run(work)
-
-    async def _close_ports(self, endpoint: EndpointRecord) -> None:
-        """Close the ports of an endpoint that has no record any more, or none of them."""
-        rules = firewall.unpublish(self._base.names.table, endpoint)
-        await self._base.thread.run(partial(self._base.table.change, rules, "close ports"))
-
-    async def _serve_names(self, held: _Held) -> None:
+    async def _serve_names(self, held: Held) -> None:
         """Answer the container's questions for names, once it is in a network that has some."""
         endpoints = self.of(held.request.container_id)
         if (
@@ -272,7 +236,7 @@ class Sandboxes:
         if not endpoints:
             return None
         if request.container_id not in self._held:
-            held = _Held(request)
+            held = Held(request)
             if pid is not None and endpoints[0].network_name != HOST:
                 held.netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             held.reservation.records = [p for e in endpoints for p in e.ports]
@@ -292,25 +256,23 @@ class Sandboxes:
         for endpoint in endpoints:
             self._unset(endpoint)
         try:
-            for endpoint in endpoints:
-                if endpoint.ports:
-                    await self._close_ports(endpoint)
+            await self._publishing.close(*endpoints)
         finally:
             if held is not None:
                 if held.resolver is not None:
                     held.resolver.close()
                 if held.netns_fd is not None:
                     os.close(held.netns_fd)
-                self._ports.release(held.reservation)
+                self._publishing.registry.release(held.reservation)
             for endpoint in endpoints:
-                self._ports.forget(endpoint.ports)
+                self._publishing.registry.forget(endpoint.ports)
                 self._release(endpoint)
 
     def _release(self, endpoint: EndpointRecord) -> None:
         self._table.remove(endpoint.id)
         network = self._base.networks.get(endpoint.network_id)
-        if endpoint.address and network is not None:
-            self._base.networks.pool(network).release(ipam.parse_address(endpoint.address))
+        if network is not None:
+            self._attachments.release(network, *_addresses(endpoint))
 
     # Changes while a container runs
 
@@ -326,10 +288,10 @@ class Sandboxes:
         attachment = self._attachments.choose(asked, network, device=_free_device(endpoints))
         record = _attached(_endpoint(held.request, asked, network), attachment, network)
         self._set(record)
-        before = leading_out(endpoints)
+        before = leaders(endpoints)
         assert held.netns_fd is not None
         try:
-            wiring, plan = self._base.wiring, replace(attachment, gateway=None)
+            wiring, plan = self._base.wiring, attachment.leading()
             interface = await self._base.thread.run(
                 partial(wiring.plug, held.netns_fd, plan), undo=wiring.unplug
             )
@@ -352,33 +314,38 @@ class Sandboxes:
         await self._drop(held, endpoint)
         return endpoint
 
-    async def _drop(self, held: _Held, endpoint: EndpointRecord) -> None:
-        before = leading_out(self.of(endpoint.container_id))
+    async def _drop(self, held: Held, endpoint: EndpointRecord) -> None:
+        before = leaders(self.of(endpoint.container_id))
         if endpoint.interface:
             await self._base.thread.run(partial(self._base.wiring.unplug, endpoint.interface))
         self._unset(endpoint)
         await self._lead_out(held, before)
         self._release(endpoint)
 
-    async def _lead_out(self, held: _Held, before: EndpointRecord | None) -> None:
-        """Lead the container out, and its ports in, by the endpoint that is to do so now."""
-        now = leading_out(self.of(held.request.container_id))
-        if before is not None and now is not None and before.id == now.id:
+    async def _lead_out(self, held: Held, before: dict[int, EndpointRecord]) -> None:
+        """Lead the container out, and its ports in, by the endpoints that are to do so now."""
+        now = leaders(self.of(held.request.container_id))
+        if {v: e.id for v, e in before.items()} == {v: e.id for v, e in now.items()}:
             return
-        if now is not None and held.netns_fd is not None:
-            gateway = ipam.parse_address(now.gateway)
-            work = partial(self._base.wiring.lead_out, held.netns_fd, now.device, gateway)
-            await self._base.thread.run(work)
-        if before is not None and before.ports:
-            if before in self.of(before.container_id):
-                self._put(msgspec.structs.replace(before, ports=()))
-            await self._close_ports(before)
-        if now is not None and held.reservation.records:
-            await self._open_ports(now, tuple(held.reservation.records))
-        elif now is not None:
-            await self._publish(held)
+        for version, endpoint in now.items():
+            led = before.get(version)
+            if held.netns_fd is not None and (led is None or led.id != endpoint.id):
+                text = endpoint.gateway if version == 4 else endpoint.gateway6
+                gateway = ipam.parse_address(text, version=version)
+                wiring = self._base.wiring
+                work = partial(wiring.lead_out, held.netns_fd, endpoint.device, gateway)
+                await self._base.thread.run(work)
+        closed = {e.id: e for e in before.values() if e.ports}.values()
+        for endpoint in closed:
+            if endpoint in self.of(endpoint.container_id):
+                self._put(msgspec.structs.replace(endpoint, ports=()))
+        await self._publishing.close(*closed)
+        reserved = {port.version for port in held.reservation.records}
+        if missing := now.keys() - reserved:
+            await self._publishing.publish(held, *missing)
+        await self._publishing.open(held)
 
-    def _of_running(self, container_id: str) -> _Held:
+    def _of_running(self, container_id: str) -> Held:
         held = self._held.get(container_id)
         if held is None or held.netns_fd is None:
             raise Conflict(f"container {container_id} is not running")
@@ -416,11 +383,20 @@ def _endpoint(
 def _attached(
     record: EndpointRecord, attachment: Attachment, network: NetworkRecord
 ) -> EndpointRecord:
+    fields: dict[str, object] = {}
+    for place in attachment.places:
+        suffix = "" if place.address.version == 4 else "6"
+        fields[f"address{suffix}"] = str(place.address)
+        fields[f"prefix_length{suffix}"] = place.prefix_length
     return msgspec.structs.replace(
         record,
         device=attachment.device,
-        address=str(attachment.address),
-        prefix_length=attachment.prefix_length,
         gateway="" if network.internal else network.gateway,
+        gateway6="" if network.internal else network.gateway6,
         mac=attachment.mac.hex(":"),
+        **fields,
     )
+
+
+def _addresses(endpoint: EndpointRecord) -> list[Address]:
+    return [ip_address(text) for text in (endpoint.address, endpoint.address6) if text]

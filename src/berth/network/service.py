@@ -20,10 +20,10 @@ from berth.network.resolver import Resolvers
 from berth.network.sandboxes import Sandboxes
 from berth.network.stock import Stock
 from berth.network.table import Table
-from berth.network.wiring import Wiring
+from berth.network.wiring import Wiring, answers_loopback6
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from berth.kernel.netlink import Message
     from berth.network.foundation import Names
@@ -83,12 +83,13 @@ class NetworkService:
     def _open_kernel(self) -> None:
         base = self._base
         base.wiring = Wiring(prefix=f"bv{base.names.name[:6]}")
-        removal = firewall.removal(base.names.table)
-        base.table = Table(base.names.table, whole=self._ruleset, removal=removal)
+        self._tables = firewall.tables(base.names.table, has_ipv6=base.wiring.has_ipv6())
+        base.table = Table(base.names.table, tables=self._tables, whole=self._ruleset)
 
     def _ruleset(self) -> list[Message]:
         networks, endpoints = self._networks.bridged(), self._sandboxes.all()
-        return firewall.ruleset(self._base.names.table, networks, endpoints)
+        loopback6 = answers_loopback6()
+        return firewall.ruleset(self._tables, networks, endpoints, loopback6=loopback6)
 
     async def close(self, *, remove: bool = False) -> None:
         """Stop. Containers keep their networks, unless the engine is to leave nothing on the host."""
@@ -158,6 +159,7 @@ class NetworkService:
         base, wiring = self._base, self._base.wiring
         own = [network.bridge for network in self._networks.bridged()]
         occupied = await base.thread.run(lambda: wiring.occupied(own))
+        versions = firewall.versions(self._networks.bridged())
         network = self._networks.create(request, occupied=occupied)
         try:
             if await base.thread.run(lambda: wiring.has_link(network.bridge)):
@@ -166,7 +168,7 @@ class NetworkService:
                 )
             base.bridges[network.id] = await base.thread.run(partial(wiring.ensure_bridge, network))
             rules = firewall.add_network(base.names.table, network)
-            await base.thread.run(partial(base.table.change, rules, "add network to nftables"))
+            await self._change_table(versions, rules, "add network to nftables")
         except BaseException as error:
             self._networks.remove(network)
             if base.bridges.pop(network.id, None) is not None:
@@ -192,7 +194,18 @@ class NetworkService:
             if index is not None:
                 base.bridges[network.id] = index
             raise Failed(f"remove network {network.name}: {error.strerror}") from error
+        versions = firewall.versions(self._networks.bridged())
         self._networks.remove(network)
         rules = firewall.remove_network(base.names.table, network)
-        await base.thread.run(partial(base.table.change, rules, "take network out of nftables"))
+        await self._change_table(versions, rules, "take network out of nftables")
         return network
+
+    async def _change_table(
+        self, versions: tuple[int, ...], rules: Sequence[Message], call: str
+    ) -> None:
+        """Apply a change to networks, or everything when the first or last one with IPv6 came or went."""
+        table = self._base.table
+        if firewall.versions(self._networks.bridged()) != versions:
+            await self._base.thread.run(table.replace)
+        else:
+            await self._base.thread.run(partial(table.change, rules, call))

@@ -1,7 +1,7 @@
-"""The engine's nftables table as it is in the kernel: changed, and restored when somebody else changed it.
+"""The engine's nftables tables in the kernel: changed, and restored when somebody else changed them.
 
 For the one thread that changes the kernel's network. Every transaction names the generation that the
-last one left; when the kernel has another, somebody was there, and the table is looked at.
+last one left; when the kernel has another, somebody was there, and the tables are looked at.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from berth.kernel import netlink, nftables
 from berth.kernel.netlink import NetlinkSocket
+from berth.network import firewall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,34 +25,38 @@ _SOMEBODY_WAS_THERE = (errno.ERESTART, errno.ENOENT)
 
 
 class Table:
-    """One table. ``whole`` returns all that makes it, as the records are when it is called."""
+    """All ``tables`` of one name. ``whole`` returns what makes them, as the records are when it is called."""
 
     def __init__(
-        self, name: str, *, whole: Callable[[], list[Message]], removal: list[Message]
+        self,
+        name: str,
+        *,
+        tables: Sequence[nftables.Table],
+        whole: Callable[[], list[Message]],
     ) -> None:
         self._name = name
+        self._tables = tables
         self._whole = whole
-        self._removal = removal
         self._socket = NetlinkSocket(netlink.NETLINK_NETFILTER)
         self._generation = 0
         self._rules = 0
 
     def close(self) -> None:
-        """Close the socket; the table stays."""
+        """Close the socket; the tables stay."""
         self._socket.close()
 
     def replace(self) -> None:
-        """Make the table what it should be, whatever it is."""
+        """Make the tables what they should be, whatever they are."""
         self._execute(self._whole(), f"set up nftables table {self._name}")
         self._generation = nftables.generation(self._socket)
-        self._rules = nftables.count_rules(self._socket, self._name)
+        self._rules = self._count()
 
     def change(self, messages: Sequence[Message], call: str) -> None:
         """Apply a change that the records show already."""
         if self._try(messages, call):
             return
         generation = nftables.generation(self._socket)
-        if nftables.count_rules(self._socket, self._name) == self._rules:
+        if self._count() == self._rules:
             self._generation = generation
             if self._try(messages, call):
                 return
@@ -59,8 +64,12 @@ class Table:
         self.replace()
 
     def remove(self) -> None:
-        """Delete the table, there or not."""
-        self._execute(self._removal, f"delete nftables table {self._name}")
+        """Delete the tables, there or not."""
+        messages = [message for table in self._tables for message in firewall.removal(table)]
+        self._execute(messages, f"delete nftables table {self._name}")
+
+    def _count(self) -> int:
+        return sum(nftables.count_rules(self._socket, table) for table in self._tables)
 
     def _try(self, messages: Sequence[Message], call: str) -> bool:
         transaction = nftables.batch(messages, generation=self._generation)

@@ -11,10 +11,10 @@ import logging
 import os
 import secrets
 import socket
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from berth.errors import Conflict, Failed
 from berth.kernel import namespaces, netlink, nftables, rtnetlink
@@ -22,10 +22,13 @@ from berth.kernel.netlink import NetlinkSocket
 from berth.network import firewall
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from berth.kernel.netlink import Message
+    from berth.network.ipam import Address, Network
     from berth.network.records import EndpointRecord, NetworkRecord
+
+Result = TypeVar("Result")
 
 FIRST_DEVICE = "eth0"
 RESOLVER = "127.0.0.11"  # where containers of networks with names ask for them
@@ -34,6 +37,7 @@ log = logging.getLogger("berth")
 
 _NETNS = "/proc/thread-self/ns/net"
 _SYSCTL = Path("/proc/sys/net")
+_LINK_LOCAL = b"\xfe\x80"
 # As Docker: any user binds any port and pings, and without IPv6 only loopback has an address of it.
 _DEFAULTS = (
     ("ipv6/conf/default/disable_ipv6", "1"),
@@ -42,17 +46,36 @@ _DEFAULTS = (
 )
 
 
+class Place(NamedTuple):
+    """An address in a subnet. ``gateway`` is that of the default route, None where it is not this way."""
+
+    address: Address
+    prefix_length: int
+    gateway: Address | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """How a namespace is to be connected to a bridge. ``gateway`` is that of the default route."""
+    """How a namespace is to be connected to a bridge: with an address of IPv4, of IPv6, or both."""
 
     device: str = FIRST_DEVICE
     bridge_index: int
     mtu: int
-    address: IPv4Address
-    prefix_length: int
-    gateway: IPv4Address | None  # None: no way out
+    places: tuple[Place, ...]
     mac: bytes
+
+    def leading(self, *versions: int) -> Attachment:
+        """Return the same with default routes for these versions of IP only."""
+        places = [
+            place if place.address.version in versions else place._replace(gateway=None)
+            for place in self.places
+        ]
+        return replace(self, places=tuple(places))
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Say whether there is an address of IPv6."""
+        return any(place.address.version == 6 for place in self.places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,50 +104,84 @@ class Wiring:
         self._links.close()
         os.close(self._host_fd)
 
+    def has_ipv6(self) -> bool:
+        """Say whether the kernel has IPv6, and was not told to leave it."""
+        return (_SYSCTL / "ipv6").exists()
+
     def enable_forwarding(self) -> None:
         """Let the host route."""
         if _write_sysctl(_SYSCTL / "ipv4/ip_forward", "1"):
             log.info("switched on net.ipv4.ip_forward, without which containers reach nothing")
 
-    def occupied(self, own: Iterable[str]) -> list[IPv4Network]:
+    def enable_forwarding6(self) -> None:
+        """Let the host route IPv6. Only for networks that have it: a router heeds no other router."""
+        if _write_sysctl(_SYSCTL / "ipv6/conf/all/forwarding", "1"):
+            log.info("switched on net.ipv6.conf.all.forwarding, which a network with IPv6 needs")
+
+    def occupied(self, own: Iterable[str]) -> list[Network]:
         """Return the subnets that the host has routes to, but for the interfaces ``own``."""
         names = set(own)
         skipped = {link.index for link in rtnetlink.links(self._links) if link.name in names}
         return [
-            IPv4Network((route.destination, route.prefix_length))
-            for route in rtnetlink.routes(self._links)
+            ip_network((route.destination, route.prefix_length))
+            for family in (rtnetlink.AF_INET, rtnetlink.AF_INET6)
+            for route in rtnetlink.routes(self._links, family=family)
             if route.prefix_length and route.index not in skipped
         ]
 
     def ensure_bridge(self, network: NetworkRecord) -> int:
         """Make the network's bridge, or mend the one that is there; return its index."""
-        gateway = IPv4Address(network.gateway)
         link = rtnetlink.find_link(self._links, network.bridge)
         if link is None:
-            mac = b"\x02\x42" + gateway.packed
+            gateway = ip_address(network.gateway or network.gateway6)
+            mac = b"\x02\x42" + gateway.packed[-4:]
             message = rtnetlink.bridge_message(network.bridge, address=mac, mtu=network.mtu)
             self._links.execute([message], f"create bridge {network.bridge}")
             link = rtnetlink.find_link(self._links, network.bridge)
         if link is None or link.kind != "bridge":
             raise Conflict(f"create bridge {network.bridge}: an interface has this name already")
-        self._settle_bridge(link, network, gateway)
+        self._settle_bridge(link, network)
         return link.index
 
-    def _settle_bridge(
-        self, link: rtnetlink.Link, network: NetworkRecord, gateway: IPv4Address
-    ) -> None:
-        prefix_length = IPv4Network(network.subnet).prefixlen
+    def _settle_bridge(self, link: rtnetlink.Link, network: NetworkRecord) -> None:
+        if network.subnet6:
+            self._settle_ipv6(network)
+        wanted = {
+            ip_address(gateway).packed: ip_network(subnet).prefixlen
+            for gateway, subnet in (
+                (network.gateway, network.subnet),
+                (network.gateway6, network.subnet6),
+            )
+            if subnet
+        }
         stale = [
             address
-            for address in rtnetlink.addresses(self._links)
-            if address.index == link.index and address.address != gateway.packed
+            for family in (rtnetlink.AF_INET, rtnetlink.AF_INET6)
+            for address in rtnetlink.addresses(self._links, family=family)
+            if address.index == link.index
+            and address.address not in wanted
+            and not address.address.startswith(_LINK_LOCAL)
         ]
         messages = [rtnetlink.delete_address_message(address) for address in stale]
-        messages.append(rtnetlink.address_message(link.index, gateway.packed, prefix_length))
+        messages += [
+            rtnetlink.address_message(link.index, address, length)
+            for address, length in wanted.items()
+        ]
         messages.append(rtnetlink.up_message(link.index))
+        if network.subnet6 and answers_loopback6():
+            messages.append(rtnetlink.loopback6_message(link.index))
         self._links.execute(messages, f"set up bridge {network.bridge}")
         # Connections from the host's 127.0.0.1 to published ports; the chain "guard" keeps strangers out.
         _write_sysctl(_SYSCTL / "ipv4/conf" / network.bridge / "route_localnet", "1")
+
+    def _settle_ipv6(self, network: NetworkRecord) -> None:
+        if not self.has_ipv6():
+            raise Failed(
+                f"create bridge {network.bridge}: the kernel has no IPv6, or it is disabled"
+            )
+        _write_sysctl(_SYSCTL / "ipv6/conf" / network.bridge / "disable_ipv6", "0")
+        _write_sysctl(_SYSCTL / "ipv6/conf" / network.bridge / "accept_ra", "0")
+        self.enable_forwarding6()
 
     def remove_bridge(self, name: str) -> None:
         """Delete a bridge of ours; nothing when it is gone."""
@@ -163,6 +220,8 @@ class Wiring:
         with links:
             try:
                 interface = self._make_pair(attachment, fd)
+                if attachment.has_ipv6:
+                    self._within(fd, lambda: _switch_on_ipv6(attachment.device))
                 _set_up(links, attachment, rtnetlink.up_message(rtnetlink.LOOPBACK_INDEX))
             except BaseException:
                 os.close(fd)
@@ -174,6 +233,8 @@ class Wiring:
         interface = self._make_pair(attachment, netns_fd)
         with self._enter(netns_fd, netlink.NETLINK_ROUTE) as links:
             try:
+                if attachment.has_ipv6:
+                    self._within(netns_fd, lambda: _switch_on_ipv6(attachment.device))
                 _set_up(links, attachment)
             except BaseException:
                 self.unplug(interface)
@@ -186,8 +247,8 @@ class Wiring:
         if link is not None:
             self._links.execute([rtnetlink.delete_link_message(link.index)], f"delete {interface}")
 
-    def lead_out(self, netns_fd: int, device: str, gateway: IPv4Address) -> None:
-        """Make a gateway the namespace's default route."""
+    def lead_out(self, netns_fd: int, device: str, gateway: Address) -> None:
+        """Make a gateway the namespace's default route of its version of IP."""
         with self._enter(netns_fd, netlink.NETLINK_ROUTE) as links:
             link = rtnetlink.find_link(links, device)
             if link is not None:
@@ -202,11 +263,10 @@ class Wiring:
         self, netns_fd: int, *kinds: int, family: int = socket.AF_INET
     ) -> list[socket.socket]:
         """Make sockets inside a namespace."""
-        namespaces.setns(netns_fd, namespaces.CLONE_NEWNET)
-        try:
-            return [socket.socket(family, kind | socket.SOCK_NONBLOCK) for kind in kinds]
-        finally:
-            namespaces.setns(self._host_fd, namespaces.CLONE_NEWNET)
+        return self._within(
+            netns_fd,
+            lambda: [socket.socket(family, kind | socket.SOCK_NONBLOCK) for kind in kinds],
+        )
 
     def redirect_names(self, netns_fd: int, *, udp: int, tcp: int) -> None:
         """Lead questions to port 53 of the resolver's address to these ports of it.
@@ -221,9 +281,12 @@ class Wiring:
 
     def _enter(self, netns_fd: int, protocol: int) -> NetlinkSocket:
         """Return a socket inside a namespace."""
+        return self._within(netns_fd, lambda: NetlinkSocket(protocol))
+
+    def _within(self, netns_fd: int, work: Callable[[], Result]) -> Result:
         namespaces.setns(netns_fd, namespaces.CLONE_NEWNET)
         try:
-            return NetlinkSocket(protocol)
+            return work()
         finally:
             namespaces.setns(self._host_fd, namespaces.CLONE_NEWNET)
 
@@ -266,16 +329,34 @@ def _set_up(links: NetlinkSocket, attachment: Attachment, *before: Message) -> N
     link = rtnetlink.find_link(links, device)
     if link is None:
         raise OSError(errno.ENODEV, f"find link {device}: {os.strerror(errno.ENODEV)}")
-    messages = [
-        *before,
-        rtnetlink.address_message(link.index, attachment.address.packed, attachment.prefix_length),
-        rtnetlink.up_message(link.index),
-    ]
-    if attachment.gateway is not None:
-        messages.append(
-            rtnetlink.default_route_message(attachment.gateway.packed, index=link.index)
-        )
-    links.execute(messages, f"set up {device} with {attachment.address}")
+    messages = list(before)
+    for place in attachment.places:
+        packed, length = place.address.packed, place.prefix_length
+        messages.append(rtnetlink.address_message(link.index, packed, length))
+    messages.append(rtnetlink.up_message(link.index))
+    for place in attachment.places:
+        if place.gateway is not None:
+            packed = place.gateway.packed
+            messages.append(rtnetlink.default_route_message(packed, index=link.index))
+    links.execute(messages, f"set up {device} with {attachment.places[0].address}")
+
+
+def _switch_on_ipv6(device: str) -> None:
+    """Give an interface of this namespace IPv6, with the addresses that it is told only."""
+    for name, value in (("accept_ra", "0"), ("disable_ipv6", "0")):
+        _write_sysctl(_SYSCTL / "ipv6/conf" / device / name, value)
+
+
+def answers_loopback6() -> bool:
+    """Say whether what containers answer to the host's ::1 can come back to it.
+
+    Where bridges call ip6tables the answer has that address already when IPv6 first looks at it, and
+    ::1 coming from a wire is dropped.
+    """
+    try:
+        return (_SYSCTL / "bridge/bridge-nf-call-ip6tables").read_text().strip() == "0"
+    except FileNotFoundError:  # no br_netfilter
+        return True
 
 
 def _write_sysctl(path: Path, value: str) -> bool:

@@ -2,6 +2,8 @@ from pyroute2.netlink.nfnetlink import nftsocket
 
 from berth.kernel import nftables as nft
 
+T = nft.Table("t")
+
 
 def read(kind, message):
     """Decode with pyroute2 what we encoded."""
@@ -12,7 +14,7 @@ def read(kind, message):
 
 
 def expressions(*parts):
-    rule = read(nftsocket.nft_rule_msg, nft.rule("t", "c", *parts))
+    rule = read(nftsocket.nft_rule_msg, nft.rule(T, "c", *parts))
     return [
         (entry.get_attr("NFTA_EXPR_NAME"), dict(entry.get_attr("NFTA_EXPR_DATA")["attrs"]))
         for entry in rule.get_attr("NFTA_RULE_EXPRESSIONS")
@@ -20,14 +22,14 @@ def expressions(*parts):
 
 
 def test_a_batch_is_framed():
-    begin, inner, end = nft.batch([nft.table("t")])
+    begin, inner, end = nft.batch([nft.add_table(T)])
     assert (begin.kind, end.kind) == (0x10, 0x11)
     assert begin.body == end.body == b"\0\0\0\x0a"
     assert read(nftsocket.nft_table_msg, inner).get_attr("NFTA_TABLE_NAME") == "t"
 
 
 def test_a_base_chain_has_hook_priority_type_and_policy():
-    message = nft.base_chain("t", "guard", kind="filter", hook=nft.PREROUTING, priority=nft.RAW)
+    message = nft.base_chain(T, "guard", kind="filter", hook=nft.PREROUTING, priority=nft.RAW)
     chain = read(nftsocket.nft_chain_msg, message)
     assert chain.get_attr("NFTA_CHAIN_TYPE") == "filter"
     hook = dict(chain.get_attr("NFTA_CHAIN_HOOK")["attrs"])
@@ -37,7 +39,7 @@ def test_a_base_chain_has_hook_priority_type_and_policy():
 
 def test_a_map_has_the_types_and_sizes_of_its_concatenations():
     key, data = (nft.IPV4_ADDR, nft.INET_PROTO, nft.INET_SERVICE), (nft.IPV4_ADDR, nft.INET_SERVICE)
-    message = nft.named_set("t", "ports", key, number=5, data=data)
+    message = nft.named_set(T, "ports", key, number=5, data=data)
     found = read(nftsocket.nft_set_msg, message)
     assert found.get_attr("NFTA_SET_FLAGS") == {"NFT_SET_MAP"}
     assert found.get_attr("NFTA_SET_KEY_TYPE") == (7 << 12) + (12 << 6) + 13
@@ -48,7 +50,7 @@ def test_a_map_has_the_types_and_sizes_of_its_concatenations():
 
 def test_elements_have_keys_data_and_the_ends_of_intervals():
     parts = [nft.element(b"key1", b"data"), *nft.interval(b"from", b"next")]
-    message = nft.add_elements("t", "s", parts)
+    message = nft.add_elements(T, "s", parts)
     found = read(nftsocket.nft_set_elem_list_msg, message)
     mapped, first, after = found.get_attr("NFTA_SET_ELEM_LIST_ELEMENTS")
     assert mapped.get_nested("NFTA_SET_ELEM_KEY", "NFTA_DATA_VALUE") == b"key1"
@@ -59,8 +61,8 @@ def test_elements_have_keys_data_and_the_ends_of_intervals():
 
 
 def test_deleting_elements_is_the_same_message_of_another_type():
-    added = nft.add_elements("t", "s", [nft.element(b"key1")])
-    deleted = nft.delete_elements("t", "s", [nft.element(b"key1")])
+    added = nft.add_elements(T, "s", [nft.element(b"key1")])
+    deleted = nft.delete_elements(T, "s", [nft.element(b"key1")])
     assert deleted.body == added.body
     assert (added.kind & 0xFF, deleted.kind & 0xFF) == (12, 14)
 

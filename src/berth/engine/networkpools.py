@@ -1,0 +1,111 @@
+"""What a client wants a new network to be: its address ranges checked, in Docker's words."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from berth.engine.networkmodels import IpamPool
+from berth.errors import Forbidden, InvalidArgument
+from berth.network.ipam import overlap
+from berth.network.records import NetworkRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from berth.engine.networkmodels import NetworkCreate
+    from berth.network.ipam import Network
+
+
+def network_request(request: NetworkCreate) -> NetworkRequest:
+    """Return what is asked of the network service."""
+    pools = (request.ipam.config if request.ipam else None) or []
+    _check(pools, has_ipv6=request.enable_ipv6)
+    found: dict[int, IpamPool] = {}
+    for pool in pools:
+        version = 6 if ":" in pool.subnet or ":" in pool.gateway else 4
+        if version in found:
+            raise Forbidden("bridge driver doesn't support multiple subnets")
+        found[version] = pool
+    four, six = (found.get(version, IpamPool()) for version in (4, 6))
+    return NetworkRequest(
+        name=request.name,
+        driver=request.driver or "bridge",
+        ipv4=request.enable_ipv4,
+        subnet=_masked(four.subnet),
+        gateway=four.gateway,
+        ip_range=_masked(four.ip_range),
+        ipv6=request.enable_ipv6,
+        subnet6=_masked(six.subnet),
+        gateway6=_text(six.gateway),
+        ip_range6=_masked(six.ip_range),
+        auxiliary={**(four.auxiliary_addresses or {}), **(six.auxiliary_addresses or {})},
+        internal=request.internal,
+        attachable=request.attachable,
+        options=request.options or {},
+        labels=request.labels or {},
+    )
+
+
+def _masked(text: str) -> str:
+    return str(ip_network(text, strict=False)) if text else ""
+
+
+def _text(address: str) -> str:
+    return str(ip_address(address)) if address else ""
+
+
+def _check(pools: list[IpamPool], *, has_ipv6: bool) -> None:
+    """Refuse what cannot be, with all that is wrong."""
+    wrong = [text for pool in pools if has_ipv6 or ":" not in pool.subnet for text in _faults(pool)]
+    if wrong:
+        text = wrong[0] if len(wrong) == 1 else "\n".join(f"* {text}" for text in wrong)
+        raise InvalidArgument(f"invalid network config:\n{text}")
+
+
+def _faults(pool: IpamPool) -> Iterator[str]:
+    if not pool.subnet:
+        return
+    try:
+        subnet = ip_network(pool.subnet, strict=False)
+    except ValueError as error:
+        yield f"invalid subnet {pool.subnet}: {error}"
+        return
+    if pool.subnet != str(subnet) and ip_address(pool.subnet.partition("/")[0]) != subnet[0]:
+        yield f"invalid subnet {pool.subnet}: it should be {subnet}"
+    if pool.ip_range:
+        yield from _range_faults(pool.ip_range, subnet)
+    if pool.gateway and (fault := _address_fault(pool.gateway, subnet)):
+        yield f"invalid gateway {pool.gateway}: {fault}"
+    for name, address in (pool.auxiliary_addresses or {}).items():
+        if fault := _address_fault(address, subnet):
+            yield f"invalid auxiliary address {name}: {fault}"
+
+
+def _range_faults(text: str, subnet: Network) -> Iterator[str]:
+    try:
+        span = ip_network(text, strict=False)
+    except ValueError as error:
+        yield f"invalid ip-range {text}: {error}"
+        return
+    if span.version != subnet.version:
+        yield f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block"
+        return
+    if span.prefixlen < subnet.prefixlen:
+        yield f"invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}"
+    if ip_address(text.partition("/")[0]) != span[0]:
+        yield f"invalid ip-range {text}: it should be {span}"
+    if not overlap(span, subnet):
+        yield f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"
+
+
+def _address_fault(text: str, subnet: Network) -> str | None:
+    try:
+        address = ip_address(text)
+    except ValueError as error:
+        return str(error)
+    if address.version != subnet.version:
+        return f"parent subnet is an IPv{subnet.version} block"
+    if address not in subnet:
+        return f"parent subnet {subnet} doesn't contain this address"
+    return None

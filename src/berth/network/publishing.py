@@ -1,0 +1,79 @@
+"""Published ports of running containers: reserved on the host, open at the endpoints that lead out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.network import firewall
+from berth.network.ports import PortRegistry
+from berth.network.records import leaders
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from berth.network.foundation import Foundation
+    from berth.network.held import Held
+    from berth.network.records import EndpointRecord
+
+
+class Publishing:
+    """``put`` records an endpoint, ``of`` returns those of a container."""
+
+    def __init__(
+        self,
+        foundation: Foundation,
+        *,
+        put: Callable[[EndpointRecord], None],
+        of: Callable[[str], Sequence[EndpointRecord]],
+    ) -> None:
+        self._base = foundation
+        self._put = put
+        self._of = of
+        self.registry = PortRegistry()
+
+    async def publish(self, held: Held, *versions: int) -> None:
+        """Reserve and open the container's ports at the endpoints that lead out by these versions of IP."""
+        request = held.request
+        out = leaders(self._of(request.container_id))
+        four, six = (out.get(version) if version in versions else None for version in (4, 6))
+        first = four or six
+        if first is None or not request.ports:
+            return
+        reservation = self.registry.reserve(
+            request.ports,
+            endpoint=f"{request.container_name} ({first.id})",
+            address=four.address if four else "",
+            address6=six.address6 if six else "",
+        )
+        held.reservation.records += reservation.records
+        held.reservation.sockets += reservation.sockets
+        await self.open(held)
+
+    async def open(self, held: Held) -> None:
+        """Open all reserved ports, each at the endpoint that leads out by its version of IP."""
+        out = leaders(self._of(held.request.container_id))
+        opened = []
+        for endpoint in {leader.id: leader for leader in out.values()}.values():
+            ports = [p for p in held.reservation.records if out.get(p.version) is endpoint]
+            if ports:
+                opened.append(msgspec.structs.replace(endpoint, ports=tuple(ports)))
+        for endpoint in opened:
+            self._put(endpoint)
+        rules = firewall.publish(self._base.names.table, *opened)
+
+        def work() -> None:
+            for endpoint in opened:
+                self._base.wiring.set_hairpin(endpoint.interface)
+            self._base.table.change(rules, "publish ports")
+
+        if opened:
+            await self._base.thread.run(work)
+
+    async def close(self, *endpoints: EndpointRecord) -> None:
+        """Close the ports of endpoints that have no record any more, or none of them."""
+        rules = firewall.unpublish(self._base.names.table, *endpoints)
+        if rules:
+            await self._base.thread.run(partial(self._base.table.change, rules, "close ports"))
