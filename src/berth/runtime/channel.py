@@ -67,14 +67,19 @@ class Channel:
             self._messages.put_nowait(None)
         return item
 
-    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+    def send(
+        self, message: Message, fds: Sequence[int] = (), second: Message | None = None
+    ) -> None:
         """Send a message, or keep it while the other side is busy (the kernel queues ten packets).
 
-        Unavailable when the other side is gone.
+        ``second`` follows on a line of its own, for a reader after the first. Unavailable when the other side
+        is gone.
         """
         if not self._open:
             raise Unavailable("the monitor is gone")
         data = codec.encode(message)
+        if second is not None:
+            data += b"\n" + codec.encode(second)
         try:
             if self._unsent:
                 raise BlockingIOError

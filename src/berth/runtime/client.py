@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Failed, Unavailable, from_record
 from berth.kernel import processes, sockets
+from berth.runtime import documents
 from berth.runtime.channel import Channel, Message
 from berth.runtime.monitor import EXIT_FILE, SOCKET_FILE, TASK_FILE
 from berth.runtime.requests import (
     Attachment,
-    DirectoryRootfs,
     ExecRequest,
     ExitRecord,
     Handover,
-    Rootfs,
     TaskRequest,
 )
 from berth.runtime.zygotes import Zygote
@@ -100,7 +99,7 @@ class Task:
 
     async def attach(self, attachment: Attachment) -> None:
         """Let the monitor serve a client's connection; the caller still closes its own descriptor."""
-        self._channel.send({"op": "attach", **_attachment(attachment)}, [attachment.fd])
+        self._channel.send({"op": "attach", **documents.of_attachment(attachment)}, [attachment.fd])
 
     async def resize(self, *, rows: int, columns: int) -> None:
         """Set the size of the terminal."""
@@ -136,7 +135,7 @@ class PreparedTask:
 
     async def start(self, handover: Handover) -> Task:
         """Let it become its program; returns when it runs, raises what went wrong on the way."""
-        document, fds = _handover_document(handover)
+        document, fds = documents.of_handover(handover)
         try:
             self._channel.send(document, fds)
         except Unavailable:  # it failed already, and what it said about that is still to be read
@@ -214,30 +213,15 @@ class Runtime:
 
     def prepare_task(self, request: TaskRequest) -> PreparedTask:
         """Begin to prepare a container's process; what goes wrong is raised by its start."""
-        channel = self._zygote.fork(_task_document(request), [])
+        document, plan = documents.of_task(request)
+        channel = self._zygote.fork(document, [], plan)
         return PreparedTask(request.id, channel, request.directory)
 
     async def start_exec(self, request: ExecRequest) -> Task:
         """Start one more process in a running container."""
-        document: Message = {
-            "op": "exec",
-            "directory": str(request.directory),
-            "process": request.process,
-            "cgroups_path": request.cgroups_path,
-            "user": request.user,
-            "groups": list(request.groups),
-            "terminal": request.terminal,
-            "size": list(request.terminal_size),
-            "stdin": request.stdin,
-            "stdin_once": True,
-            "seccomp": request.seccomp.hex() if request.seccomp else None,
-            "attachments": [_attachment(a) for a in request.attachments],
-        }
+        document, plan = documents.of_exec(request)
         fds = [request.pidfd, *(a.fd for a in request.attachments)]
-        return await self._start(request.id, request.directory, document, fds)
-
-    async def _start(self, id_: str, directory: Path, document: Message, fds: list[int]) -> Task:
-        task = Task(id_, self._zygote.fork(document, fds), directory)
+        task = Task(request.id, self._zygote.fork(document, fds, plan), request.directory)
         await task.started()
         return task
 
@@ -319,68 +303,6 @@ def _remove_records(directory: Path) -> None:
             os.unlink(f"{directory}/{name}")
         except FileNotFoundError:
             continue
-
-
-def _task_document(request: TaskRequest) -> Message:
-    log = request.log
-    return {
-        "op": "task",
-        "id": request.id,
-        "directory": str(request.directory),
-        "spec": request.spec,
-        "rootfs": _rootfs(request.rootfs),
-        "netns": request.netns,
-        "user": request.user,
-        "groups": list(request.groups),
-        "terminal": request.terminal,
-        "size": list(request.terminal_size),
-        "stdin": request.stdin,
-        "stdin_once": request.stdin_once,
-        "log": log
-        and {"path": str(log.path), "max_size": log.max_size_bytes, "max_files": log.max_files},
-        "seccomp": request.seccomp.hex() if request.seccomp else None,
-        "init": request.init,
-    }
-
-
-def _handover_document(handover: Handover) -> tuple[Message, list[int]]:
-    """Put a handover into a message; the order of the descriptors is part of the protocol."""
-    document: Message = {
-        "netns": handover.netns_fd is not None,
-        "trees": [
-            {"target": t.target, "read_only": t.read_only, "propagation": t.propagation}
-            for t in handover.trees
-        ],
-        "attachments": [_attachment(a) for a in handover.attachments],
-        "orphans": len(handover.orphans),
-    }
-    fds = [handover.netns_fd] if handover.netns_fd is not None else []
-    fds += [tree.fd for tree in handover.trees]
-    fds += [attachment.fd for attachment in handover.attachments]
-    fds += [*handover.orphans, *handover.keep_fds]
-    return document, fds
-
-
-def _rootfs(rootfs: Rootfs) -> Message:
-    if isinstance(rootfs, DirectoryRootfs):
-        return {"path": str(rootfs.path)}
-    return {
-        "base": str(rootfs.base),
-        "lower": list(rootfs.lower),
-        "upper": rootfs.upper,
-        "work": rootfs.work,
-    }
-
-
-def _attachment(attachment: Attachment) -> Message:
-    return {
-        "stdin": attachment.stdin,
-        "stdout": attachment.stdout,
-        "stderr": attachment.stderr,
-        "multiplexed": attachment.multiplexed,
-        "detach_keys": attachment.detach_keys.hex(),
-        "early": attachment.early.hex(),
-    }
 
 
 def _integer(value: object) -> int:

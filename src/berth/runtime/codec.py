@@ -6,8 +6,8 @@ reference counts included, and `json.dumps` is a good hundred pages.
 
 from __future__ import annotations
 
+from json import encoder
 from json.decoder import JSONDecoder
-from json.encoder import c_make_encoder, encode_basestring_ascii
 
 TYPE_CHECKING = False
 
@@ -16,8 +16,8 @@ def _refuse(document: object) -> object:
     raise TypeError(f"{type(document).__name__} is not JSON")
 
 
-_encode = c_make_encoder(
-    None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True
+_encode = encoder.c_make_encoder(  # type: ignore[attr-defined]  # typeshed leaves it out
+    None, _refuse, encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True
 )
 _scan = JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed leaves it out
 
@@ -28,7 +28,9 @@ def encode(document: object) -> bytes:
 
 
 if TYPE_CHECKING:
-    from json import loads as decode
+    from json import loads
+
+    decode = loads
 else:
 
     def decode(data: bytes) -> object:

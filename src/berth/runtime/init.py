@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from berth.kernel.cgroups import Cgroup
     from berth.oci.runtime_spec import Process, Spec
-    from berth.runtime.messages import HandoverMessage, RootfsMessage
+    from berth.runtime.messages import HandoverMessage, PlanMessage, RootfsMessage
 
 EXIT_SETUP_FAILED = 255
 
@@ -39,6 +39,7 @@ class Child:
         "init",
         "netns",
         "pidfd",
+        "plan",
         "process",
         "rootfs",
         "size",
@@ -51,28 +52,32 @@ class Child:
         "user",
     )
 
-    def __init__(self, sync: sockets.Socket, process: Process, cgroup: Cgroup) -> None:
+    def __init__(self, sync: sockets.Socket, cgroup: Cgroup, plan: bytes) -> None:
         self.sync = sync
-        self.process = process
         self.cgroup = cgroup
+        self.plan = plan
         self.born_in_group = False  # of version 2, by CLONE_INTO_CGROUP
         self.controllers: list[str] = []
-        self.spec: Spec = {}
-        self.rootfs: RootfsMessage = {}
         self.sysctls: int | None = None  # /proc/sys, opened while it can be written
         self.trees: list[rootfs.Tree] = []
-        self.user = ""
-        self.groups: list[str] = []
-        self.filter: bytes | None = None
-        self.netns = False
         self.pidfd: int | None = None
-        self.init = False
         self.terminal = False
-        self.size = (0, 0)
-        self.stdio: tuple[int, int, int] | None = None
-        self.foreign: tuple[
-            int, ...
-        ] = ()  # descriptors that only the monitor or the zygote may hold
+        self.stdio: list[int] = []
+        self.foreign: tuple[int, ...] = ()  # descriptors by which others see whose end it is
+
+    def read_plan(self) -> None:
+        """Take the plan apart."""
+        plan: PlanMessage = codec.decode(self.plan)
+        self.spec: Spec = plan["spec"]
+        self.process: Process = plan["process"]
+        self.rootfs: RootfsMessage = plan["rootfs"]
+        self.netns = plan["netns"]
+        self.user = plan["user"]
+        self.groups = plan["groups"]
+        self.filter = bytes.fromhex(plan["seccomp"] or "") or None
+        self.init = plan["init"]
+        rows, columns = plan["size"]
+        self.size = (rows, columns)
 
 
 def run(child: Child) -> NoReturn:
@@ -82,6 +87,7 @@ def run(child: Child) -> NoReturn:
     for fd in child.foreign:
         os.close(fd)
     try:
+        child.read_plan()
         steps = JOIN_STEPS if child.pidfd is not None else PREPARE_STEPS + START_STEPS
         for action in steps:
             step = action.__name__.strip("_").replace("_", " ")
@@ -189,8 +195,7 @@ def _set_up_stdio(child: Child) -> None:
         pty.make_controlling(slave)
         if child.pidfd is None:
             pty.bind_console(slave)
-        child.stdio = (slave, slave, slave)
-    assert child.stdio is not None
+        child.stdio = [slave, slave, slave]
     for number, fd in enumerate(child.stdio):
         os.dup2(fd, number)
 
@@ -250,7 +255,7 @@ def _become_the_user(child: Child) -> None:
     score = process.get("oomScoreAdj")
     if score is not None:
         payload.set_oom_score(score)
-    if child.stdio is not None and account.uid != 0:
+    if account.uid != 0:
         _own_stdio(child, account.uid)
     payload.enter_directory(process.get("cwd") or "/", make=child.pidfd is None)
     os.umask(process.get("user", {}).get("umask", 0o022))

@@ -27,8 +27,9 @@ SIGKILL = 9
 class Request:
     """A message from berthd with its descriptors, which are taken in order."""
 
-    def __init__(self, message: RequestMessage, fds: list[int]) -> None:
-        self.message = message
+    def __init__(self, data: bytes, fds: list[int]) -> None:
+        first, _, self.plan = data.partition(b"\n")
+        self.message: RequestMessage = codec.decode(first)
         self.fds = fds
 
     def take(self) -> int:
@@ -39,8 +40,8 @@ class Request:
 class Launch:
     """A process that is being started, and its monitor.
 
-    Made in the zygote: a fork shares its memory until one side writes, so whatever both need is made before
-    the first of them, and the monitor, which lives long, does as little as can be before the second.
+    Made in the zygote, the monitor's event loop included: a fork shares its memory until one side writes, and
+    a monitor, which lives long, keeps what it has written to itself.
     """
 
     def __init__(
@@ -49,39 +50,48 @@ class Launch:
         self.request = request
         self.control = control
         self.zygote_fd = zygote_fd
-        self.cgroup = _open_cgroup(request.message, hierarchies)
+        self.cgroup = hierarchies.open_group(request.message["cgroups_path"])
         self.owns_cgroup = request.message["op"] == "task"
         self.sync, theirs = sockets.pair()
-        self.child = _child(request, theirs, self.cgroup)
+        self.child = init.Child(theirs, self.cgroup, request.plan)
         self.child.controllers = hierarchies.mount_options()
-        self.child.foreign = (zygote_fd, control.fileno(), self.sync.fileno())
+        self.child.terminal = request.message["terminal"]
+        if not self.owns_cgroup:
+            self.child.pidfd = request.take()
         self.group: int | None = None
         self.process = namespaces.Clone()
-        self.pid_namespace = _pid_namespace(self.child)
-        self.pipes: tuple[int | None, int, int] | None = None
         self.orphans = 0
         self.pid, self.pidfd = 0, -1
+        self.served = monitor.Monitor(control, stdin_once=request.message["stdin_once"])
+        self.served.cgroup = self.cgroup
 
     def open(self, null_fd: int) -> None:
-        """Open what monitor and process share; :meth:`close` also after a failure."""
+        """Open what monitor and process need; :meth:`close` also after a failure."""
+        message = self.request.message
+        os.chdir(
+            message["directory"]
+        )  # the monitor's, too, which calls its files by their names alone
+        self.served.log = _open_log(message)
+        self.served.listen()
         if not self.child.terminal:
-            self.pipes = _open_pipes(self.request.message, self.child, null_fd)
+            _open_pipes(message, self.served, self.child, null_fd)
         # Not so an exec: a container at its limit of processes still takes one, as it does in runc.
         if self.owns_cgroup:
             self.group = self.cgroup.open_to_clone_into()
         self.child.born_in_group = self.group is not None
-        flags = namespaces.CLONE_PIDFD | _clone_flags(self.child)
+        flags = namespaces.CLONE_PIDFD | message["flags"]
         self.process = namespaces.Clone(flags, cgroup_fd=self.group)
+        self.child.foreign = (self.zygote_fd, self.sync.fileno(), *self.served.callers())
 
     def close(self) -> None:
         """Close in the zygote what the fork has taken along."""
-        self.control.close()
+        os.chdir("/")
         self.sync.close()
         _release(self.child)
-        for fd in (*(self.pipes or ()), self.group, *self.request.fds):
+        for fd in (self.group, *self.request.fds):
             if fd is not None:
                 os.close(fd)
-        self.request.fds = []
+        self.served.close()
 
     def fail(self, error: BaseException) -> None:
         """Tell berthd why it did not come to a process."""
@@ -94,11 +104,11 @@ class Launch:
 
         Nothing that can wait comes before: whatever is written before a fork is copied once more after it.
         """
-        _signal.signal(
-            _signal.SIGCHLD, _signal.SIG_DFL
-        )  # ignored, it would throw the exit status away
-        if self.pid_namespace is not None:
-            _join_pid_namespace(self.pid_namespace)
+        # Ignored, as in the zygote, it would throw the exit status away.
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        path = self.request.message["pid_namespace"]
+        if path is not None or self.child.pidfd is not None:
+            _join_pid_namespace(path, self.child.pidfd)
         pid = self.process.make()
         if pid == 0:
             init.run(self.child)
@@ -106,12 +116,6 @@ class Launch:
         self.pid = pid
         os.close(self.zygote_fd)
         monitor.prepare()
-        message = self.request.message
-        os.chdir(message["directory"])
-        self.served = monitor.Monitor(
-            self.control, log=_open_log(message), stdin_once=message.get("stdin_once", False)
-        )
-        self.served.cgroup = self.cgroup
         self.served.own(self.pid, self.pidfd)
         _release(self.child)
         if self.group is not None:
@@ -146,8 +150,9 @@ class Launch:
 
     def complete(self) -> monitor.Monitor:
         """Wait until the process is the user's program, and take its streams over."""
-        self.served.master = _hear(self.sync, self.served.pid)
-        _connect_stdio(self.served, self.pipes)
+        master = _hear(self.sync, self.pid)
+        if master is not None:
+            self.served.use_terminal(master)
         for attachment in self.request.message.get("attachments", []):
             self.served.attach(Client(self.request.take(), attachment))
         for _ in range(self.orphans):
@@ -204,12 +209,6 @@ def _report(control: sockets.Socket, error: BaseException) -> None:
         return
 
 
-def _open_cgroup(message: RequestMessage, hierarchies: Hierarchies) -> Cgroup:
-    if message["op"] == "exec":
-        return hierarchies.open_group(message["cgroups_path"])
-    return hierarchies.open_group(message["spec"].get("linux", {}).get("cgroupsPath", ""))
-
-
 def _discard(cgroup: Cgroup) -> None:
     try:
         cgroup.kill()
@@ -218,83 +217,40 @@ def _discard(cgroup: Cgroup) -> None:
         return
 
 
-def _child(request: Request, sync: sockets.Socket, cgroup: Cgroup) -> init.Child:
-    """Gather what the child needs."""
-    message = request.message
-    spec = message.get("spec", {})
-    process = message["process"] if message["op"] == "exec" else spec["process"]
-    child = init.Child(sync, process, cgroup)
-    child.spec = spec
-    child.rootfs = message.get("rootfs", {})
-    child.user = message.get("user", "")
-    child.groups = message.get("groups", [])
-    child.filter = bytes.fromhex(message.get("seccomp") or "") or None
-    child.init = message.get("init", False)
-    child.terminal = message.get("terminal", False)
-    rows, columns = message.get("size", (0, 0))
-    child.size = (rows, columns)
-    child.netns = message.get("netns", False)
-    if message["op"] == "exec":
-        child.pidfd = request.take()
-    return child
-
-
 def _open_log(message: RequestMessage) -> LogWriter | None:
-    target = message.get("log")
+    target = message["log"]
     return LogWriter(target["path"], target["max_size"], target["max_files"]) if target else None
 
 
 def _open_pipes(
-    message: RequestMessage, child: init.Child, null_fd: int
-) -> tuple[int | None, int, int]:
-    """Make stdin, stdout and stderr; their far ends go to the child."""
-    to_stdin = None
-    if message.get("stdin"):
+    message: RequestMessage, served: monitor.Monitor, child: init.Child, null_fd: int
+) -> None:
+    """Make stdin, stdout and stderr: one end for the monitor, the far ends for the child."""
+    if message["stdin"]:
         stdin, to_stdin = os.pipe2(os.O_CLOEXEC)
+        served.input = Input(to_stdin, terminal=False)
     else:
         stdin = os.dup(null_fd)
-    from_stdout, stdout = os.pipe2(os.O_CLOEXEC)
-    from_stderr, stderr = os.pipe2(os.O_CLOEXEC)
-    child.stdio = (stdin, stdout, stderr)
-    return to_stdin, from_stdout, from_stderr
+    child.stdio.append(stdin)
+    for stream in (STDOUT, STDERR):
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        served.add_output(ours, stream)
+        child.stdio.append(theirs)
 
 
-def _clone_flags(child: init.Child) -> int:
-    flags = 0
-    for entry in child.spec.get("linux", {}).get("namespaces", []):
-        kind = entry["type"]
-        if not entry.get("path") and not _is_made_later(kind, child):
-            flags |= namespaces.NAMESPACES[kind][0]
-    return flags
-
-
-def _pid_namespace(child: init.Child) -> int | str | None:
-    """Return the pid namespace that the process is to be in: a pidfd or a path; None for one of its own."""
-    for entry in child.spec.get("linux", {}).get("namespaces", []):
-        if entry["type"] == "pid" and entry.get("path"):
-            return entry["path"]
-    return child.pidfd
-
-
-def _join_pid_namespace(namespace: int | str) -> None:
+def _join_pid_namespace(path: str | None, pidfd: int | None) -> None:
     """Let the next child be in another pid namespace; the caller itself stays outside."""
-    if isinstance(namespace, int):
-        namespaces.setns(namespace, namespaces.CLONE_NEWPID)
-        return
-    fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path is not None else pidfd
+    assert fd is not None
     namespaces.setns(fd, namespaces.CLONE_NEWPID)
-    os.close(fd)
-
-
-def _is_made_later(kind: str, child: init.Child) -> bool:
-    # A cgroup namespace's root is the group of whoever makes it, so the child does, in its group.
-    return kind == "cgroup" or (kind == "network" and child.netns)
+    if path is not None:
+        os.close(fd)
 
 
 def _release(child: init.Child) -> None:
     """Close in the monitor what only the child needs."""
     child.sync.close()
-    for fd in (*(child.stdio or ()), child.pidfd):
+    for fd in (*child.stdio, child.pidfd):
         if fd is not None:
             os.close(fd)
 
@@ -315,15 +271,3 @@ def _hear(sync: sockets.Socket, pid: int) -> int | None:
             os.waitpid(pid, 0)
             raise from_record(report["error"])
         master = fds[0]
-
-
-def _connect_stdio(served: monitor.Monitor, pipes: tuple[int | None, int, int] | None) -> None:
-    if served.master is not None:
-        served.input = Input(served.master, terminal=True)
-        served.add_output(served.master, STDOUT)
-    elif pipes is not None:
-        to_stdin, from_stdout, from_stderr = pipes
-        if to_stdin is not None:
-            served.input = Input(to_stdin, terminal=False)
-        served.add_output(from_stdout, STDOUT)
-        served.add_output(from_stderr, STDERR)

@@ -51,29 +51,35 @@ class LogMessage(TypedDict):
 
 
 class RequestMessage(TypedDict, total=False):
-    """What the zygote is asked: ``op`` is task, exec or job."""
+    """What the zygote is asked: ``op`` is task, exec or job. The next line is the plan, if any."""
 
     op: str
-    id: str
     directory: str
-    spec: Spec
-    process: Process
     cgroups_path: str
-    rootfs: RootfsMessage
-    netns: bool
-    user: str
-    groups: list[str]
+    flags: int
+    pid_namespace: str | None
     terminal: bool
-    size: list[int]
     stdin: bool
     stdin_once: bool
     log: LogMessage | None
-    seccomp: str | None
-    init: bool
     attachments: list[AttachmentMessage]
     entry: str
     argument: dict[str, object]
     template: bool
+
+
+class PlanMessage(TypedDict):
+    """What the process is to make of itself; read by itself alone, so that nobody else keeps it in memory."""
+
+    spec: Spec
+    process: Process
+    rootfs: RootfsMessage
+    netns: bool
+    user: str
+    groups: list[str]
+    size: list[int]
+    seccomp: str | None
+    init: bool
 
 
 class HandoverMessage(TypedDict):

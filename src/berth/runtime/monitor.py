@@ -59,9 +59,12 @@ def write_atomic(path: str, record: dict[str, object]) -> None:
 
 
 class Monitor:
-    """The event loop around one process. Its working directory is the task's."""
+    """The event loop around one process. Its working directory is the task's.
 
-    def __init__(self, control: sockets.Socket, *, log: LogWriter | None, stdin_once: bool) -> None:
+    Made in the zygote, where :meth:`close` closes what the fork goes on with.
+    """
+
+    def __init__(self, control: sockets.Socket, *, stdin_once: bool) -> None:
         self.epoll = select.epoll()
         self.handlers: dict[int, Callable[[int], None]] = {}
         self.controls: dict[int, sockets.Socket] = {}
@@ -70,7 +73,7 @@ class Monitor:
         self.paused_outputs = False
         self.input: Input | None = None
         self.master: int | None = None
-        self.log = log
+        self.log: LogWriter | None = None
         self.stdin_once = stdin_once
         self.orphans = Orphans()
         self.started: dict[str, object] = {}
@@ -81,8 +84,21 @@ class Monitor:
         self.pidfd = -1
         self.mounts_fd = -1
         self.cgroup: Cgroup | None = None
-        self.listener: sockets.Socket | None = None
+        self.listener = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self.add_control(control)
+
+    def close(self) -> None:
+        """Close every descriptor, without a word to anybody."""
+        self.epoll.close()
+        self.listener.close()
+        for control in self.controls.values():
+            control.close()
+        if self.log is not None:
+            self.log.close()
+        if self.input is not None:
+            os.close(self.input.fd)
+        for fd in self.outputs:
+            os.close(fd)
 
     # Descriptors and their handlers
 
@@ -124,13 +140,15 @@ class Monitor:
 
     def listen(self) -> None:
         """Let a later berthd connect."""
-        self.listener = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self.listener.bind(SOCKET_FILE)
         self.listener.listen(4)
         self.watch(self.listener.fileno(), select.EPOLLIN, self._on_connection)
 
+    def callers(self) -> list[int]:
+        """Return the descriptors at whose far ends somebody waits for this process's word or end."""
+        return [*self.controls, self.listener.fileno()]
+
     def _on_connection(self, _events: int) -> None:
-        assert self.listener is not None
         fd, _ = self.listener._accept()  # type: ignore[attr-defined]  # typeshed leaves it out
         control = sockets.adopt(fd)
         self.add_control(control)
@@ -263,6 +281,12 @@ class Monitor:
 
     # The process's output
 
+    def use_terminal(self, master: int) -> None:
+        """Serve a terminal in the place of three pipes."""
+        self.master = master
+        self.input = Input(master, terminal=True)
+        self.add_output(master, STDOUT)
+
     def add_output(self, fd: int, stream: int) -> None:
         """Read a pipe (or a terminal's master) of the process."""
         os.set_blocking(fd, False)
@@ -327,12 +351,11 @@ class Monitor:
     # The end
 
     def own(self, pid: int, pidfd: int) -> None:
-        """Take a new process; whoever looks from now on finds its records and a socket."""
+        """Take a new process; whoever looks from now on finds its record."""
         self.pid = pid
         self.pidfd = pidfd
         self._hold_mounts()
         write_atomic(TASK_FILE, {"pid": pid, "monitor": os.getpid()})
-        self.listen()
 
     def announce(self) -> None:
         """Say that the process runs, and wait for its end from now on."""
@@ -393,9 +416,8 @@ class Monitor:
 
     def leave(self) -> None:
         """Let berthd go on, then let clients take the rest."""
-        if self.listener is not None:
-            self.forget(self.listener.fileno())
-            self.listener.close()
+        self.forget(self.listener.fileno())
+        self.listener.close()
         for control in list(self.controls.values()):
             self._drop_control(control)
         while self.clients:

@@ -18,7 +18,7 @@ import sys
 import traceback
 
 from berth.kernel import cgroups, namespaces, processes, sockets
-from berth.runtime import codec, launch, template, worker
+from berth.runtime import launch, template, worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
         data, fds = sockets.receive(control)
         if not data:
             return
-        request = launch.Request(codec.decode(data), fds)
+        request = launch.Request(data, fds)
         if request.message["op"] == "job":
             _fork_worker(request, control, warm)
         elif planned := launch.plan(request, control.fileno(), warm.hierarchies, warm.null_fd):

@@ -101,11 +101,11 @@ class Zygote:
         else:
             self._ready.set_result(False)
 
-    def fork(self, document: Message, fds: list[int]) -> Channel:
+    def fork(self, document: Message, fds: list[int], plan: Message | None = None) -> Channel:
         """Have a process forked for a request; whether it was is seen from its channel."""
         ours, theirs = sockets.pair()
         try:
-            self._send(document, [theirs.fileno(), *fds])
+            self._send(document, [theirs.fileno(), *fds], plan)
         except Unavailable:
             ours.close()
             raise
@@ -113,14 +113,14 @@ class Zygote:
             theirs.close()
         return Channel(ours)
 
-    def _send(self, document: Message, fds: list[int]) -> None:
+    def _send(self, document: Message, fds: list[int], plan: Message | None) -> None:
         """Ask the zygote; one that is just starting reads it when it is ready."""
         channel = self._channel or self._spawn()
         try:
-            channel.send(document, fds)
+            channel.send(document, fds, plan)
         except Unavailable:
             channel.close()  # it has ended, which was not noticed yet
-            (self._channel or self._spawn()).send(document, fds)
+            (self._channel or self._spawn()).send(document, fds, plan)
 
     async def close(self) -> None:
         """Let it leave; monitors go on."""

@@ -1,0 +1,131 @@
+"""What berthd asks of the runtime, as the documents that travel (`berth.runtime.messages`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.kernel import namespaces
+from berth.runtime.requests import DirectoryRootfs
+
+if TYPE_CHECKING:
+    from berth.oci.runtime_spec import Spec
+    from berth.runtime.channel import Message
+    from berth.runtime.requests import Attachment, ExecRequest, Handover, Rootfs, TaskRequest
+
+
+def of_task(request: TaskRequest) -> tuple[Message, Message]:
+    """Return what the zygote and the monitor read, and the plan, which the process itself reads."""
+    linux = request.spec.get("linux", {})
+    log = request.log
+    document: Message = {
+        "op": "task",
+        "directory": str(request.directory),
+        "cgroups_path": linux.get("cgroupsPath", ""),
+        "flags": _clone_flags(request.spec, netns=request.netns),
+        "pid_namespace": _paths(request.spec).get("pid"),
+        "terminal": request.terminal,
+        "stdin": request.stdin,
+        "stdin_once": request.stdin_once,
+        "log": log
+        and {"path": str(log.path), "max_size": log.max_size_bytes, "max_files": log.max_files},
+    }
+    plan: Message = {
+        "spec": request.spec,
+        "process": request.spec.get("process"),
+        "rootfs": _rootfs(request.rootfs),
+        "netns": request.netns,
+        "user": request.user,
+        "groups": list(request.groups),
+        "size": list(request.terminal_size),
+        "seccomp": request.seccomp.hex() if request.seccomp else None,
+        "init": request.init,
+    }
+    return document, plan
+
+
+def of_exec(request: ExecRequest) -> tuple[Message, Message]:
+    """Return the same of one more process in a container."""
+    document: Message = {
+        "op": "exec",
+        "directory": str(request.directory),
+        "cgroups_path": request.cgroups_path,
+        "flags": 0,
+        "pid_namespace": None,
+        "terminal": request.terminal,
+        "stdin": request.stdin,
+        "stdin_once": True,
+        "log": None,
+        "attachments": [of_attachment(a) for a in request.attachments],
+    }
+    plan: Message = {
+        "spec": {},
+        "process": request.process,
+        "rootfs": {},
+        "netns": False,
+        "user": request.user,
+        "groups": list(request.groups),
+        "size": list(request.terminal_size),
+        "seccomp": request.seccomp.hex() if request.seccomp else None,
+        "init": False,
+    }
+    return document, plan
+
+
+def of_handover(handover: Handover) -> tuple[Message, list[int]]:
+    """Put a handover into a message; the order of the descriptors is part of the protocol."""
+    document: Message = {
+        "netns": handover.netns_fd is not None,
+        "trees": [
+            {"target": t.target, "read_only": t.read_only, "propagation": t.propagation}
+            for t in handover.trees
+        ],
+        "attachments": [of_attachment(a) for a in handover.attachments],
+        "orphans": len(handover.orphans),
+    }
+    fds = [handover.netns_fd] if handover.netns_fd is not None else []
+    fds += [tree.fd for tree in handover.trees]
+    fds += [attachment.fd for attachment in handover.attachments]
+    fds += [*handover.orphans, *handover.keep_fds]
+    return document, fds
+
+
+def of_attachment(attachment: Attachment) -> Message:
+    """Return a client's connection, without its descriptor."""
+    return {
+        "stdin": attachment.stdin,
+        "stdout": attachment.stdout,
+        "stderr": attachment.stderr,
+        "multiplexed": attachment.multiplexed,
+        "detach_keys": attachment.detach_keys.hex(),
+        "early": attachment.early.hex(),
+    }
+
+
+def _rootfs(rootfs: Rootfs) -> Message:
+    if isinstance(rootfs, DirectoryRootfs):
+        return {"path": str(rootfs.path)}
+    return {
+        "base": str(rootfs.base),
+        "lower": list(rootfs.lower),
+        "upper": rootfs.upper,
+        "work": rootfs.work,
+    }
+
+
+def _clone_flags(spec: Spec, *, netns: bool) -> int:
+    """Return the namespaces that are made with the process.
+
+    Not those that have a path, nor the network's when the handover brings one. A cgroup namespace's root is
+    the group of whoever makes it, so the process does, in its group.
+    """
+    flags = 0
+    for entry in spec.get("linux", {}).get("namespaces", []):
+        kind = entry["type"]
+        if not entry.get("path") and kind != "cgroup" and not (kind == "network" and netns):
+            flags |= namespaces.NAMESPACES[kind][0]
+    return flags
+
+
+def _paths(spec: Spec) -> dict[str, str]:
+    entries = spec.get("linux", {}).get("namespaces", [])
+    return {entry["type"]: entry["path"] for entry in entries if entry.get("path")}
