@@ -9,14 +9,18 @@ import hashlib
 import http.client
 import io
 import json
+import os
 import shutil
 import signal
+import ssl
 import subprocess
 import tarfile
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +40,76 @@ storage: {{filesystem: {{rootdirectory: {root}}}, cache: {{blobdescriptor: inmem
 http: {{addr: "{address}:0"{tls}}}
 {auth}
 """
+
+
+class TokenServer:
+    """An authorization server for docker-registry's token authentication, with one user."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+        self.asked: list[tuple[dict[str, list[str]], str]] = []  # query, Authorization
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                query = parse_qs(urlsplit(self.path).query)
+                header = self.headers.get("Authorization", "")
+                server.asked.append((query, header))
+                if header not in ("", basic(USER, PASSWORD)):
+                    self.send_response(401)
+                    self.end_headers()
+                    return
+                body = json.dumps({"token": server.token(query, may_push=bool(header))}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/token"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def configuration(self, folder: Path) -> str:
+        """Return what docker-registry has to know."""
+        del folder
+        token = f"realm: {self.url}, service: test, issuer: test"
+        return f"auth: {{token: {{{token}, rootcertbundle: {self._authority.path}}}}}"
+
+    def token(self, query: dict[str, list[str]], *, may_push: bool) -> str:
+        """Return a signed token for what is asked for; who has no password may only pull."""
+        access = []
+        for scope in " ".join(query.get("scope", [])).split():
+            kind, name, actions = scope.split(":")
+            granted = [a for a in actions.split(",") if may_push or a == "pull"]
+            access.append({"type": kind, "name": name, "actions": granted})
+        now = int(time.time())
+        claims = {
+            "iss": "test",
+            "aud": "test",
+            "sub": USER,
+            "jti": os.urandom(8).hex(),
+            "iat": now,
+            "nbf": now - 60,
+            "exp": now + 300,
+            "access": access,
+        }
+        certificate = ssl.PEM_cert_to_DER_cert(self._authority.path.read_text())
+        head = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(certificate).decode()]}
+        signed = ".".join(_base64url(json.dumps(part).encode()) for part in (head, claims))
+        return f"{signed}.{_base64url(self._authority.sign(signed.encode()))}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 class Authority:
@@ -63,8 +137,27 @@ class Authority:
         )
         return self._folder / "server.pem", self._folder / "server.key"
 
-    def _openssl(self, *args: str) -> None:
-        subprocess.run(["openssl", *args], cwd=self._folder, check=True, capture_output=True)
+    def sign(self, data: bytes) -> bytes:
+        """Return an RSA signature with SHA-256."""
+        return self._openssl("dgst", "-sha256", "-sign", "ca.key", stdin=data)
+
+    def identity(self, name: str) -> tuple[Path, Path]:
+        """Return a certificate for a client, and its key."""
+        self._openssl(
+            *("req", "-nodes", "-newkey", "rsa:2048", "-subj", f"/CN={name}"),
+            *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
+        )
+        self._openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-out", f"{name}.cert"),
+        )
+        return self._folder / f"{name}.cert", self._folder / f"{name}.key"
+
+    def _openssl(self, *args: str, stdin: bytes = b"") -> bytes:
+        done = subprocess.run(
+            ["openssl", *args], cwd=self._folder, check=True, capture_output=True, input=stdin
+        )
+        return done.stdout
 
 
 class Registry:
@@ -77,18 +170,22 @@ class Registry:
         password: bool = False,
         address: str = "127.0.0.1",
         tls: Authority | None = None,
+        clients: Authority | None = None,
+        tokens: TokenServer | None = None,
     ) -> None:
+        """Start it; ``clients``: whose certificates clients must show; ``tokens``: who lets them in."""
         folder.mkdir()
-        auth = ""
+        auth = tokens.configuration(folder) if tokens else ""
         if password:
             (folder / "htpasswd").write_text(HTPASSWD)
             auth = f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}"
         paths = tls.certificate(address) if tls else None
+        wanted = f", clientcas: [{clients.path}]" if clients else ""
         text = CONFIG.format(
             root=folder / "store",
             auth=auth,
             address=address,
-            tls=f", tls: {{certificate: {paths[0]}, key: {paths[1]}}}" if paths else "",
+            tls=f", tls: {{certificate: {paths[0]}, key: {paths[1]}{wanted}}}" if paths else "",
         )
         (folder / "config.yml").write_text(text)
         self._process = subprocess.Popen(

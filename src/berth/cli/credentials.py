@@ -1,7 +1,7 @@
 """Credentials for registries, where the docker CLI keeps them: config.json in $DOCKER_CONFIG or ~/.docker.
 
-So a login of either command line counts for both. Only what is stored in the file itself is read;
-credential helpers are programs of others.
+So a login of either command line counts for both. Where the file names a credential helper for a server
+(``credHelpers``) or for all (``credsStore``), ``docker-credential-NAME`` keeps the secrets.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.client.documents import Document
 
+NOT_FOUND = b"credentials not found in native keychain"
+TOKEN_USER = "<token>"  # noqa: S105 - the name under which a helper keeps an identity token
 HUB = "https://index.docker.io/v1/"
 HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io", HUB)
 
@@ -68,8 +70,48 @@ def _write(config: Document) -> None:
         raise Failed(f"write {target}: {(error.strerror or '').lower()}") from error
 
 
+def helper_of(server: str) -> str:
+    """Return the program that keeps a server's secrets, "" when the file does."""
+    config = _read()
+    known = documents.mapping(config.get("credHelpers"))
+    name = (
+        documents.text(known, server) if server in known else documents.text(config, "credsStore")
+    )
+    if name and ("/" in name or name.startswith(".")):
+        raise InvalidArgument(f"read {path()}: {name!r} is no credential helper")
+    return f"docker-credential-{name}" if name else ""
+
+
+def _ask(helper: str, verb: str, text: bytes) -> Document:
+    """Let a helper do something; {} when it knows nothing of the server."""
+    import subprocess  # noqa: TID251 - helpers are programs by their nature, and the user's choice
+
+    try:
+        done = subprocess.run([helper, verb], input=text, capture_output=True, check=False)
+    except OSError as error:
+        raise Failed(f"error getting credentials - run {helper}: {error.strerror}") from None
+    out = done.stdout.strip()
+    if done.returncode == 0:
+        return documents.mapping(documents.decode(out)) if verb == "get" else {}
+    if NOT_FOUND in out:
+        return {}
+    raise Failed(f"error getting credentials - {helper} {verb}: {out.decode(errors='replace')}")
+
+
 def stored(server: str) -> Document:
     """Return what is kept for a server: ``username`` and ``password``, or ``identitytoken``."""
+    if helper := helper_of(server):
+        entry = _ask(helper, "get", server.encode())
+        secret, username = documents.text(entry, "Secret"), documents.text(entry, "Username")
+        if not secret:
+            return {}
+        if username == TOKEN_USER:
+            return {"serveraddress": server, "identitytoken": secret}
+        return {"serveraddress": server, "username": username, "password": secret}
+    return _stored_in_file(server)
+
+
+def _stored_in_file(server: str) -> Document:
     entry = documents.field(_read(), "auths", server)
     found: Document = {"serveraddress": server}
     if text := documents.text(entry, "auth"):
@@ -85,17 +127,29 @@ def stored(server: str) -> Document:
 
 def store(server: str, username: str, password: str, token: str) -> None:
     """Keep credentials; a token in place of the password when the registry gave one."""
-    config = _read()
-    secret = f"{username}:{'' if token else password}".encode()
-    entry: Document = {"auth": binascii.b2a_base64(secret, newline=False).decode()}
+    if helper := helper_of(server):
+        user, kept = (TOKEN_USER, token) if token else (username, password)
+        secret = documents.encode({"ServerURL": server, "Username": user, "Secret": kept})
+        _ask(helper, "store", secret)
+        _note(server, {})
+        return
+    pair = f"{username}:{'' if token else password}".encode()
+    entry: Document = {"auth": binascii.b2a_base64(pair, newline=False).decode()}
     if token:
         entry["identitytoken"] = token
+    _note(server, entry)
+
+
+def _note(server: str, entry: Document) -> None:
+    config = _read()
     config["auths"] = {**documents.mapping(config.get("auths")), server: entry}
     _write(config)
 
 
 def erase(server: str) -> None:
     """Forget credentials; nothing when there are none."""
+    if helper := helper_of(server):
+        _ask(helper, "erase", server.encode())
     config = _read()
     known = documents.mapping(config.get("auths"))
     if server in known:

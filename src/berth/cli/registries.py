@@ -39,13 +39,14 @@ def login(call: Call) -> int:
     answer = call.engine.request("POST", "/auth", body=body).document()
     token = documents.text(answer, "IdentityToken")
     credentials.store(server, username, password, token)
-    where = credentials.path()
-    print(
-        f"\nWARNING! Your credentials are stored unencrypted in '{where}'.\n"
-        "Configure a credential helper to remove this warning. See\n"
-        "https://docs.docker.com/go/credential-store/\n",
-        file=sys.stderr,
-    )
+    if not credentials.helper_of(server):
+        where = credentials.path()
+        print(
+            f"\nWARNING! Your credentials are stored unencrypted in '{where}'.\n"
+            "Configure a credential helper to remove this warning. See\n"
+            "https://docs.docker.com/go/credential-store/\n",
+            file=sys.stderr,
+        )
     print(documents.text(answer, "Status") or "Login Succeeded")
     return 0
 

@@ -93,6 +93,16 @@ class TokenRequest:
     form: dict[str, str] | None = None
 
 
+def guard(request: TokenRequest, registry_url: str, *, verify: bool) -> None:
+    """Unauthorized when a secret would leave by http for a registry that is asked by https."""
+    if request.authorization is None and request.form is None:
+        return
+    if verify and registry_url.startswith("https:") and not request.url.startswith("https:"):
+        raise Unauthorized(
+            f"refusing to send credentials of {registry_url} without TLS to {request.url!r}"
+        )
+
+
 class _Token(msgspec.Struct):
     token: str = ""
     access_token: str = ""

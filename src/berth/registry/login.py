@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from berth.errors import Failed, Unauthorized, Unavailable
-from berth.registry.auth import CLIENT_ID, parse_challenges, token_request
+from berth.registry.auth import CLIENT_ID, guard, parse_challenges, token_request
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -60,6 +60,7 @@ def _fetch_token(
     transport: Transport, endpoint: Endpoint, challenge: Challenge, credentials: Credentials
 ) -> str:
     request = token_request(challenge, credentials, "")
+    guard(request, endpoint.url, verify=endpoint.tls.verify)
     headers = {"Authorization": request.authorization} if request.authorization else {}
     url, body = request.url, None
     if request.form:

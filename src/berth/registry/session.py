@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from berth.errors import Unauthorized, Unavailable
 from berth.oci.image import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES
-from berth.registry.auth import Authorizer, TokenRequest
+from berth.registry.auth import Authorizer, TokenRequest, guard
 from berth.registry.proxies import origin
 from berth.registry.refusals import TRANSIENT, refusal
 
@@ -252,6 +252,7 @@ class Session:
         return self.retry(lambda: self._fetch_token_once(request))
 
     def _fetch_token_once(self, request: TokenRequest) -> bytes:
+        guard(request, self.endpoint.url, verify=self.endpoint.tls.verify)
         headers = {"Authorization": request.authorization} if request.authorization else {}
         if request.form:
             headers["Content-Type"] = "application/x-www-form-urlencoded"

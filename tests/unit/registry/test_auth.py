@@ -8,6 +8,7 @@ from berth.registry.auth import (
     Authorizer,
     Challenge,
     Credentials,
+    guard,
     parse_challenges,
     read_token,
     token_request,
@@ -84,3 +85,13 @@ def test_a_refused_password_is_not_sent_again():
     assert authorizer.renew("Basic realm=x", None)
     assert not authorizer.renew("Basic realm=x", authorizer.header)
     assert not authorizer.renew("Negotiate", authorizer.header)
+
+
+def test_a_secret_does_not_leave_without_tls_when_the_registry_has_it():
+    challenge = Challenge("bearer", {"realm": "http://tokens.invalid/t", "service": "s"})
+    secret = token_request(challenge, Credentials(username="u", password="p"), "")
+    with pytest.raises(Unauthorized, match="refusing to send credentials"):
+        guard(secret, "https://images.invalid", verify=True)
+    guard(secret, "http://images.invalid", verify=True)
+    guard(secret, "https://127.0.0.1", verify=False)
+    guard(token_request(challenge, None, ""), "https://images.invalid", verify=True)
