@@ -13,9 +13,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from berth.api import listeners, metrics
 from berth.api.router import Router
 from berth.api.routes.table import routes_of
 from berth.api.server import Server
+from berth.configuration.settings import Held, Settings
 from berth.engine import defaults, status, support
 from berth.engine.background import Background
 from berth.engine.containers import Containers
@@ -24,8 +26,9 @@ from berth.engine.events import Events
 from berth.engine.execs import Execs
 from berth.engine.health import Health
 from berth.engine.instance import Instance
+from berth.engine.metrics import Metrics
 from berth.engine.services import Services
-from berth.errors import Conflict, Failed
+from berth.errors import BerthError, Conflict, Failed
 from berth.images import host
 from berth.images.service import ImageService
 from berth.kernel import cgroups
@@ -37,7 +40,9 @@ from berth.state import State
 from berth.volumes.service import VolumeService
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
 
 log = logging.getLogger("berth")
 
@@ -52,15 +57,14 @@ UMASK = 0o022
 class Options:
     """What `berth serve` was told."""
 
+    settings: Settings
+    reread: Callable[[], Settings]  # the same flags and file once more, for SIGHUP
     hosts: tuple[str, ...]
     data_root: Path
     exec_root: Path
-    registry_mirrors: tuple[str, ...] = ()
-    insecure_registries: tuple[str, ...] = ()
     network_spares: int = 2  # network namespaces of each common kind that are kept ready
     idle_exit_s: float | None = None  # leave when unused for so long and nothing runs
     ready_fd: int | None = None  # gets a byte when clients can connect
-    log_level: str = "info"
 
 
 class LineFormatter(logging.Formatter):
@@ -121,12 +125,28 @@ async def serve(options: Options) -> None:
         undo.push_async_callback(background.close)
         engine = await _build(options, runtime, state, background)
         undo.push_async_callback(engine.close)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, reload, engine, options)
         server = Server(Router(routes_of(engine)).handle)
         undo.push_async_callback(server.close)
-        for address in options.hosts:
-            await server.listen(address)
+        await _listen(server, options)
+        if options.settings.metrics_addr:
+            numbers = Server(metrics.handler_of(engine))
+            undo.push_async_callback(numbers.close)
+            await numbers.listen(f"tcp://{options.settings.metrics_addr}")
         _say_ready(options)
         await _until_told(told, engine, server, options.idle_exit_s)
+
+
+async def _listen(server: Server, options: Options) -> None:
+    settings, tls = options.settings, None
+    if settings.uses_tls:
+        from berth.api.tls import server_context
+
+        ca = settings.tlscacert if settings.tlsverify else None
+        tls = server_context(cert=settings.tlscert, key=settings.tlskey, ca=ca)
+    for address in options.hosts:
+        await server.listen(address, group=settings.group, tls=tls)
 
 
 def _say_ready(options: Options) -> None:
@@ -135,6 +155,7 @@ def _say_ready(options: Options) -> None:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
     log.info("listening on %s", ", ".join(options.hosts))
+    listeners.tell_systemd()
     if options.ready_fd is not None:
         os.write(options.ready_fd, b"1")
         os.close(options.ready_fd)
@@ -152,6 +173,7 @@ async def _build(
     volumes = VolumeService(state=state, data_root=options.data_root, runtime=runtime)
     volumes.clean()
     services = Services(
+        settings=Held(options.settings),
         state=state,
         data_root=options.data_root,
         exec_root=options.exec_root,
@@ -159,8 +181,8 @@ async def _build(
         runtime=runtime,
         images=images,
         registry=RegistryClient(
-            mirrors=options.registry_mirrors,
-            insecure=options.insecure_registries,
+            mirrors=options.settings.registry_mirrors,
+            insecure=options.settings.insecure_registries,
             begun=BegunUploads(state),
         ),
         volumes=volumes,
@@ -168,6 +190,7 @@ async def _build(
         hierarchies=hierarchies,
         support=support.detect(hierarchies.open_group(f"{instance.cgroup}/std")),
         events=Events(),
+        metrics=Metrics(),
         background=background,
     )
     containers = Containers(services)
@@ -177,7 +200,11 @@ async def _build(
     await containers.reconcile()
     await execs.adopt()
     health = Health(
-        containers=containers, execs=execs, events=services.events, background=background
+        containers=containers,
+        execs=execs,
+        events=services.events,
+        metrics=services.metrics,
+        background=background,
     )
     background.start(health.run(), name="health")
     return Engine(services, containers=containers, execs=execs, health=health)
@@ -199,9 +226,26 @@ async def _until_told(
     log.info("leaving; containers go on")
 
 
+def reload(engine: Engine, options: Options) -> None:
+    """Read the settings again; those that make no sense change nothing."""
+    try:
+        fresh = options.reread()
+        engine.reload(fresh)
+    except (BerthError, OSError) as error:
+        log.warning("settings stay as they are: %s", error)
+        return
+    logging.getLogger().setLevel(level_of(fresh))
+    log.info("settings reloaded")
+
+
+def level_of(settings: Settings) -> int:
+    """Return the level of the log; asyncio's names for Docker's."""
+    return logging.getLevelNamesMapping()[settings.level.upper()]
+
+
 def main(options: Options) -> None:
     """Run berthd in this process. Raises the kind of what keeps it from starting."""
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
-    logging.basicConfig(handlers=[handler], level=options.log_level.upper())
+    logging.basicConfig(handlers=[handler], level=level_of(options.settings))
     asyncio.run(serve(options))

@@ -1,28 +1,25 @@
-"""The sockets an engine listens on, and the connections that came over them."""
+"""The connections of an engine, and how it takes leave of them."""
 
 from __future__ import annotations
 
 import asyncio
-import grp
 import os
 import socket
-import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from berth.api import listeners
 from berth.api.protocol import HttpConnection
-from berth.errors import Conflict, Failed, InvalidArgument
+from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable
 
     from berth.api.exchange import Exchange
+    from berth.api.tls import TlsListener
 
-SOCKET_MODE = 0o660
-SOCKET_GROUP = "docker"
-BACKLOG = 1024
-FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 # How long requests that are being worked on may take when the engine leaves.
 LEAVE_S = 10.0
 
@@ -32,7 +29,7 @@ class Server:
 
     def __init__(self, handle: Callable[[Exchange], Awaitable[None]]) -> None:
         self._handle = handle
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | TlsListener] = []
         self._files: list[tuple[Path, os.stat_result]] = []
         self._connections: set[HttpConnection] = set()
         self._requests = 0
@@ -59,34 +56,52 @@ class Server:
         """Forget a connection."""
         self._connections.discard(connection)
 
-    async def listen(self, host: str) -> None:
-        """Listen on unix://PATH, tcp://HOST:PORT or fd:// (sockets passed by systemd)."""
+    async def listen(
+        self, host: str, *, group: str | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Listen on unix://PATH (for ``group``), tcp://HOST:PORT or fd:// (sockets passed by systemd).
+
+        With ``tls`` TCP is spoken in it.
+        """
         kind, _, address = host.partition("://")
         if kind == "unix" and address.startswith("/"):
             path = Path(address)
-            await self._listen_on(unix_socket(path))
+            await self._listen_on(listeners.unix_socket(path, group))
             self._files.append((path, path.stat()))
         elif kind == "tcp":
-            for sock in await asyncio.to_thread(tcp_sockets, address):
-                await self._listen_on(sock)
+            port = listeners.TLS_PORT if tls else listeners.TCP_PORT
+            for sock in await asyncio.to_thread(listeners.tcp_sockets, address, default_port=port):
+                await self._listen_on(sock, tls)
         elif kind == "fd":
-            for sock in passed_sockets():
-                await self._listen_on(sock)
+            for sock in listeners.passed_sockets(address):
+                await self._listen_on(sock, tls)
         else:
             raise InvalidArgument(f"listen on {host!r}: use unix:///PATH, tcp://HOST:PORT or fd://")
 
-    async def _listen_on(self, sock: socket.socket) -> None:
+    async def _listen_on(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         loop = asyncio.get_running_loop()
+        sock.setblocking(False)
         local = sock.family == socket.AF_UNIX
+        if tls is not None and not local:
+            from berth.api.tls import TlsListener
+
+            self._listeners.append(TlsListener(sock, tls, self.serve_here))
+            return
 
         def connected() -> HttpConnection:
             return HttpConnection(self._serve, self, local=local)
 
         if local:
-            server = await loop.create_unix_server(connected, sock=sock, backlog=BACKLOG)
+            server = await loop.create_unix_server(connected, sock=sock, backlog=listeners.BACKLOG)
         else:
-            server = await loop.create_server(connected, sock=sock, backlog=BACKLOG)
+            server = await loop.create_server(connected, sock=sock, backlog=listeners.BACKLOG)
         self._listeners.append(server)
+
+    async def serve_here(self, sock: socket.socket) -> None:
+        """Serve a connected unix socket: what somebody relays from a client that may do all."""
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: HttpConnection(self._serve, self, local=True), sock=sock
+        )
 
     async def close(self) -> None:
         """Take no more clients, end streams, and let other requests end for a while.
@@ -110,24 +125,6 @@ class Server:
                 await connection.wait_closed()
 
 
-def unix_socket(path: Path) -> socket.socket:
-    """Listen on a socket file for its owner and group; one that nobody serves is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    clear(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o777 & ~SOCKET_MODE)  # so that the file never has another mode
-    try:
-        sock.bind(str(path))
-        os.chown(path, -1, group_id())
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise Failed(f"listen on {path}: {error.strerror or error}") from error
-    finally:
-        os.umask(before)
-    return sock
-
-
 def remove_own(path: Path, status: os.stat_result) -> None:
     """Remove a socket file unless another engine has put its own there meanwhile."""
     try:
@@ -135,63 +132,3 @@ def remove_own(path: Path, status: os.stat_result) -> None:
             path.unlink()
     except FileNotFoundError:
         return
-
-
-def clear(path: Path) -> None:
-    """Make the name free: remove a socket that nobody serves; Conflict for anything else."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise Conflict(f"listen on {path}: the file exists and is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        if probe.connect_ex(str(path)) == 0:
-            raise Conflict(f"listen on {path}: another engine answers there")
-    path.unlink(missing_ok=True)
-
-
-def group_id() -> int:
-    """Return the id of the group that may use the socket, -1 when there is none."""
-    try:
-        return grp.getgrnam(SOCKET_GROUP).gr_gid
-    except KeyError:
-        return -1
-
-
-def tcp_sockets(address: str) -> list[socket.socket]:
-    """Listen on HOST:PORT; an empty host is this machine only."""
-    name, _, port = address.rpartition(":")
-    if not port.isdecimal():
-        raise InvalidArgument(f"listen on tcp://{address}: a port is needed")
-    host = name.strip("[]") or "127.0.0.1"
-    found = []
-    try:
-        for family, kind, protocol, _, where in socket.getaddrinfo(
-            host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            sock = socket.socket(family, kind, protocol)
-            found.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(where)
-            sock.listen(BACKLOG)
-    except OSError as error:
-        for sock in found:
-            sock.close()
-        raise Failed(f"listen on tcp://{address}: {error.strerror or error}") from error
-    return found
-
-
-def passed_sockets() -> list[socket.socket]:
-    """Return the listening sockets that systemd passed (sd_listen_fds(3)); each is taken once."""
-    count = os.environ.get("LISTEN_FDS", "0")
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal() or count == "0":
-        raise InvalidArgument("listen on fd://: no sockets were passed to this process")
-    del os.environ["LISTEN_FDS"], os.environ["LISTEN_PID"]
-    found = []
-    for fd in range(FIRST_PASSED_FD, FIRST_PASSED_FD + int(count)):
-        os.set_inheritable(fd, False)
-        found.append(socket.socket(fileno=fd))
-    return found

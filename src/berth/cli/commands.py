@@ -143,6 +143,9 @@ COMMANDS: dict[str, Row] = {
         *("checking", "[OPTIONS]"),
         *("Verify every blob, image and layer that the engine has stored", 0, 0),
     ),
+    "system dial-stdio": (
+        *("dialing", "", "Carry the engine's API over standard input and output", 0, 0),
+    ),
     "system df": ("disk", "[OPTIONS]", "Show disk usage", 0, 0),
     "system prune": ("prune", "[OPTIONS]", "Remove unused data", 0, 0),
     "network ls": ("networks", "[OPTIONS]", "List networks", 0, 0),

@@ -22,7 +22,15 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141  # what the shell says of a process that SIGPIPE ended
 
 GLOBAL: tuple[options.Flag, ...] = (
-    ("host", "H", "list", "Engine to connect to: unix://PATH or tcp://HOST:PORT"),
+    (
+        *("host", "H", "list"),
+        "Engine to connect to: unix://PATH, tcp://HOST:PORT or ssh://[USER@]HOST",
+    ),
+    ("tls", "", "bool", "Speak TLS with the engine"),
+    ("tlscacert", "", "string", "Certificates of those who sign engines' certificates"),
+    ("tlscert", "", "string", "Certificate to show to the engine"),
+    ("tlskey", "", "string", "Its private key"),
+    ("tlsverify", "", "bool", "Speak TLS, and with the right engine only"),
     ("version", "v", "bool", "Print version information and quit"),
 )
 
@@ -63,16 +71,16 @@ def _main(arguments: list[str]) -> int:
     name, after = commands.find(rest)
     if name not in commands.COMMANDS:
         return _group(name, after) if name in commands.GROUPS else _unknown(name, after)
-    if name == "serve" and given.given("host"):
-        after = [f"--host={host}" for host in given.all("host")] + after
-    return _try(name, after, (given.all("host") or [""])[-1])
+    if name == "serve":  # the same names, but there they are the engine's
+        return _try(name, arguments[: len(arguments) - len(rest)] + after, None)
+    return _try(name, after, given)
 
 
-def _try(name: str, arguments: list[str], host: str) -> int:
+def _try(name: str, arguments: list[str], given: options.Options | None) -> int:
     """Run a command; say what went wrong."""
     is_request = name in RUNNING_VERBS
     try:
-        return _dispatch(name, arguments, host)
+        return _dispatch(name, arguments, given)
     except BerthError as error:
         report(error)
         is_request = is_request or isinstance(error, options.FlagError)
@@ -86,7 +94,7 @@ def _try(name: str, arguments: list[str], host: str) -> int:
     return USAGE_EXIT
 
 
-def _dispatch(name: str, arguments: list[str], host: str) -> int:
+def _dispatch(name: str, arguments: list[str], globally: options.Options | None) -> int:
     _, _, _, least, most = commands.COMMANDS[name]
     flags, act = load(name)
     mixed = name not in commands.FIRST_POSITIONAL_ENDS
@@ -95,12 +103,31 @@ def _dispatch(name: str, arguments: list[str], host: str) -> int:
         if not least <= len(positional) <= most:
             verb = "See" if least < most == commands.MANY else "Run"
             return _complain(_count(name, least, most), name, 1, verb)
-        chosen = address.chosen(host) if name != "serve" else None
+        chosen = engine_address(globally) if globally is not None else None
         return act(Call(name, given, positional, chosen))
     except options.HelpWanted:
         return _help(name)
     except options.UsageError as error:
         return _complain(f"{error}", name, USAGE_EXIT, "Run")
+
+
+def engine_address(given: options.Options) -> address.Address | None:
+    """Return which engine the global flags and the environment mean; None: the default one."""
+    chosen = address.chosen((given.all("host") or [""])[-1])
+    if chosen is None or not chosen.host or chosen.ssh:
+        return chosen
+    verify = given.on("tlsverify", default=bool(os.environ.get("BERTH_TLS_VERIFY")))
+    if verify or given.on("tls"):
+        from berth.client.tls import TlsFiles
+
+        folder = os.environ.get("BERTH_CERT_PATH") or os.path.expanduser("~/.berth")
+        chosen.tls = TlsFiles(
+            ca=given.text("tlscacert", f"{folder}/ca.pem"),
+            cert=given.text("tlscert", f"{folder}/cert.pem"),
+            key=given.text("tlskey", f"{folder}/key.pem"),
+            verify=verify,
+        )
+    return chosen
 
 
 def load(name: str) -> Verb:

@@ -5,58 +5,159 @@ from __future__ import annotations
 import os
 import sys
 
-from berth.client.address import default_roots, parse
-from berth.errors import Forbidden
+from berth.client.address import default_roots
+from berth.errors import Forbidden, InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.cli.call import Call
     from berth.cli.commands import Verb
-    from berth.cli.options import Flag
+    from berth.cli.options import Flag, Options
 
-FLAGS: tuple[Flag, ...] = (
-    ("host", "H", "list", "Listen on unix://PATH or tcp://HOST:PORT (may be repeated)"),
+# Each is a setting as well, under its own name or the one that NAMES says.
+SETTINGS: tuple[Flag, ...] = (
+    ("bip", "", "string", "Address of the default bridge, with its prefix"),
+    ("cgroup-parent", "", "string", "Parent group of containers"),
     ("data-root", "", "string", "Directory of images, containers and volumes"),
+    ("debug", "D", "bool", "Write what is done to the log, too"),
+    ("default-address-pool", "", "list", "Subnets for networks (base=CIDR,size=BITS)"),
+    ("default-cgroupns-mode", "", "string", "Cgroup namespace of containers (host or private)"),
+    ("default-ipc-mode", "", "string", "IPC of containers (shareable or private)"),
+    ("default-shm-size", "", "string", "Size of /dev/shm in containers"),
+    ("default-ulimit", "", "list", "Limits of processes in containers (NAME=SOFT[:HARD])"),
+    ("dns", "", "list", "Name servers of containers"),
+    ("dns-opt", "", "list", "Options in resolv.conf of containers"),
+    ("dns-search", "", "list", "Search domains of containers"),
     ("exec-root", "", "string", "Directory of what lives until a reboot"),
-    ("registry-mirror", "", "list", "URL of a registry to ask before docker.io"),
+    ("feature", "", "map", "Switch a feature on or off (NAME=BOOL)"),
+    ("group", "G", "string", "Group that may use the unix socket"),
+    ("host", "H", "list", "Listen on unix://PATH, tcp://HOST:PORT or fd:// (may be repeated)"),
+    ("init", "", "bool", "Run an init in containers"),
     ("insecure-registry", "", "list", "Registry (HOST[:PORT] or CIDR) to talk to without TLS"),
+    ("label", "", "list", "Labels of the engine (KEY=VALUE)"),
+    ("live-restore", "", "bool", "Always on: containers go on without the engine"),
+    ("log-driver", "", "string", "Driver of containers' logs"),
+    ("log-level", "l", "string", "debug, info, warn, error or fatal"),
+    ("log-opt", "", "map", "Options of containers' logs (KEY=VALUE)"),
+    ("metrics-addr", "", "string", "HOST:PORT of metrics for Prometheus"),
+    ("mtu", "", "int", "MTU of the default bridge"),
+    ("no-new-privileges", "", "bool", "Set no-new-privileges in containers"),
+    ("registry-mirror", "", "list", "URL of a registry to ask before docker.io"),
+    ("tls", "", "bool", "Speak TLS on TCP; false allows TCP without"),
+    ("tlscacert", "", "string", "Certificates of those who sign clients' certificates"),
+    ("tlscert", "", "string", "Certificate of the engine"),
+    ("tlskey", "", "string", "Private key of the engine"),
+    ("tlsverify", "", "bool", "Speak TLS on TCP, with clients that have a certificate"),
+)
+NAMES = {
+    "default-address-pool": "default-address-pools",
+    "default-ulimit": "default-ulimits",
+    "dns-opt": "dns-opts",
+    "feature": "features",
+    "host": "hosts",
+    "insecure-registry": "insecure-registries",
+    "label": "labels",
+    "log-opt": "log-opts",
+    "registry-mirror": "registry-mirrors",
+}
+FLAGS: tuple[Flag, ...] = (
+    *SETTINGS,
+    ("config-file", "", "string", "Settings in TOML (default /etc/berth/berth.toml)"),
+    ("validate", "", "bool", "Check the settings and quit"),
     ("idle-exit", "", "int", "Leave after so many seconds without a client or a container"),
+    ("socket", "", "string", ""),  # listen there, too: how the one that starts an engine finds it
     ("ready-fd", "", "int", ""),
 )
 
 
 def serve(call: Call) -> int:
     """Run until a signal ends it."""
-    if os.geteuid() != 0:
-        raise Forbidden("start engine: root is needed (use sudo)")
     if sys.flags.no_site:  # the command starts without it; what an engine depends on lies there
         import site
 
         site.main()
+    from berth.configuration import sources
+
+    options = call.options
+    flags = settings_of(options)
+    file = options.text("config-file") if options.given("config-file") else None
+    settings = sources.read(flags, file)
+    if options.on("validate"):
+        print("configuration OK")
+        return 0
+    if os.geteuid() != 0:
+        raise Forbidden("start engine: root is needed (use sudo)")
     from pathlib import Path
 
     from berth import berthd
 
-    options = call.options
     roots = default_roots()
-    data_root = options.text("data-root", roots.data)
-    exec_root = options.text("exec-root", roots.exec)
-    hosts = options.all("host") or [f"unix://{exec_root}/berth.sock"]
-    for host in hosts:
-        parse(host)
+    data_root = Path(settings.data_root or roots.data).absolute()
+    exec_root = Path(settings.exec_root or roots.exec).absolute()
+    socket = options.text("socket")
+    hosts = (*settings.hosts, *([f"unix://{socket}"] if socket else []))
     idle_s = options.number("idle-exit")
     berthd.main(
         berthd.Options(
-            hosts=tuple(hosts),
-            data_root=Path(data_root).absolute(),
-            exec_root=Path(exec_root).absolute(),
-            registry_mirrors=tuple(options.all("registry-mirror")),
-            insecure_registries=tuple(options.all("insecure-registry")),
+            settings=settings,
+            reread=lambda: sources.read(flags, file),
+            hosts=hosts or (f"unix://{exec_root}/berth.sock",),
+            data_root=data_root,
+            exec_root=exec_root,
             idle_exit_s=float(idle_s) if idle_s else None,
             ready_fd=options.number("ready-fd") if options.given("ready-fd") else None,
         )
     )
     return 0
+
+
+def settings_of(options: Options) -> dict[str, object]:
+    """Return the settings that flags say, by their names in the file."""
+    found: dict[str, object] = {}
+    for name, _, kind, _ in SETTINGS:
+        if not options.given(name):
+            continue
+        key = NAMES.get(name, name)
+        if name == "default-address-pool":
+            found[key] = [_pool(text) for text in options.all(name)]
+        elif name == "default-ulimit":
+            found[key] = dict(map(_ulimit, options.all(name)))
+        elif name == "feature":
+            found[key] = {k: _truth(name, v) for k, v in options.pairs(name).items()}
+        elif kind == "map":
+            found[key] = options.pairs(name)
+        elif kind == "list":
+            found[key] = options.all(name)
+        elif kind == "bool":
+            found[key] = options.on(name)
+        else:
+            found[key] = options.number(name) if kind == "int" else options.text(name)
+    return found
+
+
+def _pool(text: str) -> dict[str, object]:
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    size = fields.get("size", "")
+    if fields.keys() != {"base", "size"} or not size.isdecimal():
+        raise InvalidArgument(f"invalid argument {text!r} for --default-address-pool flag")
+    return {"base": fields["base"], "size": int(size)}
+
+
+def _ulimit(text: str) -> tuple[str, dict[str, object]]:
+    name, _, value = text.partition("=")
+    soft, _, hard = value.partition(":")
+    try:
+        return name, {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
+    except ValueError:
+        raise InvalidArgument(f"invalid argument {text!r} for --default-ulimit flag") from None
+
+
+def _truth(name: str, text: str) -> bool:
+    from berth.cli.options import TRUTHS
+
+    if text not in TRUTHS:
+        raise InvalidArgument(f"invalid argument {text!r} for --{name} flag")
+    return TRUTHS[text]
 
 
 VERBS: dict[str, Verb] = {"serve": (FLAGS, serve)}

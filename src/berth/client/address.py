@@ -1,4 +1,4 @@
-"""Where an engine listens: ``unix://PATH`` or ``tcp://HOST:PORT``, and where the default one does."""
+"""Where an engine is: ``unix://PATH``, ``tcp://HOST:PORT``, ``ssh://[USER@]HOST[:PORT]``, or the default."""
 
 from __future__ import annotations
 
@@ -6,19 +6,33 @@ import os
 
 from berth.errors import InvalidArgument
 
-DEFAULT_TCP_PORT = 2375  # as Docker's
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.client.tls import TlsFiles
+
+DEFAULT_TCP_PORT, DEFAULT_TLS_PORT = 2375, 2376  # as Docker's
+FORMS = "use unix://PATH, tcp://HOST:PORT or ssh://[USER@]HOST[:PORT]"
 
 
 class Address:
-    """One place to connect to. ``path`` is empty for TCP."""
+    """One place to connect to.
 
-    __slots__ = ("host", "path", "port", "url")
+    With a ``host`` it is another machine's: by ``ssh``, else by TCP, in TLS when there is ``tls``. ``path``
+    is a unix socket's, with ssh one on the other machine.
+    """
 
-    def __init__(self, url: str, *, path: str = "", host: str = "", port: int = 0) -> None:
+    __slots__ = ("host", "path", "port", "ssh", "tls", "url", "user")
+
+    def __init__(
+        self, url: str, *, path: str = "", host: str = "", port: int = 0, user: str = ""
+    ) -> None:
         self.url = url
         self.path = path
         self.host = host
         self.port = port
+        self.user = user
+        self.ssh = url.startswith("ssh://")
+        self.tls: TlsFiles | None = None
 
 
 class Roots:
@@ -55,7 +69,18 @@ def parse(url: str) -> Address:
             host, port = port, str(DEFAULT_TCP_PORT)
         if port.isdecimal() and int(port) < 65536:
             return Address(url, host=host.strip("[]") or "127.0.0.1", port=int(port))
-    raise InvalidArgument(f"invalid host {url!r}: use unix://PATH or tcp://HOST:PORT")
+    if separator and kind == "ssh":
+        where, slash, path = rest.partition("/")
+        user, _, machine = where.rpartition("@")
+        host, colon, port = machine.rpartition(":")
+        if not colon:
+            host, port = port, "0"
+        # A host that looks like an option would be one to ssh.
+        if host and not host.startswith("-") and port.isdecimal() and int(port) < 65536:
+            address = Address(url, host=host.strip("[]"), port=int(port), user=user)
+            address.path = f"/{path}" if slash and path else ""
+            return address
+    raise InvalidArgument(f"invalid host {url!r}: {FORMS}")
 
 
 def chosen(given: str) -> Address | None:

@@ -14,6 +14,7 @@ from berth.client import documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable, Iterator
 
     from berth.client.address import Address
@@ -278,6 +279,10 @@ class Connection:
 
 
 def _connect(address: Address) -> _socket.socket:
+    if address.ssh:
+        from berth.client import ssh
+
+        return ssh.connect(address)
     try:
         if address.path:
             socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
@@ -297,4 +302,15 @@ def _connect(address: Address) -> _socket.socket:
         raise errors.Unavailable(
             f"Cannot connect to the berth engine at {address.url}. Is the engine running (berth serve)?"
         ) from error
-    return socket
+    if address.tls is None:
+        return socket
+    from berth.client import tls
+
+    return tls.connect(address, _as_public(socket))
+
+
+def _as_public(sock: _socket.socket) -> socket.socket:
+    """Return the standard library's kind of socket, which TLS is written for."""
+    import socket
+
+    return socket.socket(fileno=sock.detach())

@@ -79,8 +79,7 @@ def _become_engine(roots: Roots, log: str, told: int) -> None:
     os.execve(
         sys.executable,
         [
-            *(sys.executable, "-m", "berth", "serve", "-H", f"unix://{roots.socket}"),
-            *("--data-root", roots.data, "--exec-root", roots.exec),
+            *(sys.executable, "-m", "berth", "serve", "--socket", roots.socket),
             *("--idle-exit", str(IDLE_EXIT_S), "--ready-fd", str(told)),
         ],
         {**os.environ, "PYTHONPATH": search},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.engine import status
+from berth.engine.metrics import timed
 from berth.images.catalog import familiar
 from berth.images.changes import apply_changes
 from berth.images.commits import Commit
@@ -48,6 +49,7 @@ class Commits:
         self._containers = containers
         self._files = files
 
+    @timed("commit")
     async def commit(self, ref: str, request: CommitRequest) -> Image:
         """Make an image of a container."""
         record = self._containers.find(ref)

@@ -25,6 +25,7 @@ from berth.engine.creation import fill_in, inherit
 from berth.engine.limits import changed_limits
 from berth.engine.lives import Life, Lives
 from berth.engine.logtargets import log_target
+from berth.engine.metrics import timed
 from berth.engine.models import ContainerConfig, ContainerRecord, CreateRequest, HostConfig
 from berth.engine.reconcile import reconcile
 from berth.engine.records import Records
@@ -118,6 +119,7 @@ class Containers:
 
     # Create, change and remove
 
+    @timed("create")
     async def create(
         self,
         config: ContainerConfig,
@@ -144,7 +146,7 @@ class Containers:
         )
         volumes = {**(image.config.volumes or {}), **(config.volumes or {})}
         inherit(config, image)
-        fill_in(host_config)
+        fill_in(host_config, self._services.settings.now)
         record.mount_points = mountpoints.requested(host_config, volumes)
         for point in record.mount_points:
             point.read_only_recursive &= recursive_read_only
@@ -264,6 +266,7 @@ class Containers:
         self.emit(record, "update")
         return []
 
+    @timed("delete")
     async def remove(self, ref: str, *, force: bool, volumes: bool = False) -> None:
         """Remove a container; with ``force`` also one that runs, with ``volumes`` its anonymous ones."""
         record = self.find(ref)
@@ -326,6 +329,7 @@ class Containers:
 
     # Verbs
 
+    @timed("start")
     async def start(self, ref: str) -> None:
         """Start the container's process; returns when it runs."""
         record = self.find(ref)

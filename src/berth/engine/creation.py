@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.engine import defaults
-from berth.engine.models import Healthcheck
+from berth.configuration.checks import size_bytes
+from berth.engine import defaults, spec
+from berth.engine.models import Healthcheck, Ulimit
 
 if TYPE_CHECKING:
+    from berth.configuration.settings import Settings
     from berth.engine.models import ContainerConfig, HostConfig
     from berth.images.service import Image
     from berth.oci.image import Healthcheck as ImageHealthcheck
+
+NO_NEW_PRIVILEGES = "no-new-privileges"
 
 
 def inherit(config: ContainerConfig, image: Image) -> None:
@@ -37,13 +41,49 @@ def _healthcheck(asked: Healthcheck | None, given: ImageHealthcheck | None) -> H
     return msgspec.convert(found, Healthcheck)
 
 
-def fill_in(host: HostConfig) -> None:
-    """Give a host configuration the values that inspect shows for what was not said."""
+def fill_in(host: HostConfig, settings: Settings) -> None:
+    """Give a host configuration the engine's values, and those that inspect shows, for what was not said."""
     if host.memory > 0 and not host.memory_swap:
         host.memory_swap = 2 * host.memory
-    host.shm_size = host.shm_size or defaults.SHM_SIZE_BYTES
-    host.ipc_mode = host.ipc_mode or "private"
-    host.cgroupns_mode = host.cgroupns_mode or ("host" if host.privileged else "private")
-    host.log_config.type = host.log_config.type or "json-file"
+    host.shm_size = host.shm_size or size_bytes(settings.default_shm_size)
+    host.ipc_mode = host.ipc_mode or settings.default_ipc_mode or "private"
+    host.cgroupns_mode = host.cgroupns_mode or (
+        "host" if host.privileged else settings.default_cgroupns_mode or "private"
+    )
+    host.cgroup_parent = host.cgroup_parent or settings.cgroup_parent
+    if host.init is None and settings.init:
+        host.init = True
+    _fill_in_logs(host, settings)
+    _fill_in_ulimits(host, settings)
+    _fill_in_names(host, settings)
+    said = any(option.startswith(NO_NEW_PRIVILEGES) for option in host.security_opt or [])
+    if settings.no_new_privileges and not said:
+        host.security_opt = [*(host.security_opt or []), NO_NEW_PRIVILEGES]
     host.restart_policy.name = host.restart_policy.name or "no"
     host.runtime = host.runtime or defaults.RUNTIME
+
+
+def _fill_in_logs(host: HostConfig, settings: Settings) -> None:
+    """Choose the driver; the engine's options are for the engine's driver only."""
+    config = host.log_config
+    config.type = config.type or settings.log_driver
+    if config.type == settings.log_driver:
+        config.config = {**settings.log_opts, **(config.config or {})}
+
+
+def _fill_in_ulimits(host: HostConfig, settings: Settings) -> None:
+    said = {limit.name for limit in host.ulimits or []}
+    more = [
+        Ulimit(name=name, soft=limit.soft, hard=limit.hard)
+        for name, limit in settings.default_ulimits.items()
+        if name not in said
+    ]
+    if more:
+        host.ulimits = [*(host.ulimits or []), *more]
+
+
+def _fill_in_names(host: HostConfig, settings: Settings) -> None:
+    if spec.shared_container(host.network_mode) is None:
+        host.dns = host.dns or list(settings.dns)
+        host.dns_options = host.dns_options or list(settings.dns_opts)
+        host.dns_search = host.dns_search or list(settings.dns_search)

@@ -7,7 +7,18 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from berth.engine import admission, documents, links, stats, status, system, times, top
+from berth.engine import (
+    admission,
+    documents,
+    links,
+    metrics,
+    reloading,
+    stats,
+    status,
+    system,
+    times,
+    top,
+)
 from berth.engine.commits import Commits
 from berth.engine.documents import Surroundings
 from berth.engine.files import Files
@@ -26,6 +37,7 @@ from berth.registry.auth import Credentials
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from berth.configuration.settings import Settings
     from berth.engine.containers import Containers
     from berth.engine.events import Event
     from berth.engine.execs import Execs
@@ -257,6 +269,18 @@ class Engine:
     def version(self) -> Document:
         """Return the engine's version as Docker's clients read it."""
         return system.version()
+
+    def reload(self, fresh: Settings) -> None:
+        """Let new settings hold, as far as they can in an engine that runs, and tell listeners."""
+        services = self._services
+        now = reloading.reloaded(services.settings.now, fresh)
+        services.registry.configure(mirrors=now.registry_mirrors, insecure=now.insecure_registries)
+        services.settings.now = now
+        services.events.emit("daemon", "reload", services.instance.name, reloading.attributes(now))
+
+    def metrics(self) -> str:
+        """Return the engine's numbers in Prometheus' text format."""
+        return metrics.render(self._services, self.containers.all())
 
     def info(self) -> Document:
         """Return what the engine has and where it runs."""

@@ -23,6 +23,7 @@ class Events:
     def __init__(self) -> None:
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._listeners: set[asyncio.Queue[Event]] = set()
+        self.emitted = 0
 
     @property
     def listeners(self) -> int:
@@ -32,6 +33,7 @@ class Events:
     def emit(self, kind: str, action: str, actor: str, attributes: dict[str, str]) -> None:
         """Tell everyone that ``action`` happened to the ``kind`` of thing with id ``actor``."""
         now = time.time_ns()
+        self.emitted += 1
         event: Event = {
             "Type": kind,
             "Action": action,

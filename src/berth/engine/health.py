@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from berth.engine.containers import Containers
     from berth.engine.events import Events
     from berth.engine.execs import Exec, Execs
+    from berth.engine.metrics import Metrics
     from berth.engine.models import ContainerConfig, ContainerRecord
 
 Document = dict[str, object]
@@ -108,11 +109,18 @@ class Health:
     """The health of every container that has a healthcheck."""
 
     def __init__(
-        self, *, containers: Containers, execs: Execs, events: Events, background: Background
+        self,
+        *,
+        containers: Containers,
+        execs: Execs,
+        events: Events,
+        metrics: Metrics,
+        background: Background,
     ) -> None:
         self._containers = containers
         self._execs = execs
         self._events = events
+        self._metrics = metrics
         self._background = background
         self._states: dict[str, State] = {}
 
@@ -180,6 +188,8 @@ class Health:
             code, output = await self._run(record, command, check.timeout or TIMEOUT_NS)
         except BerthError as error:
             code, output = NO_CODE, error.message
+        self._metrics.health_checks += 1
+        self._metrics.health_checks_failed += code != 0
         return Result(start_ns=start_ns, end_ns=time.time_ns(), exit_code=code, output=output)
 
     async def _run(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from berth.configuration.checks import size_bytes
 from berth.errors import InvalidArgument
 from berth.runtime.requests import LogTarget
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 NONE = "none"
 JSON_FILE = "json-file"
 OPTIONS = ("max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag", "mode")
-SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
 def log_target(config: LogConfig, path: Path) -> LogTarget | None:
@@ -36,11 +34,3 @@ def log_target(config: LogConfig, path: Path) -> LogTarget | None:
         raise InvalidArgument("max-file cannot be less than 1")
     max_size_bytes = size_bytes(size) if size is not None and size != "-1" else None
     return LogTarget(path=path, max_size_bytes=max_size_bytes, max_files=int(files))
-
-
-def size_bytes(text: str) -> int:
-    """Parse a size such as "10m"."""
-    match = SIZE.fullmatch(text.strip())
-    if match is None:
-        raise InvalidArgument(f"invalid size: '{text}'")
-    return int(match[1]) << UNITS[match[2].lower()]

@@ -66,7 +66,7 @@ class RestartPolicy(_Model):
 class LogConfig(_Model):
     """Where output goes."""
 
-    type: str = "json-file"
+    type: str = ""
     config: dict[str, str] | None = None
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from berth.configuration.settings import Held
     from berth.engine.background import Background
     from berth.engine.events import Events
     from berth.engine.instance import Instance
+    from berth.engine.metrics import Metrics
     from berth.engine.support import Support
     from berth.images.service import ImageService
     from berth.kernel.cgroups import Hierarchies
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 class Services:
     """The parts below the engine, built by :mod:`berth.berthd`."""
 
+    settings: Held
     state: State
     data_root: Path
     exec_root: Path
@@ -37,4 +40,5 @@ class Services:
     hierarchies: Hierarchies
     support: Support
     events: Events
+    metrics: Metrics
     background: Background

@@ -78,6 +78,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
     """Return what the engine has and where it runs."""
     support, release = services.support, os_release()
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    settings = services.settings.now
     unified = services.hierarchies.only_unified
     return {
         "ID": services.instance.name,
@@ -103,11 +104,11 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "PidsLimit": support.pids,
         "OomKillDisable": support.oom_kill_disable,
         "IPv4Forwarding": True,
-        "Debug": False,
+        "Debug": settings.debug,
         "NFd": len(list(Path("/proc/self/fd").iterdir())),
         "NGoroutines": 1,
         "SystemTime": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-        "LoggingDriver": "json-file",
+        "LoggingDriver": settings.log_driver,
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2" if unified else "1",
         "NEventsListener": services.events.listeners,
@@ -124,7 +125,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "HttpsProxy": "",
         "NoProxy": "",
         "Name": platform.node(),
-        "Labels": [],
+        "Labels": list(settings.labels),
         "ExperimentalBuild": False,
         "ServerVersion": __version__,
         "Runtimes": {name: {"path": defaults.RUNTIME} for name in defaults.RUNTIMES},
@@ -136,6 +137,9 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "InitCommit": {"ID": __version__},
         "RegistryConfig": services.registry.describe(),
         "LiveRestoreEnabled": True,
+        "DefaultAddressPools": [
+            {"Base": pool.base, "Size": pool.size} for pool in settings.default_address_pools
+        ],
         "Isolation": "",
         "InitBinary": defaults.RUNTIME,
         "SecurityOptions": ["name=cgroupns"],

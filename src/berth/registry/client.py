@@ -102,6 +102,10 @@ class RegistryClient:
         self._uploads = ThreadPoolExecutor(MAX_UPLOADS, thread_name_prefix="upload")
         self._transport: Transport | None = None
 
+    def configure(self, *, mirrors: Sequence[str], insecure: Sequence[str]) -> None:
+        """Replace the options; what is being transferred goes on."""
+        self._endpoints = Endpoints(mirrors, insecure)
+
     def describe(self) -> dict[str, object]:
         """Return where images come from, as the Engine API shows it (RegistryConfig)."""
         return self._endpoints.describe()

@@ -1,0 +1,1 @@
+"""What an engine is told: `berth.toml` and flags, under Docker's names."""

@@ -1,0 +1,97 @@
+"""What settings may not say, although their types are right."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+
+from berth.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from berth.configuration.settings import Settings
+
+LEVELS = ("debug", "info", "warning", "warn", "error", "fatal")
+SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+IPC_MODES = ("", "private", "shareable")
+CGROUPNS_MODES = ("", "private", "host")
+MTUS = range(68, 65_536)
+
+
+def size_bytes(text: str) -> int:
+    """Parse a size such as "10m"."""
+    match = SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidArgument(f"invalid size: '{text}'")
+    return int(match[1]) << UNITS[match[2].lower()]
+
+
+def check(settings: Settings) -> None:
+    """Raise InvalidArgument for the first thing that makes no sense."""
+    if settings.log_level not in LEVELS:
+        raise InvalidArgument(f"invalid logging level: {settings.log_level}")
+    if not settings.live_restore:
+        raise InvalidArgument("live-restore is always on: containers never end with the engine")
+    if settings.default_ipc_mode not in IPC_MODES:
+        raise InvalidArgument(f'IPC mode "{settings.default_ipc_mode}" is not supported as default')
+    if settings.default_cgroupns_mode not in CGROUPNS_MODES:
+        raise InvalidArgument(
+            f'default cgroup namespace mode "{settings.default_cgroupns_mode}" is invalid'
+        )
+    if size_bytes(settings.default_shm_size) <= 0:
+        raise InvalidArgument("default-shm-size: must be above 0")
+    if settings.mtu not in MTUS:
+        raise InvalidArgument(f"invalid default MTU: {settings.mtu}")
+    _check_labels(settings.labels)
+    _check_addresses(settings)
+    _check_hosts(settings)
+
+
+def _check_labels(labels: tuple[str, ...]) -> None:
+    known: dict[str, str] = {}
+    for label in labels:
+        name, equals, value = label.partition("=")
+        if not equals or not name:
+            raise InvalidArgument(f"bad attribute format: {label}")
+        if known.setdefault(name, value) != value:
+            raise InvalidArgument(f"conflict labels for {name}={value} and {name}={known[name]}")
+
+
+def _check_addresses(settings: Settings) -> None:
+    for server in settings.dns:
+        try:
+            ipaddress.ip_address(server)
+        except ValueError:
+            raise InvalidArgument(f"{server} is not an ip address") from None
+    if settings.bip:
+        try:
+            found = ipaddress.IPv4Interface(settings.bip)
+        except ValueError:
+            raise InvalidArgument(f"invalid CIDR address: {settings.bip}") from None
+        if found.ip == found.network.network_address:
+            raise InvalidArgument(f"bip {settings.bip}: an address with a prefix is needed")
+    for pool in settings.default_address_pools:
+        try:
+            base = ipaddress.ip_network(pool.base)
+        except ValueError as error:
+            raise InvalidArgument(f"invalid base pool {pool.base!r}: {error}") from None
+        if not base.prefixlen <= pool.size <= base.max_prefixlen:
+            raise InvalidArgument(f"the size {pool.size} of pool {pool.base} is out of its range")
+
+
+def _check_hosts(settings: Settings) -> None:
+    """Refuse what is no place to listen, and TCP without TLS unless `tls` or `tlsverify` says false.
+
+    On loopback, too: every user and every container in the host's network reaches it there.
+    """
+    said = settings.tls is False or settings.tlsverify is False
+    for host in settings.hosts:
+        if not host.startswith(("unix:///", "tcp://", "fd://")):
+            raise InvalidArgument(f"listen on {host!r}: use unix:///PATH, tcp://HOST:PORT or fd://")
+        if host.startswith("tcp://") and not settings.uses_tls and not said:
+            raise InvalidArgument(
+                f"listen on {host}: without TLS whoever can connect to it is root on this machine",
+                hint="give --tlsverify, --tlscacert, --tlscert and --tlskey,"
+                " or --tls=false if that is meant",
+            )

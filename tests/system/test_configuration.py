@@ -1,0 +1,178 @@
+"""`berth.toml`: what an engine does with its settings, and how it takes new ones."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.engine import EngineProcess
+from support.programs import find, run
+from support.waiting import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.berth_only  # a file of its own
+
+SETTINGS = """
+labels = ["rack=7"]
+registry-mirrors = ["http://mirror.example:5000"]
+insecure-registries = ["10.9.0.0/16", "plain.example:80"]
+log-driver = "json-file"
+log-opts = { max-size = "20k", max-file = "2" }
+default-shm-size = "16M"
+default-ipc-mode = "shareable"
+dns = ["192.0.2.53"]
+dns-search = ["berth.example"]
+dns-opts = ["ndots:3"]
+init = true
+no-new-privileges = true
+[default-ulimits.nofile]
+Name = "nofile"
+Soft = 64
+Hard = 128
+[features]
+new-thing = true
+"""
+
+
+@pytest.fixture
+def configured(tmp_path: Path, busybox_tar: bytes) -> Iterator[tuple[EngineProcess, Path]]:
+    """An engine with a file of settings, and the file."""
+    file = tmp_path / "berth.toml"
+    file.write_text(SETTINGS)
+    engine = EngineProcess(flags=("--config-file", str(file))).start()
+    assert engine.docker("import", "-", "busybox", stdin=busybox_tar).code == 0
+    yield engine, file
+    engine.close()
+
+
+def info(engine: EngineProcess) -> dict[str, object]:
+    status, found = engine.request("GET", "/info")
+    assert status == 200
+    assert isinstance(found, dict)
+    return found
+
+
+def test_info_shows_the_settings(configured: tuple[EngineProcess, Path]) -> None:
+    found = info(configured[0])
+    assert found["Labels"] == ["rack=7"]
+    assert found["LoggingDriver"] == "json-file"
+    assert found["Debug"] is False
+    registries = found["RegistryConfig"]
+    assert isinstance(registries, dict)
+    assert registries["Mirrors"] == ["http://mirror.example:5000"]
+    assert "10.9.0.0/16" in registries["InsecureRegistryCIDRs"]
+    assert registries["IndexConfigs"]["plain.example:80"]["Secure"] is False
+
+
+def test_containers_get_the_defaults(configured: tuple[EngineProcess, Path]) -> None:
+    engine, _ = configured
+    script = "ulimit -n; ulimit -Hn; df -k /dev/shm | tail -1; grep NoNewPrivs /proc/self/status"
+    script += "; cat /etc/resolv.conf; cat /proc/1/comm"
+    done = engine.docker("run", "--name", "made", "busybox", "sh", "-c", script)
+    assert done.code == 0, done.err
+    limit, hard, shm, privileges, *names, init = done.lines
+    assert (limit, hard, shm.split()[1], privileges.split()[1]) == ("64", "128", "16384", "1")
+    assert names == ["nameserver 192.0.2.53", "search berth.example", "options ndots:3"]
+    assert init != "sh"
+    host = engine.inspect("made")["HostConfig"]
+    assert isinstance(host, dict)
+    options = {"max-size": "20k", "max-file": "2"}
+    assert host["LogConfig"] == {"Type": "json-file", "Config": options}
+    assert host["IpcMode"] == "shareable"
+
+
+def test_what_a_container_says_itself_holds(configured: tuple[EngineProcess, Path]) -> None:
+    engine, _ = configured
+    words = (
+        "--ulimit",
+        "nofile=99",
+        "--shm-size",
+        "1m",
+        "--dns",
+        "192.0.2.1",
+        "--log-driver",
+        "none",
+    )
+    words += ("--security-opt", "no-new-privileges=false")
+    script = "ulimit -n; grep NoNewPrivs /proc/self/status; grep nameserver /etc/resolv.conf"
+    done = engine.docker("run", "--name", "own", *words, "busybox", "sh", "-c", script)
+    assert done.out.split() == ["99", "NoNewPrivs:", "0", "nameserver", "192.0.2.1"]
+    host = engine.inspect("own")["HostConfig"]
+    assert isinstance(host, dict)
+    assert host["LogConfig"] == {"Type": "none", "Config": {}}
+
+
+def test_sighup_reloads_what_can_be(configured: tuple[EngineProcess, Path]) -> None:
+    engine, file = configured
+    since = str(info(engine)["SystemTime"])
+    text = SETTINGS.replace("rack=7", "rack=8").replace("mirror.example", "other.example")
+    file.write_text("debug = true\n" + text.replace("16M", "32M"))
+    run(find("kill"), "-HUP", str(engine.pid), check=True)
+    wait_for(lambda: info(engine)["Labels"] == ["rack=8"], "the labels are new")
+    found = info(engine)
+    assert found["Debug"] is True
+    registries = found["RegistryConfig"]
+    assert isinstance(registries, dict)
+    assert registries["Mirrors"] == ["http://other.example:5000"]
+    done = engine.docker(
+        *("events", "--since", since, "--until", str(time.time()), "--filter", "type=daemon"),
+        *("--format", "{{json .}}"),
+    )
+    event = json.loads(done.lines[0])
+    assert (event["Type"], event["Action"]) == ("daemon", "reload")
+    attributes = event["Actor"]["Attributes"]
+    assert attributes["labels"] == '["rack=8"]'
+    assert attributes["debug"] == "true"
+    assert attributes["registry-mirrors"] == '["http://other.example:5000"]'
+    assert attributes["name"]
+    # What needs a new start stays as it is.
+    shm = engine.docker("run", "--rm", "--network", "none", "busybox", "df", "-k", "/dev/shm")
+    assert shm.lines[-1].split()[1] == "16384"
+
+
+def test_a_reload_of_nonsense_changes_nothing(configured: tuple[EngineProcess, Path]) -> None:
+    engine, file = configured
+    for text, why in (
+        ("nonsense = 1", "don't match any configuration option: nonsense"),
+        ('labels = ["rack=9"]\nregistry-mirrors = ["x"]', "invalid mirror"),
+        ("labels = [", "settings stay as they are"),
+    ):
+        file.write_text(text)
+        run(find("kill"), "-HUP", str(engine.pid), check=True)
+        wait_for(lambda why=why: why in engine.log.read_text(), "the log says why")  # type: ignore[misc]
+    assert info(engine)["Labels"] == ["rack=7"]
+    assert engine.is_running
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "code", "words"),
+    [
+        ("mtu = 1400", (), 0, "configuration OK"),
+        ("no-such-thing = 1", (), 1, "configuration option: no-such-thing"),
+        ('labels = ["a=b"]', ("--label", "c=d"), 1, "both as a flag and in the configuration file"),
+        ('hosts = ["tcp://0.0.0.0:2375"]', (), 1, "without TLS"),
+        ('hosts = ["tcp://0.0.0.0:2375"]\ntls = false', (), 0, "configuration OK"),
+    ],
+)
+def test_settings_are_validated_without_an_engine(
+    tmp_path: Path, text: str, flags: tuple[str, ...], code: int, words: str
+) -> None:
+    file = tmp_path / "b.toml"
+    file.write_text(text)
+    done = run(
+        *(sys.executable, "-m", "berth", "serve", "--validate", "--config-file", str(file)), *flags
+    )
+    assert (done.code, words in done.out + done.err) == (code, True), str(done)
+
+
+def test_the_example_is_valid() -> None:
+    example = Path(__file__).parents[2] / "examples" / "berth.toml"
+    words = ("serve", "--validate", "--config-file", str(example))
+    assert run(sys.executable, "-m", "berth", *words).out == "configuration OK\n"
