@@ -1,205 +1,191 @@
-"""Attaching: what came before, several clients at once, half-closed connections, WebSockets."""
+"""Several clients at one container: what each sees, writes and ends."""
 
 from __future__ import annotations
 
-import re
-import select
+import signal
 import socket
-import threading
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import websocket
 
+from support.programs import find
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.engine import EngineProcess
+    from support.programs import Outcome
 
-COUNT_THEN_CAT = "for i in 1 2 3; do echo line $i; done; echo oops >&2; cat; echo end"
-STREAMS = "stream=1&stdin=1&stdout=1&stderr=1"
+    Cli = Callable[..., Outcome]
 
-
-@pytest.fixture
-def talker(engine: EngineProcess) -> str:
-    """A container that has written four lines and repeats its input."""
-    words = ("create", "-i", "--name", "talker", "--network", "none", "busybox", "sh", "-c")
-    assert engine.docker(*words, COUNT_THEN_CAT).code == 0
-    assert engine.docker("start", "talker").code == 0
-    wait_for(lambda: "oops" in engine.docker("logs", "talker").err, "it has spoken")
-    return "talker"
+ECHO = ("sh", "-c", "while read line; do echo got $line; done; echo end of input; exit 4")
 
 
-def attach(engine: EngineProcess, name: str, query: str) -> socket.socket:
-    client = socket.socket(socket.AF_UNIX)
-    client.settimeout(20)
-    client.connect(str(engine.socket))
-    head = f"POST /containers/{name}/attach?{query} HTTP/1.1\r\nHost: x\r\n"
-    client.sendall(f"{head}Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode())
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        answer += client.recv(1)
-    assert answer.startswith(b"HTTP/1.1 101 UPGRADED"), answer
-    return client
+class Client:
+    """A hijacked connection to a container without a terminal."""
+
+    def __init__(self, engine: EngineProcess, name: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20)
+        self.socket.connect(str(engine.socket))
+        query = "stream=1&stdin=1&stdout=1&stderr=1"
+        self.socket.sendall(
+            f"POST /containers/{name}/attach?{query} HTTP/1.1\r\nHost: x\r\n"
+            "Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n".encode()
+        )
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.socket.recv(1)
+        assert head.startswith(b"HTTP/1.1 101"), head
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def write(self, text: str) -> None:
+        self.socket.sendall(text.encode())
+
+    def end_input(self) -> None:
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def frame(self) -> str:
+        """Return the next frame's text; empty at the end."""
+        head = self.socket.recv(8, socket.MSG_WAITALL)
+        size = int.from_bytes(head[4:], "big")
+        return self.socket.recv(size, socket.MSG_WAITALL).decode() if size else ""
+
+    def rest(self) -> str:
+        text = ""
+        while frame := self.frame():
+            text += frame
+        return text
 
 
-def read_all(client: socket.socket) -> bytes:
-    found = b""
-    while chunk := client.recv(1 << 16):
-        found += chunk
-    return found
+def start(engine: EngineProcess, name: str, *flags: str, command: tuple[str, ...] = ECHO) -> None:
+    done = engine.docker("run", "-d", "--name", name, "--network", "none", *flags, "busybox", *command)
+    assert done.code == 0, str(done)
 
 
-def frame(stream: int, data: bytes) -> bytes:
-    return bytes((stream, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+def test_every_client_may_write_and_sees_everything(engine: EngineProcess) -> None:
+    start(engine, "shared", "-i")
+    with Client(engine, "shared") as one, Client(engine, "shared") as two, Client(engine, "shared") as three:
+        for number, client in enumerate((one, two, three)):
+            client.write(f"{number}\n")
+            assert [c.frame() for c in (one, two, three)] == [f"got {number}\n"] * 3
+        two.socket.close()
+        one.write("after\n")
+        assert (one.frame(), three.frame()) == ("got after\n", "got after\n")
+        assert engine.docker("kill", "shared").code == 0
+        assert (one.rest(), three.rest()) == ("", "")
+    assert engine.docker("logs", "shared").out == "got 0\ngot 1\ngot 2\ngot after\n"
 
 
-def test_attach_replays_the_log_alone(engine: EngineProcess, talker: str) -> None:
-    with attach(engine, talker, "logs=1&stdout=1&stderr=1") as client:
-        lines = b"".join(frame(1, b"line %d\n" % i) for i in (1, 2, 3))
-        assert read_all(client) == lines + frame(2, b"oops\n")
-    with attach(engine, talker, "logs=1&stderr=1") as client:
-        assert read_all(client) == frame(2, b"oops\n")
-    with attach(engine, talker, "stdout=1") as client:
-        assert read_all(client) == b""
+def test_input_stays_open_for_others_when_one_client_ends_its_own(engine: EngineProcess) -> None:
+    start(engine, "open", "-i")
+    with Client(engine, "open") as one, Client(engine, "open") as two:
+        one.write("first\n")
+        assert (one.frame(), two.frame()) == ("got first\n", "got first\n")
+        one.end_input()
+        assert one.rest() == ""  # as in Docker: such a client is let go
+        two.write("second\n")
+        assert two.frame() == "got second\n"
+        two.end_input()
+        with Client(engine, "open") as late:
+            late.write("third\n")
+            assert late.frame() == "got third\n"
+    assert engine.inspect("open")["State"]["Running"] is True
 
 
-def test_attach_replays_the_log_before_it_streams(engine: EngineProcess, talker: str) -> None:
-    with attach(engine, talker, f"logs=1&{STREAMS}") as client:
-        client.sendall(b"more\n")
-        client.shutdown(socket.SHUT_WR)
-        found = read_all(client)
-    assert re.findall(rb"[a-z][a-z 0-9]*(?=\n)", found) == [
-        *(b"line 1", b"line 2", b"line 3", b"oops", b"more", b"end"),
-    ]
+def test_input_that_is_for_one_client_ends_with_it(engine: EngineProcess) -> None:
+    flags = ("--name", "once", "-i", "--network", "none")
+    assert engine.docker("create", *flags, "busybox", *ECHO).code == 0
+    with Client(engine, "once") as one, Client(engine, "once") as two:
+        assert engine.docker("start", "once").code == 0
+        two.write("a\n")
+        assert (one.frame(), two.frame()) == ("got a\n", "got a\n")
+        one.end_input()
+        assert (one.rest(), two.rest()) == ("end of input\n", "end of input\n")
+    assert engine.docker("wait", "once").out == "4\n"
 
 
-def test_a_stopped_container_is_attached_with_its_log(engine: EngineProcess) -> None:
-    words = ("run", "--name", "over", "--network", "none", "busybox", "echo", "said")
-    assert engine.docker(*words).code == 0
-    with attach(engine, "over", "logs=1&stdout=1") as client:
-        assert read_all(client) == frame(1, b"said\n")
+def attached(engine: EngineProcess, which: str, *words: str) -> subprocess.Popen[bytes]:
+    program = [find("docker")] if which == "docker" else [sys.executable, "-m", "berth"]
+    return subprocess.Popen(
+        [*program, "-H", engine.host, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
 
 
-def test_docker_py_attaches_with_the_log(engine: EngineProcess, talker: str) -> None:
-    import docker
+@pytest.fixture(params=["docker", "berth"])
+def which(request: pytest.FixtureRequest, engine: EngineProcess) -> str:
+    if request.param == "berth":
+        engine.berth("version")
+    return request.param
 
-    client = docker.APIClient(base_url=engine.host)
+
+COUNT = "trap 'echo term' TERM; trap 'echo int' INT; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
+
+
+def test_attached_clients_pass_signals_on_unless_told_not_to(
+    engine: EngineProcess, which: str
+) -> None:
+    start(engine, "signalled", command=("sh", "-c", COUNT))
+    quiet = attached(engine, which, "attach", "--sig-proxy=false", "signalled")
+    loud = attached(engine, which, "attach", "signalled")
+    assert quiet.stdout is not None
+    assert loud.stdout is not None
     try:
-        assert client.attach(talker, logs=True, stream=False) == b"line 1\nline 2\nline 3\noops\n"
+        quiet.stdout.readline()
+        quiet.send_signal(signal.SIGTERM)
+        loud.stdout.readline()
+        loud.send_signal(signal.SIGINT)
+        wait_for(lambda: "int\n" in engine.docker("logs", "signalled").out, "it got the signal")
+        assert "term" not in engine.docker("logs", "signalled").out
+        assert loud.poll() is None
+        assert engine.docker("kill", "signalled").code == 0
+        loud.stdout.read()
+        assert loud.wait(20) == 137
     finally:
-        client.close()
+        for client in (quiet, loud):
+            client.kill()
+            client.wait()
+            client.stdout.close()
 
 
-def test_several_clients_see_all_and_each_may_write(engine: EngineProcess, talker: str) -> None:
-    clients = [attach(engine, talker, STREAMS) for _ in range(5)]
-
-    def all_hear() -> bool:
-        clients[0].sendall(b"tick\n")
-        return len(select.select(clients, [], [], 0.01)[0]) == len(clients)
-
-    wait_for(all_hear, "every client is attached")
-    for number, client in enumerate(clients):
-        client.sendall(b"from %d\n" % number)
-    seen = [bytearray() for _ in clients]
-    for client, found in zip(clients, seen, strict=True):
-        while found.count(b"from") < len(clients):
-            found += client.recv(1 << 16)
-    clients[0].shutdown(socket.SHUT_WR)  # docker run -i: the first end of input is the end
-    for client, found in zip(clients, seen, strict=True):
-        found += read_all(client)
-        client.close()
-        assert sorted(re.findall(rb"from \d", found)) == [b"from %d" % n for n in range(5)]
-        assert found.endswith(b"end\n")
+def test_an_attach_without_input_does_not_take_any(cli: Cli, engine: EngineProcess) -> None:
+    start(engine, "listened", "-i", command=("sh", "-c", "read line; echo got $line"))
+    listener = attached(engine, "docker", "attach", "--no-stdin", "listened")
+    done = cli("attach", "listened", stdin=b"hello\n")
+    assert done.code == 0, str(done)
+    assert engine.docker("wait", "listened").out == "0\n"
+    assert engine.docker("logs", "listened").out == "got hello\n"
+    assert listener.communicate(timeout=20)[0] in (b"got hello\n", b"")
 
 
-# WebSockets
+def test_top_shows_what_exec_started(cli: Cli, engine: EngineProcess) -> None:
+    start(engine, "topped", command=("sleep", "600"))
+    assert cli("exec", "-d", "topped", "sh", "-c", "sleep 700; true").code == 0
+    wait_for(lambda: "sleep 700" in cli("top", "topped").out, "the exec's child is listed")
+    shown = cli("top", "topped", "-o", "pid,comm")
+    assert len(shown.lines) == 4
+    assert sorted(line.split()[1] for line in shown.lines[1:]) == ["sh", "sleep", "sleep"]
 
 
-@pytest.fixture
-def dial(engine: EngineProcess) -> Callable[..., websocket.WebSocket]:
-    """Open a WebSocket to a path of the engine, with websocket-client, as docker-py does."""
-
-    def dial(path: str, **options: object) -> websocket.WebSocket:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(20)
-        sock.connect(str(engine.socket))
-        return websocket.create_connection(f"ws://localhost{path}", socket=sock, **options)
-
-    return dial
-
-
-def messages(client: websocket.WebSocket) -> bytes:
-    """Everything until the closing handshake."""
-    found = b""
-    while True:
-        opcode, data = client.recv_data()
-        if opcode == websocket.ABNF.OPCODE_CLOSE:
-            return found
-        assert opcode == websocket.ABNF.OPCODE_BINARY
-        found += data
-
-
-@pytest.mark.parametrize("origin", ["http://localhost", None])
-def test_a_websocket_carries_the_streams(
-    dial: Callable[..., websocket.WebSocket], talker: str, origin: str | None
-) -> None:
-    path = f"/v1.44/containers/{talker}/attach/ws?logs=1&{STREAMS}"
-    client = dial(path, origin=origin, suppress_origin=origin is None)
-    assert client.recv() == b"line 1\nline 2\nline 3\noops\n"
-    client.ping()
-    client.send("as text\n")
-    assert client.recv() == b"as text\n"
-    client.send_binary(b"as bytes\n")
-    assert client.recv() == b"as bytes\n"
-    client.send_close()
-    assert client.recv_data()[0] == websocket.ABNF.OPCODE_CLOSE
-    client.close()
-
-
-def test_the_end_of_a_websocket_is_the_end_of_input(
-    engine: EngineProcess, dial: Callable[..., websocket.WebSocket], talker: str
-) -> None:
-    dial(f"/containers/{talker}/attach/ws?{STREAMS}").close()
-    assert engine.docker("wait", talker).out == "0\n"
-    assert engine.docker("logs", talker).out.endswith("end\n")
-
-
-def test_the_end_of_the_container_closes_a_websocket(
-    engine: EngineProcess, dial: Callable[..., websocket.WebSocket]
-) -> None:
-    words = ("create", "-i", "--name", "burst", "--network", "none", "busybox", "sh", "-c")
-    assert engine.docker(*words, "seq 100000; echo err >&2").code == 0
-    client = dial("/v1.44/containers/burst/attach/ws?stream=1&stdout=1")
-    found: list[bytes] = []
-    reading = threading.Thread(target=lambda: found.append(messages(client)))
-    reading.start()
-    assert engine.docker("start", "burst").code == 0
-    reading.join(30)
-    assert found == [b"".join(b"%d\n" % n for n in range(1, 100001))]
-    client.close()
-
-
-def test_old_clients_of_a_websocket_get_every_stream(
-    dial: Callable[..., websocket.WebSocket], talker: str
-) -> None:
-    client = dial(f"/v1.41/containers/{talker}/attach/ws?logs=1")
-    assert messages(client) == b"line 1\nline 2\nline 3\noops\n"
-    client.close()
-
-
-@pytest.mark.berth_only  # dockerd looks at no Origin
-def test_a_websocket_of_a_web_page_is_refused(
-    dial: Callable[..., websocket.WebSocket], talker: str
-) -> None:
-    with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
-        dial(f"/containers/{talker}/attach/ws?{STREAMS}", origin="http://example.org")
-
-
-def test_what_is_no_websocket_is_refused(engine: EngineProcess, talker: str) -> None:
-    status, answer = engine.request("GET", f"/containers/{talker}/attach/ws?{STREAMS}")
-    assert status == 400, answer
-    status, _ = engine.request("GET", f"/containers/missing/attach/ws?{STREAMS}")
-    assert status == 404
+def test_a_size_that_is_set_while_it_starts_is_no_error_or_counts(engine: EngineProcess) -> None:
+    words = ("create", "-it", "--name", "sized", "--network", "none", "busybox", "sh")
+    assert engine.docker(*words).code == 0
+    answers = set()
+    client = subprocess.Popen([find("docker"), "-H", engine.host, "start", "sized"])
+    while client.poll() is None:
+        answers.add(engine.request("POST", "/containers/sized/resize?h=33&w=77")[0])
+    assert client.returncode == 0
+    assert answers <= {200, 409}
+    assert engine.request("POST", "/containers/sized/resize?h=33&w=77")[0] == 200
+    with_size = engine.docker("exec", "sized", "sh", "-c", "stty size < /proc/1/fd/0")
+    assert with_size.out == "33 77\n"
+    for query in ("h=0&w=0", "h=x&w=1", "", "h=70000&w=1"):
+        assert engine.request("POST", f"/containers/sized/resize?{query}")[0] in (200, 400), query

@@ -293,3 +293,73 @@ def test_always_restarts_until_stopped(cli: Cli, engine: EngineProcess) -> None:
     assert cli("stop", "-t", "1", "ever").code == 0
     assert state(engine, "ever")["Status"] == "exited"
     assert cli("update", "--restart", "no", "ever").code == 0
+
+
+# Waiting for the next start
+
+
+def waits(engine: EngineProcess, name: str, *, starts: int) -> bool:
+    document = engine.inspect(name)
+    return document["State"]["Status"] == "restarting" and document["RestartCount"] > starts
+
+
+def waiting(engine: EngineProcess, *names: str) -> None:
+    """Make containers that have failed three times and wait for their next start."""
+    for name in names:
+        start(engine, name, "sh", "-c", "exit 3", flags=("--restart", "always"))
+    for name in names:
+        wait_for(lambda name=name: waits(engine, name, starts=3), f"{name} waits")
+
+
+def test_what_is_stopped_while_it_waits_stays_so(cli: Cli, engine: EngineProcess) -> None:
+    waiting(engine, "clock", "to-stop", "to-kill", "to-remove")
+    assert (cli("stop", "to-stop").code, cli("kill", "to-kill").code) == (0, 0)
+    refused = cli("rm", "to-remove")
+    assert refused.code == 1
+    assert "restarting" in refused.err
+    assert cli("rm", "-f", "to-remove").code == 0
+    starts = {name: engine.inspect(name)["RestartCount"] for name in ("to-stop", "to-kill")}
+    now = engine.inspect("clock")["RestartCount"]
+    wait_for(lambda: waits(engine, "clock", starts=now), "the others would have been started")
+    for name, count in starts.items():
+        document = engine.inspect(name)
+        assert (document["State"]["Status"], document["State"]["ExitCode"]) == ("exited", 3)
+        assert document["RestartCount"] == count
+    assert cli("inspect", "to-remove").code == 1
+    assert cli("start", "to-stop").code == 0
+    assert engine.inspect("to-stop")["RestartCount"] <= 2
+    assert cli("rm", "-f", "to-stop", "to-kill", "clock").code == 0
+
+
+def test_a_container_that_waits_is_shown_and_refuses_what_needs_a_process(
+    cli: Cli, engine: EngineProcess
+) -> None:
+    waiting(engine, "waiter")
+    # Between two looks it may have been started for a moment.
+    wait_for(lambda: "Restarting (3)" in cli("ps").out, "it is listed as waiting")
+    wait_for(lambda: "is restarting" in cli("exec", "waiter", "true").err, "exec is refused")
+    wait_for(lambda: "is restarting" in cli("top", "waiter").err, "top is refused")
+    wait_for(lambda: "is restarting" in cli("pause", "waiter").err, "pause is refused")
+    wait_for(lambda: "You cannot attach to a restarting" in cli("attach", "waiter").err, "attach")
+    assert cli("start", "waiter").code == 0
+    assert cli("cp", "waiter:/etc/passwd", "-").code == 0
+    assert cli("logs", "waiter").code == 0
+    assert cli("update", "--restart", "no", "waiter").code == 0
+    wait_for(lambda: state(engine, "waiter")["Status"] == "exited", "the next end is its last")
+
+
+@pytest.mark.berth_only  # dockerd 20.10 renames only what has a network sandbox
+def test_a_container_that_waits_is_renamed(cli: Cli, engine: EngineProcess) -> None:
+    waiting(engine, "first-name")
+    before = engine.inspect("first-name")["RestartCount"]
+    assert cli("rename", "first-name", "second-name").code == 0
+    wait_for(lambda: waits(engine, "second-name", starts=before), "it is started as before")
+
+
+def test_a_wait_for_the_end_ends_with_the_first_try(cli: Cli, engine: EngineProcess) -> None:
+    waiting(engine, "awaited")
+    process = subprocess.Popen(
+        [find("docker"), "-H", engine.host, "wait", "awaited"], stdout=subprocess.PIPE
+    )
+    assert cli("stop", "awaited").code == 0
+    assert process.communicate(timeout=20)[0] == b"3\n"

@@ -24,6 +24,7 @@ class Client:
         "detach_keys",
         "early",
         "input_open",
+        "leaving",
         "matched",
         "moved_at",
         "multiplexed",
@@ -41,6 +42,7 @@ class Client:
             if wanted
         }
         self.input_open = options["stdin"]
+        self.leaving = False  # its input has ended: it gets what is on its way to it, and no more
         self.multiplexed = options["multiplexed"]
         self.detach_keys = bytes.fromhex(options["detach_keys"])
         self.early = bytes.fromhex(options["early"])
@@ -59,7 +61,7 @@ class Client:
 
     def queue(self, stream: int, chunk: bytes) -> None:
         """Add output of a stream the client wants."""
-        if stream in self.streams:
+        if stream in self.streams and not self.leaving:
             if self.multiplexed:
                 self.pending += bytes((stream, 0, 0, 0)) + len(chunk).to_bytes(4, "big")
             self.pending += chunk

@@ -226,9 +226,14 @@ class Monitor:
         if not data:
             client.input_open = False
             self._interest(client)
-            if self.stdin_once and self.input is not None and not self.input.terminal:
+            if self.input is None:
+                return
+            if self.stdin_once and not self.input.terminal:
                 self.input.closing = True
                 self._flush_input()
+            else:  # the input stays open for others; this client is let go, as Docker does
+                client.leaving = True
+                self._flush_client(client)
             return
         if not client.input_open or self.input is None:
             return
@@ -244,7 +249,7 @@ class Monitor:
         if not client.flush():
             self._drop_client(client)
             return
-        if self.exited is not None and not client.pending:
+        if (client.leaving or self.exited is not None) and not client.pending:
             self._drop_client(client)
             return
         self._interest(client)
