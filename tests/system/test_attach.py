@@ -67,13 +67,19 @@ class Client:
 
 
 def start(engine: EngineProcess, name: str, *flags: str, command: tuple[str, ...] = ECHO) -> None:
-    done = engine.docker("run", "-d", "--name", name, "--network", "none", *flags, "busybox", *command)
+    done = engine.docker(
+        "run", "-d", "--name", name, "--network", "none", *flags, "busybox", *command
+    )
     assert done.code == 0, str(done)
 
 
 def test_every_client_may_write_and_sees_everything(engine: EngineProcess) -> None:
     start(engine, "shared", "-i")
-    with Client(engine, "shared") as one, Client(engine, "shared") as two, Client(engine, "shared") as three:
+    with (
+        Client(engine, "shared") as one,
+        Client(engine, "shared") as two,
+        Client(engine, "shared") as three,
+    ):
         for number, client in enumerate((one, two, three)):
             client.write(f"{number}\n")
             assert [c.frame() for c in (one, two, three)] == [f"got {number}\n"] * 3

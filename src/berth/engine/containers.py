@@ -23,7 +23,7 @@ from berth.engine import (
 )
 from berth.engine.creation import fill_in, inherit
 from berth.engine.limits import changed_limits
-from berth.engine.lives import Life, Lives
+from berth.engine.lives import Lives
 from berth.engine.logtargets import log_target
 from berth.engine.metrics import timed
 from berth.engine.models import ContainerConfig, ContainerRecord, CreateRequest, HostConfig
@@ -31,12 +31,13 @@ from berth.engine.reconcile import reconcile
 from berth.engine.records import Records
 from berth.engine.restart import Backoff, check_policy
 from berth.engine.signals import signal_number
-from berth.errors import Conflict, InvalidArgument, NotFound
+from berth.errors import Conflict, Failed, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from berth.engine.life import Life
     from berth.engine.models import MountPoint, UpdateRequest
     from berth.engine.services import Services
     from berth.images.service import Image
@@ -276,7 +277,11 @@ class Containers:
         record.stopped_by_user = True
         await self._lives.cancel_restart(record, life)
         while life.task is not None and (force or record.status in status.ALIVE):
-            await self._lives.kill_and_wait(record, life)
+            try:
+                await self._lives.kill_and_wait(record, life)
+            except Failed as error:
+                why = f'cannot remove container "/{record.name}": could not kill: {error.message}'
+                raise Failed(why) from error
         await self._lives.unprepare(record)
         async with life.lock:
             if not self._records.has(record):
@@ -366,7 +371,10 @@ class Containers:
         try:
             await asyncio.wait_for(ended.wait(), timeout_s if timeout_s >= 0 else None)
         except TimeoutError:
-            await self._lives.kill_and_wait(record, life)
+            try:
+                await self._lives.kill_and_wait(record, life)
+            except Failed as error:
+                raise Failed(f"cannot stop container: {record.id}: {error.message}") from error
 
     async def restart(self, ref: str, *, signal_name: str | None, timeout_s: int | None) -> None:
         """Stop the container if it runs, then start it."""

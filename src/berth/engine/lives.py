@@ -19,10 +19,11 @@ from berth.engine import (
     spec,
     status,
 )
+from berth.engine.life import Life
 from berth.engine.logtargets import log_target
-from berth.engine.restart import Backoff, wants_restart
+from berth.engine.restart import wants_restart
 from berth.errors import BerthError, Conflict, Failed, InvalidArgument
-from berth.runtime.requests import Attachment, ExitRecord, Handover, TaskRequest
+from berth.runtime.requests import ExitRecord, Handover, TaskRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
     from berth.engine.services import Services
     from berth.kernel.cgroups import Cgroup
     from berth.runtime.client import PreparedTask, Task
+    from berth.runtime.requests import Attachment
 
 log = logging.getLogger("berth")
 
 START_FAILED = {"command-not-found": 127, "command-not-executable": 126}
 DEFAULT_START_FAILED = 128
 KILL_TIMEOUT_S = 10.0
+LAST_WAIT_S = 2.0
 REMAINS_POLL_S = 0.01
 MAX_PREPARED = 8
 PREPARED_S = 2.0
@@ -47,26 +50,6 @@ START_FAILURE = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed:"
     " berth create failed: unable to start container process: "
 )
-
-
-class Life:
-    """What berthd keeps in memory of one container, beside its record."""
-
-    def __init__(self, *, data_folder: Path, exec_folder: Path) -> None:
-        self.lock = asyncio.Lock()
-        self.task: Task | None = None
-        self.prepared: PreparedTask | None = None
-        self.expiry: asyncio.TimerHandle | None = None  # of what is prepared
-        self.waiting: list[Attachment] = []  # clients that attached before the start
-        self.orphans: list[int] = []  # connections of /wait, for the monitor
-        self.ended = asyncio.Event()  # replaced at each start
-        self.removed = asyncio.Event()
-        self.backoff = Backoff()
-        self.restarting: asyncio.Task[None] | None = None
-        self.settling: asyncio.Task[None] | None = None  # the last run's monitor is on its way out
-        self.data_folder = data_folder
-        self.exec_folder = exec_folder
-        self.kept = False  # not removed at its end although it asked for that: `restart`
 
 
 class Lives:
@@ -397,7 +380,10 @@ class Lives:
             await asyncio.wait_for(ended.wait(), KILL_TIMEOUT_S)
         except TimeoutError:
             self.cgroup(record).kill()
-            await ended.wait()
+            try:
+                await asyncio.wait_for(ended.wait(), LAST_WAIT_S)
+            except TimeoutError:  # in the kernel for good, or its monitor was stopped
+                raise Failed("tried to kill container, but did not receive an exit event") from None
 
     def signal(
         self, record: ContainerRecord, life: Life, number: int, *, thaw: bool = True

@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Failed, Unavailable, from_record
@@ -25,10 +26,10 @@ from berth.runtime.zygotes import Zygote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
-    from pathlib import Path
 
 log = logging.getLogger("berth")
 
+ANSWER_S = 1.0  # how long a new berthd waits for a monitor's word
 MONITOR_DIED = "the container's monitor died"
 
 
@@ -58,6 +59,23 @@ class Task:
         self._note(item)
         self._channel.deliver_to(self._note)
 
+    def assume(self) -> bool:
+        """Follow a process whose monitor does not answer, but is there: somebody has stopped it."""
+        path = self._directory / TASK_FILE
+        try:
+            known = json.loads(path.read_bytes())
+            parent = Path(f"/proc/{known['pid']}/stat").read_text().rpartition(")")[2].split()[1]
+            if int(parent) != known["monitor"]:
+                raise ProcessLookupError
+            self.pid, self.pidfd = known["pid"], os.pidfd_open(known["pid"])
+            self.started_at_ns = path.stat().st_mtime_ns
+        except (KeyError, OSError, ValueError):
+            self._channel.close()
+            return False
+        log.warning("task %s: its monitor %d does not answer", self.id[:12], known["monitor"])
+        self._channel.deliver_to(self._note)
+        return True
+
     def _note(self, item: tuple[Message, list[int]] | None) -> None:
         if item is None:
             if not self._exit.done():
@@ -74,6 +92,8 @@ class Task:
     def _take(self, message: Message, fds: list[int]) -> None:
         event = message["event"]
         if event == "started":
+            if self.pidfd >= 0:
+                os.close(self.pidfd)
             self.pid, self.pidfd = _integer(message["pid"]), fds[0]
             self.started_at_ns = _integer(message["started_at_ns"])
         elif event == "exited" and not self._exit.done():
@@ -234,7 +254,9 @@ class Runtime:
             return _record_of_the_dead(directory) if (directory / TASK_FILE).exists() else None
         task = Task(id_, Channel(sock), directory)
         try:
-            await task.started()
+            await asyncio.wait_for(task.started(), ANSWER_S)
+        except TimeoutError:
+            return task if task.assume() else _record_of_the_dead(directory)
         except BerthError:  # it left, or died, while it was asked
             return _record_of_the_dead(directory)
         ended = task.ended()

@@ -348,9 +348,13 @@ def set_sysctls(folder: int, values: dict[str, str]) -> None:
     """Set kernel parameters of this process's namespaces, below a descriptor of /proc/sys, and close it."""
     for name, value in values.items():
         path = name.replace(".", "/").lstrip("/")
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
         try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                os.write(fd, value.encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            error.filename = f"/proc/sys/{path}"
+            raise
     os.close(folder)

@@ -1,0 +1,34 @@
+"""What berthd keeps in memory of one container, beside its record."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from berth.engine.restart import Backoff
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from berth.runtime.client import PreparedTask, Task
+    from berth.runtime.requests import Attachment
+
+
+class Life:
+    """The locks, tasks and waiting clients of one container."""
+
+    def __init__(self, *, data_folder: Path, exec_folder: Path) -> None:
+        self.lock = asyncio.Lock()
+        self.task: Task | None = None
+        self.prepared: PreparedTask | None = None
+        self.expiry: asyncio.TimerHandle | None = None  # of what is prepared
+        self.waiting: list[Attachment] = []  # clients that attached before the start
+        self.orphans: list[int] = []  # connections of /wait, for the monitor
+        self.ended = asyncio.Event()  # replaced at each start
+        self.removed = asyncio.Event()
+        self.backoff = Backoff()
+        self.restarting: asyncio.Task[None] | None = None
+        self.settling: asyncio.Task[None] | None = None  # the last run's monitor is on its way out
+        self.data_folder = data_folder
+        self.exec_folder = exec_folder
+        self.kept = False  # not removed at its end although it asked for that: `restart`
