@@ -32,6 +32,7 @@ from berth.errors import BerthError, Conflict, Failed
 from berth.images import host
 from berth.images.service import ImageService
 from berth.kernel import cgroups
+from berth.network.ipam import Plan
 from berth.network.service import NetworkService
 from berth.registry.begun import BegunUploads
 from berth.registry.client import RegistryClient
@@ -186,7 +187,12 @@ async def _build(
             begun=BegunUploads(state),
         ),
         volumes=volumes,
-        network=NetworkService(state=state, names=instance, spares=options.network_spares),
+        network=NetworkService(
+            state=state,
+            names=instance,
+            plan=_plan(options.settings),
+            spares=options.network_spares,
+        ),
         hierarchies=hierarchies,
         support=support.detect(hierarchies.open_group(f"{instance.cgroup}/std")),
         events=Events(),
@@ -208,6 +214,11 @@ async def _build(
     )
     background.start(health.run(), name="health")
     return Engine(services, containers=containers, execs=execs, health=health)
+
+
+def _plan(settings: Settings) -> Plan:
+    pools = tuple((pool.base, pool.size) for pool in settings.default_address_pools)
+    return Plan(pools=pools, bip=settings.bip, mtu=settings.mtu)
 
 
 async def _until_told(

@@ -176,3 +176,29 @@ def test_the_example_is_valid() -> None:
     example = Path(__file__).parents[2] / "examples" / "berth.toml"
     words = ("serve", "--validate", "--config-file", str(example))
     assert run(sys.executable, "-m", "berth", *words).out == "configuration OK\n"
+
+
+def test_networks_are_where_the_settings_say(tmp_path: Path, busybox_tar: bytes) -> None:
+    pools = "default-address-pools = [{ base = '10.214.0.0/16', size = 26 }]"
+    file = tmp_path / "b.toml"
+    file.write_text(f"bip = '10.215.7.1/24'\nmtu = 1400\n{pools}\n")
+    engine = EngineProcess(flags=("--config-file", str(file))).start()
+    try:
+        assert engine.docker("import", "-", "busybox", stdin=busybox_tar).code == 0
+        done = engine.docker("run", "--rm", "busybox", "ip", "addr", "show", "eth0")
+        assert "inet 10.215.7.2/24" in done.out
+        assert "mtu 1400" in done.out
+        for name, subnet in (("one", "10.214.0.0/26"), ("two", "10.214.0.64/26")):
+            assert engine.docker("network", "create", name).code == 0
+            form = "{{(index .IPAM.Config 0).Subnet}}"
+            assert engine.docker("network", "inspect", "-f", form, name).out == f"{subnet}\n"
+        assert info(engine)["DefaultAddressPools"] == [{"Base": "10.214.0.0/16", "Size": 26}]
+        # Another address, once nobody is on the bridge.
+        engine.stop()
+        file.write_text(f"bip = '10.216.7.9/24'\n{pools}\n")
+        engine.start()
+        done = engine.docker("run", "--rm", "busybox", "ip", "route")
+        assert "default via 10.216.7.9" in done.out
+        engine.docker("network", "rm", "one", "two")
+    finally:
+        engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -26,6 +27,28 @@ def default_subnets() -> Iterator[IPv4Network]:
     yield from IPv4Network("192.168.0.0/16").subnets(new_prefix=20)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What an engine was told of its networks; nothing of it means Docker's defaults.
+
+    ``pools`` are networks and the size of the subnets taken from them; ``bip`` is the default bridge's
+    address.
+    """
+
+    pools: tuple[tuple[str, int], ...] = ()
+    bip: str = ""
+    mtu: int = 1500
+
+    def subnets(self) -> Iterator[IPv4Network]:
+        """Yield the subnets that networks get when none is asked for."""
+        for base, size in self.pools:
+            network = ip_network(base)
+            if isinstance(network, IPv4Network):
+                yield from network.subnets(new_prefix=size)
+        if not self.pools:
+            yield from default_subnets()
+
+
 def local_subnets(seed: str) -> Iterator[IPv6Network]:
     """Yield the unique local IPv6 subnets (RFC 4193) of one engine: those below a prefix of its own."""
     prefix = b"\xfd" + sha256(seed.encode()).digest()[:5]
@@ -33,10 +56,10 @@ def local_subnets(seed: str) -> Iterator[IPv6Network]:
         yield IPv6Network((prefix + number.to_bytes(2, "big") + bytes(8), 64))
 
 
-def choose_subnet(taken: Iterable[Network], offered: Iterable[Network] | None = None) -> Network:
-    """Return the first default subnet, or the first ``offered``, that overlaps none of ``taken``."""
+def choose_subnet(taken: Iterable[Network], offered: Iterable[Network]) -> Network:
+    """Return the first subnet ``offered`` that overlaps none of ``taken``."""
     occupied = list(taken)
-    for subnet in default_subnets() if offered is None else offered:
+    for subnet in offered:
         if not any(overlap(subnet, other) for other in occupied):
             return subnet
     raise Failed(EXHAUSTED)

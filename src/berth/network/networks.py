@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,8 +17,9 @@ from berth.network.records import NetworkRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from ipaddress import IPv4Interface, IPv6Interface
 
-    from berth.network.ipam import Network
+    from berth.network.ipam import Network, Plan
     from berth.network.records import NetworkRequest
     from berth.state import State
 
@@ -33,7 +34,8 @@ _FALSE = ("0", "f", "false", "no")
 class Networks:
     """Records by id, and the address pool of each that has a subnet."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, plan: Plan) -> None:
+        self._plan = plan
         self._table = state.table("networks", NetworkRecord)
         self._records = dict(self._table.items())
         self._pools: dict[tuple[str, int], AddressPool] = {}  # by id and version of IP
@@ -75,18 +77,26 @@ class Networks:
     def settle_default(self, bridge: str, *, occupied: Iterable[Network], movable: bool) -> None:
         """Give the default network its bridge and a subnet.
 
-        It keeps the one it has, unless the host routes that elsewhere by now and it is ``movable``.
+        It keeps the one it has, unless it was told another or the host routes that elsewhere by now, and it
+        is ``movable``.
         """
-        record, occupied = self.default(), list(occupied)
+        record, occupied, plan = self.default(), list(occupied), self._plan
+        record = msgspec.structs.replace(record, mtu=plan.mtu)
+        told = ip_interface(plan.bip) if plan.bip else None
         if record.subnet:
             taken = any(ipam.overlap(ip_network(record.subnet), other) for other in occupied)
-            if record.bridge == bridge and not (taken and movable):
+            moves = taken if told is None else (record.gateway, record.subnet) != _bridge_of(told)
+            if record.bridge == bridge and not (moves and movable):
+                self._put(record)
                 return
-        subnet = choose_subnet([*occupied, *self._subnets(without=record)])
-        gateway = str(subnet.network_address + 1)
+        if told is None:
+            others = [*occupied, *self._subnets(without=self.default())]
+            subnet = choose_subnet(others, plan.subnets())
+            told = ip_interface((subnet.network_address + 1, subnet.prefixlen))
+        gateway, subnet_text = _bridge_of(told)
         self._pools.pop((record.id, 4), None)
         self._put(
-            msgspec.structs.replace(record, bridge=bridge, subnet=str(subnet), gateway=gateway)
+            msgspec.structs.replace(record, bridge=bridge, subnet=subnet_text, gateway=gateway)
         )
 
     def _subnets(self, *, without: NetworkRecord | None = None) -> list[Network]:
@@ -151,6 +161,7 @@ class Networks:
         self, asked: str, occupied: Iterable[Network], offered: Iterable[Network] | None = None
     ) -> Network:
         if not asked:
+            offered = self._plan.subnets() if offered is None else offered
             return choose_subnet([*self._subnets(), *occupied], offered)
         subnet = parse_subnet(asked)
         if any(ipam.overlap(subnet, other) for other in self._subnets()):
@@ -215,6 +226,11 @@ def _with_options(record: NetworkRecord, request: NetworkRequest) -> NetworkReco
         options=dict(options),
         labels=dict(request.labels),
     )
+
+
+def _bridge_of(address: IPv4Interface | IPv6Interface) -> tuple[str, str]:
+    """Return the gateway and the subnet of a bridge with this address."""
+    return str(address.ip), str(address.network)
 
 
 def _is_on(value: str | None) -> bool:

@@ -14,6 +14,7 @@ from berth.errors import Conflict, Failed, Forbidden
 from berth.network import firewall
 from berth.network.attachments import Attachments
 from berth.network.foundation import Foundation
+from berth.network.ipam import Plan
 from berth.network.kernelthread import KernelThread
 from berth.network.networks import Networks
 from berth.network.resolver import Resolvers
@@ -41,13 +42,15 @@ if TYPE_CHECKING:
 class NetworkService:
     """The networks of one engine. :meth:`open` comes first, :meth:`close` last."""
 
-    def __init__(self, *, state: State, names: Names, spares: int = 2) -> None:
+    def __init__(
+        self, *, state: State, names: Names, plan: Plan | None = None, spares: int = 2
+    ) -> None:
         """``spares`` is how many namespaces of each common kind are kept ready."""
         thread = KernelThread()
         self._base = base = Foundation(
             state=state,
             names=names,
-            networks=Networks(state),
+            networks=Networks(state, plan or Plan()),
             thread=thread,
             stock=Stock(thread, size=spares),
         )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from berth.errors import BerthError, Failed, Forbidden, InvalidArgument
 from berth.network import ipam
-from berth.network.ipam import AddressPool, choose_subnet
+from berth.network.ipam import AddressPool, choose_subnet, default_subnets
 
 SUBNET = IPv4Network("10.9.0.0/29")  # addresses 1 to 6
 
@@ -20,9 +20,9 @@ def test_default_subnets_are_dockers():
 
 def test_a_subnet_that_overlaps_a_route_is_passed_over():
     taken = [IPv4Network("172.17.5.0/24"), IPv4Network("172.18.0.0/15")]
-    assert str(choose_subnet(taken)) == "172.20.0.0/16"
+    assert str(choose_subnet(taken, default_subnets())) == "172.20.0.0/16"
     with pytest.raises(Failed, match="fully subnetted"):
-        choose_subnet([IPv4Network("128.0.0.0/1")])
+        choose_subnet([IPv4Network("128.0.0.0/1")], default_subnets())
 
 
 def test_a_freed_address_rests_until_the_others_had_their_turn():

@@ -3,6 +3,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from berth.errors import InvalidArgument, NotFound
+from berth.network.ipam import Plan
 from berth.network.networks import Networks
 from berth.network.records import NetworkRequest
 from berth.state import State
@@ -16,16 +17,16 @@ def state(tmp_path):
 
 
 def test_three_networks_always_exist(state):
-    assert [(n.name, n.driver) for n in Networks(state).all()] == [
+    assert [(n.name, n.driver) for n in Networks(state, Plan()).all()] == [
         ("bridge", "bridge"),
         ("host", "host"),
         ("none", "null"),
     ]
-    assert len(Networks(state).all()) == 3
+    assert len(Networks(state, Plan()).all()) == 3
 
 
 def test_the_default_network_keeps_its_subnet_unless_it_may_move(state):
-    networks = Networks(state)
+    networks = Networks(state, Plan())
     networks.settle_default("berth0", occupied=[], movable=True)
     taken = [IPv4Network("172.17.0.0/24")]
     networks.settle_default("berth0", occupied=taken, movable=False)
@@ -36,10 +37,10 @@ def test_the_default_network_keeps_its_subnet_unless_it_may_move(state):
 
 
 def test_a_network_is_found_by_name_id_and_start_of_id(state):
-    networks = Networks(state)
+    networks = Networks(state, Plan())
     made = networks.create(NetworkRequest(name="own"), occupied=[])
     assert networks.find("own") == networks.find(made.id) == networks.find(made.id[:12]) == made
-    assert Networks(state).find("own") == made
+    assert Networks(state, Plan()).find("own") == made
     with pytest.raises(NotFound, match="network missing not found"):
         networks.find("missing")
     with pytest.raises(NotFound):
@@ -56,7 +57,7 @@ def test_options_are_read(state):
     request = NetworkRequest(
         name="own", subnet="10.9.0.0/16", ip_range="10.9.5.0/24", options=options
     )
-    made = Networks(state).create(request, occupied=[])
+    made = Networks(state, Plan()).create(request, occupied=[])
     assert (made.mtu, made.bridge, made.icc, made.masquerade) == (1400, "br-own", False, False)
     assert (made.gateway, made.ip_range) == ("10.9.0.1", "10.9.5.0/24")
 
@@ -71,4 +72,4 @@ def test_options_are_read(state):
 )
 def test_options_that_cannot_be_are_refused(state, options):
     with pytest.raises(InvalidArgument):
-        Networks(state).create(NetworkRequest(name="own", options=options), occupied=[])
+        Networks(state, Plan()).create(NetworkRequest(name="own", options=options), occupied=[])
