@@ -2,6 +2,7 @@
 
     BerthError
     ├── InvalidArgument           the request or spec is wrong; fix it and retry
+    │   ├── MountMismatch         a directory onto a file, or a file onto a directory
     │   ├── CommandNotFound       the payload does not exist (exit code 127)
     │   └── CommandNotExecutable  the payload cannot be executed (exit code 126)
     ├── Unauthorized              a registry or the API wants other credentials
@@ -43,6 +44,21 @@ class InvalidArgument(BerthError):
     """The request or spec is wrong; fix it and retry."""
 
     code = "invalid-argument"
+
+
+class MountMismatch(InvalidArgument):
+    """A directory was to be mounted onto a file, or a file onto a directory."""
+
+    code = "mount-mismatch"
+
+    @classmethod
+    def of(cls, source: str, target: str, why: str) -> MountMismatch:
+        """Return it in Docker's words."""
+        return cls(
+            f'error during container init: error mounting "{source}" to rootfs at "{target}": {why}:'
+            " Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified"
+            " host path exists and is the expected type"
+        )
 
 
 class CommandNotFound(InvalidArgument):
@@ -115,6 +131,7 @@ KINDS: dict[str, type[BerthError]] = {
     kind.code: kind
     for kind in (
         InvalidArgument,
+        MountMismatch,
         CommandNotFound,
         CommandNotExecutable,
         Unauthorized,

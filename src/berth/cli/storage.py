@@ -21,10 +21,22 @@ MOUNT_KEYS = {
     "dst": "Target",
     "consistency": "Consistency",
 }
-BIND_KEYS = {"bind-propagation": "Propagation"}
-BIND_SWITCHES = {
-    "bind-nonrecursive": "NonRecursive",
-    "bind-create-src": "CreateMountpoint",
+TEXT_OPTIONS = {
+    "bind-propagation": ("BindOptions", "Propagation"),
+    "volume-subpath": ("VolumeOptions", "Subpath"),
+    "image-subpath": ("ImageOptions", "Subpath"),
+}
+# What is read-only or there at all of the mounts below a bind.
+RECURSIONS = {
+    "enabled": "",
+    "disabled": "NonRecursive",
+    "writable": "ReadOnlyNonRecursive",
+    "readonly": "ReadOnlyForceRecursive",
+}
+SWITCH_OPTIONS = {
+    "bind-nonrecursive": ("BindOptions", "NonRecursive"),
+    "bind-create-src": ("BindOptions", "CreateMountpoint"),
+    "volume-nocopy": ("VolumeOptions", "NoCopy"),
 }
 SWITCH_WORDS = {"": True, "true": True, "1": True, "false": False, "0": False}
 
@@ -90,18 +102,18 @@ def mount(text: str) -> Document:
 
 def _option(found: Document, key: str, value: str) -> bool:
     """Put an option into its group; False when there is no such one."""
-    if key in BIND_KEYS:
-        _group(found, "BindOptions")[BIND_KEYS[key]] = value
-    elif key in BIND_SWITCHES:
-        _group(found, "BindOptions")[BIND_SWITCHES[key]] = _switch(key, key, value)
+    if key in TEXT_OPTIONS:
+        group, name = TEXT_OPTIONS[key]
+        _group(found, group)[name] = value
+    elif key == "bind-recursive":
+        _recursion(found, value)
+    elif key in SWITCH_OPTIONS:
+        group, name = SWITCH_OPTIONS[key]
+        _group(found, group)[name] = _switch(key, key, value)
     elif key == "tmpfs-size":
         _group(found, "TmpfsOptions")["SizeBytes"] = units.size(value)
     elif key == "tmpfs-mode":
         _group(found, "TmpfsOptions")["Mode"] = int(value, 8)
-    elif key == "volume-nocopy":
-        _group(found, "VolumeOptions")["NoCopy"] = _switch(key, key, value)
-    elif key == "volume-subpath":
-        _group(found, "VolumeOptions")["Subpath"] = value
     elif key == "volume-driver":
         _group(_group(found, "VolumeOptions"), "DriverConfig")["Name"] = value
     elif key == "volume-label":
@@ -114,6 +126,13 @@ def _option(found: Document, key: str, value: str) -> bool:
     else:
         return False
     return True
+
+
+def _recursion(found: Document, value: str) -> None:
+    if value not in RECURSIONS:
+        raise _mount_error(f"bind-recursive={value}", f"invalid value for bind-recursive: {value}")
+    if name := RECURSIONS[value]:
+        _group(found, "BindOptions")[name] = True
 
 
 def _group(found: Document, name: str) -> Document:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Query = dict[str, str] | list[tuple[str, str]] | None
 
-API = "/v1.42"  # the oldest version that has all we ask for
+API = "/v1.48"  # the oldest version that has all we ask for
 READ_BYTES = 1 << 18
 HEAD_LIMIT_BYTES = 1 << 17
 KEPT = b"!'()*-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz/:"

@@ -14,10 +14,12 @@ from berth.engine import (
     connecting,
     defaults,
     hostfiles,
+    imagemounts,
     links,
     mountpoints,
     networking,
     security,
+    sources,
     spec,
     status,
 )
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.engine.life import Life
-    from berth.engine.models import MountPoint, UpdateRequest
+    from berth.engine.models import UpdateRequest
     from berth.engine.services import Services
     from berth.images.service import Image
     from berth.kernel.cgroups import Cgroup
@@ -148,10 +150,11 @@ class Containers:
         volumes = {**(image.config.volumes or {}), **(config.volumes or {})}
         inherit(config, image)
         fill_in(host_config, self._services.settings.now)
-        record.mount_points = mountpoints.requested(host_config, volumes)
+        lent = mountpoints.borrowed(host_config, self.find)
+        record.mount_points = mountpoints.requested(host_config, volumes, lent)
         for point in record.mount_points:
             point.read_only_recursive &= recursive_read_only
-        record.mount_points += self._borrowed(record)
+        imagemounts.resolve(record, self._services.images)
         self._check(record)
         await self._make(record, image)
         self.emit(record, "create")
@@ -173,19 +176,7 @@ class Containers:
         log_target(host.log_config, self.log_path(record))
         if record.config.stop_signal:
             signal_number(record.config.stop_signal)
-        hostfiles.check_sources(record.mount_points)
-
-    def _borrowed(self, record: ContainerRecord) -> list[MountPoint]:
-        """Return the mounts of --volumes-from, less those at targets that are taken."""
-        taken = {point.target for point in record.mount_points}
-        found = []
-        for entry in record.host_config.volumes_from or []:
-            ref, _, mode = entry.partition(":")
-            for point in self.find(ref).mount_points:
-                if point.target not in taken:
-                    taken.add(point.target)
-                    found.append(mountpoints.borrowed(point, read_only=mode == "ro"))
-        return found
+        sources.check(record.mount_points)
 
     async def _make(self, record: ContainerRecord, image: Image) -> None:
         """Store the container with all that belongs to it; undo everything on failure."""
@@ -195,13 +186,14 @@ class Containers:
         try:
             with self._services.state.transaction(durable=True):
                 self._services.images.prepare_rootfs(image, record.id)
+                imagemounts.prepare(record, self._services.images)
                 made = self._resolve_volumes(record)
                 self._records.put(record)
             await self._fill_volumes(record, image)
         except BaseException:
             self._records.remove(record)
             hostfiles.remove_tree(folder)
-            await self._services.images.remove_rootfs(record.id)
+            await imagemounts.remove(record, self._services.images)
             for volume in made:
                 await self._services.volumes.remove(volume, force=True, users=())
             raise
@@ -233,7 +225,9 @@ class Containers:
         rootfs = self._services.images.rootfs(record.id)
         for point in record.mount_points:
             if point.kind == "volume" and not point.no_copy:
-                await self._services.volumes.fill(point.volume, rootfs, point.target)
+                await self._services.volumes.fill(
+                    point.volume, rootfs, point.target, subpath=point.subpath
+                )
 
     def rename(self, ref: str, name: str) -> None:
         """Give a container another name."""
@@ -304,7 +298,7 @@ class Containers:
         """Remove all that belongs to a container that does not run, its record last."""
         record.status = status.REMOVING
         self._records.put(record, durable=True)
-        await self._services.images.remove_rootfs(record.id)
+        await imagemounts.remove(record, self._services.images)
         hostfiles.remove_tree(self._lives.exec_folder(record))
         hostfiles.remove_tree(self._lives.data_folder(record))
         self._records.remove(record)

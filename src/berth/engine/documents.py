@@ -84,7 +84,7 @@ def inspect(record: ContainerRecord, around: Surroundings) -> Document:
         "ExecIDs": list(around.exec_ids) or None,
         "HostConfig": host_config(record),
         "GraphDriver": graph_driver(around.rootfs),
-        "Mounts": [mountpoints.document(point) for point in record.mount_points],
+        "Mounts": mountpoints.documents(record),
         "Config": config(record),
         "NetworkSettings": networksettings.settings(record, around.endpoints, around.networks),
     }
@@ -167,5 +167,5 @@ def summary(record: ContainerRecord, around: Surroundings) -> Document:
         "Status": status.describe(record, around.health.status if around.health else ""),
         "HostConfig": {"NetworkMode": record.host_config.network_mode},
         "NetworkSettings": {"Networks": settings["Networks"]},
-        "Mounts": [mountpoints.document(point) for point in record.mount_points],
+        "Mounts": mountpoints.documents(record),
     }

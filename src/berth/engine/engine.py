@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from berth.engine import (
     admission,
     documents,
+    imagemounts,
     links,
     metrics,
     reloading,
@@ -239,10 +240,11 @@ class Engine:
         return [
             ImageUser(
                 container_id=record.id,
-                image_id=record.image_id,
+                image_id=image_id,
                 running=record.status in (*status.ALIVE, status.RESTARTING),
             )
             for record in self.containers.all()
+            for image_id in (record.image_id, *imagemounts.images(record))
         ]
 
     # System

@@ -6,7 +6,7 @@ import os
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from berth.engine import hostfiles, pipes, status
+from berth.engine import hostfiles, imagemounts, mountpoints, pipes, status
 from berth.errors import Failed
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from berth.engine.models import ContainerRecord
     from berth.engine.services import Services
     from berth.runtime.client import Job
-    from berth.runtime.requests import OverlayRootfs, Tree
+    from berth.runtime.requests import Tree
 
     Document = dict[str, object]
 
@@ -106,7 +106,7 @@ class Files:
     async def changes(self, ref: str) -> AsyncIterator[tuple[str, str]]:
         """Yield what a container has changed, by path: (C, A or D, path)."""
         record = self._containers.find(ref)
-        argument: Document = {"rootfs": _rootfs(self._services.images.rootfs(record.id))}
+        argument: Document = {"rootfs": self._services.images.rootfs(record.id).document()}
         rest = b""
         async with self._stream(COMPARE, argument, []) as (_, chunks):
             async for chunk in chunks:
@@ -116,7 +116,7 @@ class Files:
 
     async def layer(self, record: ContainerRecord, path: Path) -> tuple[str, int]:
         """Write what a container has changed as an image's layer to a new file: its digest and size."""
-        argument: Document = {"rootfs": _rootfs(self._services.images.rootfs(record.id))}
+        argument: Document = {"rootfs": self._services.images.rootfs(record.id).document()}
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             async with self._job(LAYER, argument, [fd]) as job:
@@ -146,31 +146,35 @@ class Files:
                 with self._namespace(record) as fd:
                     yield {"running": True}, [fd]
                 return
-            trees = () if bare else self._trees(record)
+            images = self._services.images
+            if bare:
+                rootfs = images.rootfs(record.id)
+                yield {"running": False, "rootfs": rootfs.document(), "trees": []}, []
+                return
             argument: Document = {
                 "running": False,
-                "rootfs": _rootfs(self._services.images.rootfs(record.id)),
-                "trees": [
-                    {
-                        "target": tree.target,
-                        "read_only": tree.read_only,
-                        "propagation": tree.propagation,
-                    }
-                    for tree in trees
-                ],
+                "rootfs": imagemounts.rootfs(record, images).document(),
             }
-            try:
+            async with self._trees(record) as trees:
+                argument["trees"] = [tree.document() for tree in trees]
                 yield argument, [tree.fd for tree in trees]
-            finally:
-                for tree in trees:
-                    os.close(tree.fd)
 
-    def _trees(self, record: ContainerRecord) -> tuple[Tree, ...]:
+    @asynccontextmanager
+    async def _trees(self, record: ContainerRecord) -> AsyncIterator[tuple[Tree, ...]]:
         """Open what comes from the host; the container's own files are there after its first start."""
         folder = self._containers.log_path(record).parent
         if not (folder / hostfiles.RESOLV_CONF).exists():
             hostfiles.write(folder, record)
-        return hostfiles.open_trees(folder, record)
+        volumes, user = self._services.volumes, f"files of {record.id}"
+        trees: tuple[Tree, ...] = ()
+        try:
+            await volumes.hold(mountpoints.volumes(record), user)
+            trees = hostfiles.open_trees(folder, record)
+            yield trees
+        finally:
+            for tree in trees:
+                os.close(tree.fd)
+            await volumes.release(user)
 
     @contextmanager
     def _namespace(self, record: ContainerRecord) -> Iterator[int]:
@@ -226,12 +230,3 @@ def _close(*fds: int) -> None:
     for fd in fds:
         if fd >= 0:
             os.close(fd)
-
-
-def _rootfs(rootfs: OverlayRootfs) -> Document:
-    return {
-        "base": str(rootfs.base),
-        "lower": list(rootfs.lower),
-        "upper": rootfs.upper,
-        "work": rootfs.work,
-    }

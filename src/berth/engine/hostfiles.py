@@ -1,4 +1,4 @@
-"""What a container gets from the host: its hosts, hostname and resolv.conf, and its binds and volumes."""
+"""What a container gets from the host: its hosts, hostname and resolv.conf, beside its binds and volumes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from berth.engine import spec
+from berth.engine import sources, spec
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
 from berth.network import files
@@ -19,7 +19,7 @@ from berth.runtime.requests import Tree
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from berth.engine.models import ContainerRecord, MountPoint
+    from berth.engine.models import ContainerRecord
     from berth.network.records import EndpointRecord, Sandbox
 
 RESOLV_CONF = "resolv.conf"
@@ -127,17 +127,6 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_sources(points: list[MountPoint]) -> None:
-    """Refuse binds whose source is missing and is not to be made."""
-    for point in points:
-        missing = point.kind == "bind" and not point.make_source
-        if missing and not Path(point.source).exists():
-            raise InvalidArgument(
-                'invalid mount config for type "bind": bind source path does not exist:'
-                f" {point.source}"
-            )
-
-
 def open_trees(folder: Path, record: ContainerRecord) -> tuple[Tree, ...]:
     """Open everything that comes from the host as detached mounts, owned by the caller."""
     trees: list[Tree] = []
@@ -151,41 +140,9 @@ def open_trees(folder: Path, record: ContainerRecord) -> tuple[Tree, ...]:
             trees += [
                 Tree(fd=mounts.open_tree(p), target=p) for p in SHARED_IPC if Path(p).exists()
             ]
-        trees += [_open(point) for point in record.mount_points]
+        sources.open_all(record.mount_points, trees)
     except BaseException:
         for tree in trees:
             os.close(tree.fd)
         raise
     return tuple(trees)
-
-
-def _open(point: MountPoint) -> Tree:
-    if point.make_source:
-        _make_source(Path(point.source))
-    try:
-        fd = mounts.open_tree(point.source, recursive=point.recursive)
-    except FileNotFoundError as error:
-        raise InvalidArgument(
-            f'invalid mount config for type "{point.kind}": bind source path does not exist: {point.source}'
-        ) from error
-    read_only = point.read_only
-    if read_only and not point.read_only_recursive:
-        mounts.mount_setattr(fd, attr_set=mounts.MOUNT_ATTR_RDONLY)
-        read_only = False  # said to the runtime it would be for the mounts below as well
-    return Tree(
-        fd=fd,
-        target=point.target,
-        read_only=read_only,
-        propagation=point.propagation or "rprivate",
-    )
-
-
-def _make_source(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o755, parents=True)
-    except FileExistsError:
-        return
-    except OSError as error:
-        raise InvalidArgument(
-            f"error while creating mount source path '{path}': {(error.strerror or '').lower()}"
-        ) from error

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from berth.engine import (
     connecting,
+    failures,
     hostfiles,
+    imagemounts,
     links,
     mountpoints,
     networking,
@@ -22,7 +24,7 @@ from berth.engine import (
 from berth.engine.life import Life
 from berth.engine.logtargets import log_target
 from berth.engine.restart import wants_restart
-from berth.errors import BerthError, Conflict, Failed, InvalidArgument
+from berth.errors import BerthError, Conflict, Failed, MountMismatch
 from berth.runtime.requests import ExitRecord, Handover, TaskRequest
 
 if TYPE_CHECKING:
@@ -38,18 +40,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("berth")
 
-START_FAILED = {"command-not-found": 127, "command-not-executable": 126}
-DEFAULT_START_FAILED = 128
 KILL_TIMEOUT_S = 10.0
 LAST_WAIT_S = 2.0
 REMAINS_POLL_S = 0.01
 MAX_PREPARED = 8
 PREPARED_S = 2.0
 SIGKILL = 9
-START_FAILURE = (
-    "failed to create task for container: failed to create shim task: OCI runtime create failed:"
-    " berth create failed: unable to start container process: "
-)
 
 
 class Lives:
@@ -209,7 +205,11 @@ class Lives:
         try:
             folder = self.data_folder(record)
             sandbox = await connecting.connect(self._services, record, folder, self._records.find)
+            await self._services.volumes.hold(mountpoints.volumes(record), record.id)
             trees = hostfiles.open_trees(self.files_folder(record), record)
+        except MountMismatch as error:
+            await prepared.abandon()
+            raise failures.of_runtime(error) from error
         except BaseException:
             await prepared.abandon()
             raise
@@ -224,9 +224,7 @@ class Lives:
         try:
             return await prepared.start(handover)
         except BerthError as error:
-            if type(error) is InvalidArgument:  # Docker says this itself, not its runtime
-                raise Failed(error.message) from error
-            raise type(error)(START_FAILURE + error.message) from error
+            raise failures.of_runtime(error) from error
         finally:
             for tree in trees:
                 os.close(tree.fd)
@@ -243,7 +241,7 @@ class Lives:
                 paths=sharing.namespace_paths(record, self._records),
                 env=links.environment(record, self._services.network, self._records.find),
             ),
-            rootfs=self._services.images.rootfs(record.id),
+            rootfs=imagemounts.rootfs(record, self._services.images),
             user=config.user,
             groups=tuple(host.group_add or ()),
             terminal=config.tty,
@@ -257,11 +255,10 @@ class Lives:
         )
 
     def _note_failed_start(self, record: ContainerRecord, life: Life, error: BerthError) -> None:
-        code = START_FAILED.get(error.code, DEFAULT_START_FAILED)
         began = bool(record.started_ns)
         record.status = status.EXITED if began else status.CREATED
         record.pid = 0
-        record.exit_code = code
+        record.exit_code = failures.exit_code(error)
         record.error = error.message
         if began:
             record.finished_ns = time.time_ns()
@@ -404,6 +401,7 @@ class Lives:
         if oom_killed:
             self.emit(record, "oom")
         await connecting.disconnect(self._services, record)
+        await self._services.volumes.release(record.id)
         mountpoints.emit(self._services.events, record, "unmount")
 
     def emit(self, record: ContainerRecord, action: str, **more: str) -> None:

@@ -313,12 +313,14 @@ class VolumeCreate(_Model):
 
 
 class MountPoint(msgspec.Struct, kw_only=True):
-    """A bind or volume of a container, decided when it was created. tmpfs is in the host config."""
+    """A bind, volume or image in a container, decided when it was created. tmpfs is in the host config."""
 
-    kind: str  # bind or volume
+    kind: str  # bind, volume or image
     target: str
-    source: str  # the path on the host
+    source: str  # the path on the host; an image's name
     volume: str = ""  # its name
+    image: str = ""  # its id
+    subpath: str = ""  # what of the volume or the image is seen
     driver: DriverConfig | None = None  # of a volume that is made for it
     labels: dict[str, str] | None = None  # of the same
     anonymous: bool = False

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from berth.engine import tmpfs
 from berth.engine.models import MountPoint
-from berth.errors import InvalidArgument
+from berth.errors import InvalidArgument, NotFound
+from berth.volumes.service import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from berth.engine.events import Events
     from berth.engine.models import BindOptions, ContainerRecord, HostConfig, MountRequest
@@ -27,24 +28,31 @@ MODES = (
     ("bind", "rbind"),
     PROPAGATIONS,
 )
-MOUNT_TYPES = ("bind", "volume", "tmpfs")
-VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+SHARED_LABEL = "z"  # what Docker shows of volumes without a mode, SELinux or not
 
 
-def requested(host: HostConfig, volumes: Iterable[str]) -> list[MountPoint]:
+def requested(
+    host: HostConfig, volumes: Iterable[str], borrowed: Iterable[MountPoint] = ()
+) -> list[MountPoint]:
     """Return what is to be mounted. ``volumes``: targets of the client's and the image's VOLUMEs.
 
     A volume without a name has none yet, and its source is empty. A later source of a target replaces
-    no earlier one: -v and --mount come first, and two of them for one target are refused.
+    no earlier one: -v and --mount come first, and two of them for one target are refused; then what is
+    ``borrowed`` from other containers, the last of them first.
     """
     points = [_bind(text) for text in host.binds or []]
-    points += [_mount(request) for request in host.mounts or [] if request.type != "tmpfs"]
-    tmpfs = [*(host.tmpfs or {}), *(m.target for m in host.mounts or [] if m.type == "tmpfs")]
+    asked = [_mount(request) for request in host.mounts or []]
+    points += [point for point in asked if point is not None]
+    memory = [*(host.tmpfs or {}), *(request.target for request in tmpfs.requested(host))]
     seen: set[str] = set()
-    for target in [*(point.target for point in points), *map(clean, tmpfs)]:
+    for target in [*(point.target for point in points), *map(clean, memory)]:
         if target in seen:
             raise InvalidArgument(f"Duplicate mount point: {target}")
         seen.add(target)
+    for point in reversed(list(borrowed)):
+        if point.target not in seen:
+            seen.add(point.target)
+            points.append(point)
     for target in map(clean, volumes):
         if target not in seen:
             seen.add(target)
@@ -67,7 +75,10 @@ def _bind(text: str) -> MountPoint:
     if len(parts) > 3 or not all(parts):
         raise InvalidArgument(f"invalid volume specification: '{text}'")
     if len(parts) == 1:
-        return MountPoint(kind="volume", target=clean(parts[0]), source="", anonymous=True)
+        target = clean(parts[0])
+        return MountPoint(
+            kind="volume", target=target, source="", anonymous=True, options=[SHARED_LABEL]
+        )
     if len(parts) == 2 and _is_mode(parts[1]):
         raise InvalidArgument(f"invalid volume specification: '{text}'")
     options = parts[2].split(",") if len(parts) == 3 else []
@@ -91,7 +102,7 @@ def _bind(text: str) -> MountPoint:
         target=target,
         source=_clean_source(source) if is_path else "",
         volume="" if is_path else source,
-        options=options,
+        options=options or ([] if is_path else [SHARED_LABEL]),
         read_only="ro" in options,
         propagation=next((o for o in options if o in PROPAGATIONS), "rprivate" if is_path else ""),
         recursive="bind" not in options,
@@ -107,28 +118,32 @@ def _is_mode(text: str) -> bool:
 
 
 def _check_name(name: str) -> None:
-    if not VOLUME_NAME.fullmatch(name):
-        raise InvalidArgument(
-            f'create {name}: "{name}" includes invalid characters for a local volume name, only'
-            ' "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory,'
-            " use absolute path"
-        )
+    try:
+        check_name(name)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"create {name}: {error}") from error
 
 
 def _clean_source(source: str) -> str:
-    return "/" + "/".join(part for part in source.split("/") if part not in ("", "."))
+    return "/" + posixpath.normpath(source).lstrip("/")
 
 
-def _mount(request: MountRequest) -> MountPoint:
+def _mount(request: MountRequest) -> MountPoint | None:
+    """Return a mount; None for a tmpfs, which is checked only."""
     kind = request.type
-    if kind not in MOUNT_TYPES:
-        raise InvalidArgument(f'invalid mount config for type "{kind}": mount type unknown')
+    makers = {"bind": _bind_mount, "volume": _volume_mount, "image": _image_mount}
     if kind == "volume" and request.source:
         _check_name(request.source)
     try:
         if not request.target:
             raise InvalidArgument("field Target must not be empty")
-        return _bind_mount(request) if kind == "bind" else _volume_mount(request)
+        clean(request.target)
+        if kind == "tmpfs":
+            tmpfs.check(request)
+            return None
+        if kind not in makers:
+            raise InvalidArgument("mount type unknown")
+        return makers[kind](request)
     except InvalidArgument as error:
         raise InvalidArgument(f'invalid mount config for type "{kind}": {error}') from error
 
@@ -168,37 +183,94 @@ def _check_forced(request: MountRequest, options: BindOptions) -> None:
 def _volume_mount(request: MountRequest) -> MountPoint:
     options = request.volume_options
     if options is not None and options.subpath:
-        raise InvalidArgument("field Subpath is not supported by this engine")
+        if not request.source:
+            raise InvalidArgument("must not set Subpath when using anonymous volumes")
+        _check_subpath(options.subpath)
     return MountPoint(
         kind="volume",
         target=clean(request.target),
         source="",
         volume=request.source,
+        subpath=options.subpath if options else "",
         anonymous=not request.source,
         driver=options.driver_config if options else None,
         labels=options.labels if options else None,
+        options=[SHARED_LABEL],
         read_only=request.read_only,
         no_copy=bool(options and options.no_copy),
     )
 
 
-def borrowed(point: MountPoint, *, read_only: bool) -> MountPoint:
-    """Return the mount as another container has it by --volumes-from."""
-    return msgspec.structs.replace(point, read_only=point.read_only or read_only, no_copy=True)
+def _image_mount(request: MountRequest) -> MountPoint:
+    if not request.source:
+        raise InvalidArgument("field Source must not be empty")
+    subpath = request.image_options.subpath if request.image_options else ""
+    if subpath:
+        _check_subpath(subpath)
+    return MountPoint(
+        kind="image",
+        target=clean(request.target),
+        source=request.source,
+        subpath=subpath,
+        read_only=True,
+        propagation="rprivate",
+    )
+
+
+def _check_subpath(subpath: str) -> None:
+    path = posixpath.normpath(subpath)
+    if path.startswith("/") or path.split("/")[0] == "..":
+        raise InvalidArgument("subpath must be a relative path within the volume")
+
+
+def borrowed(host: HostConfig, find: Callable[[str], ContainerRecord]) -> list[MountPoint]:
+    """Return the mounts of other containers that --volumes-from asks for."""
+    return [point for entry in host.volumes_from or [] for point in _borrowed(entry, find)]
+
+
+def _borrowed(entry: str, find: Callable[[str], ContainerRecord]) -> list[MountPoint]:
+    ref, _, mode = entry.partition(":")
+    if not entry:
+        raise InvalidArgument("volumes-from specification cannot be an empty string")
+    words = mode.split(",")
+    if mode and (not _is_mode(mode) or any(word in (*PROPAGATIONS, "nocopy") for word in words)):
+        raise InvalidArgument(f"invalid mode: {mode}")
+    try:
+        other = find(ref)
+    except NotFound as error:
+        raise InvalidArgument(str(error)) from error
+    read_only = "ro" in words
+    return [
+        msgspec.structs.replace(point, read_only=point.read_only or read_only, no_copy=True)
+        for point in other.mount_points
+    ]
+
+
+def documents(record: ContainerRecord) -> list[dict[str, object]]:
+    """Return how inspect shows what is mounted into a container."""
+    return [*map(document, record.mount_points), *tmpfs.documents(record.host_config)]
 
 
 def document(point: MountPoint) -> dict[str, object]:
     """Return how inspect shows it."""
     found: dict[str, object] = {"Type": point.kind}
-    if point.kind == "volume":
-        found["Name"] = point.volume
-    found["Source"] = point.source
+    if point.kind != "bind":
+        found["Name"] = point.volume or point.source
+    found["Source"] = point.image or point.source
     found["Destination"] = point.target
     if point.kind == "volume":
         found["Driver"] = "local"
-    mode = ",".join(point.options) or ("z" if point.kind == "volume" else "")
-    found |= {"Mode": mode, "RW": not point.read_only, "Propagation": point.propagation}
+    found |= {
+        "Mode": ",".join(point.options),
+        "RW": not point.read_only,
+        "Propagation": point.propagation,
+    }
     return found
+
+
+def volumes(record: ContainerRecord) -> list[str]:
+    """Return the names of a container's volumes."""
+    return [point.volume for point in record.mount_points if point.kind == "volume"]
 
 
 def emit(events: Events, record: ContainerRecord, action: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from berth.engine import hostfiles, networking, status
+from berth.engine import hostfiles, mountpoints, networking, status
 from berth.engine.restart import wants_start_with_engine
 from berth.errors import BerthError
 from berth.runtime.client import Task
@@ -38,6 +38,7 @@ async def reconcile(
             await discard(record, volumes=record.host_config.auto_remove)
         elif not await _adopt(services, records, record, lives):
             ended.append(record)
+    services.volumes.settle()
     await _reconnect(services, records)
     _remove_strangers(services, records)
     for record in ended:
@@ -66,6 +67,7 @@ async def _adopt(
         # It may have been frozen, or thawed, just before that could be recorded.
         record.status = status.PAUSED if lives.cgroup(record).is_frozen() else status.RUNNING
         records.put(record)
+        services.volumes.adopt(mountpoints.volumes(record), record.id)
         lives.follow(record, life, found)
         return True
     await lives.destroy_remains(record)

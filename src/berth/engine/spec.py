@@ -6,27 +6,20 @@ import platform
 import shlex
 from typing import TYPE_CHECKING
 
-from berth.engine import defaults, devices, resources, security, sysctls
+from berth.engine import defaults, devices, resources, security, sysctls, tmpfs
 from berth.errors import InvalidArgument
 from berth.kernel.capabilities import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from berth.engine.models import (
-        ContainerConfig,
-        ContainerRecord,
-        ExecConfig,
-        HostConfig,
-        TmpfsOptions,
-    )
+    from berth.engine.models import ContainerConfig, ContainerRecord, ExecConfig, HostConfig
     from berth.images.service import ImageConfig
     from berth.oci.runtime_spec import Mount, Namespace, Process, Spec
 
 SHM = "/dev/shm"  # noqa: S108 - the container's
 CONTAINER = "container:"
 IPC_MODES = ("", "private", "shareable", "host", "none")
-SAFE = ("noexec", "nosuid", "nodev")
 
 
 def arguments(config: ContainerConfig, image: ImageConfig) -> list[str]:
@@ -121,40 +114,11 @@ def check_directory(path: str) -> None:
         )
 
 
-def tmpfs_mounts(host: HostConfig) -> list[Mount]:
-    """Return the mounts of --tmpfs and --mount type=tmpfs."""
-    found: list[Mount] = []
-    for target, text in (host.tmpfs or {}).items():
-        asked = [word for word in text.split(",") if word]
-        kept = [word for word in SAFE if word.removeprefix("no") not in asked and word not in asked]
-        found.append(_tmpfs(target, [*kept, *asked]))
-    asked_mounts = [request for request in host.mounts or [] if request.type == "tmpfs"]
-    found += [_tmpfs(m.target, _tmpfs_words(m.tmpfs_options)) for m in asked_mounts]
-    return found
-
-
-def _tmpfs_words(options: TmpfsOptions | None) -> list[str]:
-    words_ = list(SAFE)
-    if options is None:
-        return words_
-    if options.size_bytes:
-        words_.append(f"size={options.size_bytes}")
-    if options.mode:
-        words_.append(f"mode={options.mode:o}")
-    return words_ + ["=".join(pair) for pair in options.options or []]
-
-
-def _tmpfs(target: str, options: list[str]) -> Mount:
-    if not target.startswith("/"):
-        raise InvalidArgument(f"invalid mount path: '{target}' mount path must be absolute")
-    return {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options}
-
-
 def mounts(record: ContainerRecord) -> list[Mount]:
     """Return the mounts that are not trees of the host, less those that the client replaces."""
     host = record.host_config
     replaced = {point.target for point in record.mount_points}
-    replaced |= {entry["destination"] for entry in tmpfs_mounts(host)}
+    replaced |= {entry["destination"] for entry in tmpfs.mounts(host)}
     if host.ipc_mode == "host":
         replaced |= {SHM, "/dev/mqueue"}  # trees of the host's
     if host.ipc_mode == "none" or shared_container(host.ipc_mode):
@@ -164,7 +128,7 @@ def mounts(record: ContainerRecord) -> list[Mount]:
     kept = [entry for entry in kernel if entry["destination"] not in replaced]
     if "/dev" in replaced:  # it comes with what is below it
         kept = [entry for entry in kept if not entry["destination"].startswith("/dev/")]
-    return [*kept, *tmpfs_mounts(host)]
+    return [*kept, *tmpfs.mounts(host)]
 
 
 def process(record: ContainerRecord, env: Sequence[str] = ()) -> Process:

@@ -85,10 +85,14 @@ class Volumes:
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> Document:
         """Remove the volumes that no container has: anonymous ones, with all=true every one."""
         passes = PruneFilter(filters, more=("all",))
+        if "until" in filters:
+            raise InvalidArgument("invalid filter 'until'")
         everything = any(value.lower() in TRUE for value in filters.get("all", ()))
         removed, reclaimed = [], 0
         for volume in self._service.all():
             if not (everything or volume.anonymous) or self._containers.users_of(volume.name):
+                continue
+            if volume.options:  # no space of this machine's, perhaps
                 continue
             if passes(volume.labels, volume.created_ns):
                 size = await self._service.size_bytes(volume.name)
@@ -99,9 +103,11 @@ class Volumes:
         return {"VolumesDeleted": removed or None, "SpaceReclaimed": reclaimed}
 
     async def with_usage(self) -> Sequence[Document]:
-        """Return every volume with its size and the number of containers that have it."""
+        """Return the volumes without options with their sizes and the number of containers that have them."""
         found = []
         for volume in self._service.all():
+            if volume.options:
+                continue
             usage = {
                 "Size": await self._service.size_bytes(volume.name),
                 "RefCount": len(self._containers.users_of(volume.name)),

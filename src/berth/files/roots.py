@@ -60,13 +60,15 @@ def _join(fds: list[int]) -> None:
 
 def _mount(argument: dict[str, object], fds: list[int]) -> None:
     own_namespace()
-    rootfs.mount_root(cast("RootfsMessage", argument["rootfs"]))
+    message = cast("RootfsMessage", argument["rootfs"])
+    images = rootfs.open_images(message)
+    rootfs.mount_root(message)
     trees = cast("list[TreeMessage]", argument["trees"])
     rootfs.attach_trees(
         {},
         [
-            rootfs.Tree(fds.pop(0), tree["target"], tree["read_only"], tree["propagation"])
-            for tree in trees
+            *images,
+            *(rootfs.tree_of(fds.pop(0), tree) for tree in trees),
         ],
         [],
     )

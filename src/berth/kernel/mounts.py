@@ -187,7 +187,16 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
 
     Symbolic links stay inside; magic links are refused. The descriptor is CLOEXEC.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    return _openat2(root_fd, path, _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT))
+
+
+def open_beneath(root_fd: int, path: str, flags: int) -> int:
+    """openat2(2) with RESOLVE_BENEATH: EXDEV when ``path`` or a link in it leads out of ``root_fd``."""
+    return _openat2(root_fd, path, _OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_BENEATH))
+
+
+def _openat2(root_fd: int, path: str, how: _OpenHow) -> int:
+    how.resolve |= RESOLVE_NO_MAGICLINKS
     result = libc.syscall(
         ctypes.c_long(SYS_OPENAT2),
         ctypes.c_long(root_fd),

@@ -75,10 +75,7 @@ def of_handover(handover: Handover) -> tuple[Message, list[int]]:
     """Put a handover into a message; the order of the descriptors is part of the protocol."""
     document: Message = {
         "netns": handover.netns_fd is not None,
-        "trees": [
-            {"target": t.target, "read_only": t.read_only, "propagation": t.propagation}
-            for t in handover.trees
-        ],
+        "trees": [tree.document() for tree in handover.trees],
         "attachments": [of_attachment(a) for a in handover.attachments],
         "orphans": len(handover.orphans),
     }
@@ -104,12 +101,7 @@ def of_attachment(attachment: Attachment) -> Message:
 def _rootfs(rootfs: Rootfs) -> Message:
     if isinstance(rootfs, DirectoryRootfs):
         return {"path": str(rootfs.path)}
-    return {
-        "base": str(rootfs.base),
-        "lower": list(rootfs.lower),
-        "upper": rootfs.upper,
-        "work": rootfs.work,
-    }
+    return rootfs.document()
 
 
 def _clone_flags(spec: Spec, *, netns: bool) -> int:

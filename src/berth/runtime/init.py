@@ -159,6 +159,7 @@ def _set_hostname(child: Child) -> None:
 
 
 def _mount_rootfs(child: Child) -> None:
+    child.trees += rootfs.open_images(child.rootfs)
     rootfs.mount_root(child.rootfs)
 
 
@@ -175,8 +176,7 @@ def _take_over(child: Child) -> None:
     if handover["netns"]:
         namespaces.setns(fds.pop(0), namespaces.CLONE_NEWNET)
     child.trees += [
-        rootfs.Tree(fd, tree["target"], tree["read_only"], tree["propagation"])
-        for fd, tree in zip(fds, handover["trees"], strict=True)
+        rootfs.tree_of(fd, tree) for fd, tree in zip(fds, handover["trees"], strict=True)
     ]
 
 

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from berth.oci.runtime_spec import Process, Spec
 
 
+class ImageMessage(TypedDict):
+    """An image's layers, or what is below ``subpath`` there, to be seen at ``target``."""
+
+    lower: list[str]
+    target: str
+    subpath: str
+
+
 class RootfsMessage(TypedDict, total=False):
     """A directory (``path``) or an overlay (the rest)."""
 
@@ -21,6 +29,7 @@ class RootfsMessage(TypedDict, total=False):
     lower: list[str]
     upper: str
     work: str
+    images: list[ImageMessage]
 
 
 class TreeMessage(TypedDict):
@@ -29,6 +38,7 @@ class TreeMessage(TypedDict):
     target: str
     read_only: bool
     propagation: str
+    source: str
 
 
 class AttachmentMessage(TypedDict):

@@ -7,6 +7,7 @@ steps after this one, learn and change there must be the kernel's.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -48,6 +49,28 @@ def open_place(path: str, *, directory: bool, proc: bool = False) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def open_below(base: str, subpath: str, *, recursive: bool = False) -> int:
+    """Return a detached mount of ``base``, or of what is at ``subpath`` below it, where no link leads out."""
+    folder = os.open(base, os.O_PATH | os.O_CLOEXEC)
+    place = folder
+    try:
+        if subpath:
+            place = mounts.open_beneath(folder, subpath, os.O_PATH)
+        return mounts.open_tree("", dir_fd=place, recursive=recursive)
+    except OSError as error:
+        if not subpath:
+            raise
+        if error.errno == errno.EXDEV:
+            raise InvalidArgument(
+                f"path concatenation escapes the base directory, base: {base}, subpath: {subpath}"
+            ) from error
+        why = os.strerror(error.errno or 0).lower()
+        raise InvalidArgument(f"cannot access path {base}/{subpath}: {why}") from error
+    finally:
+        for fd in {folder, place}:
+            os.close(fd)
 
 
 def open_plain(path: str) -> int | None:

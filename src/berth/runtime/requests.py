@@ -12,6 +12,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTree:
+    """The layers of an image, topmost first, or what is below ``subpath`` there, read-only at ``target``."""
+
+    lower: tuple[str, ...]
+    target: str
+    subpath: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OverlayRootfs:
     """An overlay to be mounted inside the container's own mount namespace.
 
@@ -23,6 +32,20 @@ class OverlayRootfs:
     lower: tuple[str, ...]
     upper: str
     work: str
+    images: tuple[ImageTree, ...] = ()
+
+    def document(self) -> dict[str, object]:
+        """Return it as messages have it."""
+        return {
+            "base": str(self.base),
+            "lower": list(self.lower),
+            "upper": self.upper,
+            "work": self.work,
+            "images": [
+                {"lower": list(image.lower), "target": image.target, "subpath": image.subpath}
+                for image in self.images
+            ],
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +71,16 @@ class Tree:
     target: str
     read_only: bool = False
     propagation: str = "rprivate"
+    source: str = ""  # for messages
+
+    def document(self) -> dict[str, object]:
+        """Return it as messages have it."""
+        return {
+            "target": self.target,
+            "read_only": self.read_only,
+            "propagation": self.propagation,
+            "source": self.source,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

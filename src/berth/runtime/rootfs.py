@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from berth.errors import InvalidArgument
+from berth.errors import InvalidArgument, MountMismatch
 from berth.kernel import mounts, namespaces
 from berth.kernel.mounts import (
     MS_BIND,
@@ -30,7 +30,7 @@ from berth.runtime.template import HIDING, HOST_ROOT, MACHINE, ROOTFS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.oci.runtime_spec import Device, Mount, Spec
-    from berth.runtime.messages import RootfsMessage
+    from berth.runtime.messages import RootfsMessage, TreeMessage
 
 SHM = "/dev/shm"  # noqa: S108 - the container's
 ASIDE = "/dev/.cgroup"
@@ -78,13 +78,22 @@ DEV_LINKS = (
 class Tree:
     """A detached mount from the host and where it goes."""
 
-    __slots__ = ("fd", "propagation", "read_only", "target")
+    __slots__ = ("fd", "propagation", "read_only", "source", "target")
 
-    def __init__(self, fd: int, target: str, read_only: bool, propagation: str) -> None:
+    def __init__(
+        self, fd: int, target: str, read_only: bool, propagation: str, source: str = ""
+    ) -> None:
         self.fd = fd
         self.target = target
         self.read_only = read_only
         self.propagation = propagation
+        self.source = source  # for messages
+
+
+def tree_of(fd: int, message: TreeMessage) -> Tree:
+    """Return the tree that a message and its descriptor stand for."""
+    source = message.get("source", "")
+    return Tree(fd, message["target"], message["read_only"], message["propagation"], source)
 
 
 def shared_memory(namespace: str) -> list[Tree]:
@@ -104,6 +113,22 @@ def shared_memory(namespace: str) -> list[Tree]:
         if fd is not None:
             os.close(fd)
     return [] if tree is None else [Tree(tree, SHM, False, "rprivate")]
+
+
+def open_images(rootfs: RootfsMessage) -> list[Tree]:
+    """Return the images that are to be seen in the container: mounted at ROOTFS for a moment each."""
+    trees = []
+    for image in rootfs.get("images", ()):
+        os.chdir(rootfs["base"])
+        lower = image["lower"]
+        if len(lower) == 1:  # overlayfs wants two
+            mount(lower[0], ROOTFS, flags=MS_BIND)
+        else:
+            mount_machine(lower)
+            mount("overlay", ROOTFS, "overlay", MS_RDONLY, f"lowerdir={':'.join(lower)}")
+        trees.append(Tree(places.open_below(ROOTFS, image["subpath"]), image["target"], True, ""))
+        mounts.umount2(ROOTFS, mounts.MNT_DETACH)
+    return trees
 
 
 def mount_root(rootfs: RootfsMessage) -> None:
@@ -145,11 +170,7 @@ def attach(tree: Tree) -> None:
     is_proc = mounts.filesystem_type(tree.fd) == mounts.PROC_MAGIC
     place = places.open_place(tree.target, directory=directory, proc=is_proc)
     if directory != stat.S_ISDIR(os.fstat(place).st_mode):
-        raise InvalidArgument(
-            f'error mounting to rootfs at "{tree.target}": not a directory: Are you trying to mount a'
-            " directory onto a file (or vice-versa)? Check if the specified host path exists and is"
-            " the expected type"
-        )
+        raise MountMismatch.of(tree.source, tree.target, "not a directory")
     propagation = PROPAGATIONS.get(tree.propagation, MS_PRIVATE | MS_REC)
     mounts.mount_setattr(
         tree.fd,

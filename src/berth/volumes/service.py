@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.errors import Conflict, InvalidArgument, NotFound
+from berth.errors import Conflict, Failed, InvalidArgument, NotFound
+from berth.kernel.mounts import open_beneath
+from berth.volumes import local
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from berth.runtime.client import Runtime
     from berth.runtime.requests import OverlayRootfs
     from berth.state import State
+
+log = logging.getLogger("berth")
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 FOLDER = "volumes"
@@ -52,13 +58,52 @@ class VolumeService:
         self._folder = data_root / FOLDER
         self._folder.mkdir(mode=0o711, exist_ok=True)
         self._runtime = runtime
+        self._mounted: dict[str, set[str]] = {}  # volumes with something mounted, and who uses them
+        self._mounting = asyncio.Lock()
 
     def clean(self) -> None:
         """Delete directories that no record knows: creations and removals cut short."""
         known = {name for name, _ in self._table.items()}
         for entry in self._folder.iterdir():
             if entry.name not in known:
-                shutil.rmtree(entry, ignore_errors=True)
+                self._delete(entry.name)
+
+    # What options have mounted while a volume is used
+
+    async def hold(self, names: Iterable[str], user: str) -> None:
+        """Mount what the volumes ``names`` need; it stays until the last user lets go."""
+        for name in names:
+            volume = self._table.get(name)
+            if volume is None or not local.needs_mount(volume.options):
+                continue
+            async with self._mounting:
+                if not local.is_mounted(self.path(name)):
+                    await asyncio.to_thread(local.mount, volume.options or {}, self.path(name))
+                self._mounted.setdefault(name, set()).add(user)
+
+    async def release(self, user: str) -> None:
+        """Let go of all that ``user`` holds."""
+        held = [name for name, users in self._mounted.items() if user in users]
+        for name in held:
+            async with self._mounting:
+                users = self._mounted.get(name, set())
+                users.discard(user)
+                if not users:
+                    self._mounted.pop(name, None)
+                    local.unmount(self.path(name))
+
+    def adopt(self, names: Iterable[str], user: str) -> None:
+        """Note that a container which runs uses volumes: they are mounted."""
+        for name in names:
+            volume = self._table.get(name)
+            if volume is not None and local.needs_mount(volume.options):
+                self._mounted.setdefault(name, set()).add(user)
+
+    def settle(self) -> None:
+        """Unmount what nobody uses any more, after every container that runs was adopted."""
+        for name, volume in self._table.items():
+            if local.needs_mount(volume.options) and name not in self._mounted:
+                local.unmount(self.path(name))
 
     def path(self, name: str) -> Path:
         """Return the directory that containers see."""
@@ -85,35 +130,56 @@ class VolumeService:
     ) -> Volume:
         """Make a volume, or return the one that has the name. Without a name it is anonymous."""
         if driver not in ("", "local"):
-            raise NotFound(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
-        if options:
-            raise InvalidArgument(f"invalid option: {next(iter(options))!r}")
+            prefix = f"create {name}: " if name else ""
+            raise NotFound(
+                f'{prefix}error looking up volume plugin {driver}: plugin "{driver}" not found'
+            )
         if name and (known := self._table.get(name)):
             return known
         if not name:
             name = secrets.token_hex(32)
             labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
-        if not NAME.fullmatch(name):
-            raise InvalidArgument(
-                f'create {name}: "{name}" includes invalid characters for a local volume name, only'
-                ' "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory,'
-                " use absolute path"
-            )
+        try:
+            check_name(name)
+            local.check(options or {})
+        except InvalidArgument as error:
+            raise InvalidArgument(f"create {name}: {error}") from error
         self.path(name).mkdir(mode=0o755, parents=True, exist_ok=True)
         (self._folder / name).chmod(0o701)
         volume = Volume(name=name, created_ns=time.time_ns(), labels=labels, options=options)
         self._table.put(name, volume, durable=True)
         return volume
 
-    async def fill(self, name: str, rootfs: OverlayRootfs, target: str) -> None:
-        """Copy what the image has at ``target`` into the volume, when that is empty."""
-        path = self.path(name)
-        if any(path.iterdir()):
-            return
-        argument = {"base": str(rootfs.base), "lower": list(rootfs.lower), "path": target}
+    def _delete(self, name: str) -> None:
+        """Delete a volume's directory, and nothing of what may be mounted in it."""
+        local.unmount(self.path(name))
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+
+    async def fill(
+        self, name: str, rootfs: OverlayRootfs, target: str, *, subpath: str = ""
+    ) -> None:
+        """Copy what the image has at ``target`` into the volume, or ``subpath`` in it, when that is empty."""
+        user = secrets.token_hex(16)
+        try:
+            await self.hold([name], user)
+            await self._fill(self.path(name), rootfs, target, subpath=subpath)
+        except Failed as error:  # it cannot be mounted, which the start will say
+            log.debug("%s", error)
+        finally:
+            await self.release(user)
+
+    async def _fill(self, path: Path, rootfs: OverlayRootfs, target: str, *, subpath: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if subpath:
+                base, fd = fd, open_beneath(fd, subpath, os.O_RDONLY | os.O_DIRECTORY)
+                os.close(base)
+            if os.listdir(fd):  # noqa: PTH208 - of a descriptor
+                return
+            argument = {"base": str(rootfs.base), "lower": list(rootfs.lower), "path": target}
             job = await self._runtime.run_job(COPY_UP, argument, fds=[fd])
+        except OSError:  # there is no such directory in the volume, which the start will say
+            return
         finally:
             os.close(fd)
         await job.result()
@@ -128,19 +194,36 @@ class VolumeService:
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(sorted(users))}]")
         self._table.remove(name, durable=True)
-        await asyncio.to_thread(shutil.rmtree, self._folder / name, ignore_errors=True)
+        self._mounted.pop(name, None)
+        await asyncio.to_thread(self._delete, name)
 
     async def size_bytes(self, name: str) -> int:
         """Return the space that a volume takes."""
         return await asyncio.to_thread(_disk_usage, self._folder / name)
 
 
+def check_name(name: str) -> None:
+    """Refuse what is no name of a volume, in Docker's words."""
+    if len(name) == 1:
+        raise InvalidArgument(
+            "volume name is too short, names should be at least two alphanumeric characters"
+        )
+    if not NAME.fullmatch(name):
+        raise InvalidArgument(
+            f'"{name}" includes invalid characters for a local volume name, only'
+            ' "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory,'
+            " use absolute path"
+        )
+
+
 def _disk_usage(folder: Path) -> int:
-    total = 0
-    for base, _, files in os.walk(folder):
-        for file in files:
+    sizes: dict[tuple[int, int], int] = {}  # a file with several names takes its space once
+    for base, folders, files in os.walk(folder):
+        for file in [*folders, *files]:
             try:
-                total += os.lstat(f"{base}/{file}").st_size
+                status = os.lstat(f"{base}/{file}")
             except OSError:
                 continue
-    return total
+            if not stat.S_ISDIR(status.st_mode):
+                sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())

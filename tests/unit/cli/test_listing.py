@@ -138,7 +138,7 @@ def test_verbs_go_on_after_an_error_and_return_1(tmp_path, capsys):
     with ScriptedEngine(tmp_path / "t", answers(gone, done)) as engine:
         assert main(["berth", "-H", engine.url, "stop", "-t", "3", "a", "b"]) == 1
     assert capsys.readouterr() == ("b\n", "berth: No such container: a\n")
-    assert engine.sent[1].startswith(b"POST /v1.42/containers/b/stop?t=3 ")
+    assert engine.sent[1].startswith(b"POST /v1.48/containers/b/stop?t=3 ")
 
 
 def test_networks_and_volumes_are_made_as_told(ask):

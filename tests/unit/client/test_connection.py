@@ -27,14 +27,14 @@ def test_one_connection_serves_several_requests(serve):
         assert connection.request("POST", "/three").document() is None
         connection.close()
     first, _, third = engine.sent
-    assert first.startswith(b"GET /v1.42/one HTTP/1.1\r\nHost: ")
+    assert first.startswith(b"GET /v1.48/one HTTP/1.1\r\nHost: ")
     assert b"Content-Length: 0\r\n" in third
 
 
 def test_a_body_goes_as_json(serve):
     with serve(answers(reply())) as engine:
         connect(engine).request("POST", "/create", {"name": "a b"}, body={"Cmd": ["é", None, 1.5]})
-    assert engine.sent[0].startswith(b"POST /v1.42/create?name=a%20b HTTP/1.1\r\n")
+    assert engine.sent[0].startswith(b"POST /v1.48/create?name=a%20b HTTP/1.1\r\n")
     assert engine.sent[0].endswith(b'{"Cmd":["\\u00e9",null,1.5]}')
 
 
@@ -181,5 +181,5 @@ def test_it_talks_tcp(tmp_path):
 
 def test_a_target_quotes_and_leaves_out_what_is_empty():
     assert quote("a/b:c@sha256:1 é") == "a/b:c%40sha256:1%20%C3%A9"
-    assert target("/x", {"a": "", "b": "1&2"}) == "/v1.42/x?b=1%262"
-    assert target("/x", [("names", "a"), ("names", "b")]) == "/v1.42/x?names=a&names=b"
+    assert target("/x", {"a": "", "b": "1&2"}) == "/v1.48/x?b=1%262"
+    assert target("/x", [("names", "a"), ("names", "b")]) == "/v1.48/x?names=a&names=b"
