@@ -65,14 +65,23 @@ def docker_archive(parts: list[bytes], tag: str) -> bytes:
     return layer(files)
 
 
-def oci_archive(parts: list[bytes], name: str, media_types: Sequence[str] = ()) -> bytes:
-    """Return an OCI layout as a tar, of an image of layers in gzip or as ``media_types`` says."""
+def oci_archive(
+    parts: list[bytes],
+    name: str,
+    media_types: Sequence[str] = (),
+    *,
+    plain: Sequence[bytes] = (),
+) -> bytes:
+    """Return an OCI layout as a tar, of an image of layers in gzip or as ``media_types`` says.
+
+    ``plain`` are the layers uncompressed, where that is not known.
+    """
     kinds = list(media_types) or [f"{OCI}.layer.v1.tar+gzip"] * len(parts)
     config = {
         "architecture": "amd64",
         "os": "linux",
         "config": {"Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [diff_id(part) for part in parts]},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id(part) for part in plain or parts]},
     }
     blobs = dict(map(_blob, (json.dumps(config).encode(), *parts)))
     digests = list(blobs)

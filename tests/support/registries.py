@@ -36,6 +36,7 @@ HTPASSWD = (
 CONFIG = """
 version: 0.1
 log: {{level: info, accesslog: {{disabled: true}}}}
+validation: {{manifests: {{urls: {{allow: ["^http://127.0.0.1"]}}}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}, cache: {{blobdescriptor: inmemory}}}}
 http: {{addr: "{address}:0"{tls}}}
 {auth}

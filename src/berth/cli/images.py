@@ -22,10 +22,12 @@ FLAGS: tuple[Flag, ...] = (
     ("format", "", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
     ("no-trunc", "", "bool", "Don't truncate output"),
     ("quiet", "q", "bool", "Only show image IDs"),
+    ("tree", "", "bool", "List images as a tree: the platforms below each name"),
 )
 REMOVE_FLAGS: tuple[Flag, ...] = (
     ("force", "f", "bool", "Force removal of the image"),
     ("no-prune", "", "bool", "Do not delete untagged parents"),
+    ("platform", "", "list", "Remove only the given platform variant (os[/arch[/variant]])"),
 )
 COLUMNS = (
     ("Repository", "REPOSITORY"),
@@ -49,6 +51,9 @@ def images(call: Call) -> int:
     }
     found = documents_of(call, "/images/json", query)
     found.sort(key=lambda item: -documents.number(item, "Created"))
+    if options.on("tree"):
+        print(tree(call, found))
+        return 0
     whole = options.on("no-trunc")
     rows = [row for item in found for row in rows_of(item, whole=whole)]
     if options.on("quiet") and not options.given("format"):
@@ -61,6 +66,32 @@ def images(call: Call) -> int:
     if text := tables.show(rows, columns, form=options.text("format"), heads=HEADS):
         print(text)
     return 0
+
+
+def tree(call: Call, found: list[object]) -> str:
+    """Return a table of names, below each the images that it stands for on their platforms."""
+    below: dict[str, list[Document]] = {}
+    for item in found:
+        id_ = documents.text(item, "Id")
+        detail = call.engine.request("GET", f"/images/{quote(id_)}/json").document()
+        parts = (documents.text(detail, key) for key in ("Os", "Architecture", "Variant"))
+        row: Document = {
+            "Image": "/".join(part for part in parts if part),
+            "ID": id_.removeprefix("sha256:")[:SHORT_ID],
+            "Size": units.human_size(documents.number(item, "Size")),
+            "Used": "yes" if documents.number(item, "Containers") > 0 else "",
+        }
+        for name in documents.strings(item, "RepoTags") or ["<untagged>"]:
+            below.setdefault(name, []).append(row)
+    rows: list[Document] = []
+    for name, images_ in below.items():
+        rows.append({"Image": name, "ID": "", "Size": "", "Used": ""})
+        ends = ["├─ "] * (len(images_) - 1) + ["└─ "]
+        rows += [
+            {**row, "Image": f"{end}{row['Image']}"} for end, row in zip(ends, images_, strict=True)
+        ]
+    columns = (("Image", "IMAGE"), ("ID", "ID"), ("Size", "DISK USAGE"), ("Used", "IN USE"))
+    return tables.show(rows, columns, form="")
 
 
 def rows_of(item: object, *, whole: bool) -> list[Document]:
@@ -93,10 +124,11 @@ def rows_of(item: object, *, whole: bool) -> list[Document]:
 def remove(call: Call) -> int:
     """Remove images or names of images."""
     options = call.options
-    query = {
-        "force": "1" if options.on("force") else "",
-        "noprune": "1" if options.on("no-prune") else "",
-    }
+    query = [
+        ("force", "1" if options.on("force") else ""),
+        ("noprune", "1" if options.on("no-prune") else ""),
+        *(("platforms", platform) for platform in options.all("platform")),
+    ]
 
     def act(name: str) -> str:
         answer = call.engine.request("DELETE", f"/images/{quote(name)}", query).document()

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from berth.engine import defaults, resources, spec, support
 from berth.errors import InvalidArgument, NotFound, Unsupported
-from berth.oci.platform import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from berth.engine.models import ContainerConfig, DeviceRequest, Healthcheck, HostConfig
     from berth.engine.support import Support
-    from berth.images.records import Image
 
 MAX_HOSTNAME_BYTES = 63
 MIN_HEALTH_NS = 1_000_000
@@ -173,17 +171,6 @@ def _check_drivers(config: ContainerConfig, host: HostConfig) -> None:
 def _no_device_driver(request: DeviceRequest) -> str:
     wanted = " ".join(f"[{' '.join(words)}]" for words in request.capabilities or [])
     return f'could not select device driver "{request.driver}" with capabilities: [{wanted}]'
-
-
-def check_platform(image: Image, name: str, wanted: str) -> None:
-    """Refuse an image of another platform than the one that was asked for."""
-    asked = Platform.parse(wanted)
-    has = Platform(os=image.os, architecture=image.architecture, variant=image.variant).normal()
-    if (asked.os, asked.architecture) != (has.os, has.architecture):
-        raise NotFound(
-            f"image with reference {name} was found but its platform ({has}) does not match the"
-            f" specified platform ({asked})"
-        )
 
 
 def _check_cpusets(host: HostConfig) -> None:

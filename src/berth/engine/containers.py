@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from berth.engine.services import Services
     from berth.images.service import Image
     from berth.kernel.cgroups import Cgroup
+    from berth.oci.platform import Platform
     from berth.runtime.client import Task
     from berth.runtime.requests import Attachment
 
@@ -129,10 +130,11 @@ class Containers:
         *,
         name: str | None,
         host_config: HostConfig,
+        platform: Platform | None = None,
         recursive_read_only: bool = True,
     ) -> ContainerRecord:
         """Make a container; nothing is left when it cannot be made."""
-        image = self._services.images.resolve(config.image)
+        image = self._services.images.resolve(config.image, platform)
         networks = connecting.settle(config, host_config, self._services.network, find=self.find)
         if isinstance(config, CreateRequest):
             config = config.config()

@@ -32,6 +32,7 @@ from berth.engine.volumes import Volumes
 from berth.images import documents as image_documents
 from berth.images.records import ImageUser
 from berth.logs import reader
+from berth.oci.platform import Platform
 from berth.oci.reference import Reference
 from berth.registry.auth import Credentials
 
@@ -96,12 +97,13 @@ class Engine:
         ``recursive_read_only``: what is read-only is so with the mounts below it.
         """
         warnings = admission.admit(config, host, self._services.support)
-        if platform:
-            admission.check_platform(
-                self._services.images.resolve(config.image), config.image, platform
-            )
+        wanted = Platform.parse(platform) if platform else None
         record = await self.containers.create(
-            config, name=name, host_config=host, recursive_read_only=recursive_read_only
+            config,
+            name=name,
+            host_config=host,
+            platform=wanted,
+            recursive_read_only=recursive_read_only,
         )
         return record, warnings
 
@@ -217,13 +219,14 @@ class Engine:
         found = self._services.images.list(filters=filters or {})
         return [image_documents.summary(image) for image in found]
 
-    def image_inspect(self, ref: str) -> Document:
+    def image_inspect(self, ref: str, platform: Platform | None = None) -> Document:
         """Return everything about an image."""
-        return image_documents.inspect(self._services.images.resolve(ref))
+        return image_documents.inspect(self._services.images.resolve(ref, platform))
 
-    def image_history(self, ref: str) -> Sequence[Document]:
+    def image_history(self, ref: str, platform: Platform | None = None) -> Sequence[Document]:
         """Return the steps in which an image came about."""
-        return self._services.images.history(ref)
+        images = self._services.images
+        return images.history(images.resolve(ref, platform))
 
     async def distribution(self, name: str, *, auth: str) -> Document:
         """Return what a registry has under a name."""

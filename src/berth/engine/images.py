@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from berth.engine.events import Events
+    from berth.images.disposal import Deleted
     from berth.images.records import Image, ImageUser
-    from berth.images.service import Deleted, ImageService
+    from berth.images.service import ImageService
+    from berth.oci.platform import Platform
 
 
 class Images:
@@ -33,12 +35,17 @@ class Images:
         image = self._service.tag(ref, name)
         self._emit("tag", image, Reference.parse(name).with_default_tag().familiar())
 
-    async def remove(self, ref: str, *, force: bool) -> Sequence[Deleted]:
-        """Remove a name, and with the last one the image."""
-        image = self._service.resolve(ref)
-        done = await self._service.remove(ref, force=force, users=self._users())
-        self._tell_removed(image, done)
-        return done
+    async def remove(
+        self, ref: str, *, platforms: Sequence[Platform], force: bool
+    ) -> Sequence[Deleted]:
+        """Remove a name, and with the last one the image; of every platform, or of some."""
+        everything: list[Deleted] = []
+        for image, done in await self._service.remove(
+            ref, platforms=platforms, force=force, users=self._users()
+        ):
+            self._tell_removed(image, done)
+            everything += [step for step in done if step not in everything]
+        return everything
 
     def _tell_removed(self, image: Image, done: Sequence[Deleted]) -> None:
         for step in done:
@@ -86,9 +93,9 @@ class Images:
                 lines.append(f"Loaded image ID: {image.id}")
         return lines
 
-    def save(self, refs: Sequence[str]) -> AsyncIterator[bytes]:
+    def save(self, refs: Sequence[str], platform: Platform | None) -> AsyncIterator[bytes]:
         """Return an archive of images."""
-        images, chunks = self._service.save(refs)
+        images, chunks = self._service.save(refs, platform)
         for image in images:
             self._emit("save", image)
         return chunks

@@ -62,7 +62,7 @@ class Pulls:
             progress=progress,
             is_known=self._images.is_whole,
         )
-        before = self._known(reference)
+        before = self._known(reference, platform)
         image = await self._images.add_pulled(
             reference=reference,
             descriptor=pulled.manifest,
@@ -75,8 +75,8 @@ class Pulls:
         familiar = reference.familiar()
         self._events.emit("image", "pull", familiar, {"name": reference.familiar_name})
 
-    def _known(self, reference: Reference) -> str | None:
+    def _known(self, reference: Reference, platform: Platform | None) -> str | None:
         try:
-            return self._images.resolve(reference.familiar()).id
+            return self._images.resolve(reference.familiar(), platform).id
         except NotFound:
             return None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from berth.engine.events import Events
     from berth.images.service import ImageService
+    from berth.oci.platform import Platform
     from berth.registry.client import RegistryClient
 
 
@@ -31,6 +32,7 @@ class Pushes:
         name: str,
         *,
         auth: str,
+        platform: Platform | None,
         progress: Callable[[Mapping[str, object]], None],
     ) -> None:
         """Push an image; without a tag all tags of the repository.
@@ -49,7 +51,7 @@ class Pushes:
             )
         credentials = Credentials.decode(auth)
         for target in tagged:
-            await self._push_one(target, credentials, progress)
+            await self._push_one(target, credentials, platform, progress)
 
     def _tagged(self, reference: Reference) -> list[Reference]:
         """Return the references of this engine's images that are meant."""
@@ -63,9 +65,10 @@ class Pushes:
         self,
         target: Reference,
         credentials: Credentials | None,
+        platform: Platform | None,
         progress: Callable[[Mapping[str, object]], None],
     ) -> None:
-        image = self._images.resolve(target.familiar())
+        image = self._images.resolve(target.familiar(), platform)
         with self._images.content.hold(image.blobs()):
             shipment = await self._images.shipment(image, target)
             with self._images.content.hold(shipment.blobs()):

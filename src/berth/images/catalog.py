@@ -11,6 +11,7 @@ import msgspec
 
 from berth.errors import Conflict, InvalidArgument, NotFound
 from berth.images.records import Image
+from berth.oci.platform import Platform, choose, this_machine
 from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -58,20 +59,37 @@ class Catalog:
         self._table.remove(image.id, durable=True)
         self._images.pop(image.id, None)
 
-    def resolve(self, ref: str) -> Image:
-        """Return the image that ``ref`` names: a reference, an id or a unique prefix of one."""
+    def resolve(self, ref: str, platform: Platform | None = None) -> Image:
+        """Return the image that ``ref`` names: a reference, an id or a unique prefix of one.
+
+        Of several platforms under a name, ``platform``, else what suits this machine, else the last
+        that got the name.
+        """
+        found = self.named(ref)
+        position = choose(platform or this_machine(), [platform_of(image) for image in found])
+        if position is not None:
+            return found[position]
+        if platform is not None:
+            raise NotFound(
+                f"image with reference {ref} was found but does not provide the specified"
+                f" platform ({platform})"
+            )
+        return max(found, key=lambda image: image.tagged_ns)
+
+    def named(self, ref: str) -> list[Image]:
+        """Return the images that ``ref`` names, at least one: a name may be that of several platforms."""
         digits = ref.removeprefix("sha256:")
         is_hex = bool(digits) and len(digits) <= ID_LENGTH and HEX.issuperset(digits)
         if is_hex and (image := self._images.get(f"sha256:{digits}")):
-            return image
+            return [image]
         if is_hex and (ref != digits or len(digits) == ID_LENGTH):
-            return self._by_prefix(digits, ref)
+            return [self._by_prefix(digits, ref)]
         name = familiar(ref)
-        for image in self._images.values():
-            if name in image.names or name in image.repo_digests:
-                return image
+        images = self._images.values()
+        if found := [i for i in images if name in i.names or name in i.repo_digests]:
+            return found
         if is_hex:
-            return self._by_prefix(digits, name)
+            return [self._by_prefix(digits, name)]
         raise NotFound(f"No such image: {name}")
 
     def _by_prefix(self, digits: str, shown: str) -> Image:
@@ -92,14 +110,18 @@ class Catalog:
             return None
         return name if name in image.names or name in image.repo_digests else None
 
-    def give_name(self, image: Image, name: str) -> None:
-        """Give an image a familiar name, taking it from whichever has it."""
+    def give_name(self, image: Image, name: str, *, beside: str = "") -> None:
+        """Give an image a familiar name, taking it from whichever has it.
+
+        Images of other platforms keep it that came from the same index, ``beside`` (a repo digest).
+        """
         with self._state.transaction(durable=True):
             for other in list(self._images.values()):
                 if name in other.names and other.id != image.id:
                     if other.builtin:
                         raise Conflict(f"tag {name}: the name is the built-in image's")
-                    self.take_name(other, name)
+                    if not (beside in other.repo_digests and is_other_platform(image, other)):
+                        self.take_name(other, name)
             image.tagged_ns = time.time_ns()
             if name not in image.names:
                 image.names = sorted([*image.names, name])
@@ -141,6 +163,16 @@ class Catalog:
         if any(image.created <= self.resolve(ref).created for ref in filters.get("since", ())):
             return False
         return all(seconds(image.created) <= moment(text) for text in filters.get("until", ()))
+
+
+def platform_of(image: Image) -> Platform:
+    """Return what an image is for."""
+    return Platform(os=image.os, architecture=image.architecture, variant=image.variant).normal()
+
+
+def is_other_platform(image: Image, other: Image) -> bool:
+    """Say whether two images are for different platforms."""
+    return platform_of(image) != platform_of(other)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

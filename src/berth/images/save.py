@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.errors import InvalidArgument
+from berth.images.catalog import platform_of
 from berth.images.removal import repository
 from berth.oci.digest import Digest
 from berth.oci.image import (
@@ -161,7 +162,9 @@ class ArchiveWriter:
         yield END
 
 
-def selected(catalog: Catalog, refs: Sequence[str]) -> list[tuple[Image, list[str]]]:
+def selected(
+    catalog: Catalog, refs: Sequence[str], platform: Platform | None
+) -> list[tuple[Image, list[str]]]:
     """Return the images that are named, with their names in the archive.
 
     A name without a tag stands for all tags of the repository, as in Docker.
@@ -170,7 +173,7 @@ def selected(catalog: Catalog, refs: Sequence[str]) -> list[tuple[Image, list[st
         raise InvalidArgument("save: no images named")
     wanted: dict[str, tuple[Image, list[str]]] = {}
     for ref in refs:
-        for image, names in _named(catalog, ref):
+        for image, names in _named(catalog, ref, platform):
             if image.is_of_host:
                 why = "is" if image.builtin else "lies on one that is"
                 name = names[0] if names else image.short_id
@@ -182,7 +185,7 @@ def selected(catalog: Catalog, refs: Sequence[str]) -> list[tuple[Image, list[st
     return list(wanted.values())
 
 
-def _named(catalog: Catalog, ref: str) -> list[tuple[Image, list[str]]]:
+def _named(catalog: Catalog, ref: str, platform: Platform | None) -> list[tuple[Image, list[str]]]:
     try:
         reference = Reference.parse(ref)
     except InvalidArgument:
@@ -191,9 +194,10 @@ def _named(catalog: Catalog, ref: str) -> list[tuple[Image, list[str]]]:
         tagged = [
             (image, [name for name in image.names if repository(name) == reference.familiar_name])
             for image in catalog.all()
+            if platform is None or platform_of(image) == platform
         ]
         if found := [(image, names) for image, names in tagged if names]:
             return found
-    image = catalog.resolve(ref)
+    image = catalog.resolve(ref, platform)
     name = catalog.names_it(ref, image)
     return [(image, [name] if name and "@" not in name else [])]

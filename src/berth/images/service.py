@@ -11,10 +11,11 @@ import msgspec
 
 from berth.content.store import ContentStore
 from berth.errors import InvalidArgument
-from berth.images import commits, documents, host, removal
-from berth.images.catalog import Catalog, familiar, flag
+from berth.images import commits, documents, host
+from berth.images.catalog import Catalog, familiar
 from berth.images.changes import apply_changes
 from berth.images.check import StoreCheck
+from berth.images.disposal import Deleted, Disposal
 from berth.images.garbage import KEPT_S, Garbage
 from berth.images.layers import LayerStore, LoadTeller, Teller
 from berth.images.records import Image, ImageUser, LayerRecord
@@ -44,13 +45,12 @@ if TYPE_CHECKING:
     from berth.images.layers import Progress, Ready
     from berth.images.shipping import Shipment
     from berth.oci.image import Descriptor
+    from berth.oci.platform import Platform
     from berth.runtime.client import Runtime
     from berth.runtime.requests import OverlayRootfs
     from berth.state import State
 
 __all__ = ["Image", "ImageConfig", "ImageService", "ImageUser"]
-
-Deleted = dict[str, str]  # {"Untagged": name} or {"Deleted": id}
 
 
 def _quiet(_: Mapping[str, object]) -> None:
@@ -74,6 +74,9 @@ class ImageService:
             content=self.content,
             snapshots=self._snapshots,
             layers=self._layers,
+        )
+        self._disposal = Disposal(
+            catalog=self._catalog, content=self.content, garbage=self._garbage
         )
 
     async def open(self) -> None:
@@ -106,13 +109,15 @@ class ImageService:
         """Return the images that pass Docker's filters, the youngest first."""
         return self._catalog.select(filters)
 
-    def resolve(self, ref: str) -> Image:
-        """Return the image that ``ref`` names: a reference, an id or a unique prefix of one."""
-        return self._catalog.resolve(ref)
+    def resolve(self, ref: str, platform: Platform | None = None) -> Image:
+        """Return the image that ``ref`` names: a reference, an id or a unique prefix of one.
 
-    def history(self, ref: str) -> Sequence[documents.Json]:
+        Of several platforms under a name, the one that is asked for, or suits this machine.
+        """
+        return self._catalog.resolve(ref, platform)
+
+    def history(self, image: Image) -> Sequence[documents.Json]:
         """Return the steps of an image as the API shows them."""
-        image = self.resolve(ref)
         if image.builtin:
             return documents.history(image, ImageDocument(), [])
         data = self.content.read(Digest(image.id))
@@ -165,56 +170,21 @@ class ImageService:
         return image
 
     async def remove(
-        self, ref: str, *, force: bool = False, users: Sequence[ImageUser] = ()
-    ) -> Sequence[Deleted]:
-        """Remove a name, and with the last one the image. ``users``: the containers there are."""
-        image = self.resolve(ref)
-        name = self._catalog.names_it(ref, image)
-        plan = removal.plan(image, ref, name, force=force, users=users)
-        return await self._carry_out(image, plan.names, deleted=plan.deleted)
-
-    async def _carry_out(
-        self, image: Image, names: Sequence[str], *, deleted: bool
-    ) -> Sequence[Deleted]:
-        done: Sequence[Deleted] = [{"Untagged": name} for name in names]
-        if not deleted:
-            for name in names:
-                self._catalog.take_name(image, name)
-            return done
-        self._catalog.drop(image)
-        chain = set(chain_ids(image.diff_ids))
-        gone = [chain_id for chain_id in await self._garbage.remove_layers() if chain_id in chain]
-        self._drop_blobs(image.blobs())
-        return [*done, *({"Deleted": id_} for id_ in (image.id, *gone))]
-
-    def _drop_blobs(self, blobs: Sequence[str]) -> None:
-        """Remove those of the blobs that no image has."""
-        wanted = {blob for image in self._catalog.all() for blob in image.blobs()}
-        for blob in {*blobs} - wanted:
-            self.content.remove(Digest(blob))
+        self,
+        ref: str,
+        *,
+        platforms: Sequence[Platform] = (),
+        force: bool = False,
+        users: Sequence[ImageUser] = (),
+    ) -> Sequence[tuple[Image, Sequence[Deleted]]]:
+        """Remove a name, and with the last one the image: of every platform, or of some."""
+        return await self._disposal.remove(ref, platforms=platforms, force=force, users=users)
 
     async def prune(
         self, *, filters: Mapping[str, Sequence[str]], users: Sequence[ImageUser]
     ) -> Mapping[str, object]:
-        """Remove images that no container uses: those without a name, with dangling=false all.
-
-        Without a filter that picks images, also what broken transfers have left.
-        """
-        dangling = flag("dangling", filters["dangling"]) if filters.get("dangling") else True
-        others = {key: values for key, values in filters.items() if key != "dangling"}
-        if set(others) - {"label", "label!", "until"}:
-            raise InvalidArgument(f"invalid filter '{sorted(others)[0]}'")
-        used = {user.image_id for user in users}
-        deleted: Sequence[Deleted] = []
-        reclaimed = 0
-        for image in self._catalog.select(others):
-            if image.builtin or image.id in used or (dangling and image.names):
-                continue
-            names = [*image.names, *image.repo_digests]
-            reclaimed += image.size_bytes
-            deleted = [*deleted, *await self._carry_out(image, names, deleted=True)]
-        reclaimed += 0 if others else self._garbage.remove_blobs()
-        return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
+        """Remove images that no container uses, and what broken transfers have left."""
+        return await self._disposal.prune(filters=filters, users=users)
 
     async def check(self, *, users: Sequence[ImageUser], repair: bool) -> Report:
         """Verify the whole store; with ``repair`` remove what is broken. ``users``: the containers."""
@@ -305,7 +275,7 @@ class ImageService:
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
-            self._drop_blobs(blobs)
+            self._disposal.drop_blobs(blobs)
             await asyncio.to_thread(remove_ingest, folder)
 
     def _known(self) -> set[str]:
@@ -344,7 +314,8 @@ class ImageService:
         name = reference.with_default_tag()
         origin = reference.with_digest(repo_digest or descriptor.digest).familiar()
         image.repo_digests = [origin]
-        return self._keep(image, [name.familiar()] if name.tag and not name.digest else [])
+        names = [name.familiar()] if name.tag and not name.digest else []
+        return self._keep(image, names, beside=origin)
 
     def is_whole(self, id_: str) -> bool:
         """Say whether an image is here with all its blobs and layers."""
@@ -354,17 +325,20 @@ class ImageService:
             or any(not self._snapshots.has(chain_id) for chain_id in chain_ids(image.diff_ids))
         )
 
-    def _keep(self, image: Image, names: Sequence[str]) -> Image:
-        """Record an image and name it; one that is known keeps the blobs and names that it has."""
+    def _keep(self, image: Image, names: Sequence[str], *, beside: str = "") -> Image:
+        """Record an image and name it; one that is known keeps the blobs and names that it has.
+
+        Images of other platforms that came from the index ``beside`` keep the names as well.
+        """
         known = self._catalog.get(image.id)
         if known is not None:
             known.repo_digests = sorted({*known.repo_digests, *image.repo_digests})
             extra = image.blobs()
             image = known
-            self._drop_blobs([blob for blob in extra if blob not in known.blobs()])
+            self._disposal.drop_blobs([blob for blob in extra if blob not in known.blobs()])
         self._catalog.put(image)
         for name in names:
-            self._catalog.give_name(image, name)
+            self._catalog.give_name(image, name, beside=beside)
         return image
 
     # Out
@@ -381,12 +355,14 @@ class ImageService:
             known.repo_digests = sorted({*known.repo_digests, name})
             self._catalog.put(known)
 
-    def save(self, refs: Sequence[str]) -> tuple[Sequence[Image], AsyncIterator[bytes]]:
+    def save(
+        self, refs: Sequence[str], platform: Platform | None = None
+    ) -> tuple[Sequence[Image], AsyncIterator[bytes]]:
         """Return the images, and an archive of them: a docker-archive that is an OCI layout as well.
 
         A name without a tag stands for all tags of the repository, as in Docker.
         """
-        wanted = selected(self._catalog, refs)
+        wanted = selected(self._catalog, refs, platform)
         return [image for image, _ in wanted], ArchiveWriter(self.content, wanted).stream()
 
 

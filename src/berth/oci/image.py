@@ -34,6 +34,16 @@ DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 INDEXES = (OCI_INDEX, DOCKER_INDEX)
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
+# Layers that their makers want nobody to pass on, and where they say those are (``urls``).
+FOREIGN_LAYERS = (
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+)
+# What a configuration may be called; old builders did not know better.
+CONFIGS = (OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "")
 LAYERS = (OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER_GZIP)
 
 MAX_DOCUMENT_BYTES = 8 << 20
@@ -49,8 +59,14 @@ class Descriptor(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     media_type: str = ""
     digest: str
     size: int = 0
+    urls: list[str] | None = None
     annotations: dict[str, str] | None = None
     platform: Platform | None = None
+
+
+def is_foreign(layer: Descriptor) -> bool:
+    """Say whether a layer is fetched from its maker and never passed on."""
+    return layer.media_type in FOREIGN_LAYERS and bool(layer.urls)
 
 
 class Manifest(msgspec.Struct, rename="camel", kw_only=True):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from urllib3.exceptions import HTTPError
 
-from berth.errors import Corrupt, Failed, Unavailable
+from berth.errors import BerthError, Corrupt, Failed, NotFound, Unavailable
 from berth.oci.digest import Digest
+from berth.oci.image import is_foreign
 from berth.registry.session import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from urllib3.response import BaseHTTPResponse
 
     from berth.content.store import ContentStore, Ingest
@@ -96,7 +100,7 @@ class Download:
             return
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         self._resumed = self._resumed or offset > 0
-        response = self._session.open(f"blobs/{self._digest}", headers)
+        response = self._open(headers)
         with self._session.patience.reading(response):
             self._expect(response, offset)
             assert self._ingest is not None
@@ -104,6 +108,19 @@ class Download:
                 self._copy(response, self._ingest)
             except HTTPError as error:
                 raise Unavailable(f"download {self._digest}: unexpected EOF") from error
+
+    def _open(self, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """Ask the registry, then the makers of a layer that registries may not have."""
+        try:
+            return self._session.open(f"blobs/{self._digest}", headers)
+        except NotFound:
+            if not is_foreign(self._descriptor):
+                raise
+        *others, last = self._descriptor.urls or [""]
+        for url in others:
+            with contextlib.suppress(BerthError):
+                return self._session.open_elsewhere(url, headers)
+        return self._session.open_elsewhere(last, headers)
 
     def _expect(self, response: BaseHTTPResponse, offset: int) -> None:
         """Start anew when the answer is the whole blob; Corrupt when it is another part of it."""

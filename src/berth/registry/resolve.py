@@ -10,6 +10,7 @@ import msgspec
 from berth.errors import Corrupt, InvalidArgument, NotFound, Unsupported
 from berth.oci.digest import CANONICAL, Digest
 from berth.oci.image import (
+    CONFIGS,
     INDEXES,
     MANIFESTS,
     MAX_DOCUMENT_BYTES,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from berth.registry.session import Session
 
 MAX_DEPTH = 4
+PLUGIN = "application/vnd.docker.plugin.v1+json"
 
 
 class _Probe(msgspec.Struct, rename="camel"):
@@ -66,6 +68,7 @@ def resolve(session: Session, platform: Platform) -> Resolved:
         documents.append((descriptor, data))
         if descriptor.media_type in MANIFESTS:
             manifest = decode(data, Manifest, f"manifest {descriptor.digest}")
+            check_is_image(manifest)
             return Resolved(documents=tuple(documents), manifest=manifest)
         index = decode(data, Index, f"index {descriptor.digest}")
         position = choose(platform, [entry.platform for entry in index.manifests])
@@ -73,6 +76,17 @@ def resolve(session: Session, platform: Platform) -> Resolved:
             raise NotFound(f"no matching manifest for {platform} in the manifest list entries")
         which = index.manifests[position].digest
     raise InvalidArgument(f"read index: more than {MAX_DEPTH} levels")
+
+
+def check_is_image(manifest: Manifest) -> None:
+    """InvalidArgument, in Docker's words, for an artifact that is something else."""
+    kind = manifest.config.media_type
+    if kind not in CONFIGS:
+        known = "plugin" if kind == PLUGIN else "unknown"
+        raise InvalidArgument(
+            f'Encountered remote "{kind}"({known}) when fetching',
+            hint="it is an artifact and no image: tools like oras fetch those",
+        )
 
 
 def describe(data: bytes, media_type: str, expected: Digest | None) -> Descriptor:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from urllib3.exceptions import HTTPError
 
-from berth.errors import Unauthorized, Unavailable
+from berth.errors import InvalidArgument, Unauthorized, Unavailable
 from berth.oci.image import INDEXES, MANIFESTS, MAX_DOCUMENT_BYTES
 from berth.registry.auth import Authorizer, TokenRequest, guard
 from berth.registry.proxies import origin
@@ -166,6 +166,15 @@ class Session:
         """
         url = self.url(path)
         response = self._authorized("GET", url, headers)
+        if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            return response
+        raise self._refusal(url, response)
+
+    def open_elsewhere(self, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+        """GET something that a manifest says is elsewhere: without credentials, by http or https."""
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise InvalidArgument(f"fetch layer: {url[:200]!r} is no URL of the web")
+        response = self._transport.request("GET", url, headers=headers)
         if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             return response
         raise self._refusal(url, response)

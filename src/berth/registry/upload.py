@@ -10,6 +10,7 @@ from urllib.parse import urlencode, urljoin
 
 from berth.errors import Corrupt, Failed, NotFound, Unavailable
 from berth.oci.digest import Digest
+from berth.oci.image import is_foreign
 from berth.registry.session import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Upload:
 
     def run(self, mountable: Sequence[str]) -> None:
         """Do it; ``mountable`` are repositories of the registry that should have the blob."""
+        if is_foreign(self._descriptor):
+            self._meter.say("Skipped foreign layer")
+            return
         if self._session.retry(self._exists):
             self._meter.say("Layer already exists")
             return

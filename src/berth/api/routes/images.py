@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence  # noqa: TC003 - `list` is a method here
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from berth.api.exchange import TAR
 from berth.api.progress import ProgressStream
 from berth.api.router import Route
 from berth.errors import BerthError, InvalidArgument
+from berth.oci.platform import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,11 +50,15 @@ class ImageRoutes:
 
     async def inspect(self, call: Call) -> None:
         """Answer everything about one."""
-        await call.exchange.respond(200, self._engine.image_inspect(call.name))
+        await call.exchange.respond(
+            200, self._engine.image_inspect(call.name, chosen_platform(call))
+        )
 
     async def history(self, call: Call) -> None:
         """Answer how one came about."""
-        await call.exchange.respond(200, self._engine.image_history(call.name))
+        await call.exchange.respond(
+            200, self._engine.image_history(call.name, chosen_platform(call))
+        )
 
     async def tag(self, call: Call) -> None:
         """Give one another name."""
@@ -60,7 +67,10 @@ class ImageRoutes:
 
     async def remove(self, call: Call) -> None:
         """Remove a name, or the image."""
-        removed = await self._images.remove(call.name, force=call.flag("force"))
+        platforms = [read_platform(text) for text in call.texts("platforms")]
+        removed = await self._images.remove(
+            call.name, platforms=platforms, force=call.flag("force")
+        )
         await call.exchange.respond(200, removed)
 
     async def prune(self, call: Call) -> None:
@@ -92,6 +102,7 @@ class ImageRoutes:
         await self._engine.pushes.push(
             reference_of(call.name, call.text("tag")),
             auth=call.exchange.header(b"x-registry-auth") or "",
+            platform=chosen_platform(call),
             progress=stream.report,
         )
         await stream.end()
@@ -137,11 +148,27 @@ class ImageRoutes:
         await self._send(call, [call.name])
 
     async def _send(self, call: Call, names: Sequence[str]) -> None:
-        chunks = self._images.save(names)
+        chunks = self._images.save(names, chosen_platform(call))
         call.exchange.begin(TAR)
         async for chunk in chunks:
             await call.exchange.write(chunk)
         await call.exchange.end()
+
+
+def chosen_platform(call: Call) -> Platform | None:
+    """Return the platform that a request names, if it does."""
+    text = call.text("platform")
+    return read_platform(text) if text else None
+
+
+def read_platform(text: str) -> Platform:
+    """Read a platform as Docker's clients send it since API 1.46, in JSON, or as people write it."""
+    if not text.startswith("{"):
+        return Platform.parse(text)
+    try:
+        return msgspec.json.decode(text, type=Platform).normal()
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(f"invalid platform: {error}") from None
 
 
 def quiet(_: Mapping[str, object]) -> None:

@@ -1,0 +1,105 @@
+"""How images go: names taken away, and with the last one the image, its layers and its blobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.errors import InvalidArgument
+from berth.images import removal
+from berth.images.catalog import flag
+from berth.oci.digest import Digest
+from berth.oci.image import chain_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from berth.content.store import ContentStore
+    from berth.images.catalog import Catalog
+    from berth.images.garbage import Garbage
+    from berth.images.records import Image, ImageUser
+    from berth.oci.platform import Platform
+
+Deleted = dict[str, str]  # {"Untagged": name} or {"Deleted": id}
+
+
+class Disposal:
+    """Removes images of one engine."""
+
+    def __init__(self, *, catalog: Catalog, content: ContentStore, garbage: Garbage) -> None:
+        self._catalog = catalog
+        self._content = content
+        self._garbage = garbage
+
+    async def remove(
+        self,
+        ref: str,
+        *,
+        platforms: Sequence[Platform],
+        force: bool,
+        users: Sequence[ImageUser],
+    ) -> list[tuple[Image, Sequence[Deleted]]]:
+        """Remove a name, and with the last one the image: of every platform, or of some.
+
+        Returns what was done to which image. All is decided before anything is done.
+        """
+        if platforms:
+            found = {(image := self._catalog.resolve(ref, p)).id: image for p in platforms}
+            images = list(found.values())
+        else:
+            images = self._catalog.named(ref)
+        plans = [
+            (
+                image,
+                removal.plan(
+                    image, ref, self._catalog.names_it(ref, image), force=force, users=users
+                ),
+            )
+            for image in images
+        ]
+        return [
+            (image, await self._carry_out(image, plan.names, deleted=plan.deleted))
+            for image, plan in plans
+        ]
+
+    async def _carry_out(
+        self, image: Image, names: Sequence[str], *, deleted: bool
+    ) -> Sequence[Deleted]:
+        done: Sequence[Deleted] = [{"Untagged": name} for name in names]
+        if not deleted:
+            for name in names:
+                self._catalog.take_name(image, name)
+            return done
+        self._catalog.drop(image)
+        chain = set(chain_ids(image.diff_ids))
+        gone = [chain_id for chain_id in await self._garbage.remove_layers() if chain_id in chain]
+        self.drop_blobs(image.blobs())
+        return [*done, *({"Deleted": id_} for id_ in (image.id, *gone))]
+
+    def drop_blobs(self, blobs: Sequence[str]) -> None:
+        """Remove those of the blobs that no image has."""
+        wanted = {blob for image in self._catalog.all() for blob in image.blobs()}
+        for blob in {*blobs} - wanted:
+            self._content.remove(Digest(blob))
+
+    async def prune(
+        self, *, filters: Mapping[str, Sequence[str]], users: Sequence[ImageUser]
+    ) -> Mapping[str, object]:
+        """Remove images that no container uses: those without a name, with dangling=false all.
+
+        Without a filter that picks images, also what broken transfers have left.
+        """
+        dangling = flag("dangling", filters["dangling"]) if filters.get("dangling") else True
+        others = {key: values for key, values in filters.items() if key != "dangling"}
+        if set(others) - {"label", "label!", "until"}:
+            raise InvalidArgument(f"invalid filter '{sorted(others)[0]}'")
+        used = {user.image_id for user in users}
+        deleted: Sequence[Deleted] = []
+        reclaimed = 0
+        for image in self._catalog.select(others):
+            if image.builtin or image.id in used or (dangling and image.names):
+                continue
+            names = [*image.names, *image.repo_digests]
+            reclaimed += image.size_bytes
+            deleted = [*deleted, *await self._carry_out(image, names, deleted=True)]
+        reclaimed += 0 if others else self._garbage.remove_blobs()
+        return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
