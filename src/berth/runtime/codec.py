@@ -6,20 +6,27 @@ reference counts included, and `json.dumps` is a good hundred pages.
 
 from __future__ import annotations
 
-from json import encoder
-from json.decoder import JSONDecoder
+from _json import encode_basestring_ascii, make_encoder, make_scanner
 
 TYPE_CHECKING = False
+
+
+class _Context:
+    """How `json.JSONDecoder` reads by default."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
 
 
 def _refuse(document: object) -> object:
     raise TypeError(f"{type(document).__name__} is not JSON")
 
 
-_encode = encoder.c_make_encoder(  # type: ignore[attr-defined]  # typeshed leaves it out
-    None, _refuse, encoder.encode_basestring_ascii, None, ": ", ", ", False, False, True
-)
-_scan = JSONDecoder().scan_once  # type: ignore[attr-defined]  # typeshed leaves it out
+_scan = make_scanner(_Context)  # type: ignore[arg-type]  # any object with these attributes
+_encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True)
 
 
 def encode(document: object) -> bytes:
@@ -38,7 +45,10 @@ else:
         text = data.decode()
         try:
             document, end = _scan(text, 0)
-        except StopIteration as error:
+        except (
+            StopIteration,
+            SystemError,
+        ) as error:  # the latter where json.decoder is not imported
             raise ValueError("no JSON") from error
         if end != len(text):
             raise ValueError("more than one JSON document")

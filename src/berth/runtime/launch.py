@@ -36,6 +36,11 @@ class Request:
         """Return the next descriptor."""
         return self.fds.pop(0)
 
+    def close(self) -> None:
+        """Close the descriptors that nobody took."""
+        while self.fds:
+            os.close(self.fds.pop())
+
 
 class Launch:
     """A process that is being started, and its monitor.
@@ -60,6 +65,7 @@ class Launch:
             self.child.pidfd = request.take()
         self.group: int | None = None
         self.process = namespaces.Clone()
+        self.run_child = init.run
         self.orphans = 0
         self.pid, self.pidfd = 0, -1
         self.served = monitor.Monitor(control, stdin_once=request.message["stdin_once"])
@@ -88,9 +94,9 @@ class Launch:
         os.chdir("/")
         self.sync.close()
         _release(self.child)
-        for fd in (self.group, *self.request.fds):
-            if fd is not None:
-                os.close(fd)
+        if self.group is not None:
+            os.close(self.group)
+        self.request.close()
         self.served.close()
 
     def fail(self, error: BaseException) -> None:
@@ -111,11 +117,10 @@ class Launch:
             _join_pid_namespace(path, self.child.pidfd)
         pid = self.process.make()
         if pid == 0:
-            init.run(self.child)
+            self.run_child(self.child)
         self.pidfd = self.process.check(pid)
         self.pid = pid
         os.close(self.zygote_fd)
-        monitor.prepare()
         self.served.own(self.pid, self.pidfd)
         _release(self.child)
         if self.group is not None:
@@ -164,6 +169,7 @@ class Launch:
         """Run the process from its start to its end, as the monitor. Returns when all is done."""
         try:
             self.begin()
+            monitor.prepare()
             served = self.complete() if not self.owns_cgroup or self.hand_over() else None
         except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
             self.end()
@@ -191,6 +197,7 @@ def plan(request: Request, zygote_fd: int, hierarchies: Hierarchies, null_fd: in
     except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
         _report(control, error)
         control.close()
+        request.close()
         return None
     try:
         launch.open(null_fd)

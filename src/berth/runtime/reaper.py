@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal
 import os
-import signal
 
 from berth.kernel import processes
 
@@ -11,20 +11,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-KERNEL_SIGNALS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP)
+KERNEL_SIGNALS = (_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP)
 
 
 def run(program: int) -> NoReturn:
     """Serve as pid 1 until the program ends, then end the same way. Called right after the fork."""
     processes.set_name(b"berth-init")
-    waited = set(signal.valid_signals()) - set(KERNEL_SIGNALS)
-    signal.pthread_sigmask(signal.SIG_BLOCK, waited)
+    waited = set(_signal.valid_signals()) - set(KERNEL_SIGNALS)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, waited)
     # Only the program may hold the descriptors: its end of output is the container's.
     processes.close_from(0)
     # Asked first: one that ended before the signals were blocked sends no other SIGCHLD.
     while (status := _reap(program)) is None:
-        number = signal.sigwait(waited)
-        if number != signal.SIGCHLD:
+        number = _signal.sigwait(waited)
+        if number != _signal.SIGCHLD:
             _forward(program, number)
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else 128 - code)

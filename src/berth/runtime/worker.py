@@ -6,16 +6,15 @@ zygote stays small. It reports progress and ends with a result or an error.
 
 from __future__ import annotations
 
+import _signal
 import fcntl
-import importlib
-import json
 import os
 import select
-import signal
 import sys
 
 from berth.errors import BerthError, Failed
 from berth.kernel import capabilities, namespaces, processes, sockets
+from berth.runtime import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +29,8 @@ def serve(request: Request, host_mounts_fd: int) -> None:
 
     It works in the host's mount namespace, or in the zygote's, where containers' roots can be mounted.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     control = sockets.adopt(request.take())
     template_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     namespaces.setns(host_mounts_fd, namespaces.CLONE_NEWNS)
@@ -40,13 +39,14 @@ def serve(request: Request, host_mounts_fd: int) -> None:
     leave_with(control)
 
     def report(progress: Mapping[str, object]) -> None:
-        sockets.send(control, json.dumps({"progress": progress}).encode())
+        sockets.send(control, codec.encode({"progress": progress}))
 
     outcome: dict[str, object]
     try:
         module, _, name = request.message["entry"].partition(":")
         assert module.startswith("berth.")
-        function = getattr(importlib.import_module(module), name)
+        __import__(module)
+        function = getattr(sys.modules[module], name)
         if request.message.get("template"):
             forget_imports()
             namespaces.setns(template_fd, namespaces.CLONE_NEWNS)
@@ -56,7 +56,7 @@ def serve(request: Request, host_mounts_fd: int) -> None:
         outcome = {"error": error.record()}
     except OSError as error:
         outcome = {"error": Failed(str(error)).record()}
-    sockets.send(control, json.dumps(outcome).encode())
+    sockets.send(control, codec.encode(outcome))
 
 
 def leave_with(control: sockets.Socket) -> None:
@@ -69,7 +69,7 @@ def leave_with(control: sockets.Socket) -> None:
         if poll.poll(0):  # nothing is ever sent to a worker
             os._exit(1)
 
-    signal.signal(signal.SIGIO, look)
+    _signal.signal(_signal.SIGIO, look)
     fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(control, fcntl.F_SETFL, fcntl.fcntl(control, fcntl.F_GETFL) | fcntl.FASYNC)
     look(0, None)

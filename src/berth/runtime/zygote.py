@@ -15,10 +15,9 @@ import _signal
 import gc
 import os
 import sys
-import traceback
 
 from berth.kernel import cgroups, namespaces, processes, sockets
-from berth.runtime import launch, template, worker
+from berth.runtime import compact, launch, rehearsal, template, worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,9 +51,11 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
     warm = Warm()
     template.enter(data_root, exec_root, hidden)
+    rehearsal.rehearse(exec_root, warm.hierarchies, warm.null_fd)
     gc.collect()
     gc.disable()
     gc.freeze()
+    compact.fill_holes()
     sockets.send(control, b'{"event": "ready"}')
     fork = namespaces.Clone()
     while True:
@@ -89,8 +90,7 @@ def _fork_worker(request: launch.Request, control: sockets.Socket, warm: Warm) -
     if pid == 0:
         control.close()
         _end_with(lambda: worker.serve(request, warm.host_mounts_fd))
-    for fd in request.fds:
-        os.close(fd)
+    request.close()
 
 
 def _end_with(act: Callable[[], None]) -> NoReturn:
@@ -98,8 +98,8 @@ def _end_with(act: Callable[[], None]) -> NoReturn:
     status = 0
     try:
         act()
-    except BaseException:  # noqa: BLE001 - the end of this process, logged
-        traceback.print_exc(file=sys.stderr)
+    except BaseException as error:  # noqa: BLE001 - the end of this process, logged
+        sys.excepthook(type(error), error, error.__traceback__)
         status = 1
     finally:
         os._exit(status)

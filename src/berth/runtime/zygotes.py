@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("berth")
 
 BOOT = (
-    "import sys; sys.path[:] = {path!r}; from berth.runtime.zygote import main;"
+    "import sys; sys.path[:] = {path!r};"
+    " from berth.runtime import compact; compact.fill_holes();"
+    " from berth.runtime.zygote import main;"
     " main({data!r}, {exec!r}, {hidden!r})"
 )
 
