@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import docker
 
+    from support import bundles
+
 REFERENCE = os.environ.get("BERTH_TEST_REFERENCE") == "dockerd"
 CACHE = Path(__file__).parents[2] / ".build"
 APPLETS = """
@@ -225,3 +227,34 @@ def other_network() -> Iterator[str]:
         run(ip, "netns", "delete", name)
         run(ip, "link", "delete", link)
         wait_for(lambda: not Path("/sys/class/net", link).exists(), "the veth pair is gone")
+
+
+@pytest.fixture(scope="session")
+def berth_oci(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The command `berth-oci` as pip installs it."""
+    from support import bundles
+
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    return str(bundles.install(tmp_path_factory.mktemp("prefix") / "env"))
+
+
+@pytest.fixture
+def oci(berth_oci: str, tmp_path: Path) -> Iterator[bundles.Runtime]:
+    """berth-oci with a state directory of its own; afterwards nothing of it may be left."""
+    from support import bundles
+
+    runtime = bundles.Runtime(berth_oci, tmp_path / "state")
+    yield runtime
+    runtime.clear()
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    left = [root / runtime.group for root in kernel.hierarchies()]
+    assert not [group for group in left if group.exists()]
+
+
+@pytest.fixture
+def bundle(oci: bundles.Runtime, tmp_path: Path) -> bundles.Bundle:
+    """A bundle of busybox, to be edited."""
+    from support import bundles
+
+    return bundles.Bundle(tmp_path / "bundle", oci)

@@ -47,9 +47,28 @@ def apply(hierarchies: Hierarchies, path: str, resources: Resources) -> None:
         prefix = "io.bfq" if tree.unified else "blkio.bfq"
         files = block_files_v2 if tree.unified else block_files_v1
         _write(tree, path, files(block, bfq=is_there(tree.fd, f"{path}/{prefix}.weight")))
+    _apply_rarer(hierarchies, path, resources)
     _apply_devices(hierarchies, path, resources)
     if unified := resources.get("unified"):
         _apply_unified(hierarchies, path, unified)
+
+
+def _apply_rarer(hierarchies: Hierarchies, path: str, resources: Resources) -> None:
+    """Write the limits of huge pages, of network classes and of RDMA devices."""
+    for huge in resources.get("hugepageLimits") or ():
+        tree = _tree(hierarchies, "hugetlb")
+        suffix = "max" if tree.unified else "limit_in_bytes"
+        _write(tree, path, [(f"hugetlb.{huge['pageSize']}.{suffix}", str(huge["limit"]))])
+    network = resources.get("network") or {}
+    if class_id := network.get("classID"):
+        _write(_tree(hierarchies, "net_cls"), path, [("net_cls.classid", str(class_id))])
+    for entry in network.get("priorities") or ():
+        line = f"{entry['name']} {entry['priority']}"
+        _write(_tree(hierarchies, "net_prio"), path, [("net_prio.ifpriomap", line)])
+    for device, limits in (resources.get("rdma") or {}).items():
+        handles, objects = limits.get("hcaHandles", "max"), limits.get("hcaObjects", "max")
+        line = f"{device} hca_handle={handles} hca_object={objects}"
+        _write(_tree(hierarchies, "rdma"), path, [("rdma.max", line)])
 
 
 def _apply_cpu(hierarchies: Hierarchies, path: str, cpu: Cpu) -> None:
@@ -194,6 +213,7 @@ def cpu_files_v1(cpu: Cpu) -> Files:
         ("burst", "cpu.cfs_burst_us"),
         ("realtimePeriod", "cpu.rt_period_us"),
         ("realtimeRuntime", "cpu.rt_runtime_us"),
+        ("idle", "cpu.idle"),
     )
     return [(file, str(cpu[key])) for key, file in names if cpu.get(key)]  # type: ignore[literal-required]
 
@@ -209,6 +229,8 @@ def cpu_files_v2(cpu: Cpu, *, quota_now: str = "max") -> Files:
         files.append(("cpu.max", f"{amount} {period}" if period else amount))
     if burst := cpu.get("burst", 0):
         files.append(("cpu.max.burst", str(burst)))
+    if (idle := cpu.get("idle")) is not None:
+        files.append(("cpu.idle", str(idle)))
     return files
 
 

@@ -71,6 +71,12 @@ MOUNT_ATTR_RDONLY = 1
 MOUNT_ATTR_NOSUID = 2
 MOUNT_ATTR_NODEV = 4
 MOUNT_ATTR_NOEXEC = 8
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_ATIME = 0x70  # all bits that say how access times are kept; none of them is relatime
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 STATFS_LONGS = 32  # more than struct statfs has on any machine
 
@@ -158,10 +164,19 @@ class _MountAttr(ctypes.Structure):
 
 
 def mount_setattr(
-    fd: int, *, attr_set: int = 0, attr_clr: int = 0, propagation: int = 0, recursive: bool = False
+    fd: int,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    userns_fd: int = 0,
+    recursive: bool = False,
 ) -> None:
-    """mount_setattr(2) on the mount that ``fd`` refers to (Linux 5.12)."""
-    attr = _MountAttr(attr_set, attr_clr, propagation, 0)
+    """mount_setattr(2) on the mount that ``fd`` refers to (Linux 5.12).
+
+    ``userns_fd`` is the user namespace whose id maps the mount gets with MOUNT_ATTR_IDMAP.
+    """
+    attr = _MountAttr(attr_set, attr_clr, propagation, userns_fd)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     result = libc.syscall(
         ctypes.c_long(SYS_MOUNT_SETATTR),
@@ -187,19 +202,25 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0) -> int:
 
     Symbolic links stay inside; magic links are refused. The descriptor is CLOEXEC.
     """
-    return _openat2(root_fd, path, _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT))
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+    return _openat2(root_fd, path, _OpenHow(flags | os.O_CLOEXEC, mode, resolve))
 
 
 def open_beneath(root_fd: int, path: str, flags: int) -> int:
     """openat2(2) with RESOLVE_BENEATH: EXDEV when ``path`` or a link in it leads out of ``root_fd``."""
-    return _openat2(root_fd, path, _OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_BENEATH))
+    resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
+    return _openat2(root_fd, path, _OpenHow(flags | os.O_CLOEXEC, 0, resolve))
 
 
-def _openat2(root_fd: int, path: str, how: _OpenHow) -> int:
-    how.resolve |= RESOLVE_NO_MAGICLINKS
+def open_without_links(path: str, flags: int, *, dir_fd: int = AT_FDCWD) -> int:
+    """openat2(2) with RESOLVE_NO_SYMLINKS: ELOOP when any part of ``path`` is a link. CLOEXEC."""
+    return _openat2(dir_fd, path, _OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS))
+
+
+def _openat2(dir_fd: int, path: str, how: _OpenHow) -> int:
     result = libc.syscall(
         ctypes.c_long(SYS_OPENAT2),
-        ctypes.c_long(root_fd),
+        ctypes.c_long(dir_fd),
         os.fsencode(path or "."),
         ctypes.byref(how),
         ctypes.c_long(ctypes.sizeof(how)),

@@ -17,6 +17,7 @@ from berth.kernel.libc import (
 
 CLONE_NEWTIME = 0x00000080
 CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -27,6 +28,7 @@ CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
 
 SIGCHLD = 17
+NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 
 # OCI's name of a namespace type → (the clone flag, the file under /proc/PID/ns)
 NAMESPACES = {
@@ -39,6 +41,11 @@ NAMESPACES = {
     "mount": (CLONE_NEWNS, "mnt"),
     "time": (CLONE_NEWTIME, "time"),
 }
+
+
+def flag_of(file: str) -> int:
+    """Return the clone flag for a file of /proc/PID/ns."""
+    return next(flag for flag, name in NAMESPACES.values() if name == file)
 
 
 class _CloneArgs(ctypes.Structure):
@@ -73,7 +80,8 @@ class Clone:
         self._record = _CloneArgs(
             flags=flags | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0),
             pidfd=ctypes.addressof(self._pidfd),
-            exit_signal=SIGCHLD,
+            # A child of the caller's parent takes the caller's, and is refused one of its own.
+            exit_signal=0 if flags & CLONE_PARENT else SIGCHLD,
             cgroup=cgroup_fd or 0,
         )
         size = ctypes.c_long(ctypes.sizeof(self._record))

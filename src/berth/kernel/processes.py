@@ -72,6 +72,11 @@ def close_from(first: int) -> None:
     check(syscall(SYS_CLOSE_RANGE, first, 0xFFFFFFFF, 0), f"close_range {first}")
 
 
+def close_between(first: int, last: int) -> None:
+    """Close the descriptors from ``first`` to ``last``, both too (close_range(2))."""
+    check(syscall(SYS_CLOSE_RANGE, first, last, 0), f"close_range {first} {last}")
+
+
 def cloexec_from(first: int) -> None:
     """Mark every descriptor from ``first`` on close-on-exec."""
     result = syscall(SYS_CLOSE_RANGE, first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)

@@ -10,6 +10,8 @@ SET_MODE_FILTER = 1
 FLAG_TSYNC = 1
 FLAG_LOG = 2
 FLAG_SPEC_ALLOW = 4
+FLAG_NEW_LISTENER = 8
+FLAG_WAIT_KILLABLE_RECV = 32
 
 INSTRUCTION_BYTES = 8
 
@@ -18,8 +20,11 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def load(program: bytes, flags: int = 0) -> None:
-    """Load ``program`` (struct sock_filter[]). Needs CAP_SYS_ADMIN or no_new_privs."""
+def load(program: bytes, flags: int = 0) -> int:
+    """Load ``program`` (struct sock_filter[]). Needs CAP_SYS_ADMIN or no_new_privs.
+
+    With FLAG_NEW_LISTENER returns the descriptor on which calls are notified, else 0.
+    """
     argument = _Program(len(program) // INSTRUCTION_BYTES, program)
     result = libc.syscall(
         ctypes.c_long(SYS_SECCOMP),
@@ -27,4 +32,4 @@ def load(program: bytes, flags: int = 0) -> None:
         ctypes.c_long(flags),
         ctypes.byref(argument),
     )
-    check(result, "seccomp SET_MODE_FILTER")
+    return check(result, "seccomp SET_MODE_FILTER")

@@ -36,14 +36,15 @@ def send(sock: Socket, data: bytes, fds: tuple[int, ...] | list[int] = ()) -> No
             view = memoryview(data)
             while view:
                 view = view[os.write(memory, view) :]
-            _send_packet(sock, b"\0", [memory, *fds])
+            send_packet(sock, b"\0", [memory, *fds])
         finally:
             os.close(memory)
     else:
-        _send_packet(sock, data, list(fds))
+        send_packet(sock, data, list(fds))
 
 
-def _send_packet(sock: Socket, data: bytes, fds: list[int]) -> None:
+def send_packet(sock: Socket, data: bytes, fds: list[int]) -> None:
+    """Send bytes with descriptors beside them, on any kind of Unix socket."""
     rights = b"".join(fd.to_bytes(_FD_BYTES, "little") for fd in fds)
     ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if fds else []
     sock.sendmsg([data], ancillary, _socket.MSG_NOSIGNAL)

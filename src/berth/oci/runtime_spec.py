@@ -23,6 +23,16 @@ class Mount(TypedDict, total=False):
     type: str
     source: str
     options: list[str]
+    uidMappings: list[IdMapping]
+    gidMappings: list[IdMapping]
+
+
+class IdMapping(TypedDict):
+    """A span of ids: inside, outside, how many."""
+
+    containerID: int
+    hostID: int
+    size: int
 
 
 class User(TypedDict, total=False):
@@ -59,6 +69,28 @@ class Rlimit(TypedDict):
     hard: int
 
 
+class Scheduler(TypedDict, total=False):
+    """``process.scheduler``: policy as ``SCHED_BATCH``, flags as ``SCHED_FLAG_RESET_ON_FORK``."""
+
+    policy: str
+    nice: int
+    priority: int
+    flags: list[str]
+    runtime: int
+    deadline: int
+    period: int
+
+
+IOPriority = TypedDict("IOPriority", {"class": str, "priority": int}, total=False)
+
+
+class ExecCpuAffinity(TypedDict, total=False):
+    """``process.execCPUAffinity``: lists of processors, while joining and after."""
+
+    initial: str
+    final: str
+
+
 class Process(TypedDict, total=False):
     """``process``."""
 
@@ -74,6 +106,9 @@ class Process(TypedDict, total=False):
     oomScoreAdj: int
     apparmorProfile: str
     selinuxLabel: str
+    scheduler: Scheduler
+    ioPriority: IOPriority
+    execCPUAffinity: ExecCpuAffinity
 
 
 class Namespace(TypedDict, total=False):
@@ -112,8 +147,10 @@ class Memory(TypedDict, total=False):
     reservation: int
     swap: int
     kernel: int
+    kernelTCP: int
     swappiness: int
     disableOOMKiller: bool
+    checkBeforeUpdate: bool
 
 
 class Cpu(TypedDict, total=False):
@@ -127,6 +164,7 @@ class Cpu(TypedDict, total=False):
     realtimePeriod: int
     cpus: str
     mems: str
+    idle: int
 
 
 class Pids(TypedDict):
@@ -155,11 +193,40 @@ class BlockIO(TypedDict, total=False):
     """``linux.resources.blockIO``."""
 
     weight: int
+    leafWeight: int
     weightDevice: list[WeightDevice]
     throttleReadBpsDevice: list[ThrottleDevice]
     throttleWriteBpsDevice: list[ThrottleDevice]
     throttleReadIOPSDevice: list[ThrottleDevice]
     throttleWriteIOPSDevice: list[ThrottleDevice]
+
+
+class HugepageLimit(TypedDict):
+    """An entry of ``hugepageLimits``: page size as ``2MB``, limit in bytes."""
+
+    pageSize: str
+    limit: int
+
+
+class InterfacePriority(TypedDict):
+    """An entry of ``network.priorities``."""
+
+    name: str
+    priority: int
+
+
+class Network(TypedDict, total=False):
+    """``linux.resources.network``."""
+
+    classID: int
+    priorities: list[InterfacePriority]
+
+
+class RdmaLimit(TypedDict, total=False):
+    """An entry of ``rdma``, by device."""
+
+    hcaHandles: int
+    hcaObjects: int
 
 
 class Resources(TypedDict, total=False):
@@ -170,6 +237,9 @@ class Resources(TypedDict, total=False):
     cpu: Cpu
     pids: Pids
     blockIO: BlockIO
+    hugepageLimits: list[HugepageLimit]
+    network: Network
+    rdma: dict[str, RdmaLimit]
     unified: dict[str, str]
 
 
@@ -203,6 +273,26 @@ class Seccomp(TypedDict, total=False):
     syscalls: list[SeccompSyscall]
 
 
+class Personality(TypedDict, total=False):
+    """``linux.personality``: domain as ``LINUX32``."""
+
+    domain: str
+    flags: list[str]
+
+
+class TimeOffset(TypedDict, total=False):
+    """``linux.timeOffsets``, by clock."""
+
+    secs: int
+    nanosecs: int
+
+
+class NetDevice(TypedDict, total=False):
+    """``linux.netDevices``, by the name outside; ``name`` is the one inside."""
+
+    name: str
+
+
 class Linux(TypedDict, total=False):
     """``linux``."""
 
@@ -216,6 +306,22 @@ class Linux(TypedDict, total=False):
     maskedPaths: list[str]
     readonlyPaths: list[str]
     mountLabel: str
+    uidMappings: list[IdMapping]
+    gidMappings: list[IdMapping]
+    personality: Personality
+    timeOffsets: dict[str, TimeOffset]
+    netDevices: dict[str, NetDevice]
+    intelRdt: dict[str, object]
+    memoryPolicy: dict[str, object]
+
+
+class Hook(TypedDict, total=False):
+    """An entry of one of the lists in ``hooks``; timeout in seconds."""
+
+    path: str
+    args: list[str]
+    env: list[str]
+    timeout: int
 
 
 class Spec(TypedDict, total=False):
@@ -228,4 +334,5 @@ class Spec(TypedDict, total=False):
     hostname: str
     domainname: str
     linux: Linux
+    hooks: dict[str, list[Hook]]
     annotations: dict[str, str]

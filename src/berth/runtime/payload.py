@@ -37,6 +37,21 @@ def reset_signals() -> None:
 
 def set_rlimits(limits: list[Rlimit]) -> None:
     """Set the resource limits; raising a hard one needs CAP_SYS_RESOURCE."""
+    for number, soft, hard in _rlimits(limits):
+        _set_rlimit(number, soft, hard)
+
+
+def raise_rlimits(limits: list[Rlimit]) -> None:
+    """Raise hard limits as far as :func:`set_rlimits` is going to, which hinders nobody until then."""
+    for number, _, hard in _rlimits(limits):
+        soft, now = resource.getrlimit(number)
+        if now != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > now):
+            _set_rlimit(number, soft, hard)
+
+
+def _rlimits(limits: list[Rlimit]) -> list[tuple[int, int, int]]:
+    """Return (number, soft, hard) of each."""
+    found = []
     for limit in limits:
         name = limit["type"]
         number = getattr(resource, name, None)
@@ -45,13 +60,18 @@ def set_rlimits(limits: list[Rlimit]) -> None:
         values = [
             v if v < (1 << 63) else resource.RLIM_INFINITY for v in (limit["soft"], limit["hard"])
         ]
-        try:
-            resource.setrlimit(number, (values[0], values[1]))
-        except (OSError, ValueError) as error:
-            raise Failed(
-                f"{INIT}error setting rlimits for ready process: error setting rlimit type {number}:"
-                " operation not permitted"
-            ) from error
+        found.append((number, values[0], values[1]))
+    return found
+
+
+def _set_rlimit(number: int, soft: int, hard: int) -> None:
+    try:
+        resource.setrlimit(number, (soft, hard))
+    except (OSError, ValueError) as error:
+        raise Failed(
+            f"{INIT}error setting rlimits for ready process: error setting rlimit type {number}:"
+            " operation not permitted"
+        ) from error
 
 
 def set_oom_score(value: int) -> None:
@@ -161,6 +181,11 @@ def execute(process: Process, account: accounts.Account, *, init: bool) -> None:
     child = os.fork() if init else 0
     if child:
         reaper.run(child)
+    replace(program, arguments, values)
+
+
+def replace(program: str, arguments: list[str], values: dict[str, str]) -> None:
+    """Become ``program`` (execve(2)), or raise what Docker says of one that cannot be executed."""
     try:
         os.execve(program, arguments, values)
     except PermissionError as error:

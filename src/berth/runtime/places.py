@@ -34,15 +34,18 @@ IN_PROC = (
 )
 
 
-def open_place(path: str, *, directory: bool, proc: bool = False) -> int:
-    """Return a descriptor of the place ``path``; ``proc`` says that a proc is to be mounted there."""
-    if path in OWN_DIRECTORIES or path in OWN_FILES:
+def open_place(path: str, *, directory: bool, proc: bool = False, clear: bool = True) -> int:
+    """Return a descriptor of the place ``path``; ``proc`` says that a proc is to be mounted there.
+
+    ``clear``: what is in the way of a place that is berth's own goes.
+    """
+    if clear and (path in OWN_DIRECTORIES or path in OWN_FILES):
         _clear(path, directory=directory)
     fd = open_plain(path)
     if fd is None:
         path = os.path.realpath(path)  # noqa: TID251 - this is inside the root
         _make(path, directory=directory)
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = mounts.open_without_links(path, os.O_PATH)
     try:
         _check(fd, path, proc=proc)
     except BaseException:
@@ -74,14 +77,55 @@ def open_below(base: str, subpath: str, *, recursive: bool = False) -> int:
 
 
 def open_plain(path: str) -> int | None:
-    """Open ``path`` itself; None when it is missing or a symbolic link."""
+    """Open ``path`` itself; None when it is missing or there is a symbolic link in it.
+
+    A link to /proc/self/fd/N leads out of a root that was not pivoted to yet, and to descriptors of ours.
+    """
     try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return mounts.open_without_links(path, os.O_PATH)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if stat.S_ISLNK(os.fstat(fd).st_mode):
-        os.close(fd)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
         return None
+
+
+def open_final(path: str) -> int | None:
+    """Open ``path``, links on the way to it followed; None when it is missing or a link itself."""
+    folder = os.path.realpath(os.path.dirname(path))  # noqa: TID251 - this is inside the root
+    return open_plain(f"{folder.rstrip('/')}/{os.path.basename(path)}")
+
+
+def open_mounted(path: str) -> int:
+    """Open the root of what was just mounted at ``path``, by the way its place was found."""
+    return mounts.open_without_links(
+        os.path.realpath(path),  # noqa: TID251 - this is inside the root
+        os.O_PATH,
+    )
+
+
+def open_parent(path: str) -> int:
+    """Open the directory that ``path`` is in, made when it is missing."""
+    parent = os.path.realpath(os.path.dirname(path))  # noqa: TID251 - this is inside the root
+    return make_directory(parent)
+
+
+def make_directory(path: str) -> int:
+    """Make a directory and those above it, following no link; return its descriptor."""
+    fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in path.strip("/").split("/") if path != "/" else ():
+        try:
+            os.mkdir(name, 0o755, dir_fd=fd)
+        except FileExistsError:
+            pass
+        except OSError:  # read-only, or a proc: then it must be there
+            if not os.access(name, os.F_OK, dir_fd=fd, follow_symlinks=False):
+                raise
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        below = os.open(name, flags, dir_fd=fd)
+        os.close(fd)
+        fd = below
     return fd
 
 
@@ -99,11 +143,13 @@ def _clear(path: str, *, directory: bool) -> None:
 
 
 def _make(path: str, *, directory: bool) -> None:
-    if directory:
-        os.makedirs(path, mode=0o755, exist_ok=True)
+    if directory and not os.path.lexists(path):
+        os.close(make_directory(path))
     elif not os.path.lexists(path):
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644))
+        parent = make_directory(os.path.dirname(path))
+        flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        os.close(os.open(os.path.basename(path), flags, 0o644, dir_fd=parent))
+        os.close(parent)
 
 
 def _check(fd: int, path: str, *, proc: bool) -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 SHM = "/dev/shm"  # noqa: S108 - the container's
 ASIDE = "/dev/.cgroup"
+SAFE_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
+SAFE_ATTRIBUTES = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
 OVERLAY_OPTIONS = "index=off,metacopy=off,redirect_dir=off"
 
 OPTION_FLAGS = {
@@ -209,7 +211,7 @@ def mount_entry(entry: Mount, controllers: list[str]) -> None:
             mount(ASIDE, target, flags=MS_MOVE)
             os.rmdir(ASIDE)
         else:
-            _mount_cgroups(target, flags, controllers)
+            mount_groups(target, flags, controllers)
         return
     if fstype == "tmpfs" and existed and "mode=" not in data:
         # A tmpfs over a directory of the image keeps that directory's mode, as runc does.
@@ -223,9 +225,9 @@ def mount_entry(entry: Mount, controllers: list[str]) -> None:
         mount("", target, flags=propagation)
 
 
-def _mount_cgroups(target: str, flags: int, controllers: list[str]) -> None:
+def mount_groups(target: str, flags: int, controllers: list[str]) -> None:
     """Show the container its own groups: one cgroup2 mount, or a tmpfs with one v1 mount each."""
-    safe = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    safe = SAFE_FLAGS
     if controllers == ["cgroup2"]:
         mount("cgroup", target, "cgroup2", flags | safe)
         return
@@ -244,23 +246,37 @@ def make_devices(devices: list[Device]) -> None:
     for device in devices:
         path = device["path"]
         kind = DEVICE_TYPES[device.get("type", "c")]
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        if os.path.lexists(path):
-            os.unlink(path)
+        folder, name = places.open_parent(path), os.path.basename(path)
+        try:
+            os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            pass
         number = os.makedev(device.get("major", 0), device.get("minor", 0))
-        os.mknod(path, kind | device.get("fileMode", 0o666), number)
-        os.chown(path, device.get("uid", 0), device.get("gid", 0))
+        os.mknod(name, kind | device.get("fileMode", 0o666), number, dir_fd=folder)
+        os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=folder)
+        os.close(folder)
     os.umask(previous)
+    make_links()
+
+
+def make_links() -> None:
+    """Make the links that /dev has everywhere."""
     for source, link in DEV_LINKS:
-        if not os.path.lexists(link):
-            os.symlink(source, link)
+        folder, name = places.open_parent(link), os.path.basename(link)
+        try:
+            os.symlink(source, name, dir_fd=folder)
+        except FileExistsError:
+            pass
+        os.close(folder)
 
 
 def mask(paths: list[str]) -> None:
     """Hide each path that exists: an empty read-only tmpfs over directories, /dev/null over files."""
+    if not paths:
+        return
     null = _open_null()
     for path in paths:
-        fd = places.open_plain(path)
+        fd = places.open_final(path)
         if fd is None:
             continue
         if stat.S_ISDIR(os.fstat(fd).st_mode):
@@ -287,7 +303,7 @@ def _open_null() -> int:
 def make_read_only(paths: list[str]) -> None:
     """Bind each path that exists over itself, read-only."""
     for path in paths:
-        fd = places.open_plain(path)
+        fd = places.open_final(path)
         if fd is None:
             continue
         tree = mounts.open_tree("", dir_fd=fd)

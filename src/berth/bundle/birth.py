@@ -1,0 +1,159 @@
+"""Make a container's first process, in new namespaces and in joined ones, with its ids mapped."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from berth.bundle import child
+from berth.errors import Failed, Unsupported
+from berth.kernel import namespaces, sockets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.bundle.plan import Plan
+    from berth.oci.runtime_spec import IdMapping
+
+MADE_LATER = ("cgroup", "time")  # by the process in its groups; by its maker, who sets the offsets
+HELPERS = {"uid": "newuidmap", "gid": "newgidmap"}
+HELPER_FOLDERS = ("/usr/bin", "/bin", "/usr/local/bin")
+
+
+def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
+    """Make the process and let it run :class:`berth.bundle.child.Child`; return its pid."""
+    flags = 0
+    for kind in plan.namespaces:
+        if plan.is_new(kind) and kind not in MADE_LATER:
+            flags |= namespaces.NAMESPACES[kind][0]
+    group = plan.group.open_to_clone_into()
+    restore = _enter_for_children(plan)
+    try:
+        if "user" in plan.joined:
+            return _clone_through(plan, flags, group, (sync, ours))
+        fork = namespaces.Clone(flags, cgroup_fd=group)
+        pid = fork.make()
+        if pid == 0:
+            ours.close()
+            child.Child(plan, sync).run()
+        fork.check(pid)
+        return pid
+    finally:
+        for fd, flag in restore:
+            namespaces.setns(fd, flag)
+            os.close(fd)
+        if group is not None:
+            os.close(group)
+
+
+def _enter_for_children(plan: Plan) -> list[tuple[int, int]]:
+    """Enter what only children come into: pid and time. Return how to undo it."""
+    restore: list[tuple[int, int]] = []
+    if "pid" in plan.joined:
+        restore.append((_own("pid"), namespaces.CLONE_NEWPID))
+        namespaces.setns(plan.joined["pid"], namespaces.CLONE_NEWPID)
+    if plan.is_new("time"):
+        restore.append((_own("time"), namespaces.CLONE_NEWTIME))
+        namespaces.unshare(namespaces.CLONE_NEWTIME)
+        _set_offsets(plan)
+    return restore
+
+
+def _own(kind: str) -> int:
+    return os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _set_offsets(plan: Plan) -> None:
+    offsets = plan.linux.get("timeOffsets") or {}
+    for clock, offset in offsets.items():
+        line = f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
+        try:
+            fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, line.encode())
+            os.close(fd)
+        except OSError as error:
+            raise Failed(f"failed to set time offset {line.strip()!r}: {error.strerror}") from error
+
+
+def _clone_through(
+    plan: Plan, flags: int, group: int | None, sockets_: tuple[sockets.Socket, sockets.Socket]
+) -> int:
+    """Make it from a process that is in the user namespace already, which then owns its namespaces."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    helper = os.fork()
+    if helper == 0:
+        try:
+            namespaces.setns(plan.joined["user"], namespaces.CLONE_NEWUSER)
+            fork = namespaces.Clone(flags | namespaces.CLONE_PARENT, cgroup_fd=group)
+            pid = fork.make()
+            if pid == 0:
+                sockets_[1].close()
+                os.close(reader)
+                os.close(writer)
+                child.Child(plan, sockets_[0]).run()
+            fork.check(pid)
+            os.write(writer, str(pid).encode())
+        except BaseException as error:  # noqa: BLE001 - told to the maker, whatever it is
+            os.write(writer, str(error).encode())
+        os._exit(0)
+    os.close(writer)
+    text = os.read(reader, 4096).decode()
+    os.close(reader)
+    os.waitpid(helper, 0)
+    if not text.isdigit():
+        raise Failed(f"unable to join user namespace: {text}")
+    return int(text)
+
+
+def map_ids(plan: Plan, pid: int) -> None:
+    """Give a new user namespace its ids."""
+    if not plan.is_new("user"):
+        return
+    for kind, table in (
+        ("uid", plan.linux.get("uidMappings") or []),
+        ("gid", plan.linux.get("gidMappings") or []),
+    ):
+        lines = [f"{row['containerID']} {row['hostID']} {row['size']}" for row in table]
+        try:
+            _write(pid, f"{kind}_map", "\n".join(lines))
+        except PermissionError as error:
+            if os.geteuid() == 0:
+                raise Failed(f"failed to write {kind}_map: {error.strerror}") from error
+            _map_by_helper(kind, pid, table)
+        except OSError as error:
+            raise Failed(f"failed to write {kind}_map {lines}: {error.strerror}") from error
+
+
+def _write(pid: int, name: str, text: str) -> None:
+    fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _map_by_helper(kind: str, pid: int, table: list[IdMapping]) -> None:
+    """Map as an ordinary user: one's own id alone, or with the program that is privileged for it."""
+    own = os.geteuid() if kind == "uid" else os.getegid()
+    places = (f"{folder}/{HELPERS[kind]}" for folder in HELPER_FOLDERS)
+    program = next((place for place in places if os.access(place, os.X_OK)), "")
+    if len(table) == 1 and table[0]["size"] == 1 and table[0]["hostID"] == own:
+        if kind == "gid":
+            _write(pid, "setgroups", "deny")
+        _write(pid, f"{kind}_map", f"{table[0]['containerID']} {own} 1")
+        return
+    if not program:
+        raise Unsupported(f"{HELPERS[kind]} is needed to map these ids, and is not installed")
+    numbers = [
+        str(number) for row in table for number in (row["containerID"], row["hostID"], row["size"])
+    ]
+    running = os.posix_spawn(program, [program, str(pid), *numbers], {})
+    _, status = os.waitpid(running, 0)
+    if status:
+        raise Failed(
+            f"{program} refused to map ids: exit status {os.waitstatus_to_exitcode(status)}"
+        )
+
+
+def release(plan: Plan, sync: sockets.Socket, trees: list[int]) -> None:
+    """Let the process go on."""
+    sockets.send(sync, json.dumps({"go": True, "state": plan.state}).encode(), trees)

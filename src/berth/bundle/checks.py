@@ -1,0 +1,177 @@
+"""What is refused before anything is made: a spec that says nonsense, and what this kernel cannot do.
+
+Fields that the specification does not know are passed over.
+"""
+
+from __future__ import annotations
+
+import os
+
+from berth.bundle import hooks, options
+from berth.errors import InvalidArgument, Unsupported
+from berth.kernel import namespaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from berth.oci.runtime_spec import Linux, Process, Spec
+
+IPC_SYSCTLS = (
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+)
+MAJOR_VERSION = "1"
+LABELS = {"apparmorProfile": "/sys/module/apparmor", "selinuxLabel": "/sys/fs/selinux"}
+
+
+def check(spec: Spec, bundle: str) -> None:
+    """Refuse what cannot be, naming it."""
+    _check_version(spec.get("ociVersion", ""))
+    _check_root(spec, bundle)
+    if spec.get("process"):
+        check_process(spec["process"])
+    linux = spec.get("linux") or {}
+    kinds = namespace_paths(linux)
+    for name, table in (("hostname", "uts"), ("domainname", "uts")):
+        if spec.get(name) and table not in kinds:
+            raise InvalidArgument(f"unable to set {name} without a private UTS namespace")
+    _check_sysctls(linux, kinds)
+    _check_user_namespace(linux, kinds)
+    _check_mounts(spec)
+    _check_hooks(spec)
+    options.root_propagation(linux.get("rootfsPropagation", ""))
+    _check_kernel(linux, kinds)
+
+
+def namespace_paths(linux: Linux) -> dict[str, str]:
+    """Return the namespaces asked for, by type, with the paths to join; "" is a new one."""
+    found: dict[str, str] = {}
+    for entry in linux.get("namespaces") or ():
+        kind = entry.get("type", "")
+        if kind not in namespaces.NAMESPACES:
+            raise InvalidArgument(f"namespace {kind!r} does not exist")
+        if kind in found:
+            raise InvalidArgument(f"malformed spec file: duplicated ns {entry}")
+        path = entry.get("path") or ""
+        if path and not os.path.isabs(path):
+            raise InvalidArgument(f"namespace path {path!r} is not absolute")
+        found[kind] = path
+    return found
+
+
+def check_process(process: Process) -> None:
+    """Refuse a process that cannot be started."""
+    if not process.get("cwd"):
+        raise InvalidArgument("Cwd property must not be empty")
+    if not os.path.isabs(process["cwd"]):
+        raise InvalidArgument("Cwd must be an absolute path")
+    if not process.get("args"):
+        raise InvalidArgument("args must not be empty")
+    for name, place in LABELS.items():
+        if process.get(name) and not os.path.isdir(place):
+            what = "apparmor" if name == "apparmorProfile" else "selinux"
+            raise Unsupported(f"{name} is specified but {what} is not supported on the host")
+    seen: set[str] = set()
+    for limit in process.get("rlimits") or ():
+        if limit["type"] in seen:
+            raise InvalidArgument(f"rlimit {limit['type']} is given twice")
+        seen.add(limit["type"])
+        if limit["soft"] > limit["hard"]:
+            raise InvalidArgument(f"rlimit {limit['type']}: soft limit is above the hard one")
+
+
+def _check_version(version: str) -> None:
+    parts = version.split("-")[0].split("+")[0].split(".")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts):
+        raise InvalidArgument(f"unsupported ociVersion {version!r}: not a semantic version")
+    if parts[0] not in ("0", MAJOR_VERSION):
+        raise Unsupported(f"unsupported ociVersion {version!r}: only 1.x is known here")
+
+
+def _check_root(spec: Spec, bundle: str) -> None:
+    path = (spec.get("root") or {}).get("path", "")
+    if not path:
+        raise InvalidArgument("root must be specified")
+    place = path if os.path.isabs(path) else f"{bundle}/{path}"
+    if not os.path.isdir(place):
+        raise InvalidArgument(f"invalid rootfs: {place} is not a directory")
+
+
+def _check_sysctls(linux: Linux, kinds: Mapping[str, str]) -> None:
+    for name in linux.get("sysctl") or {}:
+        key = name.replace("/", ".")
+        is_ipc = key in IPC_SYSCTLS or key.startswith("fs.mqueue.")
+        needed = "ipc" if is_ipc else "network" if key.startswith("net.") else "uts"
+        if needed == "uts" and not (
+            key.startswith("kernel.domainname") or key == "kernel.hostname"
+        ):
+            if key.startswith("user."):
+                continue  # those of the user namespace that it is in
+            raise InvalidArgument(f'sysctl "{name}" is not in a separate kernel namespace')
+        if key == "kernel.hostname":
+            raise InvalidArgument(
+                f'sysctl "{name}" is not allowed as it conflicts with the hostname field'
+            )
+        if needed not in kinds:
+            raise InvalidArgument(f'sysctl "{name}" is not allowed in the hosts {needed} namespace')
+
+
+def _check_user_namespace(linux: Linux, kinds: Mapping[str, str]) -> None:
+    mapped = linux.get("uidMappings") or linux.get("gidMappings")
+    if "user" not in kinds:
+        if mapped:
+            raise InvalidArgument(
+                "User namespace mappings specified, but USER namespace isn't enabled"
+            )
+        return
+    if not kinds["user"] and not (linux.get("uidMappings") and linux.get("gidMappings")):
+        raise InvalidArgument("user namespaces enabled, but no uid or gid mappings found")
+
+
+def _check_mounts(spec: Spec) -> None:
+    for mount in spec.get("mounts") or ():
+        where = mount.get("destination", "")
+        if not where:
+            raise InvalidArgument("invalid mount: it has no destination")
+        found = options.MountOptions(mount.get("options") or ())
+        if {"idmap", "ridmap"} & found.extensions and not found.is_bind:
+            raise InvalidArgument(f"mount {where}: id-mapped mounts are only for bind mounts")
+        if not found.is_bind and not mount.get("type") and not found.flags:
+            raise InvalidArgument(f"mount {where}: it has neither a type nor the option bind")
+
+
+def _check_hooks(spec: Spec) -> None:
+    for kind in hooks.KINDS:
+        for hook in hooks.of(spec, kind):
+            path = hook.get("path", "")
+            if not os.path.isabs(path):
+                raise InvalidArgument(f"{kind} hook: path {path!r} is not absolute")
+            if hook.get("timeout", 1) <= 0:
+                raise InvalidArgument(f"{kind} hook {path}: timeout must be greater than zero")
+
+
+def _check_kernel(linux: Linux, kinds: Mapping[str, str]) -> None:
+    for kind in kinds:
+        if not os.path.exists(f"/proc/self/ns/{namespaces.NAMESPACES[kind][1]}"):
+            raise Unsupported(f"kernel does not support {kind} namespaces")
+    if linux.get("timeOffsets") and kinds.get("time", "missing"):
+        raise InvalidArgument("time offsets specified, but no new time namespace")
+    if linux.get("intelRdt"):
+        raise Unsupported(
+            "intelRdt is specified, but berth-oci does not control resource allocation (RDT)"
+        )
+    if linux.get("memoryPolicy"):
+        raise Unsupported(
+            "memoryPolicy is specified, but berth-oci does not set NUMA memory policies"
+        )
+    if linux.get("netDevices"):
+        raise Unsupported("netDevices is specified, but berth-oci does not move network devices")
+    if linux.get("mountLabel") and not os.path.isdir(LABELS["selinuxLabel"]):
+        raise Unsupported("mountLabel is specified but selinux is not supported on the host")

@@ -1,0 +1,214 @@
+"""`create`: from a bundle to a process that waits for its start. What fails leaves nothing behind."""
+
+from __future__ import annotations
+
+import _socket
+import json
+import os
+import time
+
+from berth.bundle import birth, hooks, mapping, stdio
+from berth.bundle.plan import Plan
+from berth.bundle.records import SOCKET
+from berth.bundle.status import start_time, state
+from berth.errors import Failed, from_record
+from berth.kernel import sockets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.bundle.records import Folder, Record
+    from berth.oci.runtime_spec import Spec
+
+KILL = 9
+BACKLOG = 1
+
+
+class Options:
+    """How a process is made, as the caller's flags say."""
+
+    def __init__(self) -> None:
+        self.console_socket = ""
+        self.pid_file = ""
+        self.preserve_fds = 0
+        self.no_pivot = False
+        self.no_new_keyring = False
+
+
+class Made:
+    """A process that waits for its start; ``terminal`` is there when nobody else asked for it."""
+
+    def __init__(self, pid: int, record: Record, terminal: int) -> None:
+        self.pid = pid
+        self.record = record
+        self.terminal = terminal
+
+
+def connect(path: str) -> _socket.socket:
+    """Connect to the socket that a terminal is to be sent to."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise Failed(f"cannot connect to console socket {path}: {error.strerror}") from error
+    return sock
+
+
+class Creation:
+    """One container that is being made in a folder that was just made, and is removed with it on failure."""
+
+    def __init__(self, folder: Folder, spec: Spec, bundle: str, options: Options) -> None:
+        self._folder = folder
+        self._options = options
+        self._plan = Plan(spec, id_=folder.id, bundle=bundle)
+        self._plan.no_pivot = options.no_pivot
+        self._plan.no_new_keyring = options.no_new_keyring
+        self._plan.preserved = options.preserve_fds
+        if options.console_socket:
+            self._plan.console = connect(options.console_socket)
+        self._pid = 0
+        self._owns_group = False
+        self.record: Record = {
+            "id": folder.id,
+            "oci_version": spec.get("ociVersion", ""),
+            "bundle": bundle,
+            "rootfs": self._plan.rootfs,
+            "created": _now(),
+            "cgroup_path": self._plan.group.path,
+            "own_pid_namespace": self._plan.is_new("pid"),
+            "owner": "",
+            "spec": spec,
+        }
+
+    def make(self) -> Made:
+        """Make it."""
+        try:
+            return self._make()
+        except BaseException:
+            self._undo()
+            raise
+
+    def _make(self) -> Made:
+        plan = self._plan
+        self._folder.save(self.record)
+        self._owns_group = True
+        plan.group.create()
+        plan.group.apply(plan.resources())
+        trees = mapping.open_trees(plan)
+        stdio.preserve(plan.preserved)
+        plan.listener = self._listen()
+        ours, theirs = sockets.pair()
+        self._pid = birth.clone(plan, theirs, ours)
+        theirs.close()
+        plan.listener.close()
+        self.record["init_process_pid"] = self._pid
+        self.record["init_process_start"] = start_time(self._pid)
+        self._folder.save(self.record)
+        birth.map_ids(plan, self._pid)
+        score = plan.process.get("oomScoreAdj")
+        if score is not None:
+            _set_oom_score(self._pid, score)
+        plan.state = state(self.record, "creating")
+        try:
+            birth.release(plan, ours, trees)
+        except BrokenPipeError:  # it failed already; its report is read next
+            pass
+        terminal = self._converse(ours)
+        ours.close()
+        if self._options.pid_file:
+            write_pid(self._options.pid_file, self._pid)
+        return Made(self._pid, self.record, terminal)
+
+    def _listen(self) -> sockets.Socket:
+        """Listen for the `start` to come; the path through a descriptor, for a socket's is short."""
+        listener = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        folder = os.open(self._folder.path, os.O_PATH | os.O_CLOEXEC)
+        previous = os.umask(0o077)
+        listener.bind(f"/proc/self/fd/{folder}/{SOCKET}")
+        os.umask(previous)
+        listener.listen(BACKLOG)
+        os.close(folder)
+        return listener
+
+    def _converse(self, sync: sockets.Socket) -> int:
+        """Answer the process until it is ready; return its terminal, if it came here."""
+        terminal = -1
+        while True:
+            try:
+                data, fds = sockets.receive(sync)
+            except (
+                ConnectionResetError
+            ):  # once: it left something unread; its report is still there
+                continue
+            if not data:
+                raise Failed("the container's first process died while it was set up")
+            message = json.loads(data)
+            if "ready" in message:
+                return terminal
+            if "error" in message:
+                raise from_record(message["error"])
+            if "terminal" in message:
+                terminal = fds[0]
+            else:
+                for kind in ("prestart", "createRuntime"):
+                    hooks.run(self._plan.spec, kind, state(self.record, "creating"))
+                sockets.send(sync, b'{"go": true}')
+
+    def _undo(self) -> None:
+        if self._pid:
+            try:
+                os.kill(self._pid, KILL)
+                os.waitpid(self._pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass
+        if self._owns_group:
+            try:
+                self._plan.group.kill()
+                self._plan.group.remove()
+            except OSError:  # what is left is empty, or somebody else's
+                pass
+        self._folder.remove()
+
+
+def _set_oom_score(pid: int, score: int) -> None:
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+            file.write(str(score))
+    except OSError as error:
+        raise Failed(f"failed to set oom_score_adj to {score}: {error.strerror}") from error
+
+
+def write_pid(path: str, pid: int) -> None:
+    """Write a pid file, whole or not at all."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    os.write(fd, str(pid).encode())
+    os.close(fd)
+    os.replace(temporary, path)
+
+
+def _now() -> str:
+    whole, part = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{part:09d}Z"
+
+
+def start(folder: Folder, record: Record) -> None:
+    """Start the process that waits; raises what kept it from becoming its program."""
+    sock = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    directory = os.open(folder.path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{directory}/{SOCKET}")
+    except OSError as error:
+        raise Failed(f"cannot start an already running container: {error.strerror}") from error
+    finally:
+        os.close(directory)
+    folder.forget_start()
+    try:
+        data, _ = sockets.receive(sock)
+    except ConnectionResetError:
+        data = b""
+    sock.close()
+    if data:
+        raise from_record(json.loads(data)["error"])
+    hooks.run(record.get("spec", {}), "poststart", state(record, "running"))

@@ -1,0 +1,129 @@
+"""`kill`, `delete`, `pause` and `resume`: what ends a container, and what makes it wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from berth.bundle import hooks
+from berth.bundle.status import CREATED, PAUSED, RUNNING, STOPPED, group, lives, state, status
+from berth.errors import BerthError, Conflict, InvalidArgument
+from berth.kernel import processes
+from berth.kernel.cgroup_files import wait_until
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.bundle.records import Folder, Record
+
+LOG_PREFIX = "level=warning msg="
+
+
+def signal_number(text: str) -> int:
+    """Return the number of "9", "KILL", "SIGKILL" or "sigkill"."""
+    if text.isdecimal():
+        number = int(text)
+        if 0 < number < signal.NSIG:
+            return number
+        raise InvalidArgument(f"unknown signal {text!r}")
+    name = text.upper()
+    name = name if name.startswith("SIG") else f"SIG{name}"
+    found = getattr(signal, name, None)
+    if not isinstance(found, signal.Signals):
+        raise InvalidArgument(f"unknown signal {text!r}")
+    return int(found)
+
+
+def kill(folder: Folder, record: Record, number: int, *, everyone: bool = False) -> None:
+    """Send a signal to the first process, or to everyone in the container."""
+    groups = group(record)
+    if everyone:
+        for pid in groups.pids() if groups is not None else ():
+            _signal(pid, number)
+    elif not lives(record):
+        raise Conflict("container not running")
+    elif number == signal.SIGKILL and not record.get("own_pid_namespace") and groups is not None:
+        groups.kill()  # nothing ends the others when the first ends
+        return
+    else:
+        _signal_first(record, number)
+    if number == signal.SIGKILL and groups is not None and status(folder, record) == PAUSED:
+        groups.thaw()  # it dies once it goes on
+
+
+def _signal_first(record: Record, number: int) -> None:
+    """Signal the first process, and no other that has its number by now."""
+    try:
+        pidfd = os.pidfd_open(record.get("init_process_pid", 0))
+    except (OSError, ValueError):
+        raise Conflict("container not running") from None
+    try:
+        if not lives(record):
+            raise Conflict("container not running")
+        processes.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        raise Conflict("container not running") from None
+    finally:
+        os.close(pidfd)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def delete(folder: Folder, record: Record, *, force: bool) -> None:
+    """Remove a stopped container, or with ``force`` any; then the poststop hooks run."""
+    now = status(folder, record)
+    if now != STOPPED and not force and now != CREATED:
+        raise Conflict(f"cannot delete container {folder.id} that is not stopped: {now}")
+    groups = group(record)
+    if now != STOPPED:
+        _end(record)
+    if groups is not None:
+        groups.kill()
+        groups.remove()
+    folder.remove()
+    try:
+        hooks.run(record.get("spec", {}), "poststop", state(record, STOPPED))
+    except BerthError as error:  # the specification lets it be told only
+        from berth.bundle.warnings import warn
+
+        warn(str(error))
+
+
+def _end(record: Record) -> None:
+    groups = group(record)
+    try:
+        _signal_first(record, signal.SIGKILL)
+    except Conflict:
+        return
+    if groups is not None:
+        groups.kill()
+    pid = record.get("init_process_pid", 0)
+    try:  # it is a child of ours within `run`
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        wait_until(lambda: not lives(record))
+
+
+def pause(folder: Folder, record: Record) -> None:
+    """Stop all processes until they are resumed."""
+    now = status(folder, record)
+    if now not in (RUNNING, CREATED):
+        raise Conflict(
+            f"container not running: {now}" if now == STOPPED else "container not running"
+        )
+    groups = group(record)
+    assert groups is not None
+    groups.freeze()
+
+
+def resume(folder: Folder, record: Record) -> None:
+    """Let them go on."""
+    if status(folder, record) != PAUSED:
+        raise Conflict("container not paused")
+    groups = group(record)
+    assert groups is not None
+    groups.thaw()

@@ -1,0 +1,171 @@
+"""`exec`: one more process in a running container.
+
+It enters by a descriptor of the container's first process: no path of the container is used, and nothing is
+read from its /proc.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from berth.bundle import attributes, checks, child, stdio
+from berth.bundle.creation import connect, write_pid
+from berth.bundle.plan import account, compiled
+from berth.bundle.status import CREATED, PAUSED, RUNNING, group, lives, state, status
+from berth.errors import Conflict, Failed, from_record
+from berth.kernel import namespaces, processes, sockets
+from berth.runtime import payload
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import NoReturn
+
+    from berth.bundle.plan import Filter
+    from berth.bundle.records import Folder, Record
+    from berth.kernel.cgroups import Cgroup
+    from berth.oci.runtime_spec import Process
+
+JOINED = ("user", "cgroup", "ipc", "uts", "network", "mount", "time")
+
+
+class Options:
+    """How the process is made, as the caller's flags say."""
+
+    def __init__(self) -> None:
+        self.console_socket = ""
+        self.pid_file = ""
+        self.preserve_fds = 0
+        self.cgroup = ""
+        self.ignore_paused = False
+
+
+class Joining:
+    """A process on its way into a container."""
+
+    def __init__(self, folder: Folder, record: Record, process: Process, options: Options) -> None:
+        self._record = record
+        self._process = process
+        self._options = options
+        now = status(folder, record)
+        if now == PAUSED and not options.ignore_paused:
+            raise Conflict("cannot exec in a paused container (use --ignore-paused to override)")
+        if now not in (RUNNING, CREATED, PAUSED):
+            raise Conflict("cannot exec in a stopped container")
+        checks.check_process(process)
+        attributes.check(process, None)
+        self._filter: Filter | None = compiled(record.get("spec", {}))
+        self._group = _group(record, options.cgroup)
+        self._console: _socket.socket | None = None
+        if options.console_socket:
+            self._console = connect(options.console_socket)
+        self._state = state(record, RUNNING)
+
+    def make(self) -> tuple[int, int]:
+        """Make it; return its pid, and its terminal if nobody else got that."""
+        record = self._record
+        pidfd = os.pidfd_open(record.get("init_process_pid", 0))
+        if not lives(record):
+            raise Conflict("cannot exec in a stopped container")
+        flags = _differing(record.get("init_process_pid", 0))
+        stdio.preserve(self._options.preserve_fds)
+        ours, theirs = sockets.pair()
+        attributes.set_processors((self._process.get("execCPUAffinity") or {}).get("initial", ""))
+        pid = self._clone(pidfd, flags, (ours, theirs))
+        theirs.close()
+        os.close(pidfd)
+        try:
+            terminal = _follow(ours)
+        except BaseException:
+            os.waitpid(pid, 0)
+            raise
+        finally:
+            ours.close()
+        if self._options.pid_file:
+            write_pid(self._options.pid_file, pid)
+        return pid, terminal
+
+    def _clone(self, pidfd: int, flags: int, pair: tuple[sockets.Socket, sockets.Socket]) -> int:
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        if flags & namespaces.CLONE_NEWPID:
+            namespaces.setns(pidfd, namespaces.CLONE_NEWPID)
+        fork = namespaces.Clone()
+        pid = fork.make()
+        if pid == 0:
+            pair[0].close()
+            self._run(pair[1], pidfd, flags & ~namespaces.CLONE_NEWPID)
+        if flags & namespaces.CLONE_NEWPID:
+            namespaces.setns(own, namespaces.CLONE_NEWPID)
+        os.close(own)
+        fork.check(pid)
+        return pid
+
+    def _run(self, sync: sockets.Socket, pidfd: int, flags: int) -> NoReturn:
+        step = "join"
+        process = self._process
+        try:
+            processes.prctl(processes.PR_SET_DUMPABLE, 0)
+            payload.reset_signals()
+            processes.set_name("berth-init")
+            os.setsid()
+            self._group.enter()
+            if flags:
+                namespaces.setns(pidfd, flags)
+            if flags & namespaces.CLONE_NEWUSER:
+                os.setresgid(0, 0, 0)
+                os.setresuid(0, 0, 0)
+                processes.prctl(processes.PR_SET_DUMPABLE, 0)
+            step = "prepare the process"
+            if process.get("terminal"):
+                os.close(stdio.open_pair(process, self._console, sync))
+            who = account(process)
+            keep = [sync.fileno()]
+            if self._filter is not None and self._filter.agent is not None:
+                keep.append(self._filter.agent.fileno())
+            stdio.close_all_but(keep)
+            attributes.set_processors((process.get("execCPUAffinity") or {}).get("final", ""))
+            attributes.apply(process, None)
+            step = "become the program"
+            child.become(process, who, self._filter, self._state)
+            child.finish(process, who, self._filter, sync, self._options.preserve_fds)
+        except BaseException as error:  # noqa: BLE001 - told to the caller, whatever it is
+            child.tell_failure(sync, step, error)
+        os._exit(child.EXIT_SETUP_FAILED)
+
+
+def _group(record: Record, below: str) -> Cgroup:
+    groups = group(record)
+    if groups is None:
+        raise Failed("the container has no groups")
+    if below:
+        path = os.path.normpath(f"/{below}").strip("/")
+        groups = groups.hierarchies.open_group(f"{groups.path}/{path}")
+    return groups
+
+
+def _differing(pid: int) -> int:
+    """Return the namespaces of a process that are not those of this one."""
+    flags = 0
+    for kind in (*JOINED, "pid"):
+        flag, name = namespaces.NAMESPACES[kind]
+        try:
+            theirs, ours = os.stat(f"/proc/{pid}/ns/{name}"), os.stat(f"/proc/self/ns/{name}")
+        except FileNotFoundError:  # not in this kernel
+            continue
+        if not os.path.samestat(theirs, ours):
+            flags |= flag
+    return flags
+
+
+def _follow(sync: sockets.Socket) -> int:
+    """Follow the process until it became its program; return its terminal, raise what it reports."""
+    terminal = -1
+    while True:
+        data, fds = sockets.receive(sync)
+        if not data:
+            return terminal
+        message = json.loads(data)
+        if "error" in message:
+            raise from_record(message["error"])
+        terminal = fds[0]

@@ -1,0 +1,207 @@
+"""The mounts of a spec, in their order, on places inside the root.
+
+What is bound comes from outside, so it is opened first, as detached mounts; then the process changes its
+root, and every path of the root is resolved there (see `berth.runtime.places`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from berth.bundle import copying
+from berth.bundle.options import MountOptions
+from berth.errors import InvalidArgument
+from berth.kernel import mounts
+from berth.kernel.mounts import MS_BIND, MS_REC, MS_REMOUNT, mount
+from berth.runtime import places, rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.kernel.cgroups import Cgroup
+    from berth.oci.runtime_spec import Mount, Spec
+
+# mount(2) knows these on a new file system; the others are attributes set afterwards.
+PER_MOUNT = MS_REC | MS_BIND
+GROUPS = ("cgroup", "cgroup2")
+
+
+class Entry:
+    """One mount: what the spec says, what its options mean, and the tree that it binds."""
+
+    __slots__ = ("group_trees", "options", "spec", "target", "tree")
+
+    def __init__(self, spec: Mount) -> None:
+        self.spec = spec
+        self.options = MountOptions(spec.get("options") or ())
+        self.target = os.path.normpath("/" + spec["destination"])
+        self.tree = -1
+        self.group_trees: list[tuple[str, int]] = []  # (name, tree)
+
+    @property
+    def is_bind(self) -> bool:
+        """Whether it shows something of the host's; `remount` only changes what is there."""
+        return self.options.is_bind and not self.options.flags & MS_REMOUNT
+
+    @property
+    def fstype(self) -> str:
+        """The kind of file system."""
+        return self.spec.get("type", "")
+
+
+def entries(spec: Spec) -> list[Entry]:
+    """Return the mounts of a spec."""
+    return [Entry(mount_) for mount_ in spec.get("mounts") or ()]
+
+
+def open_tree(entry: Entry) -> None:
+    """Open what an entry binds, in the mount namespace that the process is in."""
+    source = entry.spec.get("source", "")
+    try:
+        entry.tree = mounts.open_tree(source, recursive=entry.options.is_recursive)
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise InvalidArgument(
+            f'error mounting "{source}" to rootfs at "{entry.target}": stat {source}: {why}'
+        ) from error
+
+
+def open_group_trees(entry: Entry, group: Cgroup) -> None:
+    """Open the container's own groups, to be bound where it has no cgroup namespace."""
+    for hierarchy in group.hierarchies.found:
+        if hierarchy.unified and not group.hierarchies.only_unified:
+            continue
+        point = os.readlink(f"/proc/self/fd/{hierarchy.fd}")  # ours is in another mount namespace
+        tree = mounts.open_tree(f"{point}/{group.path}", recursive=False)
+        entry.group_trees.append((hierarchy.name, tree))
+
+
+class Mounter:
+    """Mounts entries inside the root."""
+
+    def __init__(self, controllers: list[str]) -> None:
+        self._controllers = controllers
+        self._later: list[Entry] = []  # what becomes read-only when everything is in its place
+
+    def mount(self, entry: Entry) -> None:
+        """Mount one entry."""
+        try:
+            self._mount(entry)
+        except OSError as error:
+            source = entry.spec.get("source", "")
+            why = os.strerror(error.errno or 0)
+            raise InvalidArgument(
+                f'error mounting "{source}" to rootfs at "{entry.target}": {error.strerror or why}'
+            ) from error
+
+    def _mount(self, entry: Entry) -> None:
+        if entry.tree >= 0:
+            self._bind(entry)
+        elif entry.fstype in GROUPS:
+            self._mount_groups(entry)
+            return
+        else:
+            self._mount_file_system(entry)
+        place = entry.tree if entry.tree >= 0 else places.open_mounted(entry.target)
+        try:
+            _change(place, entry, also_itself=entry.tree >= 0)
+        finally:
+            os.close(place)
+
+    def _bind(self, entry: Entry) -> None:
+        status = os.fstat(entry.tree)
+        directory = stat.S_ISDIR(status.st_mode)
+        is_proc = mounts.filesystem_type(entry.tree) == mounts.PROC_MAGIC
+        place = places.open_place(entry.target, directory=directory, proc=is_proc, clear=False)
+        try:
+            if directory != stat.S_ISDIR(os.fstat(place).st_mode):
+                raise InvalidArgument(
+                    f'error mounting "{entry.spec.get("source")}" to rootfs at "{entry.target}":'
+                    " not a directory"
+                )
+            mounts.move_mount(entry.tree, "", dir_fd=place)
+        finally:
+            os.close(place)
+
+    def _mount_file_system(self, entry: Entry) -> None:
+        options, fstype = entry.options, entry.fstype
+        flags, data = options.flags & ~PER_MOUNT, ",".join(options.data)
+        existed = os.path.isdir(entry.target)
+        if options.flags & MS_REMOUNT:
+            place = places.open_plain(entry.target)
+            if place is None:
+                raise InvalidArgument(f"cannot remount {entry.target!r}: it is not there")
+        else:
+            place = places.open_place(
+                entry.target,
+                directory=True,
+                proc=fstype == "proc",
+                clear=fstype in ("proc", "sysfs"),
+            )
+        if fstype == "tmpfs" and existed and "mode=" not in data:
+            mode = stat.S_IMODE(os.fstat(place).st_mode)
+            data = f"{data},mode={mode:o}" if data else f"mode={mode:o}"
+        below = -1
+        if "tmpcopyup" in options.extensions:
+            below = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+        if options.is_read_only and (fstype == "tmpfs" or entry.target == "/dev"):
+            flags &= ~mounts.MS_RDONLY  # things have to be put into it first
+            self._later.append(entry)
+        os.chdir(place)  # "." is the place itself, wherever its path leads by now
+        mount(entry.spec.get("source") or fstype, ".", fstype, flags, data)
+        os.chdir("/")
+        os.close(place)
+        if below >= 0:
+            mounted = places.open_mounted(entry.target)
+            copying.copy(below, mounted)
+            os.close(mounted)
+            os.close(below)
+
+    def _mount_groups(self, entry: Entry) -> None:
+        flags = entry.options.flags & ~PER_MOUNT
+        if not entry.group_trees:
+            os.close(places.open_place(entry.target, directory=True, clear=False))
+            rootfs.mount_groups(entry.target, flags, self._controllers)
+            return
+        place = places.open_place(entry.target, directory=True, clear=False)
+        only_one = len(entry.group_trees) == 1
+        if not only_one:
+            os.chdir(place)
+            mount("tmpfs", ".", "tmpfs", rootfs.SAFE_FLAGS, "mode=755,size=64k")
+            os.chdir("/")
+        os.close(place)
+        for name, tree in entry.group_trees:
+            target = entry.target if only_one else f"{entry.target}/{name}"
+            if not only_one:
+                os.mkdir(target, 0o755)  # in the tmpfs that was just mounted
+            wanted = mounts.MOUNT_ATTR_RDONLY if entry.options.is_read_only else 0
+            mounts.mount_setattr(tree, attr_set=wanted | rootfs.SAFE_ATTRIBUTES)
+            mounts.move_mount(tree, target)
+            os.close(tree)
+        if entry.options.is_read_only and not only_one:
+            mount(
+                "", entry.target, flags=MS_REMOUNT | MS_BIND | mounts.MS_RDONLY | rootfs.SAFE_FLAGS
+            )
+
+    def finish(self) -> None:
+        """Make read-only what had to stay writable while others were put into it."""
+        for entry in self._later:
+            place = places.open_mounted(entry.target)
+            mounts.mount_setattr(place, attr_set=mounts.MOUNT_ATTR_RDONLY)
+            os.close(place)
+
+
+def _change(place: int, entry: Entry, *, also_itself: bool) -> None:
+    """Set the attributes and the propagation of a mount that is in its place."""
+    options = entry.options
+    if also_itself and options.change:
+        mounts.mount_setattr(place, attr_set=options.change.set, attr_clr=options.change.cleared)
+    if options.recursive:
+        mounts.mount_setattr(
+            place,
+            attr_set=options.recursive.set,
+            attr_clr=options.recursive.cleared,
+            recursive=True,
+        )
+    for flags in options.propagations:
+        mounts.mount_setattr(place, propagation=flags & ~MS_REC, recursive=bool(flags & MS_REC))

@@ -1,0 +1,133 @@
+"""The container's root: made inside a changed root, so that no path of it leads out, then pivoted to."""
+
+from __future__ import annotations
+
+import os
+
+from berth.bundle import devices, mounting, options
+from berth.errors import InvalidArgument
+from berth.kernel import mounts
+from berth.kernel.mounts import MS_BIND, MS_MOVE, MS_PRIVATE, MS_REC, MS_SLAVE, mount
+from berth.runtime import places, rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.bundle.plan import Plan
+
+
+class Root:
+    """The root of one container's process."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._has_mounts = "mount" in plan.namespaces
+        self._outside = -1
+        self._inside = -1
+        self._nodes: devices.Nodes | None = None
+
+    def open_sources(self, mapped: list[int]) -> None:
+        """Open everything of the host's that will be mounted, while it can be seen.
+
+        ``mapped``: what the maker has opened.
+        """
+        plan = self._plan
+        os.chdir(plan.bundle)
+        if not self._has_mounts:
+            if plan.entries:
+                raise InvalidArgument("mounts need a mount namespace of the container's own")
+            return
+        propagation = options.root_propagation(plan.linux.get("rootfsPropagation", ""))
+        if plan.is_new("mount"):
+            mount("", "/", flags=propagation or MS_SLAVE | MS_REC)
+        for entry in plan.entries:
+            if entry.is_bind and {"idmap", "ridmap"} & entry.options.extensions:
+                entry.tree = mapped.pop(0)
+            elif entry.is_bind:
+                mounting.open_tree(entry)
+            elif entry.fstype in mounting.GROUPS and "cgroup" not in plan.namespaces:
+                mounting.open_group_trees(entry, plan.group)
+        self._nodes = devices.Nodes(plan.spec, bind=plan.in_user_namespace)
+        _make_parent_private(plan.rootfs, propagation)
+        mount(plan.rootfs, plan.rootfs, flags=MS_BIND | MS_REC)
+
+    def make(self) -> None:
+        """Enter the root and put everything into it."""
+        self._outside = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._inside = os.open(self._plan.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.enter()
+        if not self._has_mounts:
+            return
+        mounter = mounting.Mounter(self._plan.hierarchies.mount_options())
+        for entry in self._plan.entries:
+            mounter.mount(entry)
+        assert self._nodes is not None
+        self._nodes.make()
+        mounter.finish()
+
+    def enter(self) -> None:
+        """Make it the root of this process, for paths only."""
+        os.fchdir(self._inside)
+        os.chroot(".")
+        os.chdir("/")
+
+    def leave(self) -> None:
+        """Make the host's root the root of this process again, which hooks expect."""
+        os.fchdir(self._outside)
+        os.chroot(".")
+        os.chdir(self._plan.bundle)
+
+    def become_root(self) -> None:
+        """Leave nothing of the host's tree in this mount namespace."""
+        if not self._has_mounts:
+            return  # it has changed its root, and the host's mounts are its own as well
+        os.fchdir(self._outside)
+        os.chroot(".")
+        os.fchdir(self._inside)
+        if self._plan.no_pivot:
+            mount(".", "/", flags=MS_MOVE)
+            os.chroot(".")
+        else:
+            mounts.pivot_root(".", ".")
+            mount(
+                "", ".", flags=MS_SLAVE | MS_REC
+            )  # so that what is unmounted here stays elsewhere
+            mounts.umount2(".", mounts.MNT_DETACH)
+        os.chdir("/")
+        word = self._plan.linux.get("rootfsPropagation", "")
+        if word in ("shared", "rshared", "unbindable", "runbindable"):
+            mount("", "/", flags=options.root_propagation(word))
+
+    def restrict(self) -> None:
+        """Hide and protect what the spec says."""
+        linux = self._plan.linux
+        if not self._has_mounts:
+            return
+        rootfs.make_read_only(linux.get("readonlyPaths") or [])
+        rootfs.mask(linux.get("maskedPaths") or [])
+        if (self._plan.spec.get("root") or {}).get("readonly"):
+            root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+            mounts.mount_setattr(root, attr_set=mounts.MOUNT_ATTR_RDONLY)
+            os.close(root)
+
+    def bind_console(self, slave: int) -> None:
+        """Show the terminal as /dev/console."""
+        if not self._has_mounts:
+            return
+        tree = mounts.open_tree("", dir_fd=slave, recursive=False)
+        place = places.open_place("/dev/console", directory=False, clear=False)
+        mounts.move_mount(tree, "", dir_fd=place)
+        for fd in (tree, place, slave):
+            os.close(fd)
+
+
+def _make_parent_private(path: str, propagation: int) -> None:
+    """Make the mount that ``path`` is in private, if it may be shared: pivot_root(2) takes no other."""
+    if not propagation & mounts.MS_SHARED:
+        return
+    points = []
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            point = line.split(" ")[4]
+            if path == point or path.startswith(f"{point.rstrip('/')}/"):
+                points.append(point)
+    mount("", max(points, key=len), flags=MS_PRIVATE)

@@ -1,0 +1,1 @@
+"""The `berth-oci` command: what callers of an OCI runtime call."""

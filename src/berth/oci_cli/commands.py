@@ -1,0 +1,222 @@
+"""The commands of `berth-oci`, their flags, and where their code is."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from berth.cli.options import Flag
+    from berth.oci_cli.invocation import Invocation
+
+MANY = 1 << 16
+SPEC_VERSION = "1.3.0"
+
+MAKING: tuple[Flag, ...] = (
+    (
+        "bundle",
+        "b",
+        "string",
+        "path to the root of the bundle directory, defaults to the current one",
+    ),
+    ("console-socket", "", "string", "path to a socket that receives the terminal's descriptor"),
+    ("pid-file", "", "string", "file to write the process id to"),
+    ("preserve-fds", "", "int", "pass N additional file descriptors to the container"),
+    ("no-pivot", "", "bool", "do not use pivot_root, for a root in a ramdisk"),
+    ("no-new-keyring", "", "bool", "do not create a new session keyring"),
+)
+RUNNING: tuple[Flag, ...] = (
+    *MAKING,
+    ("detach", "d", "bool", "detach from the container's process"),
+    ("keep", "", "bool", "do not delete the container after it has ended"),
+    ("no-subreaper", "", "bool", "(there is no subreaper)"),
+)
+JOINING: tuple[Flag, ...] = (
+    ("console-socket", "", "string", "path to a socket that receives the terminal's descriptor"),
+    ("cwd", "", "string", "working directory in the container"),
+    ("env", "e", "list", "set environment variables"),
+    ("tty", "t", "bool", "allocate a terminal"),
+    ("user", "u", "string", "UID[:GID]"),
+    ("additional-gids", "g", "list", "additional groups"),
+    ("process", "p", "string", "path to a process.json"),
+    ("detach", "d", "bool", "detach from the process"),
+    ("pid-file", "", "string", "file to write the process id to"),
+    ("process-label", "", "string", "SELinux label of the process"),
+    ("apparmor", "", "string", "AppArmor profile of the process"),
+    ("no-new-privs", "", "bool", "set no_new_privs"),
+    ("cap", "c", "list", "add a capability to all sets but the ambient one"),
+    ("preserve-fds", "", "int", "pass N additional file descriptors to the process"),
+    ("cgroup", "", "list", "run the process in a (existing) group below the container's"),
+    ("ignore-paused", "", "bool", "allow exec in a paused container"),
+    ("no-subreaper", "", "bool", "(there is no subreaper)"),
+)
+UPDATING: tuple[Flag, ...] = (
+    ("resources", "r", "string", "path to a JSON document with resources, - for stdin"),
+    ("blkio-weight", "", "int", "relative weight of block I/O, 10 to 1000"),
+    ("cpu-period", "", "string", "CFS period in microseconds"),
+    ("cpu-quota", "", "string", "CFS quota in microseconds"),
+    ("cpu-burst", "", "string", "CFS burst in microseconds"),
+    ("cpu-share", "", "string", "CPU shares"),
+    ("cpu-rt-period", "", "string", "real-time period in microseconds"),
+    ("cpu-rt-runtime", "", "string", "real-time runtime in microseconds"),
+    ("cpuset-cpus", "", "string", "processors to use"),
+    ("cpuset-mems", "", "string", "memory nodes to use"),
+    ("cpu-idle", "", "string", "1: run only when nothing else wants to"),
+    ("kernel-memory", "", "string", "(obsolete)"),
+    ("kernel-memory-tcp", "", "string", "(obsolete)"),
+    ("memory", "", "string", "memory limit"),
+    ("memory-reservation", "", "string", "soft memory limit"),
+    ("memory-swap", "", "string", "limit of memory and swap; -1 is unlimited"),
+    ("pids-limit", "", "int", "limit of processes"),
+    ("l3-cache-schema", "", "string", "(not here)"),
+    ("mem-bw-schema", "", "string", "(not here)"),
+)
+
+
+class Command:
+    """One command: where its function is, and what it takes."""
+
+    def __init__(
+        self,
+        module: str,
+        usage: str,
+        flags: tuple[Flag, ...] = (),
+        *,
+        counts: tuple[int, int] = (1, 1),
+    ) -> None:
+        self.module = module
+        self.usage = usage
+        self.flags = flags
+        self.least, self.most = counts
+        self.mixed = True
+        self.failure = ""
+        self.exit_on_failure = 1
+
+    def fails_with(self, prefix: str, status: int = 1) -> Command:
+        """Set what its failures begin with, and its exit code then."""
+        self.failure, self.exit_on_failure = prefix, status
+        return self
+
+    def ends_flags(self) -> Command:
+        """Let the first argument end the flags: others belong to a program."""
+        self.mixed = False
+        return self
+
+    def count(self) -> str:
+        """Say how many arguments it takes."""
+        if self.least == self.most:
+            return f"requires exactly {self.least} argument(s)"
+        if self.most < MANY:
+            return f"requires a minimum of {self.least} and a maximum of {self.most} arguments"
+        return f"requires a minimum of {self.least} argument(s)"
+
+    def load(self, name: str) -> Callable[[Invocation], int]:
+        """Return its function."""
+        found: Callable[[Invocation], int] = getattr(
+            import_module(f"berth.oci_cli.{self.module}"), f"do_{name}"
+        )
+        return found
+
+
+COMMANDS: dict[str, Command] = {
+    "create": Command("lives", "create a container", MAKING).fails_with(
+        "berth-oci create failed: "
+    ),
+    "start": Command("lives", "start the program of a created container"),
+    "run": Command("lives", "create and start a container", RUNNING).fails_with(
+        "berth-oci run failed: "
+    ),
+    "state": Command("showing", "show the state of a container"),
+    "kill": Command(
+        "lives",
+        "send a signal (SIGTERM unless said) to a container's first process",
+        (("all", "a", "bool", "send it to all processes in the container"),),
+        counts=(1, 2),
+    ),
+    "delete": Command(
+        "lives",
+        "remove what is left of a container",
+        (("force", "f", "bool", "kill it first, if it runs"),),
+        counts=(1, MANY),
+    ),
+    "list": Command(
+        "showing",
+        "list containers",
+        (
+            ("format", "f", "string", "table (default) or json"),
+            ("quiet", "q", "bool", "only ids"),
+        ),
+        counts=(0, 0),
+    ),
+    "ps": Command(
+        "showing",
+        "show the processes of a container",
+        (("format", "f", "string", "table (default) or json"),),
+        counts=(1, MANY),
+    ).ends_flags(),
+    "exec": Command("joining", "run a program in a running container", JOINING, counts=(1, MANY))
+    .fails_with("exec failed: ", 255)
+    .ends_flags(),
+    "pause": Command("lives", "stop all processes of a container"),
+    "resume": Command("lives", "let all processes of a paused container go on"),
+    "update": Command("updating", "change the limits of a container", UPDATING),
+    "events": Command(
+        "events",
+        "show what a container uses, and when memory runs out",
+        (
+            ("interval", "", "duration", "how often (default: 5s)"),
+            ("stats", "", "bool", "show it once"),
+        ),
+    ),
+    "features": Command("features", "say what is possible here, as JSON", counts=(0, 0)),
+    "spec": Command(
+        "bundles",
+        "write a config.json to begin with",
+        (
+            ("bundle", "b", "string", "path to the root of the bundle directory"),
+            ("rootless", "", "bool", "for an ordinary user"),
+        ),
+        counts=(0, 0),
+    ),
+    "checkpoint": Command("criu", "checkpoint a running container", counts=(1, MANY)).ends_flags(),
+    "restore": Command(
+        "criu", "restore a container from a checkpoint", counts=(1, MANY)
+    ).ends_flags(),
+}
+ALIASES = {"init": "spec"}
+
+
+def show_version() -> int:
+    """Print the versions of the command and of the specification."""
+    from berth import __version__
+
+    print(f"berth-oci version {__version__}\nspec: {SPEC_VERSION}")
+    return 0
+
+
+def show_help(flags: Sequence[Flag], names: Sequence[str]) -> int:
+    """Print what commands or flags there are."""
+    if names and names[0] in COMMANDS:
+        command = COMMANDS[names[0]]
+        print(f"NAME:\n   berth-oci {names[0]} - {command.usage}\n\nOPTIONS:")
+        _show_flags(command.flags)
+        return 0
+    print("NAME:\n   berth-oci - Open Container Initiative runtime\n")
+    print(
+        "USAGE:\n   berth-oci [global options] command [command options] [arguments...]\n\nCOMMANDS:"
+    )
+    for name, command in COMMANDS.items():
+        print(f"   {name:<12}{command.usage}")
+    print("\nGLOBAL OPTIONS:")
+    _show_flags(flags)
+    return 0
+
+
+def _show_flags(flags: Sequence[Flag]) -> None:
+    for name, short, kind, text in flags:
+        shown = (
+            f"--{name}" + (f", -{short}" if short else "") + ("" if kind == "bool" else " value")
+        )
+        print(f"   {shown:<30}{text}")

@@ -1,0 +1,89 @@
+"""Stay with a process: pass signals on, show its terminal on ours, return its exit code."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import termios
+import tty
+
+from berth.runtime import pty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+
+CHUNK_BYTES = 65536
+NOT_PASSED_ON = (signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGWINCH)
+FIRST_SIGNAL_EXIT = 128
+
+
+class Foreground:
+    """A child of this process that runs in the foreground; ``terminal`` is its terminal's master, or -1."""
+
+    def __init__(self, pid: int, terminal: int) -> None:
+        self._pid = pid
+        self._terminal = terminal
+        self._saved: list[int | list[bytes | int]] | None = None
+        self._pidfd = os.pidfd_open(pid)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, *NOT_PASSED_ON}:
+            if number < signal.SIGRTMIN and number not in (signal.SIGTTIN, signal.SIGTTOU):
+                signal.signal(number, self._pass_on)
+        if terminal >= 0:
+            os.set_blocking(terminal, True)
+            signal.signal(signal.SIGWINCH, self._resize)
+            if os.isatty(0):
+                self._saved = termios.tcgetattr(0)
+                tty.setraw(0)
+            self._resize(0, None)
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        try:
+            os.kill(self._pid, number)
+        except ProcessLookupError:
+            return
+
+    def _resize(self, _number: int, _frame: FrameType | None) -> None:
+        try:
+            size = os.get_terminal_size(0)
+        except OSError:
+            return
+        pty.set_size(self._terminal, size.lines, size.columns)
+
+    def run(self) -> int:
+        """Wait for its end; return the exit code."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if self._terminal >= 0:
+            poll.register(self._terminal, select.POLLIN)
+            poll.register(0, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            if self._terminal in ready and not self._copy(self._terminal, 1):
+                poll.unregister(self._terminal)
+            elif 0 in ready and self._terminal >= 0 and not self._copy(0, self._terminal):
+                poll.unregister(0)
+            elif self._pidfd in ready and not ready.keys() & {self._terminal}:
+                break
+        _, status = os.waitpid(self._pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        return code if code >= 0 else FIRST_SIGNAL_EXIT - code
+
+    def _copy(self, source: int, target: int) -> bool:
+        """Copy what is there; False at the end."""
+        try:
+            data = os.read(source, CHUNK_BYTES)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(target, view) :]
+        except OSError:  # EIO: nobody has the terminal open any more
+            return False
+        return bool(data)
+
+    def close(self) -> None:
+        """Give our own terminal back as it was."""
+        if self._saved is not None:
+            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+            self._saved = None
+        os.close(self._pidfd)

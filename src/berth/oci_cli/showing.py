@@ -1,0 +1,73 @@
+"""`state`, `list`, `ps`: what there is."""
+
+from __future__ import annotations
+
+import json
+
+from berth.bundle import records, status
+from berth.errors import Conflict, InvalidArgument, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from berth.oci_cli.invocation import Invocation
+
+HEADINGS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
+
+
+def do_state(call: Invocation) -> int:
+    """Print a container's state."""
+    folder, record = call.look()
+    print(json.dumps(status.description(folder, record), indent=2))
+    return 0
+
+
+def do_list(call: Invocation) -> int:
+    """Print all containers."""
+    form = call.options.text("format", "table")
+    if form not in ("table", "json"):
+        raise InvalidArgument(f"invalid format option {form!r}")
+    found = []
+    for id_ in records.ids(call.root):
+        try:
+            found.append(status.description(*records.peek(call.root, id_)))
+        except NotFound:  # it went meanwhile
+            continue
+    if call.options.on("quiet"):
+        for document in found:
+            print(document["id"])
+    elif form == "json":
+        print(json.dumps(found) if found else "null")
+    else:
+        keys = ("id", "pid", "status", "bundle", "created", "owner")
+        _print_table([HEADINGS, *(tuple(str(d[key]) for key in keys) for d in found)])
+    return 0
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(12, *(len(row[i]) + 3 for row in rows)) for i in range(len(rows[0]))]
+    for row in rows:
+        print("".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def do_ps(call: Invocation) -> int:
+    """Print the processes of a container."""
+    folder, record = call.look()
+    form = call.options.text("format", "table")
+    if form not in ("table", "json"):
+        raise InvalidArgument(f"invalid format option {form!r}")
+    groups = status.group(record)
+    pids = sorted(groups.pids()) if groups is not None else []
+    if status.status(folder, record) == status.STOPPED and not pids:
+        raise Conflict("container not running")
+    if form == "json":
+        print(json.dumps(pids))
+        return 0
+    from berth.engine import top
+
+    arguments = call.arguments[1:] or ["-ef"]
+    shown = top.document(pids, " ".join(arguments))
+    titles, rows = shown["Titles"], shown["Processes"]
+    assert isinstance(titles, list)
+    assert isinstance(rows, list)
+    _print_table([tuple(titles), *(tuple(row) for row in rows)])
+    return 0

@@ -1,0 +1,304 @@
+"""`berth-oci` from create to delete, on bundles of busybox."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import kernel
+from support.programs import find
+from support.waiting import wait_for
+
+
+def test_run_passes_streams_and_the_exit_code(oci, bundle):
+    bundle.shell("cat; echo bad >&2; exit 7")
+    done = oci("run", "--bundle", str(bundle.path), "a", stdin=b"through\n")
+    assert (done.code, done.out, done.err) == (7, "through\n", "bad\n")
+    assert oci("list", "-q").out == ""
+
+
+def test_a_signal_that_ends_the_program_is_told_as_the_shell_does(oci, bundle):
+    assert oci.run(bundle.shell("kill -9 $$"), "a").code == 0  # pid 1 of its namespace
+    bundle.edit(lambda spec: spec["linux"]["namespaces"].remove({"type": "pid"}))
+    bundle.edit(lambda spec: spec["mounts"].pop(0))
+    bundle.edit(lambda spec: spec["linux"].update(maskedPaths=[], readonlyPaths=[]))
+    assert oci.run(bundle, "b").code == 137
+
+
+def test_a_created_container_waits_for_its_start(oci, bundle, tmp_path):
+    bundle.shell("echo done >/work/done; exec sleep 1000")
+    bundle.edit(lambda spec: spec["root"].update(readonly=False))
+    pid_file = tmp_path / "pid"
+    assert oci.create(bundle, "a", "--pid-file", str(pid_file)).code == 0
+    state = oci.state("a")
+    assert state["status"] == "created"
+    assert str(state["pid"]) == pid_file.read_text()
+    assert state["bundle"] == str(bundle.path)
+    assert not (bundle.root / "work/done").exists()
+    assert oci("start", "a").code == 0
+    assert oci.status("a") == "running"
+    wait_for((bundle.root / "work/done").exists, "the program ran")
+
+
+def test_starting_twice_is_refused(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    assert oci("start", "a").code == 0
+    done = oci("start", "a")
+    assert done.code == 1
+    assert "cannot start an already running container" in done.err
+
+
+def test_kill_ends_it_and_delete_removes_it(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    refused = oci("delete", "a")
+    assert refused.code == 1
+    assert "cannot delete container a that is not stopped: running" in refused.err
+    assert oci("kill", "a", "KILL").code == 0
+    wait_for(lambda: oci.status("a") == "stopped", "it stopped")
+    assert oci.state("a")["pid"] == 0
+    assert oci("kill", "a").code == 1
+    assert oci("delete", "a").code == 0
+    gone = oci("state", "a")
+    assert gone.code == 1
+    assert "container does not exist" in gone.err
+
+
+def has_ended(pid: object) -> bool:
+    """Say whether a process is gone, or waits for a parent that is not ours to be seen."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_delete_with_force_ends_any_and_minds_none(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    pid = oci.state("a")["pid"]
+    assert oci("delete", "--force", "a").code == 0
+    assert has_ended(pid)
+    assert oci("delete", "--force", "a").code == 0
+    assert oci("delete", "a").code == 1
+
+
+def test_the_same_id_is_refused(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    again = oci.create(bundle, "a")
+    assert again.code == 1
+    assert "container with given ID already exists" in again.err
+    assert oci.status("a") == "created"
+
+
+@pytest.mark.parametrize("id_", ["", "..", "a/b", "ä", "a b"])
+def test_ids_that_are_no_names_are_refused(oci, bundle, id_):
+    done = oci.run(bundle, id_)
+    assert done.code == 1
+    assert "id" in done.err.lower()
+
+
+def test_a_program_that_is_not_there_fails_at_create(oci, bundle):
+    done = oci.create(bundle.runs("nothing"), "a")
+    assert done.code == 1
+    assert 'exec: \\"nothing\\": executable file not found in $PATH' in done.err
+    assert oci("list", "-q").out == ""
+
+
+def test_errors_go_to_the_log_as_json(oci, bundle, tmp_path):
+    log = tmp_path / "log.json"
+    done = oci(
+        "--log", str(log), "--log-format", "json", "run", "--bundle", str(tmp_path / "none"), "a"
+    )
+    assert done.code == 1
+    entry = json.loads(log.read_text())
+    assert entry["level"] == "error"
+    assert entry["msg"].startswith("berth-oci run failed: bundle")
+    assert entry["time"].endswith("Z")
+
+
+def test_pause_and_resume(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    assert oci("pause", "a").code == 0
+    assert oci.status("a") == "paused"
+    refused = oci("exec", "a", "true")
+    assert refused.code == 255
+    assert "cannot exec in a paused container" in refused.err
+    assert oci("resume", "a").code == 0
+    assert oci.status("a") == "running"
+    assert oci("resume", "a").code == 1
+
+
+def test_a_paused_container_can_be_deleted(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    oci("pause", "a")
+    assert oci("delete", "--force", "a").code == 0
+
+
+def test_exec_runs_beside_the_program(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    done = oci("exec", "a", "sh", "-c", "echo $$; ps; exit 5", stdin=b"")
+    assert done.code == 5
+    assert "sleep 1000" in done.out
+    both = oci("exec", "a", "cat", "/proc/1/cgroup", "/proc/self/cgroup").lines
+    assert both[: len(both) // 2] == both[len(both) // 2 :]
+
+
+def test_exec_takes_user_environment_and_directory(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    script = "id -u; id -g; id -G; echo $A; pwd; umask"
+    done = oci(
+        *("exec", "--user", "5:6", "-g", "7", "--env", "A=b", "--cwd", "/tmp", "a"),
+        *("sh", "-c", script),
+    )
+    assert done.lines == ["5", "6", "6 7", "b", "/tmp", "0022"]
+
+
+def test_exec_takes_a_document(oci, bundle, tmp_path):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    process = {"args": ["/bin/id", "-u"], "cwd": "/", "user": {"uid": 42, "gid": 0}, "env": []}
+    (tmp_path / "process.json").write_text(json.dumps(process))
+    done = oci("exec", "--process", str(tmp_path / "process.json"), "a")
+    assert (done.code, done.out) == (0, "42\n"), str(done)
+
+
+def test_a_detached_exec_writes_its_pid(oci, bundle, tmp_path):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    with open(os.devnull, "r+b") as null:
+        process = oci.background(
+            *("exec", "--detach", "--pid-file", str(tmp_path / "pid"), "a", "sleep", "999"),
+            stdin=null, stdout=null, stderr=null,
+        )  # fmt: skip
+        assert process.wait() == 0
+    pid = int((tmp_path / "pid").read_text())
+    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\0999\0"
+    assert pid in json.loads(oci("ps", "--format", "json", "a").out)
+
+
+def test_signals_are_passed_on_in_the_foreground(oci, bundle):
+    bundle.shell("trap 'echo got; exit 3' TERM; echo ready; while true; do sleep 0.1; done")
+    process = oci.background(
+        "run", "--bundle", str(bundle.path), "a", stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.read() == b"got\n"
+    assert process.wait() == 3
+
+
+def test_descriptors_are_preserved_when_asked_for(oci, bundle):
+    bundle.shell("cat <&3; ls /proc/self/fd | wc -l")
+    reader, writer = os.pipe()
+    os.write(writer, b"beside\n")
+    os.close(writer)
+    words = oci.command("run", "--preserve-fds", "1", "--bundle", str(bundle.path), "a")
+    process = subprocess.Popen(
+        [find("bash"), "-c", f'exec "$@" 3<&{reader}', "bash", *words],
+        pass_fds=[reader],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
+    os.close(reader)
+    assert process.stdout is not None
+    assert (
+        process.stdout.read() == b"beside\n5\n"
+    )  # 0 to 3, and the one that ls reads the directory by
+    assert process.wait() == 0
+
+
+def test_a_terminal_is_sent_to_the_console_socket(oci, bundle, tmp_path):
+    from support.consoles import Console
+
+    bundle.edit(lambda spec: spec["process"].update(terminal=True))
+    bundle.edit(
+        lambda spec: spec["process"].update(consoleSize={"height": 11, "width": 22}),
+    )
+    bundle.shell("stty size; tty; ls /dev/console; read line; echo got $line")
+    with Console(tmp_path / "console.sock") as console:
+        done = oci.run(bundle, "a", "--detach", "--console-socket", str(console.path))
+        assert done.code == 0, str(done)
+        console.write(b"word\n")
+        text = console.read_to_end()
+    assert "11 22\r\n/dev/pts/0\r\n/dev/console\r\n" in text
+    assert text.endswith("got word\r\n")
+
+
+def test_a_terminal_in_the_foreground(oci, bundle):
+    pexpect = pytest.importorskip("pexpect")
+    bundle.edit(lambda spec: spec["process"].update(terminal=True))
+    bundle.shell("tty; stty size; read line; echo got $line; exit 4")
+    program, *words = oci.command("run", "--bundle", str(bundle.path), "a")
+    child = pexpect.spawn(program, words, dimensions=(33, 44), timeout=30)
+    child.expect_exact("/dev/pts/0\r\n33 44\r\n")
+    child.sendline("word")
+    child.expect_exact("got word\r\n")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 4
+
+
+def test_update_sets_limits(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    wanted = {"memory": {"limit": 32 << 20}, "cpu": {"shares": 512}}
+    done = oci("update", "--resources", "-", "a", stdin=json.dumps(wanted).encode())
+    assert done.code == 0, str(done)
+    assert oci("update", "--pids-limit", "33", "a").code == 0
+    stats = json.loads(oci("events", "--stats", "a").out)
+    assert stats["type"] == "stats"
+    assert stats["data"]["memory"]["usage"]["limit"] == 32 << 20
+    assert stats["data"]["pids"]["limit"] == 33
+    assert stats["data"]["pids"]["current"] == 1
+
+
+def test_list_and_ps(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    (entry,) = json.loads(oci("list", "--format", "json").out)
+    assert entry["id"] == "a"
+    assert entry["status"] == "running"
+    assert oci("list").lines[1].split()[:3] == ["a", str(entry["pid"]), "running"]
+    assert json.loads(oci("ps", "--format", "json", "a").out) == [entry["pid"]]
+    assert "sleep 1000" in oci("ps", "a").lines[1]
+
+
+def test_features_are_what_this_kernel_has(oci):
+    found = json.loads(oci("features").out)
+    assert set(found["hooks"]) >= {"prestart", "poststop"}
+    assert "pid" in found["linux"]["namespaces"]
+    assert "rro" in found["mountOptions"]
+    assert found["linux"]["seccomp"]["enabled"]
+
+
+def test_versions_and_help(oci):
+    assert "spec: 1.3.0" in oci("--version").out
+    assert "create" in oci("--help").out
+    assert "--bundle" in oci("create", "--help").out
+    assert oci("nothing").code == 1
+    assert oci("state").code == 1
+
+
+def test_what_a_killed_create_leaves_is_removed_by_force(oci, bundle):
+    runtime = find("sleep")
+    slow = {"path": runtime, "args": ["sleep", "1000"]}
+    bundle.edit(lambda spec: spec.update(hooks={"createRuntime": [slow]}))
+    process = oci.background("create", "--bundle", str(bundle.path), "a", stdin=subprocess.DEVNULL)
+    wait_for(lambda: oci("state", "a").code == 0 and oci.state("a")["pid"], "it is being made")
+    children = kernel.descendants(process.pid)
+    process.kill()
+    process.wait()
+    assert oci("delete", "--force", "a").code == 0
+    for pid in children:
+        if Path(f"/proc/{pid}/comm").exists() and "sleep" in Path(f"/proc/{pid}/comm").read_text():
+            os.kill(pid, signal.SIGKILL)  # the hook itself, which nobody waits for any more
+    assert oci("list", "-q").out == ""
