@@ -63,7 +63,7 @@ class Child:
 
     def _leave_the_maker(self) -> None:
         payload.reset_signals()
-        processes.set_name("berth-init")
+        processes.set_name(b"berth-init")
         processes.prctl(processes.PR_SET_DUMPABLE, 0)
         os.setsid()
         if not self.plan.no_new_keyring:

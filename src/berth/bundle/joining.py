@@ -107,7 +107,7 @@ class Joining:
         try:
             processes.prctl(processes.PR_SET_DUMPABLE, 0)
             payload.reset_signals()
-            processes.set_name("berth-init")
+            processes.set_name(b"berth-init")
             os.setsid()
             self._group.enter()
             if flags:
