@@ -114,10 +114,9 @@ class Exchange:
             lines.append(("Content-Type", content_type))
         if status not in (204, 304):
             lines.append(("Content-Length", str(len(data))))
-        self._send_head(status, lines)
-        if data:
-            self._send_data(data)
-        await self.end()
+        body = [h11.Data(data=data)] if data and self.method != "HEAD" else []
+        self._connection.send(self._head(status, lines), *body, h11.EndOfMessage())
+        await self._connection.drain()
 
     def begin(
         self, content_type: str = JSON, *, close: bool = False, more: Headers | None = None
@@ -132,14 +131,12 @@ class Exchange:
         if close:
             headers.append(("Connection", "close"))
         self.content_type = content_type
-        self._send_head(200, headers)
+        self._connection.send(self._head(200, headers))
 
-    def _send_head(self, status: int, headers: Headers) -> None:
+    def _head(self, status: int, headers: Headers) -> h11.Response:
         self.answered = True
         # h11 takes strings; its types say bytes only for what it gives.
-        self._connection.send(
-            h11.Response(status_code=status, headers=headers, reason=REASONS[status])
-        )
+        return h11.Response(status_code=status, headers=headers, reason=REASONS[status])
 
     def _send_data(self, data: bytes) -> None:
         if self.method != "HEAD":
@@ -165,9 +162,10 @@ class Exchange:
         self.send_document(document)
         await self._connection.drain()
 
-    async def end(self) -> None:
-        """End the body."""
-        self._connection.send(h11.EndOfMessage())
+    async def end(self, document: object = None) -> None:
+        """End the body, with one more document unless it is None."""
+        last = [] if document is None else [h11.Data(data=_encode(document) + b"\r\n")]
+        self._connection.send(*last, h11.EndOfMessage())
         await self._connection.drain()
 
     # Leaving HTTP

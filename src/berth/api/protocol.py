@@ -159,9 +159,9 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     # What the exchange calls
 
-    def send(self, event: h11.Event) -> None:
-        """Send an event of the response; nothing when the client is gone."""
-        data = self._http.send(event)
+    def send(self, *events: h11.Event) -> None:
+        """Send events of the response in one piece: each is a client woken. Nothing when it is gone."""
+        data = b"".join(self._http.send(event) or b"" for event in events)
         if data and not self._closed:
             self._transport.write(data)
 
@@ -318,8 +318,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             status = status_of(error)
             await exchange.respond(status, None if status == 304 else document_of(error))
         elif exchange.content_type == JSON and self._http.our_state is h11.SEND_BODY:
-            await exchange.write_document(message_of(error))
-            await exchange.end()
+            await exchange.end(message_of(error))
         else:
             # Too late for words: a body that ends without its end is how HTTP says so.
             log.warning("%s %s failed: %s", exchange.method, exchange.target, error)
@@ -336,9 +335,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             ("Connection", "close"),
         ]
         status = error.error_status_hint
-        self.send(h11.Response(status_code=status, headers=headers, reason=REASONS[status]))
-        self.send(h11.Data(data=data))
-        self.send(h11.EndOfMessage())
+        head = h11.Response(status_code=status, headers=headers, reason=REASONS[status])
+        self.send(head, h11.Data(data=data), h11.EndOfMessage())
         self._refused = True
         self._transport.write_eof()
         self._transport.resume_reading()

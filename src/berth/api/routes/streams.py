@@ -136,8 +136,7 @@ class StreamRoutes:
 
         condition = call.text("condition") or "not-running"
         code = await self._containers.wait(call.name, condition=condition, started=started)
-        await call.exchange.write_document({"StatusCode": code})
-        await call.exchange.end()
+        await call.exchange.end({"StatusCode": code})
 
 
 def hang_up(fd: int) -> None:
