@@ -113,7 +113,8 @@ def test_what_ended_is_as_described(engine: EngineProcess) -> None:
     check(waited, "post", "/containers/{id}/wait", status)
     status, document = engine.request("GET", f"{path}/json")
     check(document, "get", "/containers/{id}/json", status)
-    status, updated = engine.request("POST", f"{path}/update", {"Memory": 32 << 20})
+    limits = {"Memory": 32 << 20, "MemorySwap": 64 << 20}
+    status, updated = engine.request("POST", f"{path}/update", limits)
     check(updated, "post", "/containers/{id}/update", status)
     status, pruned = engine.request("POST", "/containers/prune")
     check(pruned, "post", "/containers/prune", status)

@@ -40,7 +40,7 @@ def admit(config: ContainerConfig, host: HostConfig, limits: Support) -> list[st
     _check_config(config)
     _check_host(host)
     _check_drivers(config, host)
-    _check_cpusets(host)
+    check_cpusets(host)
     resources.resources(host)  # what makes no sense is refused also where it could not be limited
     return [*support.discard(host, limits), *_warnings(host)]
 
@@ -173,7 +173,8 @@ def _no_device_driver(request: DeviceRequest) -> str:
     return f'could not select device driver "{request.driver}" with capabilities: [{wanted}]'
 
 
-def _check_cpusets(host: HostConfig) -> None:
+def check_cpusets(host: HostConfig) -> None:
+    """Refuse processors and memory nodes that this machine does not have."""
     for field, name, noun, online in CPUSETS:
         text: str = getattr(host, field)
         if not text:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from berth.engine import (
+    admission,
     connecting,
     defaults,
     hostfiles,
@@ -18,10 +19,12 @@ from berth.engine import (
     links,
     mountpoints,
     networking,
+    resources,
     security,
     sources,
     spec,
     status,
+    support,
 )
 from berth.engine.creation import fill_in, inherit
 from berth.engine.limits import changed_limits
@@ -248,9 +251,12 @@ class Containers:
 
     async def update(self, ref: str, update: UpdateRequest) -> list[str]:
         """Change limits and restart policy, at once when it runs; return warnings."""
+        admission.check_cpusets(update)
+        resources.resources(update)
+        warnings = support.discard(update, self._services.support)
+        check_policy(update)
         record = self.find(ref)
-        host, limits = changed_limits(record.host_config, update)
-        check_policy(host)
+        host, limits = changed_limits(record, update)
         await self._lives.unprepare(record)
         async with self._lives.of(record).lock:
             if record.status in status.ALIVE and limits:
@@ -261,7 +267,7 @@ class Containers:
             record.host_config = host
             self._records.put(record, durable=True)
         self.emit(record, "update")
-        return []
+        return warnings
 
     @timed("delete")
     async def remove(self, ref: str, *, force: bool, volumes: bool = False) -> None:

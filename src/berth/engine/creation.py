@@ -21,6 +21,10 @@ NO_NEW_PRIVILEGES = "no-new-privileges"
 
 def inherit(config: ContainerConfig, image: Image) -> None:
     """Give a configuration what its image says and it does not."""
+    if not config.entrypoint:
+        config.cmd = config.cmd or image.config.cmd
+        if config.entrypoint is None:
+            config.entrypoint = image.config.entrypoint
     config.user = config.user or image.config.user
     config.working_dir = config.working_dir or image.config.working_dir
     config.labels = {**(image.config.labels or {}), **(config.labels or {})}
@@ -53,6 +57,7 @@ def fill_in(host: HostConfig, settings: Settings) -> None:
     host.cgroup_parent = host.cgroup_parent or settings.cgroup_parent
     if host.init is None and settings.init:
         host.init = True
+    _disable_labels(host)
     _fill_in_logs(host, settings)
     _fill_in_ulimits(host, settings)
     _fill_in_names(host, settings)
@@ -61,6 +66,14 @@ def fill_in(host: HostConfig, settings: Settings) -> None:
         host.security_opt = [*(host.security_opt or []), NO_NEW_PRIVILEGES]
     host.restart_policy.name = host.restart_policy.name or "no"
     host.runtime = host.runtime or defaults.RUNTIME
+
+
+def _disable_labels(host: HostConfig) -> None:
+    """Note that SELinux would not confine it, as Docker does."""
+    shares = host.privileged or "host" in (host.ipc_mode, host.pid_mode)
+    options = host.security_opt or []
+    if shares and not any(option.startswith("label") for option in options):
+        host.security_opt = [*options, "label=disable"]
 
 
 def _fill_in_logs(host: HostConfig, settings: Settings) -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 Document = dict[str, object]
 DRIVER = "overlay2"
 # Lists that clients expect as such, not as null.
-LISTS = ("BlkioWeightDevice", "Devices", "MaskedPaths", "ReadonlyPaths")
+LISTS = ("BlkioWeightDevice", "Devices")
+# What Docker leaves out when there is nothing to say.
+OPTIONAL = ("Annotations", "Init", "Mounts", "StorageOpt", "Tmpfs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,11 @@ def host_config(record: ContainerRecord) -> Document:
     shown["ConsoleSize"] = shown["ConsoleSize"] or [0, 0]
     for name in LISTS:
         shown[name] = shown[name] or []
+    for name in OPTIONAL:
+        if not shown[name] and shown[name] is not False:
+            del shown[name]
+    if shown["MemorySwappiness"] == -1:
+        shown["MemorySwappiness"] = None
     if shown["LogConfig"] and not record.host_config.log_config.config:
         shown["LogConfig"] = {"Type": record.host_config.log_config.type, "Config": {}}
     return shown
@@ -112,6 +119,7 @@ def config(record: ContainerRecord) -> Document:
     shown["Hostname"] = record.config.hostname or record.id[:12]
     shown["Env"] = shown_env(record)
     shown["Labels"] = shown["Labels"] or {}
+    shown["Volumes"] = shown["Volumes"] or None
     for name in ("Healthcheck", "Shell", "StopSignal", "StopTimeout"):
         if shown[name] is None:
             del shown[name]

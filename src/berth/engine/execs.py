@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.engine import hostfiles, security, spec, status
+from berth.engine import failures, hostfiles, security, spec, status
 from berth.engine.models import ExecConfig  # noqa: TC001 - msgspec reads it
 from berth.errors import BerthError, Conflict, InvalidArgument, NotFound
 from berth.runtime.client import Task
@@ -27,6 +27,7 @@ MAX_KEPT = 1024
 EXEC_FAILURE = "OCI runtime exec failed: exec failed: unable to start container process: "
 KEPT_FILE = "exec.json"  # for the berthd that comes next
 SIGKILL = 9
+EXEC_FAILED = 126
 
 
 class Kept(msgspec.Struct, kw_only=True):
@@ -158,7 +159,7 @@ class Execs:
         try:
             found.task = task = await self._runtime.start_exec(request)
         except BerthError as error:
-            found.exit_code = {"command-not-found": 127}.get(error.code, 126)
+            found.exit_code = failures.exit_code(error, default=EXEC_FAILED)
             hostfiles.remove_tree(folder)
             if attachment is None:
                 raise

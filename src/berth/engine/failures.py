@@ -5,6 +5,8 @@ from __future__ import annotations
 from berth.errors import BerthError, Failed, InvalidArgument
 
 CODES = {"command-not-found": 127, "command-not-executable": 126, "mount-mismatch": 127}
+MISSING = ("executable file not found", "no such file or directory")
+DENIED = ("permission denied", "is a directory")
 DEFAULT_CODE = 128
 PREFIX = (
     "failed to create task for container: failed to create shim task: OCI runtime create failed:"
@@ -12,9 +14,13 @@ PREFIX = (
 )
 
 
-def exit_code(error: BerthError) -> int:
-    """Return the exit code of a container that did not start."""
-    return CODES.get(error.code, DEFAULT_CODE)
+def exit_code(error: BerthError, default: int = DEFAULT_CODE) -> int:
+    """Return the exit code of what did not start; like Docker's it depends on the words."""
+    if error.code in CODES:
+        return CODES[error.code]
+    if any(words in error.message for words in MISSING):
+        return 127
+    return 126 if any(words in error.message for words in DENIED) else default
 
 
 def of_runtime(error: BerthError) -> BerthError:

@@ -22,7 +22,7 @@ def resolve(record: ContainerRecord, images: ImageService) -> None:
 def prepare(record: ContainerRecord, images: ImageService) -> None:
     """Make the snapshots of a new container's images."""
     for point in _points(record):
-        images.prepare_rootfs(images.resolve(point.image), _key(record, point))
+        images.prepare_rootfs(images.resolve(point.image), _key(record, point), marked=False)
 
 
 def rootfs(record: ContainerRecord, images: ImageService) -> OverlayRootfs:

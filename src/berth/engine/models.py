@@ -262,21 +262,10 @@ class CreateRequest(ContainerConfig, kw_only=True, rename="pascal"):
         return ContainerConfig(**{name: getattr(self, name) for name in names})
 
 
-class UpdateRequest(_Model):
-    """The body of ``POST /containers/{id}/update``; what was not said stays."""
+class UpdateRequest(HostConfig, kw_only=True, rename="pascal"):
+    """The body of ``POST /containers/{id}/update``; what was not said stays, other fields are passed over."""
 
-    cpu_shares: int = 0
-    memory: int = 0
-    nano_cpus: int = 0
-    blkio_weight: int = 0
-    cpu_period: int = 0
-    cpu_quota: int = 0
-    cpuset_cpus: str = ""
-    cpuset_mems: str = ""
-    memory_reservation: int = 0
-    memory_swap: int = 0
-    pids_limit: int | None = None
-    restart_policy: RestartPolicy | None = None
+    restart_policy: RestartPolicy = field(default_factory=lambda: RestartPolicy(name=""))
 
 
 class ExecConfig(_Model):

@@ -10,7 +10,7 @@ from berth.engine import defaults
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from berth.engine.models import HostConfig, ThrottleDevice, UpdateRequest
+    from berth.engine.models import HostConfig, ThrottleDevice
     from berth.engine.models import WeightDevice as WeightRequest
     from berth.oci.runtime_spec import (
         BlockIO,
@@ -52,7 +52,7 @@ def resources(host: HostConfig) -> Resources:
     return found
 
 
-def common_resources(limits: HostConfig | UpdateRequest) -> Resources:
+def common_resources(limits: HostConfig) -> Resources:
     """Return the limits that can be changed while a container runs."""
     found: Resources = {}
     if found_memory := memory(limits):
@@ -64,7 +64,7 @@ def common_resources(limits: HostConfig | UpdateRequest) -> Resources:
     return found
 
 
-def memory(limits: HostConfig | UpdateRequest) -> Memory:
+def memory(limits: HostConfig) -> Memory:
     """Return the memory limits; without a swap limit a container swaps as much again."""
     limit, swap, reservation = limits.memory, limits.memory_swap, limits.memory_reservation
     if limit and limit < defaults.MIN_MEMORY_BYTES:
@@ -92,7 +92,7 @@ def memory(limits: HostConfig | UpdateRequest) -> Memory:
     return found
 
 
-def cpu(limits: HostConfig | UpdateRequest) -> Cpu:
+def cpu(limits: HostConfig) -> Cpu:
     """Return shares, quota and sets."""
     _check_cpu(limits)
     found: Cpu = {}
@@ -112,7 +112,7 @@ def cpu(limits: HostConfig | UpdateRequest) -> Cpu:
     return found
 
 
-def _check_cpu(limits: HostConfig | UpdateRequest) -> None:
+def _check_cpu(limits: HostConfig) -> None:
     if limits.nano_cpus and (limits.cpu_period or limits.cpu_quota):
         other = "Period" if limits.cpu_period else "Quota"
         raise InvalidArgument(f"Conflicting options: Nano CPUs and CPU {other} cannot both be set")

@@ -19,7 +19,10 @@ def check_policy(host: HostConfig) -> None:
     """Refuse a policy that is none, or that does not go with automatic removal."""
     policy = host.restart_policy
     if policy.name not in NAMES:
-        raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'")
+        raise InvalidArgument(
+            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always',"
+            " 'on-failure', or 'unless-stopped'"
+        )
     if policy.maximum_retry_count < 0:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
     if policy.maximum_retry_count and policy.name != "on-failure":

@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berth.engine import spec, status
-from berth.errors import Conflict
+from berth.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
     from berth.engine.models import ContainerRecord
     from berth.engine.records import Records
 
 FILES = {"pid": "pid", "ipc": "ipc", "network": "net"}
+FAILURES = {
+    "pid": "failed to join PID namespace",
+    "ipc": "failed to join IPC namespace",
+    "network": "joining network namespace of container",
+}
 NOT_SHARED_IPC = ("private", "none")
 
 
@@ -29,10 +34,18 @@ def namespace_paths(record: ContainerRecord, records: Records) -> dict[str, str]
         ref = spec.shared_container(mode)
         if ref is None:
             continue
-        other = records.find(ref)
+        other = _find(kind, ref, records)
         _check(kind, other)
         paths[kind] = f"/proc/{other.pid}/ns/{FILES[kind]}"
     return paths
+
+
+def _find(kind: str, ref: str, records: Records) -> ContainerRecord:
+    try:
+        return records.find(ref)
+    except NotFound as error:
+        words = FAILURES[kind]
+        raise NotFound(f"{words}: {error}") from error
 
 
 def _modes(record: ContainerRecord) -> dict[str, str]:
@@ -46,6 +59,6 @@ def _check(kind: str, other: ContainerRecord) -> None:
         raise Conflict(f"cannot join {what} of a non running container: {other.id}")
     if kind == "ipc" and other.host_config.ipc_mode in NOT_SHARED_IPC:
         raise Conflict(
-            f"can't join IPC of container {other.id}: non-shareable IPC (hint: use IpcMode:shareable"
-            " for the donor container)"
+            f"failed to join IPC namespace: container {other.id}: non-shareable IPC (hint: use"
+            " IpcMode:shareable for the donor container)"
         )

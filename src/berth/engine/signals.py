@@ -17,8 +17,8 @@ def signal_number(name: str) -> int:
     base, plus, offset = full.partition("+")
     number = {item.name: item.value for item in signal.Signals}.get(base)
     if number is None or (plus and not offset.isdigit()):
-        raise InvalidArgument(f"Invalid signal: {name}")
+        raise InvalidArgument(f"invalid signal: {name}")
     found = number + (int(offset) if plus else 0)
     if found >= signal.NSIG:
-        raise InvalidArgument(f"Invalid signal: {name}")
+        raise InvalidArgument(f"invalid signal: {name}")
     return found

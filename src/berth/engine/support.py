@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument
@@ -67,7 +69,7 @@ def discard(host: HostConfig, support: Support) -> list[str]:
     """Take out of a request what this kernel cannot limit; return warnings."""
     return [
         f"Your kernel does not support {text}"
-        for part in (_memory, _swappiness_and_oom, _pids, _cpu)
+        for part in (_memory, _swappiness_and_oom, _pids, _cpu, _block_devices)
         for text in part(host, support)
     ]
 
@@ -122,3 +124,26 @@ def _cpu(host: HostConfig, support: Support) -> list[str]:
         found.append("cpuset or the cgroup is not mounted. Cpuset discarded.")
         host.cpuset_cpus = host.cpuset_mems = ""
     return found
+
+
+def _block_devices(host: HostConfig, support: Support) -> list[str]:
+    """Leave out the weights of devices whose scheduler does not weigh."""
+    del support
+    weights = host.blkio_weight_device or []
+    kept = [device for device in weights if _weighs(device.path)]
+    if len(kept) == len(weights):
+        return []
+    host.blkio_weight_device = kept
+    return ["Block I/O weight_device or the cgroup is not mounted. Weight-device discarded."]
+
+
+def _weighs(path: str) -> bool:
+    number = Path(path).stat().st_rdev
+    folder = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    for scheduler in (
+        folder / "queue/scheduler",
+        folder / "../queue/scheduler",
+    ):  # a disk's, a part's
+        if scheduler.exists():
+            return "[bfq]" in scheduler.read_text()
+    return False

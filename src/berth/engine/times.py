@@ -41,7 +41,7 @@ def moment_ns(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InvalidArgument(f"failed to parse value as time or duration: {text!r}") from error
+        raise InvalidArgument(f'failed to parse value as time or duration: "{text}"') from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * SECOND_NS)

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from berth.errors import InvalidArgument
+from berth.errors import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
+EXTRA_FULL = ("UID", "PID", "PPID", "C", "SZ", "RSS", "PSR", "STIME", "TTY", "TIME", "CMD")
+JOBS = ("PID", "PGID", "SID", "TTY", "TIME", "CMD")
+LISTING = (
+    *(
+        "F",
+        "S",
+        "UID",
+        "PID",
+        "PPID",
+        "C",
+        "PRI",
+        "NI",
+        "ADDR",
+        "SZ",
+        "WCHAN",
+        "TTY",
+        "TIME",
+        "CMD",
+    ),
+)
+SIMPLE = ("PID", "TTY", "STAT", "TIME", "COMMAND")  # BSD's, as LONG
+OPTIONS = set("AacdefFghHjlLmMnNopqrstTuUvVwxyZ")
 FULL = ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
 LONG = ("USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME", "COMMAND")
 SHORT = ("PID", "TTY", "TIME", "CMD")
@@ -31,8 +54,10 @@ class ProcessStatus:
         fields = text[text.rindex(")") + 2 :].split()
         self.stat, self.ppid = fields[0], int(fields[1])
         self.pgid, self.sid, self.tty = int(fields[2]), int(fields[3]), int(fields[4])
-        self.nice = int(fields[16])
-        self.cpu_s = (int(fields[11]) + int(fields[12])) // TICKS
+        self.front, self.flags = int(fields[5]), int(fields[6])
+        self.priority, self.nice, self.threads = int(fields[15]), int(fields[16]), int(fields[17])
+        self.processor = fields[36]
+        self.cpu_s = (int(fields[11]) + int(fields[12])) / TICKS
         self.started_s = _boot_s() + int(fields[19]) // TICKS
         self.virtual_kb, self.resident_kb = int(fields[20]) // 1024, int(fields[21]) * PAGE_KB
         self.uid = folder.stat().st_uid
@@ -55,6 +80,15 @@ class ProcessStatus:
         major, minor = os.major(self.tty), os.minor(self.tty)
         return f"pts/{minor}" if major == 136 else f"tty{minor}" if major == 4 else "?"
 
+    @property
+    def states(self) -> str:
+        """The state with what else is the case, as BSD's ps writes it."""
+        found = self.stat
+        found += "<" if self.nice < 0 else "N" if self.nice > 0 else ""
+        found += "s" if self.sid == self.pid else ""
+        found += "l" if self.threads > 1 else ""
+        return found + ("+" if self.front == self.pgid else "")
+
     def share(self) -> float:
         """Return the share of one processor since the start, in percent."""
         return 100 * self.cpu_s / max(1, time.time() - self.started_s)
@@ -73,8 +107,13 @@ def _clock(seconds: float) -> str:
     return time.strftime(form, time.localtime(seconds))
 
 
-def _elapsed(seconds: int) -> str:
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+def _elapsed(seconds: float) -> str:
+    whole = int(seconds)
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def _memory_share(process: ProcessStatus) -> str:
@@ -82,6 +121,7 @@ def _memory_share(process: ProcessStatus) -> str:
     return f"{100 * process.resident_kb / total_kb:.1f}"
 
 
+MINUTES = "TIME of BSD's"
 COLUMNS: dict[str, Callable[[ProcessStatus], str]] = {
     "UID": lambda p: p.user,
     "USER": lambda p: p.user,
@@ -96,12 +136,20 @@ COLUMNS: dict[str, Callable[[ProcessStatus], str]] = {
     "RSS": lambda p: str(p.resident_kb),
     "NI": lambda p: str(p.nice),
     "TTY": lambda p: p.terminal,
-    "STAT": lambda p: p.stat,
+    "STAT": lambda p: p.states,
     "S": lambda p: p.stat,
+    "F": lambda p: str(p.flags >> 6 & 7),
+    "PRI": lambda p: str(p.priority + 60),
+    "ADDR": lambda _: "-",
+    "WCHAN": lambda _: "-",
+    "SZ": lambda p: str(p.virtual_kb // PAGE_KB),
+    "PSR": lambda p: p.processor,
+    "NLWP": lambda p: str(p.threads),
     "STIME": lambda p: _clock(p.started_s),
     "START": lambda p: _clock(p.started_s),
     "TIME": lambda p: _elapsed(p.cpu_s),
-    "ELAPSED": lambda p: _elapsed(int(time.time() - p.started_s)),
+    "ELAPSED": lambda p: _elapsed(time.time() - p.started_s),
+    MINUTES: lambda p: _minutes(p.cpu_s),
     "CMD": lambda p: p.command,
     "COMMAND": lambda p: p.command,
     "COMM": lambda p: p.name,
@@ -113,6 +161,12 @@ FORMAT_NAMES = {
     "cmd": "CMD",
     "comm": "COMM",
     "ucmd": "COMM",
+    "bsdtime": MINUTES,
+    "time": "TIME",
+    "euser": "USER",
+    "ruser": "USER",
+    "sz": "SZ",
+    "thcount": "NLWP",
     "pcpu": "%CPU",
     "pmem": "%MEM",
     "state": "S",
@@ -129,39 +183,67 @@ FORMAT_NAMES = {
 }
 
 
-def columns(ps_args: str) -> tuple[str, ...]:
-    """Return the titles that arguments of ps ask for; "-ef" is the default."""
-    words = ps_args.split()
+# Titles that are others than the names of the columns here.
+TITLES = {"COMM": "COMMAND", MINUTES: "TIME"}
+
+
+def columns(ps_args: str) -> list[tuple[str, str]]:
+    """Return the columns that arguments of ps ask for with their titles; "-ef" is the default."""
+    _check(ps_args)
+    words = ps_args.split() or ["-ef"]
     for index, word in enumerate(words):
-        if word.lstrip("-") in ("o", "eo"):
-            return _formats(words[index + 1 : index + 2])
-        if word.startswith("-o"):
-            return _formats([word[2:]])
-    letters = "".join(word.lstrip("-") for word in words)
-    if not letters or "f" in letters:
-        return FULL
-    return LONG if "u" in letters else SHORT
+        letters = word.lstrip("-")
+        if letters.endswith("o") and index + 1 < len(words):
+            return _formats(" ".join(words[index + 1 :]))
+        if letters.startswith("o") and len(letters) > 1:
+            return _formats(letters[1:])
+    names = _standard(words)
+    return [(name, TITLES.get(name, name)) for name in names]
 
 
-def _formats(words: Sequence[str]) -> tuple[str, ...]:
-    names = [name for word in words for name in word.split(",") if name]
-    titles = tuple(FORMAT_NAMES.get(name, name.upper()) for name in names)
-    for name, title in zip(names, titles, strict=True):
-        if title not in COLUMNS:
-            raise InvalidArgument(f'unknown user-defined format specifier "{name}"')
-    if not titles:
-        raise InvalidArgument("Couldn't find PID field in ps output")
-    return titles
+def _check(ps_args: str) -> None:
+    """Refuse titles that would hide which column has the ids (as Docker, against injection)."""
+    for key, value in re.findall(r"\s+(\S*)=\s*(PID\S*)", ps_args):
+        if key != "pid":
+            raise Failed(f'specifying "{key}={value}" is not allowed')
+
+
+def _standard(words: Sequence[str]) -> tuple[str, ...]:
+    unix = "".join(word[1:] for word in words if word.startswith("-"))
+    bsd = "".join(word for word in words if not word.startswith("-"))
+    if not set(unix + bsd) <= OPTIONS:
+        raise Failed("ps: error: unsupported SysV option")
+    for letter, names in (("F", EXTRA_FULL), ("f", FULL), ("j", JOBS), ("l", LISTING)):
+        if letter in unix:
+            return names
+    if "u" in bsd:
+        return tuple(MINUTES if name == "TIME" else name for name in LONG)
+    if bsd:
+        return tuple(MINUTES if name == "TIME" else name for name in SIMPLE)
+    return SHORT
+
+
+def _formats(text: str) -> list[tuple[str, str]]:
+    found = []
+    for word in text.replace(",", " ").split():
+        name, equals, title = word.partition("=")
+        column = FORMAT_NAMES.get(name, name.upper())
+        if column not in COLUMNS:
+            raise Failed(f'ps: error: unknown user-defined format specifier "{name}"')
+        found.append((column, title if equals else TITLES.get(column, column)))
+    if "PID" not in (title for _, title in found):
+        raise Failed("Couldn't find PID field in ps output")
+    return found
 
 
 def document(pids: Sequence[int], ps_args: str) -> dict[str, object]:
     """Return the processes in the columns asked for."""
-    titles = columns(ps_args)
+    wanted = columns(ps_args)
     rows = []
     for pid in sorted(pids):
         try:
             process = ProcessStatus(pid)
         except OSError:  # it has ended
             continue
-        rows.append([COLUMNS[title](process) for title in titles])
-    return {"Titles": list(titles), "Processes": rows}
+        rows.append([COLUMNS[name](process) for name, _ in wanted])
+    return {"Titles": [title for _, title in wanted], "Processes": rows}

@@ -134,14 +134,17 @@ class ImageService:
         if not image.builtin:
             await self._layers.restore(image)
 
-    def prepare_rootfs(self, image: Image, key: str) -> OverlayRootfs:
-        """Make the writable snapshot ``key`` (the container's id) on top of the image."""
+    def prepare_rootfs(self, image: Image, key: str, *, marked: bool = True) -> OverlayRootfs:
+        """Make the writable snapshot ``key`` (the container's id) on top of the image.
+
+        ``marked``: with the file of containers in its root, which this machine's image has anyway.
+        """
         lower = self._snapshots.lower_of(image.chain_id) if image.chain_id else []
         if image.is_of_host:
             lower = [*lower, host.MACHINE] if lower else host.lower()
         elif not lower:
             lower = self._snapshots.lower_of_nothing()
-        self._snapshots.prepare(key, lower)
+        self._snapshots.prepare(key, lower, marked=marked and not image.is_of_host)
         return self._snapshots.rootfs(key)
 
     def rootfs(self, key: str) -> OverlayRootfs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 from berth.kernel.libc import (
     SYS_CLOSE_RANGE,
@@ -22,6 +23,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 CLOSE_RANGE_CLOEXEC = 4
+ARG_START = 45  # arg_start of proc(5), counted from the state
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
 _PATH_BYTES = 4096
@@ -41,6 +43,17 @@ def prctl(option: int, argument: int = 0) -> None:
 def set_name(name: bytes) -> None:
     """Set the name that ps shows (at most 15 bytes)."""
     check(libc.prctl(PR_SET_NAME, name, 0, 0, 0), "prctl PR_SET_NAME")
+
+
+def set_title(arguments: list[str]) -> None:
+    """Write other arguments over those that the process was started with, as far as there is room."""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start, end = int(fields[ARG_START]), int(fields[ARG_START + 1])
+    text = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
+    room = end - start
+    ctypes.memset(start, 0, room)
+    ctypes.memmove(start, text, min(len(text), room - 1))
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:

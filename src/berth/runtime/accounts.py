@@ -81,6 +81,8 @@ def resolve(user: str, extra_groups: list[str]) -> Account:
         members = (r for r in groups_file if len(r) > 3 and row[0] in r[3].split(","))
         groups = [g for g in (number(r[2]) for r in members) if g is not None]
     groups += [_group(extra, groups_file) for extra in extra_groups]
+    # The main one as well: what a file denies to it, it denies then (CVE-2022-36109).
+    groups.insert(0, gid)
     return Account(uid, gid, list(dict.fromkeys(groups)), home)
 
 

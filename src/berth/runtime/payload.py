@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.oci.runtime_spec import Process, Rlimit
 
+INIT_PROGRAM = "/sbin/docker-init"  # as ps shows it in Docker's containers
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT = "error during container init: "
 
@@ -178,6 +179,9 @@ def execute(process: Process, account: accounts.Account, *, init: bool) -> None:
     values = environment(process, account)
     arguments = process["args"]
     program = find_program(arguments[0], values.get("PATH", DEFAULT_PATH))
+    if init:
+        processes.set_name(os.path.basename(INIT_PROGRAM).encode())
+        processes.set_title([INIT_PROGRAM, "--", *arguments])
     child = os.fork() if init else 0
     if child:
         reaper.run(child)

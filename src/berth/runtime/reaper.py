@@ -16,7 +16,6 @@ KERNEL_SIGNALS = (_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGIL
 
 def run(program: int) -> NoReturn:
     """Serve as pid 1 until the program ends, then end the same way. Called right after the fork."""
-    processes.set_name(b"berth-init")
     waited = set(_signal.valid_signals()) - set(KERNEL_SIGNALS)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, waited)
     # Only the program may hold the descriptors: its end of output is the container's.

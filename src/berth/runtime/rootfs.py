@@ -199,8 +199,11 @@ def parse_options(options: list[str]) -> tuple[int, str, int]:
     return flags, ",".join(data), propagation
 
 
-def mount_entry(entry: Mount, controllers: list[str]) -> None:
-    """Mount one entry of the spec that is not a bind."""
+def mount_entry(entry: Mount, controllers: list[str], *, own_groups: bool = True) -> None:
+    """Mount one entry of the spec that is not a bind.
+
+    Without ``own_groups``, in the host's cgroup namespace, the container's group is what it sees of each.
+    """
     target, fstype = entry["destination"], entry.get("type", "")
     flags, data, propagation = parse_options(entry.get("options", []))
     existed = os.path.isdir(target)
@@ -211,7 +214,7 @@ def mount_entry(entry: Mount, controllers: list[str]) -> None:
             mount(ASIDE, target, flags=MS_MOVE)
             os.rmdir(ASIDE)
         else:
-            mount_groups(target, flags, controllers)
+            mount_groups(target, flags, controllers, None if own_groups else _groups())
         return
     if fstype == "tmpfs" and existed and "mode=" not in data:
         # A tmpfs over a directory of the image keeps that directory's mode, as runc does.
@@ -225,8 +228,20 @@ def mount_entry(entry: Mount, controllers: list[str]) -> None:
         mount("", target, flags=propagation)
 
 
-def mount_groups(target: str, flags: int, controllers: list[str]) -> None:
-    """Show the container its own groups: one cgroup2 mount, or a tmpfs with one v1 mount each."""
+def _groups() -> dict[str, str]:
+    """Return the paths of this process's groups, by controllers of version 1."""
+    with open("/proc/self/cgroup") as file:
+        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    return {controllers: path for _, controllers, path in lines if controllers}
+
+
+def mount_groups(
+    target: str, flags: int, controllers: list[str], groups: dict[str, str] | None = None
+) -> None:
+    """Show the container its own groups: one cgroup2 mount, or a tmpfs with one v1 mount each.
+
+    ``groups``: their paths by controllers, for who sees the host's cgroup namespace.
+    """
     safe = SAFE_FLAGS
     if controllers == ["cgroup2"]:
         mount("cgroup", target, "cgroup2", flags | safe)
@@ -236,6 +251,11 @@ def mount_groups(target: str, flags: int, controllers: list[str]) -> None:
         directory = f"{target}/{controller.removeprefix('name=')}"
         os.mkdir(directory, 0o755)
         mount("cgroup", directory, "cgroup", flags | safe, controller)
+        if groups:
+            own = mounts.open_tree(directory + groups[controller], recursive=False)
+            mounts.umount2(directory)
+            mounts.move_mount(own, directory)
+            os.close(own)
     if flags & MS_RDONLY:
         mount("", target, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
 
@@ -353,8 +373,9 @@ def _has(spec: Spec, path: str) -> bool:
 
 def mount_file_systems(spec: Spec, entries: list[Mount], controllers: list[str]) -> None:
     """Mount ``entries``, and make the device nodes once /dev is there."""
+    own = any(space["type"] == "cgroup" for space in spec.get("linux", {}).get("namespaces", []))
     for entry in entries:
-        mount_entry(entry, controllers)
+        mount_entry(entry, controllers, own_groups=own)
         if entry["destination"] == "/dev":
             make_devices(spec.get("linux", {}).get("devices", []))
 

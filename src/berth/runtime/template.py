@@ -34,6 +34,7 @@ HOST_ROOT = "/.host"
 HIDING = "/.hiding"
 MACHINE = "/.machine"
 ROOTFS = "/rootfs"
+MARK = "/.dockerenv"  # by which programs know that they are in a container
 
 
 def enter(data_root: str, exec_root: str, hidden: list[str]) -> None:
@@ -68,6 +69,7 @@ def _build_hiding_layer(layer: str, hidden: list[str]) -> None:
     It must be on another file system than the host's root, or overlayfs sees the two overlap (ELOOP).
     """
     os.mkdir(layer, 0o755)
+    os.close(os.open(layer + MARK, os.O_CREAT | os.O_CLOEXEC, 0o755))
     _copy_attributes("/", layer)
     for path in hidden:
         parts = path.strip("/").split("/")

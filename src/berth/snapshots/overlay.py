@@ -34,6 +34,8 @@ REMOVED_PREFIX = "removed-"
 PARTIAL_PREFIX = "partial-"
 # The lower of an image without layers: a container needs one.
 EMPTY = "empty"
+# On top of every image: the file by which programs know that they are in a container.
+MARK, MARK_FILE = "mark", ".dockerenv"
 CONCURRENT_REMOVALS = 2
 BLOCK_BYTES = 512  # of st_blocks
 
@@ -131,7 +133,7 @@ class OverlaySnapshots:
 
     def layers(self) -> list[str]:
         """Return the chain IDs of the layers there are."""
-        return [key for key, record in self._records.items() if is_layer(record)]
+        return [key for key, record in self._records.items() if is_layer(record) and key != MARK]
 
     def is_layer(self, key: str) -> bool:
         """Say whether a snapshot is a layer, not a container's."""
@@ -162,7 +164,7 @@ class OverlaySnapshots:
         needed: set[str] = set()
         found: dict[int, str] = {}
         for key, record in self._records.items():
-            if is_layer(record) and key not in wanted:
+            if is_layer(record) and key not in wanted and key != MARK:
                 found[record.number] = key
             else:
                 needed.update(record.lower)
@@ -170,8 +172,12 @@ class OverlaySnapshots:
 
     # Containers
 
-    def prepare(self, key: str, lower: list[str]) -> None:
-        """Make the writable snapshot ``key`` over ``lower`` (names as in a record, topmost first)."""
+    def prepare(self, key: str, lower: list[str], *, marked: bool = True) -> None:
+        """Make the writable snapshot ``key`` over ``lower`` (names as in a record, topmost first).
+
+        ``marked``: with the file of containers in its root.
+        """
+        above = [self._mark()] if marked else []
         self._last += 1
         number = self._last
         path = self.base / str(number)
@@ -179,7 +185,16 @@ class OverlaySnapshots:
         for name in ("fs", "work"):
             (path / name).mkdir()
         copy_attributes(self._real(lower[0]), path / "fs")
-        self._put(key, SnapshotRecord(number=number, lower=lower), durable=False)
+        self._put(key, SnapshotRecord(number=number, lower=[*above, *lower]), durable=False)
+
+    def _mark(self) -> str:
+        """Return the layer that every container has on top of its image."""
+        if not self.has(MARK):
+            partial = self.partial()
+            (partial / "fs" / MARK_FILE).touch()
+            (partial / "fs" / MARK_FILE).chmod(0o755)
+            self.commit(MARK, partial, parent=None)
+        return self.tree(MARK)
 
     def _real(self, lower: str) -> Path:
         """Return where a lower directory is for berthd: those of the host are elsewhere for containers."""
