@@ -81,6 +81,7 @@ _FIB_RESULT_ADDRTYPE = 3
 _FIB_F_DADDR = 0x2
 _RTN_LOCAL = 2
 _NAT_DNAT = 1
+_LOOKUP_F_INV = 0x1
 
 
 class Table:
@@ -275,11 +276,18 @@ def mask(data: bytes, register: int = REG_1) -> bytes:
     )
 
 
-def lookup(name: str, register: int = REG_1, *, into: int | None = None) -> bytes:
-    """Go on with the next rule unless the set has the register; a map's data goes ``into`` another."""
+def lookup(
+    name: str, register: int = REG_1, *, into: int | None = None, is_in: bool = True
+) -> bytes:
+    """Go on with the next rule unless the set has the register; a map's data goes ``into`` another.
+
+    With ``is_in`` false, unless the set does not have it.
+    """
     parts = [text(1, name), attribute(2, be32(register))]
     if into is not None:
         parts.append(attribute(3, be32(into)))
+    if not is_in:
+        parts.append(attribute(5, be32(_LOOKUP_F_INV)))
     return _expression("lookup", *parts)
 
 

@@ -1,4 +1,4 @@
-"""Which address, MAC and interface a container gets in a network. Blocks for nothing."""
+"""Which address, MAC and interface a container gets in a network, and the kernel's part of giving it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument, NotFound
 from berth.network import ipam
+from berth.network.guards import Guard
 from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from berth.network.foundation import Foundation
     from berth.network.ipam import Address
-    from berth.network.records import EndpointRequest, NetworkRecord
+    from berth.network.records import EndpointRecord, EndpointRequest, NetworkRecord
 
 
 class Attachments:
@@ -74,18 +75,62 @@ class Attachments:
 
     def plan_spare(self, network: NetworkRecord) -> Callable[[], Ready]:
         """Take an address for a spare; what is returned blocks and makes it."""
-        wiring, pool = self._base.wiring, self._base.networks.pool(network)
+        pool = self._base.networks.pool(network)
         address = pool.allocate()
         attachment = self._attachment(network, address, None, None, FIRST_DEVICE)
 
         def make() -> Ready:
             try:
-                return wiring.attach(attachment)
+                return self.attach(attachment)
             except BaseException:
                 pool.release(address)
                 raise
 
         return make
+
+    def restore(self, endpoint: EndpointRecord) -> None:
+        """Let a running container go on to send, when all tables are set up next."""
+        network = self._base.networks.get(endpoint.network_id)
+        if network is not None and endpoint.interface:
+            texts = (endpoint.address, endpoint.address6)
+            packed = tuple(ip_address(text).packed for text in texts if text)
+            guard = Guard(ipam.parse_mac(endpoint.mac), packed, is_free=not network.is_guarded)
+            self._base.guards.restore(endpoint.interface, guard)
+
+    # In the thread that changes the kernel
+
+    def attach(self, attachment: Attachment) -> Ready:
+        """Make a namespace with an interface that may send."""
+        ready = self._base.wiring.attach(attachment)
+        try:
+            self._guard(ready.interface, attachment)
+        except BaseException:
+            ready.close()
+            raise
+        return ready
+
+    def plug(self, netns_fd: int, attachment: Attachment) -> str:
+        """Give a namespace one more interface that may send; return the name of the host's end."""
+        interface = self._base.wiring.plug(netns_fd, attachment)
+        try:
+            self._guard(interface, attachment)
+        except BaseException:
+            self._base.wiring.unplug(interface)
+            raise
+        return interface
+
+    def unplug(self, interface: str) -> None:
+        """Take an interface away."""
+        self._base.guards.forget(interface)
+        self._base.wiring.unplug(interface)
+
+    def _guard(self, interface: str, attachment: Attachment) -> None:
+        packed = tuple(place.address.packed for place in attachment.places)
+        guard = Guard(attachment.mac, packed, is_free=not attachment.is_guarded)
+        if rules := self._base.guards.add(interface, guard):
+            self._base.table.change(rules, f"guard {interface}")
+
+    # Records
 
     def _attachment(
         self,
@@ -112,5 +157,6 @@ class Attachments:
             bridge_index=self._base.bridges[network.id],
             mtu=network.mtu,
             places=tuple(places),
+            is_guarded=network.is_guarded,
             mac=mac or ipam.parse_mac(ipam.mac_of(places[0].address)),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from berth.network.guards import Guards
     from berth.network.kernelthread import KernelThread
     from berth.network.networks import Networks
     from berth.network.records import EndpointRecord
@@ -32,10 +33,11 @@ class Names(Protocol):
 
 
 class Foundation:
-    """Shared by the parts of one service. ``wiring``, ``table`` and ``resolvers`` are set when it opens."""
+    """Shared by the parts of one service. What has no value here is set when it opens."""
 
     wiring: Wiring
     table: Table
+    guards: Guards
     resolvers: Resolvers
 
     def __init__(

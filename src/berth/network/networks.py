@@ -28,6 +28,7 @@ _DRIVERS = {DEFAULT: "bridge", HOST: "host", NONE: "null"}
 
 _INTERFACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
 _OPTION = "com.docker.network."
+GUARDED = "berth.spoof_protection"
 _FALSE = ("0", "f", "false", "no")
 
 
@@ -222,6 +223,7 @@ def _with_options(record: NetworkRecord, request: NetworkRequest) -> NetworkReco
         internal=request.internal,
         attachable=request.attachable,
         icc=_is_on(options.get(_OPTION + "bridge.enable_icc")),
+        is_guarded=_is_on(options.get(GUARDED)),
         masquerade=_is_on(options.get(_OPTION + "bridge.enable_ip_masquerade")),
         options=dict(options),
         labels=dict(request.labels),

@@ -75,6 +75,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     internal: bool = False
     icc: bool = True  # containers of the network reach each other
     masquerade: bool = True
+    is_guarded: bool = True  # containers use no addresses but those they were given
     builtin: bool = False
     attachable: bool = False
     options: dict[str, str] = {}

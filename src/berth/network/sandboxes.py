@@ -101,6 +101,8 @@ class Sandboxes:
                 self._unset(endpoint)
                 self._publishing.registry.forget(endpoint.ports)
                 self._release(endpoint)
+        for endpoint in self.all():
+            self._attachments.restore(endpoint)
         if known := {endpoint.interface for endpoint in self.all()}:
             await self._base.thread.run(partial(self._base.wiring.sweep, known))
 
@@ -186,14 +188,14 @@ class Sandboxes:
         self, held: Held, records: Sequence[EndpointRecord], attachments: Sequence[Attachment]
     ) -> list[EndpointRecord]:
         """Make the namespace with all its interfaces."""
-        wiring, out = self._base.wiring, leaders(records)
+        make, out = self._attachments, leaders(records)
         planned = [
             attachment.leading(*(version for version, leader in out.items() if leader is record))
             for record, attachment in zip(records, attachments, strict=True)
         ]
-        first = await self._base.thread.run(partial(wiring.attach, planned[0]), undo=Ready.close)
+        first = await self._base.thread.run(partial(make.attach, planned[0]), undo=Ready.close)
         held.netns_fd = netns_fd = first.netns_fd
-        others = [partial(wiring.plug, netns_fd, attachment) for attachment in planned[1:]]
+        others = [partial(make.plug, netns_fd, attachment) for attachment in planned[1:]]
         interfaces = [first.interface, *[await self._base.thread.run(work) for work in others]]
         return [
             msgspec.structs.replace(record, interface=interface)
@@ -269,6 +271,7 @@ class Sandboxes:
                 self._release(endpoint)
 
     def _release(self, endpoint: EndpointRecord) -> None:
+        self._base.guards.forget(endpoint.interface)
         self._table.remove(endpoint.id)
         network = self._base.networks.get(endpoint.network_id)
         if network is not None:
@@ -291,9 +294,9 @@ class Sandboxes:
         before = leaders(endpoints)
         assert held.netns_fd is not None
         try:
-            wiring, plan = self._base.wiring, attachment.leading()
+            make, plan = self._attachments, attachment.leading()
             interface = await self._base.thread.run(
-                partial(wiring.plug, held.netns_fd, plan), undo=wiring.unplug
+                partial(make.plug, held.netns_fd, plan), undo=make.unplug
             )
             self._put(msgspec.structs.replace(record, interface=interface))
             await self._lead_out(held, before)
@@ -317,7 +320,7 @@ class Sandboxes:
     async def _drop(self, held: Held, endpoint: EndpointRecord) -> None:
         before = leaders(self.of(endpoint.container_id))
         if endpoint.interface:
-            await self._base.thread.run(partial(self._base.wiring.unplug, endpoint.interface))
+            await self._base.thread.run(partial(self._attachments.unplug, endpoint.interface))
         self._unset(endpoint)
         await self._lead_out(held, before)
         self._release(endpoint)

@@ -7,20 +7,22 @@ what a crash left between the two.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
 from berth.errors import Conflict, Failed, Forbidden
-from berth.network import firewall
+from berth.kernel import nftables
+from berth.network import firewall, table
 from berth.network.attachments import Attachments
 from berth.network.foundation import Foundation
+from berth.network.guards import Guards
 from berth.network.ipam import Plan
 from berth.network.kernelthread import KernelThread
 from berth.network.networks import Networks
 from berth.network.resolver import Resolvers
 from berth.network.sandboxes import Sandboxes
 from berth.network.stock import Stock
-from berth.network.table import Table
 from berth.network.wiring import Wiring, answers_loopback6
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
         SandboxRequest,
     )
     from berth.state import State
+
+
+log = logging.getLogger("berth")
 
 
 class NetworkService:
@@ -85,14 +90,26 @@ class NetworkService:
 
     def _open_kernel(self) -> None:
         base = self._base
-        base.wiring = Wiring(prefix=f"bv{base.names.name[:6]}")
-        self._tables = firewall.tables(base.names.table, has_ipv6=base.wiring.has_ipv6())
-        base.table = Table(base.names.table, tables=self._tables, whole=self._ruleset)
+        name, prefix = base.names.table, f"bv{base.names.name[:6]}"
+        base.wiring = Wiring(prefix=prefix)
+        self._tables = firewall.tables(name, has_ipv6=base.wiring.has_ipv6())
+        bridges = nftables.Table(name, nftables.BRIDGE) if table.has_bridges() else None
+        if bridges is None:
+            log.warning(
+                "the kernel has no nftables for bridges: containers may use each other's addresses"
+            )
+        base.guards = Guards(bridges, prefix=prefix)
+        base.table = table.Table(
+            name,
+            tables=[*self._tables, *([bridges] if bridges else [])],
+            whole=self._ruleset,
+        )
 
     def _ruleset(self) -> list[Message]:
         networks, endpoints = self._networks.bridged(), self._sandboxes.all()
         loopback6 = answers_loopback6()
-        return firewall.ruleset(self._tables, networks, endpoints, loopback6=loopback6)
+        rules = firewall.ruleset(self._tables, networks, endpoints, loopback6=loopback6)
+        return rules + self._base.guards.ruleset()
 
     async def close(self, *, remove: bool = False) -> None:
         """Stop. Containers keep their networks, unless the engine is to leave nothing on the host."""
@@ -207,8 +224,8 @@ class NetworkService:
         self, versions: tuple[int, ...], rules: Sequence[Message], call: str
     ) -> None:
         """Apply a change to networks, or everything when the first or last one with IPv6 came or went."""
-        table = self._base.table
+        tables = self._base.table
         if firewall.versions(self._networks.bridged()) != versions:
-            await self._base.thread.run(table.replace)
+            await self._base.thread.run(tables.replace)
         else:
-            await self._base.thread.run(partial(table.change, rules, call))
+            await self._base.thread.run(partial(tables.change, rules, call))

@@ -24,6 +24,20 @@ log = logging.getLogger("berth")
 _SOMEBODY_WAS_THERE = (errno.ERESTART, errno.ENOENT)
 
 
+def has_bridges() -> bool:
+    """Say whether the kernel has nftables for bridges: a chain is made and not kept."""
+    table = nftables.Table("berth-probe", nftables.BRIDGE)
+    hook, priority = nftables.PREROUTING, nftables.RAW
+    chain = nftables.base_chain(table, "probe", kind="filter", hook=hook, priority=priority)
+    messages = [nftables.add_table(table), chain, nftables.delete_table(table)]
+    with NetlinkSocket(netlink.NETLINK_NETFILTER) as sock:
+        try:
+            sock.execute_batch(nftables.batch(messages), "look for nftables for bridges")
+        except OSError:
+            return False
+    return True
+
+
 class Table:
     """All ``tables`` of one name. ``whole`` returns what makes them, as the records are when it is called."""
 

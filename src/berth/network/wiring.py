@@ -63,6 +63,7 @@ class Attachment:
     mtu: int
     places: tuple[Place, ...]
     mac: bytes
+    is_guarded: bool = True  # it sends as what it was given only
 
     def leading(self, *versions: int) -> Attachment:
         """Return the same with default routes for these versions of IP only."""
