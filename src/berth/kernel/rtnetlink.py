@@ -36,6 +36,8 @@ _IFLA_INFO_SLAVE_KIND = 4
 _IFLA_INFO_SLAVE_DATA = 5
 _VETH_INFO_PEER = 1
 _IFLA_BRPORT_MODE = 4
+_IFLA_BRPORT_ISOLATED = 33
+_IFLA_BR_NF_CALL_IPTABLES, _IFLA_BR_NF_CALL_IP6TABLES = 36, 37
 
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
@@ -166,6 +168,29 @@ def hairpin_message(name: str) -> Message:
         ),
     )
     return Message(RTM_NEWLINK, body)
+
+
+def isolation_message(name: str) -> Message:
+    """Keep the bridge port ``name`` from reaching other ports that are kept so."""
+    body = _link_body(
+        text(_IFLA_IFNAME, name),
+        nested(
+            _IFLA_LINKINFO,
+            text(_IFLA_INFO_SLAVE_KIND, "bridge"),
+            nested(_IFLA_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_ISOLATED, b"\1")),
+        ),
+    )
+    return Message(RTM_NEWLINK, body)
+
+
+def bridge_netfilter_message(index: int) -> Message:
+    """Show what a bridge forwards to the IP families' rules, whatever the host does with other bridges."""
+    calls = (
+        attribute(_IFLA_BR_NF_CALL_IPTABLES, b"\1"),
+        attribute(_IFLA_BR_NF_CALL_IP6TABLES, b"\1"),
+    )
+    info = (text(_IFLA_INFO_KIND, "bridge"), nested(_IFLA_INFO_DATA, *calls))
+    return Message(RTM_NEWLINK, _link_body(nested(_IFLA_LINKINFO, *info), index=index))
 
 
 def up_message(index: int) -> Message:

@@ -158,5 +158,6 @@ class Attachments:
             mtu=network.mtu,
             places=tuple(places),
             is_guarded=network.is_guarded,
+            is_apart=not network.icc,
             mac=mac or ipam.parse_mac(ipam.mac_of(places[0].address)),
         )

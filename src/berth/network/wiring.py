@@ -64,6 +64,7 @@ class Attachment:
     places: tuple[Place, ...]
     mac: bytes
     is_guarded: bool = True  # it sends as what it was given only
+    is_apart: bool = False  # it does not reach others of the network
 
     def leading(self, *versions: int) -> Attachment:
         """Return the same with default routes for these versions of IP only."""
@@ -171,6 +172,8 @@ class Wiring:
         messages.append(rtnetlink.up_message(link.index))
         if network.subnet6 and answers_loopback6():
             messages.append(rtnetlink.loopback6_message(link.index))
+        if not network.icc and has_bridge_netfilter():
+            messages.append(rtnetlink.bridge_netfilter_message(link.index))
         self._links.execute(messages, f"set up bridge {network.bridge}")
         # Connections from the host's 127.0.0.1 to published ports; the chain "guard" keeps strangers out.
         _write_sysctl(_SYSCTL / "ipv4/conf" / network.bridge / "route_localnet", "1")
@@ -306,6 +309,9 @@ class Wiring:
                 self._links.execute([message], f"create veth pair {interface}")
             except FileExistsError:
                 continue
+            if attachment.is_apart and not has_bridge_netfilter():
+                isolation = rtnetlink.isolation_message(interface)
+                self._links.execute([isolation], f"isolate {interface}")
             return interface
         raise Failed("create veth pair: every name that was tried exists")
 
@@ -346,6 +352,14 @@ def _switch_on_ipv6(device: str) -> None:
     """Give an interface of this namespace IPv6, with the addresses that it is told only."""
     for name, value in (("accept_ra", "0"), ("disable_ipv6", "0")):
         _write_sysctl(_SYSCTL / "ipv6/conf" / device / name, value)
+
+
+def has_bridge_netfilter() -> bool:
+    """Say whether the rules for IP can see what bridges forward. Where not, ports are isolated instead.
+
+    With both a container could not reach a published port of another by the host's address.
+    """
+    return (_SYSCTL / "bridge").exists()
 
 
 def answers_loopback6() -> bool:

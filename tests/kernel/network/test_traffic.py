@@ -2,7 +2,11 @@
 
 import os
 import socket
+from errno import ECONNREFUSED
 
+import pytest
+
+from berth.network import wiring
 from berth.network.records import EndpointRequest, NetworkRequest
 from support.networks import HOST, OUTSIDE, within
 from support.programs import find, run
@@ -138,14 +142,23 @@ def test_an_internal_network_has_no_way_out(net, engine):
     assert net.talk(server, two.netns_fd, (one.endpoints[0].address, 80))
 
 
-def test_a_network_without_icc_separates_its_containers(net, engine):
+@pytest.mark.parametrize("has_netfilter", [True, False], ids=["br_netfilter", "isolated"])
+def test_a_network_without_icc_separates_its_containers(net, engine, monkeypatch, has_netfilter):
+    _write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0")
+    monkeypatch.setattr(wiring, "has_bridge_netfilter", lambda: has_netfilter)
     options = {"com.docker.network.bridge.enable_icc": "false"}
     engine.run(engine.service.create(NetworkRequest(name="apart", options=options)))
     one, two = engine.connect("c1", network="apart"), engine.connect("c2", network="apart")
     net.listen(one.netns_fd, 80)
-    assert net.is_silent(two.netns_fd, (one.endpoints[0].address, 80))
+    assert net.socket(two.netns_fd).connect_ex((one.endpoints[0].gateway, 9)) == ECONNREFUSED
+    client = net.socket(two.netns_fd)
+    client.settimeout(0.4)
+    assert client.connect_ex((one.endpoints[0].address, 80)) != 0
     server = net.listen(net.outside_fd, 9000)
     assert net.talk(server, two.netns_fd, (OUTSIDE, 9000)) == HOST
+    three = engine.connect("c3", (80, 8080), network="apart")
+    server = net.listen(three.netns_fd, 80)
+    assert net.talk(server, two.netns_fd, (HOST, 8080)) == three.endpoints[0].gateway
 
 
 def test_what_is_not_published_is_not_reached_through_the_host(net, engine):
