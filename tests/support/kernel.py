@@ -106,6 +106,12 @@ def links(instance: Instance) -> list[str]:
     return [name for name in os.listdir("/sys/class/net") if name.startswith(prefix)]
 
 
+def detours(instance: Instance) -> list[str]:
+    """Return the names of the pair by which new connections reach published ports."""
+    prefix = f"bd{instance.name[:6]}"
+    return [name for name in os.listdir("/sys/class/net") if name.startswith(prefix)]
+
+
 def zombies(parent: int) -> list[int]:
     """Return children of a process that nobody has waited for."""
     found = []
@@ -218,7 +224,7 @@ def remove_objects(instance: Instance) -> list[str]:
             found.append(folder)
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
-    for name in (*links(instance), *bridges(instance)):
+    for name in (*links(instance), *detours(instance), *bridges(instance)):
         if Path("/sys/class/net", name).exists():
             found.append(name)
             run(find("ip"), "link", "delete", name)

@@ -142,6 +142,7 @@ def assert_gone(engine: EngineProcess) -> None:
     left = [
         *map(str, kernel.cgroup_parents(engine.instance.cgroup)),
         *kernel.links(engine.instance),
+        *kernel.detours(engine.instance),
     ]
     left += [table for table in kernel.tables() if table.split()[1] == engine.instance.table]
     left += kernel.mounts((engine.data_root, engine.exec_root))

@@ -43,6 +43,7 @@ IPV4, BRIDGE, IPV6 = 2, 7, 10
 # Hooks and the priorities that nft(8) names.
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
 RAW, DSTNAT, FILTER, SRCNAT = -300, -100, 0, 100
+AFTER_ALL = 0x7FFFFFF0  # but before connections are confirmed, which is at the last numbers
 
 ACCEPT, DROP = 1, 0
 _JUMP = -3
@@ -82,6 +83,8 @@ _FIB_F_DADDR = 0x2
 _RTN_LOCAL = 2
 _NAT_DNAT = 1
 _LOOKUP_F_INV = 0x1
+_FRAGMENTS_AT, _CHECKSUM_AT = 6, 10  # in the header of IPv4
+_CHECKSUM_INTERNET = 1
 
 
 class Table:
@@ -324,6 +327,27 @@ def dnat(address: int, port: int, *, family: int = IPV4) -> bytes:
         attribute(2, be32(family)),
         attribute(3, be32(address)),
         attribute(5, be32(port)),
+    )
+
+
+def duplicate(address: bytes, index: int) -> bytes:
+    """Send a copy of the packet out of the interface ``index``, as if to a gateway there."""
+    return (
+        load(address, REG32[0])
+        + load(index.to_bytes(4, sys.byteorder), REG32[8])
+        + _expression("dup", attribute(1, be32(REG32[0])), attribute(2, be32(REG32[8])))
+    )
+
+
+def allow_fragments() -> bytes:
+    """Clear the flags and the offset of an IPv4 packet that is whole."""
+    numbers = (NETWORK_HEADER, _FRAGMENTS_AT, 2)
+    return load(bytes(2), REG_1) + _expression(
+        "payload",
+        *(attribute(i, be32(n)) for i, n in enumerate(numbers, 2)),
+        attribute(5, be32(REG_1)),
+        attribute(6, be32(_CHECKSUM_INTERNET)),
+        attribute(7, be32(_CHECKSUM_AT)),
     )
 
 

@@ -21,7 +21,7 @@ RTM_GETADDR = 22
 RTM_NEWROUTE = 24
 RTM_GETROUTE = 26
 
-IFF_UP = 0x1
+IFF_UP, IFF_NOARP = 0x1, 0x80
 LOOPBACK_INDEX = 1  # of "lo" in every namespace
 
 _IFLA_ADDRESS = 1
@@ -149,6 +149,25 @@ def veth_message(
             nested(_IFLA_INFO_DATA, nested(_VETH_INFO_PEER, other)),
         ),
         flags=IFF_UP,
+    )
+    return Message(RTM_NEWLINK, body, flags=_CREATE)
+
+
+def local_pair_message(name: str, peer: str, *, address: bytes, mtu: int) -> Message:
+    """Make a pair with both ends here, of one MAC and without ARP: what goes in comes out for us.
+
+    ``peer`` is still down.
+    """
+
+    def end(own_name: str) -> bytes:
+        own = (text(_IFLA_IFNAME, own_name), attribute(_IFLA_ADDRESS, address))
+        return b"".join((*own, attribute(_IFLA_MTU, u32(mtu))))
+
+    info = nested(_VETH_INFO_PEER, _link_body(end(peer), flags=IFF_NOARP))
+    body = _link_body(
+        end(name),
+        nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "veth"), nested(_IFLA_INFO_DATA, info)),
+        flags=IFF_UP | IFF_NOARP,
     )
     return Message(RTM_NEWLINK, body, flags=_CREATE)
 

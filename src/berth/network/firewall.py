@@ -14,9 +14,10 @@ Networks and ports are elements of sets and maps, so the rules never change whil
 from __future__ import annotations
 
 from ipaddress import IPv4Address, ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from berth.kernel import nftables as nft
+from berth.network import detour
 from berth.network.ports import EVERY
 from berth.network.records import PROTOCOLS
 
@@ -55,6 +56,17 @@ class _Family:
         return nft.Table(name, self.number)
 
 
+class Host(NamedTuple):
+    """What the rules need to know of the host.
+
+    ``detour``: by it new connections from outside come, once the host's firewall let them. ``loopback6``:
+    ports are published at ::1 too. Where they cannot be, nobody shall wait for an answer.
+    """
+
+    detour: detour.Detour | None = None
+    loopback6: bool = True
+
+
 FAMILIES = {version: _Family(version) for version in (4, 6)}
 
 
@@ -72,13 +84,9 @@ def ruleset(
     tables: Iterable[nft.Table],
     networks: Collection[NetworkRecord],
     endpoints: Collection[EndpointRecord],
-    *,
-    loopback6: bool = True,
+    host: Host,
 ) -> list[Message]:
-    """Return what replaces the tables, whatever was in them.
-
-    ``loopback6``: ports are published at ::1 too. Where they cannot be, nobody shall wait for an answer.
-    """
+    """Return what replaces the tables, whatever was in them."""
     messages: list[Message] = []
     name = ""
     for table in tables:
@@ -86,18 +94,17 @@ def ruleset(
         messages += removal(table)
         for version in versions(networks):
             if FAMILIES[version].number == table.family:
-                messages += _whole(table, FAMILIES[version], networks, loopback6=loopback6)
+                family = FAMILIES[version]
+                messages += _whole(table, family, networks, host)
     return messages + publish(name, *endpoints)
 
 
 def _whole(
-    table: nft.Table, family: _Family, networks: Iterable[NetworkRecord], *, loopback6: bool
+    table: nft.Table, family: _Family, networks: Iterable[NetworkRecord], host: Host
 ) -> list[Message]:
     messages = [nft.add_table(table), *_sets(table, family), *_chains(table)]
-    if family.version == 6 and not loopback6:
-        loopback = nft.destination_address(family=family.number) + family.loopback
-        messages.append(nft.rule(table, "output", loopback + _ACCEPT))
     messages += _rules(table, family)
+    messages += _publish_rules(table, family, host)
     for network in networks:
         messages += _elements(nft.add_elements, table, _network_elements(network, family))
     return messages
@@ -139,6 +146,7 @@ def _chains(table: nft.Table) -> list[Message]:
         nft.chain(table, "publish"),
         base("guard", "filter", nft.PREROUTING, nft.RAW),
         base("prerouting", "nat", nft.PREROUTING, nft.DSTNAT),
+        base("input", "filter", nft.INPUT, nft.AFTER_ALL),
         base("output", "nat", nft.OUTPUT, nft.DSTNAT),
         base("forward", "filter", nft.FORWARD, nft.FILTER),
         base("postrouting", "nat", nft.POSTROUTING, nft.SRCNAT),
@@ -146,29 +154,18 @@ def _chains(table: nft.Table) -> list[Message]:
 
 
 def _rules(table: nft.Table, family: _Family) -> list[Message]:
-    words, number = family.words, family.number
+    number = family.number
     source = nft.source_address(family=number)
-    to_container = nft.dnat(_WORD[8], _WORD[8 + words], family=number)
     established = nft.ct(nft.CT_STATE, nft.CT_STATE_ESTABLISHED | nft.CT_STATE_RELATED)
     was_published = nft.ct(nft.CT_STATUS, nft.CT_STATUS_DNAT)
     from_ours = source + nft.lookup(SUBNETS)
     pair = nft.meta(nft.META_IIFNAME, _WORD[0]) + nft.meta(nft.META_OIFNAME, _WORD[4])
     input_is_internal = nft.meta(nft.META_IIFNAME) + nft.lookup(INTERNAL)
     output_is_internal = nft.meta(nft.META_OIFNAME) + nft.lookup(INTERNAL)
-    publish = nft.destination_is_local() + nft.jump("publish")
     rules = {
         # route_localnet is on for our bridges: what only the host itself may reach stays its own.
         "guard": [
             _INPUT_IS_OURS + nft.destination_address(family=number) + family.loopback + _DROP
-        ],
-        "prerouting": [publish],
-        "output": [publish],
-        "publish": [
-            nft.destination_address(_WORD[0], family=number)
-            + _port_key(words)
-            + _look(PORTS)
-            + to_container,
-            _port_key(0) + _look(ANY_PORTS) + to_container,
         ],
         "forward": [
             _OUTPUT_IS_OURS + established + _ACCEPT,
@@ -187,6 +184,32 @@ def _rules(table: nft.Table, family: _Family) -> list[Message]:
             from_ours + nft.masquerade(),
         ],
     }
+    return [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
+
+
+def _publish_rules(table: nft.Table, family: _Family, host: Host) -> list[Message]:
+    number = family.number
+    to_container = nft.dnat(_WORD[8], _WORD[8 + family.words], family=number)
+    target = nft.destination_address(_WORD[0], family=number) + _port_key(family.words)
+    is_published = (target + _look(PORTS), _port_key(0) + _look(ANY_PORTS))
+    local, jump = nft.destination_is_local(), nft.jump("publish")
+    rules = {"publish": [found + to_container for found in is_published], "output": [local + jump]}
+    if family.version == 6 and not host.loopback6:
+        loopback = nft.destination_address(family=number) + family.loopback
+        rules["output"].insert(0, loopback + _ACCEPT)
+    if host.detour is None:
+        rules["prerouting"] = [local + jump]
+    else:
+        returns = detour.came_by(host.detour.exit)
+        rules["prerouting"] = [_INPUT_IS_OURS + local + jump, returns + local + jump]
+        take = detour.take(host.detour, family.version)
+        rules["input"] = [
+            detour.came_by("lo") + _ACCEPT,  # the host's own, which the chain "output" has seen
+            returns + _DROP,  # nobody's port any more: no second round
+            *(local + found + take for found in is_published),
+        ]
+        if family.version == 4:  # copies are sent with "don't fragment", which nobody asked for
+            rules["guard"] = [returns + nft.allow_fragments()]
     return [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
 
 

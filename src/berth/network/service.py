@@ -15,6 +15,7 @@ from berth.errors import Conflict, Failed, Forbidden
 from berth.kernel import nftables
 from berth.network import firewall, table
 from berth.network.attachments import Attachments
+from berth.network.detour import GATEWAYS
 from berth.network.foundation import Foundation
 from berth.network.guards import Guards
 from berth.network.ipam import Plan
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from berth.kernel.netlink import Message
+    from berth.network.detour import Detour
     from berth.network.foundation import Names
     from berth.network.records import (
         EndpointRecord,
@@ -93,11 +95,8 @@ class NetworkService:
         name, prefix = base.names.table, f"bv{base.names.name[:6]}"
         base.wiring = Wiring(prefix=prefix)
         self._tables = firewall.tables(name, has_ipv6=base.wiring.has_ipv6())
-        bridges = nftables.Table(name, nftables.BRIDGE) if table.has_bridges() else None
-        if bridges is None:
-            log.warning(
-                "the kernel has no nftables for bridges: containers may use each other's addresses"
-            )
+        self._detour = self._make_detour()
+        bridges = self._bridge_table(name)
         base.guards = Guards(bridges, prefix=prefix)
         base.table = table.Table(
             name,
@@ -105,10 +104,28 @@ class NetworkService:
             whole=self._ruleset,
         )
 
+    def _make_detour(self) -> Detour | None:
+        index = nftables.duplicate(GATEWAYS[4], 1)
+        if not table.is_possible(nftables.IPV4, index, hook=nftables.INPUT):
+            log.warning(
+                "the kernel cannot copy packets (nft_dup_ipv4): the host's rules for input do not hold for"
+                " published ports"
+            )
+            return None
+        return self._base.wiring.ensure_detour(self._base.names.name)
+
+    def _bridge_table(self, name: str) -> nftables.Table | None:
+        if not table.is_possible(nftables.BRIDGE, nftables.verdict(nftables.ACCEPT)):
+            log.warning(
+                "the kernel has no nftables for bridges: containers may use each other's addresses"
+            )
+            return None
+        return nftables.Table(name, nftables.BRIDGE)
+
     def _ruleset(self) -> list[Message]:
         networks, endpoints = self._networks.bridged(), self._sandboxes.all()
-        loopback6 = answers_loopback6()
-        rules = firewall.ruleset(self._tables, networks, endpoints, loopback6=loopback6)
+        host = firewall.Host(self._detour, loopback6=answers_loopback6())
+        rules = firewall.ruleset(self._tables, networks, endpoints, host)
         return rules + self._base.guards.ruleset()
 
     async def close(self, *, remove: bool = False) -> None:
@@ -128,6 +145,7 @@ class NetworkService:
         for network in self._networks.bridged():
             self._base.wiring.remove_bridge(network.bridge)
         self._base.table.remove()
+        self._base.wiring.remove_detour(self._base.names.name)
 
     # Containers
 

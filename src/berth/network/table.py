@@ -24,15 +24,15 @@ log = logging.getLogger("berth")
 _SOMEBODY_WAS_THERE = (errno.ERESTART, errno.ENOENT)
 
 
-def has_bridges() -> bool:
-    """Say whether the kernel has nftables for bridges: a chain is made and not kept."""
-    table = nftables.Table("berth-probe", nftables.BRIDGE)
-    hook, priority = nftables.PREROUTING, nftables.RAW
-    chain = nftables.base_chain(table, "probe", kind="filter", hook=hook, priority=priority)
-    messages = [nftables.add_table(table), chain, nftables.delete_table(table)]
+def is_possible(family: int, *rule: bytes, hook: int = nftables.PREROUTING) -> bool:
+    """Say whether the kernel takes such a rule in such a chain; it is made and not kept."""
+    table = nftables.Table("berth-probe", family)
+    chain = nftables.base_chain(table, "probe", kind="filter", hook=hook, priority=nftables.RAW)
+    rules = [nftables.rule(table, "probe", *rule)]
+    messages = [nftables.add_table(table), chain, *rules, nftables.delete_table(table)]
     with NetlinkSocket(netlink.NETLINK_NETFILTER) as sock:
         try:
-            sock.execute_batch(nftables.batch(messages), "look for nftables for bridges")
+            sock.execute_batch(nftables.batch(messages), "look what nftables has")
         except OSError:
             return False
     return True

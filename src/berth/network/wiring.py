@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from berth.errors import Conflict, Failed
 from berth.kernel import namespaces, netlink, nftables, rtnetlink
 from berth.kernel.netlink import NetlinkSocket
-from berth.network import firewall
+from berth.network import detour, firewall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -109,6 +109,14 @@ class Wiring:
     def has_ipv6(self) -> bool:
         """Say whether the kernel has IPv6, and was not told to leave it."""
         return (_SYSCTL / "ipv6").exists()
+
+    def ensure_detour(self, engine: str) -> detour.Detour:
+        """Make the pair of interfaces by which new connections reach published ports."""
+        return detour.ensure(self._links, engine)
+
+    def remove_detour(self, engine: str) -> None:
+        """Delete that pair."""
+        detour.remove(self._links, engine)
 
     def enable_forwarding(self) -> None:
         """Let the host route."""

@@ -38,6 +38,7 @@ def test_the_table_is_what_nft_would_have_made(engine):
     } == {
         "guard": ("filter", "prerouting", -300),
         "prerouting": ("nat", "prerouting", -100),
+        "input": ("filter", "input", 0x7FFFFFF0),
         "output": ("nat", "output", -100),
         "forward": ("filter", "forward", 0),
         "postrouting": ("nat", "postrouting", 100),
