@@ -24,7 +24,9 @@ table inet host {{
 def host_rules(*rules, policy="drop"):
     """Set the host's firewall, as an administrator would."""
     text = "\n".join(rules)
-    script = "add table inet host\ndelete table inet host\n" + RULES.format(policy=policy, rules=text)
+    script = "add table inet host\ndelete table inet host\n" + RULES.format(
+        policy=policy, rules=text
+    )
     run(find("nft"), "-f", "-", stdin=script.encode(), check=True)
 
 
