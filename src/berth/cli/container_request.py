@@ -204,10 +204,17 @@ def _storage(options: Options, host: Document) -> None:
     if options.given("blkio-weight-device"):
         weights = [storage.weight(text) for text in options.all("blkio-weight-device")]
         host["BlkioWeightDevice"] = weights
+    requests: list[object] = []
     if options.given("gpus"):
-        host["DeviceRequests"] = [storage.gpus(options.text("gpus"))]
+        requests.append(storage.gpus(options.text("gpus")))
     if options.given("device"):
-        host["Devices"] = [storage.device(text) for text in options.all("device")]
+        texts = options.all("device")
+        described = [text for text in texts if storage.is_described(text)]
+        host["Devices"] = [storage.device(text) for text in texts if text not in described]
+        if described:
+            requests.append({"Driver": "cdi", "DeviceIDs": described})
+    if requests:
+        host["DeviceRequests"] = requests
     if options.given("mount"):
         host["Mounts"] = [storage.mount(text) for text in options.all("mount")]
     if options.given("tmpfs"):

@@ -151,6 +151,11 @@ def _mount_error(text: str, cause: str) -> UsageError:
     return UsageError(f'invalid argument "{text}" for "--mount" flag: {cause}')
 
 
+def is_described(text: str) -> bool:
+    """Say whether a device is named as the Container Device Interface does: "vendor.com/kind=name"."""
+    return not text.startswith("/") and "/" in text.partition("=")[0] and "=" in text
+
+
 def device(text: str) -> Document:
     """Return one ``path[:path-in-container][:permissions]``."""
     parts = text.split(":")

@@ -6,7 +6,7 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
-from berth.engine import defaults, resources, spec, support
+from berth.engine import cdi, defaults, resources, spec, support
 from berth.errors import InvalidArgument, NotFound, Unsupported
 
 if TYPE_CHECKING:
@@ -165,7 +165,9 @@ def _check_drivers(config: ContainerConfig, host: HostConfig) -> None:
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
         )
     for request in host.device_requests or []:
-        raise Unsupported(_no_device_driver(request))
+        if request.driver != cdi.DRIVER:
+            raise Unsupported(_no_device_driver(request))
+        cdi.check(request)
 
 
 def _no_device_driver(request: DeviceRequest) -> str:

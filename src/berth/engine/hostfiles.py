@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from berth.engine import sources, spec
+from berth.engine import cdi, sources, spec
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
 from berth.network import files
@@ -141,6 +141,7 @@ def open_trees(folder: Path, record: ContainerRecord) -> tuple[Tree, ...]:
                 Tree(fd=mounts.open_tree(p), target=p) for p in SHARED_IPC if Path(p).exists()
             ]
         sources.open_all(record.mount_points, trees)
+        sources.open_all(cdi.mount_points(record.host_config), trees)
     except BaseException:
         for tree in trees:
             os.close(tree.fd)

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from berth.engine import (
+    cdi,
     connecting,
     failures,
     hostfiles,
@@ -243,7 +244,7 @@ class Lives:
             ),
             rootfs=imagemounts.rootfs(record, self._services.images),
             user=config.user,
-            groups=tuple(host.group_add or ()),
+            groups=(*(host.group_add or ()), *cdi.groups(host)),
             terminal=config.tty,
             terminal_size=(rows, columns),
             stdin=config.open_stdin,

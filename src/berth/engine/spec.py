@@ -6,7 +6,7 @@ import platform
 import shlex
 from typing import TYPE_CHECKING
 
-from berth.engine import defaults, devices, resources, security, sysctls, tmpfs
+from berth.engine import cdi, defaults, devices, resources, security, sysctls, tmpfs
 from berth.errors import InvalidArgument
 from berth.kernel.capabilities import NAMES
 
@@ -134,7 +134,7 @@ def mounts(record: ContainerRecord) -> list[Mount]:
 def process(record: ContainerRecord, env: Sequence[str] = ()) -> Process:
     """Return the container's own process; what ``env`` says the container may say otherwise."""
     host = record.host_config
-    env = [f"HOSTNAME={hostname(record)}", *env, *record.env]
+    env = [f"HOSTNAME={hostname(record)}", *env, *record.env, *cdi.environment(host)]
     found: Process = {
         "args": record.args,
         "env": merged(env),

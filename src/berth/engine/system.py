@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth import __version__
-from berth.engine import defaults, status
+from berth.engine import cdi, defaults, status
 from berth.engine.documents import DRIVER
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "Labels": list(settings.labels),
         "ExperimentalBuild": False,
         "ServerVersion": __version__,
+        "CDISpecDirs": list(cdi.FOLDERS),
         "Runtimes": {name: {"path": defaults.RUNTIME} for name in defaults.RUNTIMES},
         "DefaultRuntime": defaults.RUNTIME,
         "Swarm": NO_SWARM,

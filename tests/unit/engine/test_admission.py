@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from berth.engine.admission import admit, check_platform, parse_set
+from berth.engine.admission import admit, parse_set
 from berth.engine.models import (
     ContainerConfig,
     DeviceRequest,
@@ -14,8 +14,6 @@ from berth.engine.models import (
 )
 from berth.engine.support import Support
 from berth.errors import BerthError, InvalidArgument, NotFound, Unsupported
-from berth.images.records import Image
-from berth.images.records import ImageConfig as Config
 
 EVERYTHING = Support(
     memory=True,
@@ -107,12 +105,3 @@ def test_what_is_left_out_is_said() -> None:
 )
 def test_sets_of_numbers(text: str, numbers: set[int] | None) -> None:
     assert parse_set(text) == numbers
-
-
-def test_an_image_of_another_platform_is_not_the_one() -> None:
-    image = Image(
-        id="sha256:1", config=Config(), chain_id="", diff_ids=[], size_bytes=0, created=""
-    )
-    check_platform(image, "x", "linux/amd64")
-    with pytest.raises(NotFound, match=r"\(linux/amd64\) does not match .* \(linux/arm64\)"):
-        check_platform(image, "x", "linux/arm64")
