@@ -49,6 +49,10 @@ class Channel:
             self.close()
         return bool(data)
 
+    def collect(self) -> None:
+        """Keep messages for :meth:`receive` from now on."""
+        self._take = self._messages.put_nowait
+
     def deliver_to(self, take: Take) -> None:
         """Call ``take`` with each message from now on, with None at the end."""
         self._take = take

@@ -15,6 +15,7 @@ from berth.kernel import processes, sockets
 from berth.runtime import documents
 from berth.runtime.channel import Channel, Message
 from berth.runtime.monitor import EXIT_FILE, SOCKET_FILE, TASK_FILE
+from berth.runtime.monitors import FreeMonitors
 from berth.runtime.requests import (
     Attachment,
     ExecRequest,
@@ -25,7 +26,7 @@ from berth.runtime.requests import (
 from berth.runtime.zygotes import Zygote
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 log = logging.getLogger("berth")
 
@@ -36,8 +37,16 @@ MONITOR_DIED = "the container's monitor died"
 class Task:
     """The running process of a container, or an exec."""
 
-    def __init__(self, id_: str, channel: Channel, directory: Path) -> None:
+    def __init__(
+        self,
+        id_: str,
+        channel: Channel,
+        directory: Path,
+        release: Callable[[Channel], None] = Channel.close,
+    ) -> None:
+        """``release`` takes the channel of a monitor that is free for another run."""
         self.id = id_
+        self._release = release
         self.pid = 0
         self.pidfd = -1
         self.started_at_ns = 0
@@ -100,6 +109,9 @@ class Task:
             self._exit.set_result(exit_record(message))
         elif event == "detached":
             self.detached.set()
+        elif event == "free":
+            self._gone.set()
+            self._release(self._channel)
 
     async def wait(self) -> ExitRecord:
         """Wait for the end; any number may."""
@@ -148,10 +160,13 @@ class Task:
 class PreparedTask:
     """A container's process that waits for its start, with namespaces and file systems made."""
 
-    def __init__(self, id_: str, channel: Channel, directory: Path) -> None:
+    def __init__(
+        self, id_: str, channel: Channel, directory: Path, release: Callable[[Channel], None]
+    ) -> None:
         self._id = id_
         self._channel = channel
         self._directory = directory
+        self._release = release
 
     async def start(self, handover: Handover) -> Task:
         """Let it become its program; returns when it runs, raises what went wrong on the way."""
@@ -160,7 +175,7 @@ class PreparedTask:
             self._channel.send(document, fds)
         except Unavailable:  # it failed already, and what it said about that is still to be read
             pass
-        task = Task(self._id, self._channel, self._directory)
+        task = Task(self._id, self._channel, self._directory, self._release)
         await task.started()
         return task
 
@@ -223,6 +238,7 @@ class Runtime:
 
     def __init__(self, zygote: Zygote) -> None:
         self._zygote = zygote
+        self._free = FreeMonitors()
 
     @classmethod
     async def open(cls, *, data_root: Path, exec_root: Path, hidden: Sequence[str] = ()) -> Runtime:
@@ -234,16 +250,20 @@ class Runtime:
     def prepare_task(self, request: TaskRequest) -> PreparedTask:
         """Begin to prepare a container's process; what goes wrong is raised by its start."""
         document, plan = documents.of_task(request)
-        channel = self._zygote.fork(document, [], plan)
-        return PreparedTask(request.id, channel, request.directory)
+        channel = self._monitor(document, [], plan)
+        return PreparedTask(request.id, channel, request.directory, self._free.add)
 
     async def start_exec(self, request: ExecRequest) -> Task:
         """Start one more process in a running container."""
         document, plan = documents.of_exec(request)
         fds = [request.pidfd, *(a.fd for a in request.attachments)]
-        task = Task(request.id, self._zygote.fork(document, fds, plan), request.directory)
+        channel = self._monitor(document, fds, plan)
+        task = Task(request.id, channel, request.directory, self._free.add)
         await task.started()
         return task
+
+    def _monitor(self, document: Message, fds: list[int], plan: Message) -> Channel:
+        return self._free.ask(document, fds, plan) or self._zygote.fork(document, fds, plan)
 
     async def adopt(self, directory: Path, id_: str) -> Task | ExitRecord | None:
         """Find out about a task that an earlier berthd started."""
@@ -281,7 +301,8 @@ class Runtime:
         return Job(self._zygote.fork(document, list(fds)), entry)
 
     async def close(self) -> None:
-        """Let the zygote leave; monitors go on."""
+        """Let the zygote and what is free leave; monitors go on."""
+        await self._free.close()
         await self._zygote.close()
 
 

@@ -63,7 +63,7 @@ class Child:
         self.pidfd: int | None = None
         self.terminal = False
         self.stdio: list[int] = []
-        self.foreign: tuple[int, ...] = ()  # descriptors by which others see whose end it is
+        self.foreign: list[int] = []  # descriptors by which others see whose end it is
 
     def read_plan(self) -> None:
         """Take the plan apart."""

@@ -42,19 +42,30 @@ class Request:
             os.close(self.fds.pop())
 
 
+class Here:
+    """What the zygote opens once, for itself and all its forks."""
+
+    def __init__(self, hierarchies: Hierarchies) -> None:
+        self.hierarchies = hierarchies
+        self.null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self.host_mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+
 class Launch:
     """A process that is being started, and its monitor.
 
     Made in the zygote, the monitor's event loop included: a fork shares its memory until one side writes, and
-    a monitor, which lives long, keeps what it has written to itself.
+    a monitor, which lives long, keeps what it has written to itself. One that is free makes its next run's.
     """
 
     def __init__(
-        self, request: Request, control: sockets.Socket, zygote_fd: int, hierarchies: Hierarchies
+        self, request: Request, control: sockets.Socket, zygote_fd: int | None, here: Here
     ) -> None:
         self.request = request
         self.control = control
         self.zygote_fd = zygote_fd
+        self.here = here
+        hierarchies = here.hierarchies
         self.cgroup = hierarchies.open_group(request.message["cgroups_path"])
         self.owns_cgroup = request.message["op"] == "task"
         self.sync, theirs = sockets.pair()
@@ -71,7 +82,7 @@ class Launch:
         self.served = monitor.Monitor(control, stdin_once=request.message["stdin_once"])
         self.served.cgroup = self.cgroup
 
-    def open(self, null_fd: int) -> None:
+    def open(self) -> None:
         """Open what monitor and process need; :meth:`close` also after a failure."""
         message = self.request.message
         os.chdir(
@@ -80,14 +91,16 @@ class Launch:
         self.served.log = _open_log(message)
         self.served.listen()
         if not self.child.terminal:
-            _open_pipes(message, self.served, self.child, null_fd)
+            _open_pipes(message, self.served, self.child, self.here.null_fd)
         # Not so an exec: a container at its limit of processes still takes one, as it does in runc.
         if self.owns_cgroup:
             self.group = self.cgroup.open_to_clone_into()
         self.child.born_in_group = self.group is not None
         flags = namespaces.CLONE_PIDFD | message["flags"]
         self.process = namespaces.Clone(flags, cgroup_fd=self.group)
-        self.child.foreign = (self.zygote_fd, self.sync.fileno(), *self.served.callers())
+        self.child.foreign = [self.sync.fileno(), *self.served.callers()]
+        if self.zygote_fd is not None:
+            self.child.foreign.append(self.zygote_fd)
 
     def close(self) -> None:
         """Close in the zygote what the fork has taken along."""
@@ -112,15 +125,15 @@ class Launch:
         """
         # Ignored, as in the zygote, it would throw the exit status away.
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-        path = self.request.message["pid_namespace"]
-        if path is not None or self.child.pidfd is not None:
-            _join_pid_namespace(path, self.child.pidfd)
+        if self.joins_pid_namespace:
+            _join_pid_namespace(self.request.message["pid_namespace"], self.child.pidfd)
         pid = self.process.make()
         if pid == 0:
             self.run_child(self.child)
         self.pidfd = self.process.check(pid)
         self.pid = pid
-        os.close(self.zygote_fd)
+        if self.zygote_fd is not None:
+            os.close(self.zygote_fd)
         self.served.own(self.pid, self.pidfd)
         _release(self.child)
         if self.group is not None:
@@ -165,16 +178,17 @@ class Launch:
         self.served.announce()
         return self.served
 
-    def serve(self) -> None:
-        """Run the process from its start to its end, as the monitor. Returns when all is done."""
+    def serve(self) -> Launch | None:
+        """Run the process from its start to its end, as the monitor; return the next one, if there is one."""
         try:
             self.begin()
-            monitor.prepare()
+            if self.zygote_fd is not None:
+                monitor.prepare()
             served = self.complete() if not self.owns_cgroup or self.hand_over() else None
         except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
             self.end()
             self.fail(error)
-            return
+            return None
         if served is not None:
             served.run()
             served.finish()
@@ -182,25 +196,63 @@ class Launch:
             self.end()
         if self.owns_cgroup:
             _discard(self.cgroup)
-        if served is not None:
+        if served is None:
+            return None
+        control = served.release()
+        if control is None:
             served.leave()
+            return None
+        self.forget()
+        return _next(control, self.here)
+
+    def forget(self) -> None:
+        """Leave nothing of this run to the next one."""
+        os.chdir("/")
+        os.close(self.pidfd)
+        self.request.close()
+        if self.joins_pid_namespace:
+            own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            namespaces.setns(own, namespaces.CLONE_NEWPID)
+            os.close(own)
+
+    @property
+    def joins_pid_namespace(self) -> bool:
+        """Say whether the process is in another pid namespace than one of its own or the monitor's."""
+        return (
+            self.request.message["pid_namespace"] is not None
+            or self.request.message["op"] == "exec"
+        )
 
 
-def plan(request: Request, zygote_fd: int, hierarchies: Hierarchies, null_fd: int) -> Launch | None:
-    """Make in the zygote what can be made there; None when it failed, which berthd was told then.
+def serve(launch: Launch | None) -> None:
+    """Be a monitor: for one run, and for those that berthd asks for when it is over."""
+    while launch is not None:
+        launch = launch.serve()
 
-    ``zygote_fd``: its socket to berthd, which no fork may hold open.
+
+def _next(control: sockets.Socket, here: Here) -> Launch | None:
+    """Say that this monitor is free, and wait for the next run; None when there is none."""
+    sockets.send(control, b'{"event": "free"}')
+    data, fds = sockets.receive(control)
+    return plan(Request(data, fds), control, None, here) if data else None
+
+
+def plan(
+    request: Request, control: sockets.Socket, zygote_fd: int | None, here: Here
+) -> Launch | None:
+    """Make what can be made before a fork; None when it failed, which berthd was told then.
+
+    ``control``: the connection to berthd. ``zygote_fd``: the zygote's own, which no fork may hold open.
     """
-    control = sockets.adopt(request.take())
     try:
-        launch = Launch(request, control, zygote_fd, hierarchies)
+        launch = Launch(request, control, zygote_fd, here)
     except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
         _report(control, error)
         control.close()
         request.close()
         return None
     try:
-        launch.open(null_fd)
+        launch.open()
     except BaseException as error:  # noqa: BLE001 - the same
         launch.fail(error)
         launch.close()

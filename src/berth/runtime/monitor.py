@@ -14,7 +14,9 @@ answers whoever berthd could not. It needs nothing from berthd while it runs.
        │ {"op": "answer"} + socket  ──────────────►│   a client's /wait, should this berthd be gone
        │◄── {"event": "exited", "exit_code", …} ───│   before clients see the end of their streams
        │ {"op": "settle"}  ───────────────────────►│ removes its records
-       │◄── end of file ───────────────────────────│ once nothing of this run is left
+       │◄── {"event": "free"} ─────────────────────│ once nothing of this run is left, or
+       │◄── end of file ───────────────────────────│   when it is of no further use
+       │ request  ────────────────────────────────►│ to one that is free: the next run
 
 A client that lags holds the output back, as a pipe does; should it take nothing for `STUCK_S` while others
 read, too, it is hung up on. After the end a client takes the rest in its own time, and holds up nobody.
@@ -85,6 +87,7 @@ class Monitor:
         self.mounts_fd = -1
         self.cgroup: Cgroup | None = None
         self.listener = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.control = control
         self.add_control(control)
 
     def close(self) -> None:
@@ -378,6 +381,7 @@ class Monitor:
                 pass
         if self.log is not None:
             self.log.close()
+            self.log = None
         self.exited = {
             "event": "exited",
             "exit_code": code if code >= 0 else 128 - code,
@@ -418,6 +422,20 @@ class Monitor:
                     pass
         if self.mounts_fd >= 0:
             os.close(self.mounts_fd)
+
+    def release(self) -> sockets.Socket | None:
+        """Close everything but the connection to the berthd that asked for this run, and return that.
+
+        None, and nothing closed, when others are still to be served or that berthd is gone.
+        """
+        control = self.controls.pop(self.control.fileno(), None)
+        if control is None or self.controls or self.clients or not self.settled:
+            if control is not None:
+                self.controls[control.fileno()] = control
+            return None
+        self.close()
+        self.handlers.clear()  # they refer to this object, and no collector is at work here
+        return control
 
     def leave(self) -> None:
         """Let berthd go on, then let clients take the rest."""

@@ -17,7 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from berth.kernel.cgroups import Hierarchies
     from berth.runtime.init import Child
 
 ROUNDS = 12  # CPython 3.11 specialises a function after eight calls
@@ -25,24 +24,24 @@ NAME = "rehearsal"
 LINE = b"to whom it may concern\n"
 
 
-def rehearse(exec_root: str, hierarchies: Hierarchies, null_fd: int) -> None:
+def rehearse(exec_root: str, here: launch.Here) -> None:
     """Play it in a directory of its own below ``exec_root``, with a process that writes a line and ends."""
     directory = f"{exec_root}/{NAME}"
     os.makedirs(directory, exist_ok=True)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     for _ in range(ROUNDS):
-        _play(directory, hierarchies, null_fd)
+        _play(directory, here)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     os.unlink(f"{directory}/log")
     os.rmdir(directory)
 
 
-def _play(directory: str, hierarchies: Hierarchies, null_fd: int) -> None:
+def _play(directory: str, here: launch.Here) -> None:
     berthd, control = sockets.pair()
     client, attached = _socket.socketpair()
     pidfd = os.pidfd_open(os.getpid())
-    request = launch.Request(_document(directory), [control.detach(), pidfd, attached.detach()])
-    played = launch.plan(request, os.dup(null_fd), hierarchies, null_fd)
+    request = launch.Request(_document(directory), [pidfd, attached.detach()])
+    played = launch.plan(request, control, os.dup(here.null_fd), here)
     assert played is not None, "see what berthd was told"
     played.run_child = _act
     sockets.send(berthd, codec.encode({"op": "settle"}))
@@ -51,9 +50,8 @@ def _play(directory: str, hierarchies: Hierarchies, null_fd: int) -> None:
     served.run()
     served.finish()
     client.close()
-    served.leave()
-    berthd.close()
-    os.close(played.pidfd)
+    served.release()
+    played.forget()
 
 
 def _act(child: Child) -> NoReturn:

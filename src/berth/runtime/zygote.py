@@ -27,15 +27,6 @@ if TYPE_CHECKING:
 CONTROL_FD = 3
 
 
-class Warm:
-    """What is opened once, before the host's mounts are left behind."""
-
-    def __init__(self) -> None:
-        self.hierarchies = cgroups.detect()
-        self.null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        self.host_mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-
-
 def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     """Serve fork requests on descriptor 3 until berthd is gone."""
     control = sockets.adopt(CONTROL_FD)
@@ -49,9 +40,9 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     # A monitor inherits this: what a terminal or a shutdown sends to all must not cost a container its
     # record; its process hears such signals itself.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
-    warm = Warm()
+    here = launch.Here(cgroups.detect())
     template.enter(data_root, exec_root, hidden)
-    rehearsal.rehearse(exec_root, warm.hierarchies, warm.null_fd)
+    rehearsal.rehearse(exec_root, here)
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -64,8 +55,10 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
             return
         request = launch.Request(data, fds)
         if request.message["op"] == "job":
-            _fork_worker(request, control, warm)
-        elif planned := launch.plan(request, control.fileno(), warm.hierarchies, warm.null_fd):
+            _fork_worker(request, control, here)
+            continue
+        asked_on = sockets.adopt(request.take())
+        if planned := launch.plan(request, asked_on, control.fileno(), here):
             _fork_monitor(planned, fork)
 
 
@@ -73,7 +66,7 @@ def _fork_monitor(planned: launch.Launch, fork: namespaces.Clone) -> None:
     """Fork the monitor of what was planned. A failure is told to berthd."""
     pid = fork.make()
     if pid == 0:
-        _end_with(planned.serve)
+        _end_with(lambda: launch.serve(planned))
     try:
         fork.check(pid)
     except OSError as error:  # no process or memory is left for now
@@ -81,7 +74,7 @@ def _fork_monitor(planned: launch.Launch, fork: namespaces.Clone) -> None:
     planned.close()
 
 
-def _fork_worker(request: launch.Request, control: sockets.Socket, warm: Warm) -> None:
+def _fork_worker(request: launch.Request, control: sockets.Socket, here: launch.Here) -> None:
     """Fork a worker. A failure shows by the end of its socket."""
     try:
         pid = os.fork()
@@ -89,7 +82,7 @@ def _fork_worker(request: launch.Request, control: sockets.Socket, warm: Warm) -
         pid = -1
     if pid == 0:
         control.close()
-        _end_with(lambda: worker.serve(request, warm.host_mounts_fd))
+        _end_with(lambda: worker.serve(request, here.host_mounts_fd))
     request.close()
 
 
