@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import measure, memory, queries, report, runs, streams, targets, verbs
+from bench import measure, memory, queries, report, runs, streams, targets, transfers, verbs
 from bench.engines import Berth, BerthCli, Dockerd, Engine, Podman, call, program, tmpfs
 from bench.image import busybox
 from bench.measure import Bench
@@ -30,7 +30,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "memory": memory.memory,
     "queries": queries.queries,
     "logs": streams.logs,
-    "images": streams.images,
+    "images": transfers.transfers,
     "crowd": runs.crowd,
 }
 KINDS = (Berth, BerthCli, Dockerd, Podman)

@@ -1,14 +1,11 @@
-"""Bytes: output to the log, from the log, to an attached client; images from and to archives."""
+"""Bytes: output to the log, from the log, to an attached client."""
 
 from __future__ import annotations
 
-import io
-import tarfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.engines import IMAGE, BerthCli
-from bench.image import LINES, LINES_MIB, archive
+from bench.image import LINES, LINES_MIB
 from bench.verbs import NONE
 
 if TYPE_CHECKING:
@@ -54,47 +51,3 @@ def logs(bench: Bench) -> None:
         },
         rounds,
     )
-
-
-def images(bench: Bench) -> None:
-    """Load an image of three layers from a docker archive, and save it to one."""
-    source = bench.base / "image.tar"
-    source.write_bytes(archive(_tree(bench.quick), "bench:load"))
-    engines = [e for e in bench.engines if not isinstance(e, BerthCli)]
-    rounds = min(FEW, bench.rounds)
-
-    def loaded(engine: Engine) -> Cost:
-        cost = engine.spawner.cost(engine.command("load", "-i", str(source)))
-        engine.ask("rmi", "bench:load")
-        engine.account.settled_s()
-        return cost
-
-    def saved(engine: Engine) -> Cost:
-        target = bench.base / f"{engine.name}.tar"
-        try:
-            return engine.spawner.cost(engine.command("save", "-o", str(target), "bench:load"))
-        finally:
-            target.unlink(missing_ok=True)
-
-    title = f"{source.stat().st_size >> 20} MiB"
-    bench.compare(f"load {title}", {e.name: lambda e=e: loaded(e) for e in engines}, rounds)
-    for engine in engines:
-        engine.ask("load", "-i", str(source))
-    bench.compare(f"save {title}", {e.name: lambda e=e: saved(e) for e in engines}, rounds)
-    for engine in engines:
-        engine.ask("rmi", "bench:load")
-    source.unlink()
-
-
-def _tree(quick: bool) -> list[bytes]:
-    """Return layers with real files of this machine: Python's library, in three parts."""
-    files = sorted(p for p in Path(io.__file__).parent.rglob("*.py") if p.is_file())
-    files = files[:60] if quick else files
-    layers = []
-    for part in range(3):
-        body = io.BytesIO()
-        with tarfile.open(fileobj=body, mode="w") as layer:
-            for path in files[part::3]:
-                layer.add(path, f"layer{part}/{path.relative_to('/')}", recursive=False)
-        layers.append(body.getvalue())
-    return layers

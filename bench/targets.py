@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 DOCKERD = "dockerd"
 
 
+TRANSFERS = ("load", "save", "push", "rmi")
+
+
 @dataclass(frozen=True)
 class Target:
     """At most ``gate`` times the rival's figure; ``goal`` is what is aimed at."""
@@ -45,9 +48,15 @@ TARGETS = (
     Target("attached *", 0.5, 0.3),
     Target("load *", 0.4, 0.25),
     Target("save *", 0.5, 0.4),
+    Target("push *", 0.6, 0.4),
+    Target("pull *", 0.45, 0.3),
+    Target("rmi *", 1.0, 0.5),
+    *(Target(f"{v} *", 1.0, 0.8, rival="podman", columns=("wall",)) for v in TRANSFERS),
+    Target("pull *", 0.67, 0.5, rival="podman", columns=("wall",)),
 )
 # Megabytes of berth alone.
 MEMORY = {"daemon resident": 40.0, "keeper of a container, private": 1.0}
+PEAK_MB = 150.0  # of berthd while images come and go
 MEMORY_RATIO = ("all told for a container, proportional", 0.30, 0.20)
 
 
@@ -90,6 +99,9 @@ def _memory(found: dict[str, dict[str, float]]) -> Iterator[Verdict]:
     for what, gate in MEMORY.items():
         if what in mine:
             yield Verdict("memory", f"{what}, MB", mine[what], gate, gate)
+    for what, value in mine.items():
+        if what.startswith("peak with"):
+            yield Verdict("memory", f"{what}, MB", value, PEAK_MB, PEAK_MB)
     what, gate, goal = MEMORY_RATIO
     if what in mine and what in theirs:
         yield Verdict("memory", f"{what}, berth / dockerd", mine[what] / theirs[what], gate, goal)

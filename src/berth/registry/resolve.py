@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from berth.registry.session import Session
 
 MAX_DEPTH = 4
+MAX_SIZE = (1 << 63) - 1
 PLUGIN = "application/vnd.docker.plugin.v1+json"
 
 
@@ -37,6 +38,8 @@ class _Probe(msgspec.Struct, rename="camel"):
     schema_version: int = 0
     media_type: str = ""
     manifests: list[msgspec.Raw] | None = None
+    config: object = None
+    layers: list[msgspec.Raw] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +90,9 @@ def check_is_image(manifest: Manifest) -> None:
             f'Encountered remote "{kind}"({known}) when fetching',
             hint="it is an artifact and no image: tools like oras fetch those",
         )
+    for part in (manifest.config, *manifest.layers):
+        if not 0 <= part.size <= MAX_SIZE:
+            raise InvalidArgument(f"read manifest: {part.digest[:160]} has {part.size} bytes")
 
 
 def describe(data: bytes, media_type: str, expected: Digest | None) -> Descriptor:
@@ -102,6 +108,15 @@ def describe(data: bytes, media_type: str, expected: Digest | None) -> Descripto
     return Descriptor(media_type=kind, digest=digest, size=len(data))
 
 
+def _check_is_one_kind(probe: _Probe, said: str) -> None:
+    """InvalidArgument for a document that one reader would take for an index and another for a manifest."""
+    is_index = probe.manifests is not None
+    is_manifest = probe.config is not None or probe.layers is not None
+    kind = probe.media_type or said
+    if (is_index and (is_manifest or kind in MANIFESTS)) or (is_manifest and kind in INDEXES):
+        raise InvalidArgument("read manifest: it is an index and an image's manifest at once")
+
+
 def _kind(data: bytes, media_type: str) -> str:
     try:
         probe = msgspec.json.decode(data, type=_Probe)
@@ -111,6 +126,7 @@ def _kind(data: bytes, media_type: str) -> str:
         raise Unsupported(
             "image manifest version 2, schema 1 is not supported: push the image anew"
         )
+    _check_is_one_kind(probe, media_type)
     if probe.media_type:
         media_type = probe.media_type
     elif media_type not in (*INDEXES, *MANIFESTS):

@@ -255,3 +255,57 @@ def test_a_tree_as_deep_as_a_path_can_name_is_replaced(extract):
     deep = "/".join(["d"] * 1500)
     fs = extract(archive(file(f"{deep}/f"), file("d", b"now a file")))
     assert (fs / "d").read_bytes() == b"now a file"
+
+
+def sparse(size, regions=b"0\n"):
+    """A file that says it is larger than what there is of it."""
+    headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "sparse",
+        "GNU.sparse.realsize": str(size),
+    }
+    return file("x", regions.ljust(512, b"\0"), pax_headers=headers)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        sparse(1 << 63),
+        sparse((1 << 63) - 1),
+        sparse(10, b"1\n0\n99\n"),
+        sparse(1 << 40, b"1\n-5\n5\n"),
+        sparse(1 << 40, b"99999999999999999999\n"),
+    ],
+    ids=["too-large", "largest", "too-much", "negative", "many"],
+)
+def test_sparse_lies_take_no_space(tmp_path, extract, member):
+    try:
+        fs = extract(archive(member))
+    except BerthError as error:
+        assert "Traceback" not in str(error)
+    else:
+        assert (fs / "sparse").stat().st_blocks == 0
+
+
+def test_what_makes_programs_privileged_is_as_the_archive_says_and_no_more(extract):
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    headers = {"SCHILY.xattr.security.capability": capability.decode("latin-1")}
+    label = {"SCHILY.xattr.security.selinux": "system_u:object_r:shadow_t:s0"}
+    fs = extract(
+        archive(
+            file("suid", mode=0o6755, uid=1000, gid=50),
+            file("ping", mode=0o755, uid=0, pax_headers=headers),
+            file("was-suid", mode=0o4755),
+            file("was-suid", b"another", mode=0o755),
+            file("was-ping", pax_headers=headers),
+            file("was-ping", b"another"),
+            file("labelled", pax_headers=label),
+        )
+    )
+    assert (fs / "suid").stat().st_mode & 0o7777 == 0o6755
+    assert (fs / "suid").stat().st_uid == 1000
+    assert os.listxattr(fs / "ping") == ["security.capability"]
+    assert (fs / "was-suid").stat().st_mode & 0o7777 == 0o755
+    assert os.listxattr(fs / "was-ping") == []
+    assert os.listxattr(fs / "labelled") == []
