@@ -69,51 +69,11 @@ def nothing_made(engine: EngineProcess) -> bool:
     return engine.request("GET", "/containers/json?all=1")[1] == []
 
 
-@pytest.mark.parametrize(
-    ("arguments", "complaint"),
-    [
-        (("run", "--no-such-flag", "busybox"), "unknown flag: --no-such-flag"),
-        (("run", "-m", "much", "busybox"), "invalid"),
-        (("run", "-p", "nonsense", "busybox"), "nonsense"),
-        (("run", "-v", "a:b:c:d:e", "busybox"), "invalid"),
-        (("run", "--cpus", "many", "busybox"), "many"),
-        (("run", "-m", "1m", "busybox"), "Minimum memory limit allowed is 6MB"),
-        (("run", "-m", "64m", "--memory-swap", "32m", "busybox"), "memoryswap limit"),
-        (("run", "--network", "no-such-network", "busybox"), "no-such-network"),
-        (("run", "--cap-add", "NO_SUCH", "busybox"), "NO_SUCH"),
-        (("run", "--security-opt", "nonsense=1", "busybox"), "nonsense"),
-        (("run", "-w", "relative", "busybox"), "relative"),
-        (("run", "-u", "nobody-here", "busybox", "true"), "unable to find user nobody-here"),
-        (("run", "--name", "bad/name", "busybox"), "bad/name"),
-        (("run", "-v", "relative/path:/x", "busybox"), "relative/path"),
-        (("run", "--ulimit", "nofile=2:1", "busybox"), "nofile"),
-        (("run", "--cpuset-cpus", "4096", "busybox", "true"), "4096"),
-        (("run", "Not_A_Reference", "true"), "lowercase"),
-    ],
-)
-def test_bad_input_is_refused_with_125_and_leaves_nothing(
-    cli: Cli, engine: EngineProcess, arguments: tuple[str, ...], complaint: str
-) -> None:
-    done = cli(*arguments)
-    assert done.code == 125, str(done)
-    assert complaint in done.err, str(done)
-    assert "Traceback" not in done.err
-    engine.remove_containers()
-
-
 def test_an_unknown_image_is_refused(cli: Cli, engine: EngineProcess) -> None:
     done = cli("run", "--pull", "never", "no-such-image:1", "true")
     assert done.code == 125
     assert "No such image: no-such-image:1" in done.err
     assert nothing_made(engine)
-
-
-def test_a_taken_name_is_a_conflict(cli: Cli, engine: EngineProcess) -> None:
-    first = cli("create", "--name", "taken", "busybox", "true").out.strip()
-    done = cli("run", "--name", "taken", "busybox", "true")
-    assert done.code == 125
-    assert f'The container name "/taken" is already in use by container "{first}"' in done.err
-    assert len(engine.request("GET", "/containers/json?all=1")[1]) == 1
 
 
 @pytest.mark.parametrize(

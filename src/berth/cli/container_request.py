@@ -94,6 +94,11 @@ THROTTLES = (
     ("device-write-iops", "BlkioDeviceWriteIOps"),
 )
 
+SYSCTLS = {
+    *("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall"),
+    *("kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"),
+}
+SYSCTL_TREES = ("net.", "fs.mqueue.")
 ULIMITS = (
     *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc"),
     *("rss", "rtprio", "rttime", "sigpending", "stack"),
@@ -191,6 +196,11 @@ def _check_host(options: Options) -> None:
         if ":" not in text and "=" not in text:
             why = f'bad format for add-host: "{text}"'
             raise UsageError(f'invalid argument "{text}" for "--add-host" flag: {why}')
+    for text in options.all("sysctl"):
+        name, equals, _ = text.partition("=")
+        if not equals or not (name in SYSCTLS or name.startswith(SYSCTL_TREES)):
+            why = f"sysctl '{text}' is not allowed"
+            raise UsageError(f'invalid argument "{text}" for "--sysctl" flag: {why}')
     for flag, kind, modes in MODES:
         mode = options.text(flag).partition(":")[0]
         if mode not in ("", *modes):

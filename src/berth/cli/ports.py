@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
+
 from berth.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -49,10 +51,20 @@ def _split(text: str) -> tuple[str, str, str, str]:
     parts = rest.split(":")
     if len(parts) > 2 and not ip:
         ip, parts = ":".join(parts[:-2]), parts[-2:]
+    if ip and not _is_address(ip):
+        raise InvalidArgument(f"invalid IP address: {ip}")
     container = parts[-1]
     if not container:
         raise InvalidArgument(f"no port specified: {text}<empty>")
     return ip, parts[0] if len(parts) > 1 else "", container, protocol
+
+
+def _is_address(text: str) -> bool:
+    try:
+        _socket.inet_pton(_socket.AF_INET6 if ":" in text else _socket.AF_INET, text)
+    except OSError:
+        return False
+    return True
 
 
 def _range(text: str, what: str) -> tuple[int, int]:

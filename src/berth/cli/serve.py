@@ -76,17 +76,17 @@ def serve(call: Call) -> int:
         import site
 
         site.main()
+    options = call.options
+    if os.geteuid() != 0 and not options.on("validate"):
+        raise Forbidden("start engine: root is needed (use sudo)")
     from berth.configuration import sources
 
-    options = call.options
     flags = settings_of(options)
     file = options.text("config-file") if options.given("config-file") else None
     settings = sources.read(flags, file)
     if options.on("validate"):
         print("configuration OK")
         return 0
-    if os.geteuid() != 0:
-        raise Forbidden("start engine: root is needed (use sudo)")
     from pathlib import Path
 
     from berth import berthd

@@ -46,12 +46,13 @@ def size(text: str) -> int:
 
 def billionths(text: str) -> int:
     """Return a decimal such as "1.5" in billionths (Docker's NanoCpus)."""
-    whole, _, part = text.partition(".")
+    sign = -1 if text.startswith("-") else 1
+    whole, _, part = text.removeprefix("-").partition(".")
     if not (whole + part).isdecimal():
         raise ValueError(f"failed to parse {text} as a rational number")
     if len(part.rstrip("0")) > 9:
         raise ValueError("value is too precise")
-    return int(whole or "0") * BILLION + int(part[:9].ljust(9, "0"))
+    return sign * (int(whole or "0") * BILLION + int(part[:9].ljust(9, "0")))
 
 
 def duration_ns(text: str) -> int:

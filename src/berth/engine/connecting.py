@@ -142,13 +142,14 @@ class Connections:
 
     async def disconnect(self, ref: str, network_ref: str, *, force: bool) -> None:
         """Take a container out of a network, at once when it runs."""
-        network = self._service.inspect(network_ref)
         try:
             record = self._containers.find(ref)
         except NotFound:
             if force:
+                self._service.inspect(network_ref)
                 raise NotFound(f"endpoint {ref} not found") from None
             raise
+        network = self._service.inspect(network_ref)
         async with self._containers.lock(record):
             await self._disconnect(record, network)
 

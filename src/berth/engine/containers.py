@@ -36,7 +36,7 @@ from berth.engine.reconcile import reconcile
 from berth.engine.records import Records
 from berth.engine.restart import Backoff, check_policy
 from berth.engine.signals import signal_number
-from berth.errors import Conflict, Failed, InvalidArgument, NotFound
+from berth.errors import BerthError, Conflict, Failed, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -242,7 +242,10 @@ class Containers:
         old = record.name
         if name.removeprefix("/") == old:
             raise InvalidArgument("Renaming a container with the same name as its current name")
-        record.name = self._records.claim_name(name)
+        try:
+            record.name = self._records.claim_name(name)
+        except BerthError as error:
+            raise type(error)(f"Error when allocating new name: {error.message}") from error
         self._records.put(record, durable=True)
         for other in links.rename(self.all(), old, record.name):
             self._records.put(other, durable=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -297,13 +298,21 @@ class Engine:
 
     async def disk_usage(self) -> Document:
         """Return what images, containers and volumes take."""
-        images = self.image_list()
+        records = self.containers.all()
+        users = Counter(record.image_id for record in records)
+        shared, layers = self._services.images.shared_bytes()
+        images = [
+            image_documents.summary(
+                image, containers=users[image.id], shared_bytes=shared[image.id]
+            )
+            for image in self._services.images.all()
+        ]
         containers = []
-        for record in self.containers.all():
+        for record in records:
             found = documents.summary(record, self._around(record))
             containers.append({**found, **await self.sizes(record.id)})
         return {
-            "LayersSize": sum(image.size_bytes for image in self._services.images.all()),
+            "LayersSize": layers,
             "Images": images,
             "Containers": containers,
             "Volumes": await self.volumes.with_usage(),

@@ -176,7 +176,7 @@ class Execs:
         """Say on the connection why it failed: the response's head was sent already."""
         data = text.encode()
         if attachment.multiplexed:
-            data = b"\2\0\0\0" + len(data).to_bytes(4, "big") + data
+            data = b"\1\0\0\0" + len(data).to_bytes(4, "big") + data
         try:
             os.write(attachment.fd, data)
         except OSError:

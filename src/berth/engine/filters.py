@@ -75,6 +75,9 @@ class ContainerFilter:
         for value in filters.get("status", ()):
             if value not in status.ALL:
                 raise InvalidArgument(f"invalid value for status filter: {value}")
+        for value in filters.get("exited", ()):
+            if not value.removeprefix("-").isdigit():
+                raise InvalidArgument(f'strconv.Atoi: parsing "{value}": invalid syntax')
 
     @property
     def includes_ended(self) -> bool:

@@ -102,6 +102,10 @@ def resolve(record: ContainerRecord, service: NetworkService, find: Find) -> lis
                 f"Cannot link to a non running container: /{other.name} AS /{record.name}/{alias}"
             )
         places = {e.network_name: e.address for e in service.endpoints_of(other.id)}
+        if DEFAULT not in places:
+            raise Failed(
+                f"Cannot link to /{other.name}, as it does not belong to the default network"
+            )
         found.append(Link(other, alias, places.get(DEFAULT, "")))
     return found
 

@@ -85,6 +85,15 @@ def exposed_ports(record: ContainerRecord) -> list[str]:
     return ["{}/{}".format(*parse_port(text)) for text in found]
 
 
+def _host_ports(text: str) -> tuple[int, int]:
+    """Return the first and the last port of the host that will do: "8080" or "8080-8090"."""
+    first, _, last = (text or "0").partition("-")
+    last = last or first
+    if not (first.isdigit() and last.isdigit() and int(first) <= int(last) <= MAX_PORT):
+        raise InvalidArgument(f"invalid port specification: {text!r}")
+    return int(first), int(last)
+
+
 def port_requests(record: ContainerRecord) -> tuple[PortRequest, ...]:
     """Return the ports to publish; with --publish-all also those that are only exposed."""
     host = record.host_config
@@ -93,15 +102,14 @@ def port_requests(record: ContainerRecord) -> tuple[PortRequest, ...]:
     for text, places in bindings.items():
         port, protocol = parse_port(text)
         for place in places or []:
-            host_port = place.host_port or "0"
-            if not host_port.isdigit() or int(host_port) > MAX_PORT:
-                raise InvalidArgument(f"invalid port specification: {host_port!r}")
+            first, last = _host_ports(place.host_port)
             found.append(
                 PortRequest(
                     container_port=port,
                     protocol=protocol,
                     host_ip=place.host_ip,
-                    host_port=int(host_port),
+                    host_port=first,
+                    last_host_port=last,
                 )
             )
     if host.publish_all_ports:

@@ -59,10 +59,10 @@ def _split(option: str) -> tuple[str, str]:
 
 def capability_names(host: HostConfig) -> list[str]:
     """Return the capabilities after --cap-add, --cap-drop and --privileged."""
-    if host.privileged:
-        return list(NAMES)
     added = [_capability(name, "CapAdd") for name in host.cap_add or []]
     dropped = [_capability(name, "CapDrop") for name in host.cap_drop or []]
+    if host.privileged:
+        return list(NAMES)
     if ALL in added:
         names = list(NAMES)
     elif ALL in dropped:

@@ -11,8 +11,10 @@ PREFIX = "SIG"
 
 def signal_number(name: str) -> int:
     """Return the number of a signal given as "9", "KILL", "SIGKILL" or "RTMIN+1"."""
-    if name.isascii() and name.isdigit() and 0 < int(name) < signal.NSIG:
-        return int(name)
+    if name.isascii() and name.isdigit() and int(name):
+        if int(name) < signal.NSIG:
+            return int(name)
+        raise InvalidArgument(f"The linux daemon does not support signal {int(name)}")
     full = name.upper() if name.upper().startswith(PREFIX) else PREFIX + name.upper()
     base, plus, offset = full.partition("+")
     number = {item.name: item.value for item in signal.Signals}.get(base)

@@ -197,7 +197,7 @@ def flag(key: str, values: Sequence[str]) -> bool:
     """Read a boolean filter."""
     if len(values) == 1 and values[0] in TRUE + FALSE:
         return values[0] in TRUE
-    raise InvalidArgument(f"invalid filter '{key}={list(values)}'")
+    raise InvalidArgument(f"invalid filter '{key}=[{' '.join(values)}]'")
 
 
 def seconds(created: str) -> float:

@@ -36,8 +36,8 @@ def config(image: Image) -> Json:
     return {**defaults, **shown}
 
 
-def summary(image: Image, *, containers: int = -1) -> Json:
-    """Return an image as /images/json lists it."""
+def summary(image: Image, *, containers: int = -1, shared_bytes: int = -1) -> Json:
+    """Return an image as /images/json lists it; -1 is what was not counted."""
     return {
         "Id": image.id,
         "ParentId": image.parent,
@@ -45,7 +45,7 @@ def summary(image: Image, *, containers: int = -1) -> Json:
         "RepoDigests": image.repo_digests,
         "Created": int(seconds(image.created)),
         "Size": image.size_bytes,
-        "SharedSize": -1,
+        "SharedSize": shared_bytes,
         "Labels": image.config.labels,
         "Containers": containers,
     }

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import glob
 import os
-from typing import TYPE_CHECKING
+import time
+import tomllib
+from pathlib import Path
 
 import msgspec
 
@@ -18,13 +20,18 @@ from berth.oci.image import ImageConfig, ImageDocument
 from berth.oci.platform import this_machine
 from berth.runtime.template import HIDING, HOST_ROOT, MACHINE
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 __all__ = ["MACHINE", "NAME", "hidden_paths", "image", "lower"]
 
 NAME = "host:latest"
-CREATED = "1970-01-01T00:00:00Z"
+CREATED = "1970-01-01T00:00:00Z"  # in what its id is made of
+# Files that are written when a machine is set up, and where the engines are told to keep their data.
+SET_UP = ("/etc/machine-id", "/etc/hostname", "/")
+SETTINGS = (
+    ("/etc/docker/daemon.json", ("data-root", "exec-root")),
+    ("/etc/containerd/config.toml", ("root", "state")),
+    ("/etc/containers/storage.conf", ("storage.graphroot", "storage.runroot")),
+    ("/etc/crio/crio.conf", ("crio.root", "crio.runroot")),
+)
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PERSONAL = (
@@ -97,7 +104,7 @@ def hidden_paths(*roots: Path) -> list[str]:
 
     What could still come is hidden already when the directory that it would come into is there.
     """
-    found = {str(root.resolve()): None for root in roots}
+    found = {str(root.resolve()): None for root in (*roots, *other_engines())}
     for pattern in HIDDEN:
         folder, _, name = pattern.rpartition("/")
         if "*" in name:
@@ -105,6 +112,33 @@ def hidden_paths(*roots: Path) -> list[str]:
         else:
             found.update((f"{there}/{name}", None) for there in glob.glob(folder or "/"))
     return [path for path in found if not any(path.startswith(f"{above}/") for above in found)]
+
+
+def other_engines() -> list[Path]:
+    """Return where other engines were told to keep their data, when that is not their default place."""
+    found = []
+    for path, names in SETTINGS:
+        try:
+            text = Path(path).read_text()
+            settings = msgspec.json.decode(text) if path.endswith(".json") else tomllib.loads(text)
+        except (OSError, ValueError):
+            continue
+        for name in names:
+            value = settings
+            for part in name.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if isinstance(value, str) and value.startswith("/") and value != "/":
+                found.append(Path(value))
+    return found
+
+
+def set_up() -> str:
+    """Return when this machine was set up, as far as its files say: the image is as old as that."""
+    for path in SET_UP:
+        if os.path.exists(path):
+            moment = time.gmtime(os.stat(path).st_mtime)
+            return time.strftime("%Y-%m-%dT%H:%M:%SZ", moment)
+    return CREATED
 
 
 def image() -> Image:
@@ -125,7 +159,7 @@ def image() -> Image:
         chain_id="",
         diff_ids=[],
         size_bytes=0,
-        created=CREATED,
+        created=set_up(),
         names=[NAME],
         architecture=platform.architecture,
         variant=platform.variant,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.errors import InvalidArgument
+from berth.errors import InvalidArgument, NotFound
 from berth.images.catalog import platform_of
 from berth.images.removal import repository
 from berth.oci.digest import Digest
@@ -198,6 +198,12 @@ def _named(catalog: Catalog, ref: str, platform: Platform | None) -> list[tuple[
         ]
         if found := [(image, names) for image, names in tagged if names]:
             return found
-    image = catalog.resolve(ref, platform)
+    try:
+        image = catalog.resolve(ref, platform)
+    except NotFound as error:
+        if reference is None:
+            raise
+        missing = f"No such image: {ref}" if reference.is_name_only else "reference does not exist"
+        raise NotFound(missing) from error
     name = catalog.names_it(ref, image)
     return [(image, [name] if name and "@" not in name else [])]

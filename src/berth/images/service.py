@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence  # noqa: TC003 - `list` is a method here
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,17 @@ class ImageService:
             for chain_id in chain_ids(image.diff_ids)
         ]
         return documents.history(image, decode(data, ImageDocument, "image configuration"), sizes)
+
+    def shared_bytes(self) -> tuple[Mapping[str, int], int]:
+        """Return the bytes that each image shares with others, by its id, and those of all layers."""
+        chains = {image.id: chain_ids(image.diff_ids) for image in self.all()}
+        users = Counter(chain_id for chain in chains.values() for chain_id in chain)
+        sizes = {key: self._snapshots.size(key) for key in users if self._snapshots.has(key)}
+        shared = {
+            id_: sum(sizes.get(key, 0) for key in chain if users[key] > 1)
+            for id_, chain in chains.items()
+        }
+        return shared, sum(sizes.values())
 
     # Containers
 

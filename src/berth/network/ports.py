@@ -118,18 +118,37 @@ class PortRegistry:
         if request.protocol not in PROTOCOLS:
             raise InvalidArgument(f"invalid proto: {request.protocol}")
         if request.host_port:
-            records = [_record(request, host, request.host_port) for host in hosts]
-            for record in records:
-                if self._is_taken(record):
-                    ends = f"{_shown(record.host_ip)}:{record.host_port}"
-                    message = f"Bind for {ends} failed: port is already allocated"
-                    raise OSError(errno.EADDRINUSE, message)
-            sockets = _bind_all(records, inside)
+            records, sockets = self._first_free(request, hosts, inside)
         else:
             records, sockets = self._find(request, hosts, inside)
         reservation.sockets += sockets
         reservation.records += records
         self.restore(records)
+
+    def _first_free(
+        self, request: PortRequest, hosts: Sequence[str], inside: dict[int, str]
+    ) -> tuple[list[PortRecord], list[socket.socket]]:
+        port = request.host_port
+        while True:
+            try:
+                return self._claim(request, hosts, inside, port)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or request.last_host_port <= request.host_port:
+                    raise
+                if port == request.last_host_port:
+                    raise OSError(errno.EADDRINUSE, "all ports are allocated") from error
+            port += 1
+
+    def _claim(
+        self, request: PortRequest, hosts: Sequence[str], inside: dict[int, str], port: int
+    ) -> tuple[list[PortRecord], list[socket.socket]]:
+        records = [_record(request, host, port) for host in hosts]
+        for record in records:
+            if self._is_taken(record):
+                ends = f"{_shown(record.host_ip)}:{record.host_port}"
+                message = f"Bind for {ends} failed: port is already allocated"
+                raise OSError(errno.EADDRINUSE, message)
+        return records, _bind_all(records, inside)
 
     def _find(
         self, request: PortRequest, hosts: Sequence[str], inside: dict[int, str]
@@ -138,11 +157,8 @@ class PortRegistry:
             port = self._next[request.protocol]
             after = port + 1 if port + 1 in EPHEMERAL else EPHEMERAL.start
             self._next[request.protocol] = after
-            records = [_record(request, host, port) for host in hosts]
-            if any(map(self._is_taken, records)):
-                continue
             try:
-                return records, _bind_all(records, inside)
+                return self._claim(request, hosts, inside, port)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise

@@ -105,12 +105,16 @@ class NetworkRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortRequest:
-    """A port to be published. Host port 0 is any free one; an empty host address is all of them."""
+    """A port to be published. Host port 0 is any free one; an empty host address is all of them.
+
+    With a last host port, the first free one up to that.
+    """
 
     container_port: int
     protocol: str = "tcp"
     host_ip: str = ""
     host_port: int = 0
+    last_host_port: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
