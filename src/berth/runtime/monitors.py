@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from berth.runtime.channel import Channel, Message
 
 MOST = 2  # they cost a megabyte each; in a storm, forks do
-KEEP_S = 10.0
+KEEP_S = 30.0
 
 
 class FreeMonitors:
