@@ -83,16 +83,21 @@ def open_plain(path: str) -> int | None:
     """
     try:
         return mounts.open_without_links(path, os.O_PATH)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise
         return None
 
 
 def open_final(path: str) -> int | None:
     """Open ``path``, links on the way to it followed; None when it is missing or a link itself."""
+    try:
+        return mounts.open_without_links(path, os.O_PATH)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        if error.errno != errno.ELOOP:
+            raise
     folder = os.path.realpath(os.path.dirname(path))  # noqa: TID251 - this is inside the root
     return open_plain(f"{folder.rstrip('/')}/{os.path.basename(path)}")
 
@@ -107,6 +112,9 @@ def open_mounted(path: str) -> int:
 
 def open_parent(path: str) -> int:
     """Open the directory that ``path`` is in, made when it is missing."""
+    fd = open_plain(os.path.dirname(path))
+    if fd is not None:
+        return fd
     parent = os.path.realpath(os.path.dirname(path))  # noqa: TID251 - this is inside the root
     return make_directory(parent)
 

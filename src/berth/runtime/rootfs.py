@@ -69,11 +69,11 @@ PROPAGATIONS = {
 DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 NULL_DEVICE = os.makedev(1, 3)
 DEV_LINKS = (
-    ("/proc/self/fd", "/dev/fd"),
-    ("/proc/self/fd/0", "/dev/stdin"),
-    ("/proc/self/fd/1", "/dev/stdout"),
-    ("/proc/self/fd/2", "/dev/stderr"),
-    ("pts/ptmx", "/dev/ptmx"),
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
 )
 
 
@@ -206,7 +206,7 @@ def mount_entry(entry: Mount, controllers: list[str], *, own_groups: bool = True
     """
     target, fstype = entry["destination"], entry.get("type", "")
     flags, data, propagation = parse_options(entry.get("options", []))
-    existed = os.path.isdir(target)
+    existed = fstype == "tmpfs" and os.path.isdir(target)
     place = places.open_place(target, directory=True, proc=fstype == "proc")
     if fstype == "cgroup":
         os.close(place)
@@ -216,7 +216,7 @@ def mount_entry(entry: Mount, controllers: list[str], *, own_groups: bool = True
         else:
             mount_groups(target, flags, controllers, None if own_groups else _groups())
         return
-    if fstype == "tmpfs" and existed and "mode=" not in data:
+    if existed and "mode=" not in data:
         # A tmpfs over a directory of the image keeps that directory's mode, as runc does.
         mode = stat.S_IMODE(os.fstat(place).st_mode)
         data = f"{data},mode={mode:o}" if data else f"mode={mode:o}"
@@ -263,31 +263,40 @@ def mount_groups(
 def make_devices(devices: list[Device]) -> None:
     """Make the device nodes and the links that /dev has everywhere."""
     previous = os.umask(0)
+    folders: dict[str, int] = {}
     for device in devices:
-        path = device["path"]
-        kind = DEVICE_TYPES[device.get("type", "c")]
-        folder, name = places.open_parent(path), os.path.basename(path)
-        try:
-            os.unlink(name, dir_fd=folder)
-        except FileNotFoundError:
-            pass
-        number = os.makedev(device.get("major", 0), device.get("minor", 0))
-        os.mknod(name, kind | device.get("fileMode", 0o666), number, dir_fd=folder)
-        os.chown(name, device.get("uid", 0), device.get("gid", 0), dir_fd=folder)
+        parent, _, name = device["path"].rpartition("/")
+        if parent not in folders:
+            folders[parent] = places.open_parent(device["path"])
+        _make_device(folders[parent], name, device)
+    for folder in folders.values():
         os.close(folder)
     os.umask(previous)
     make_links()
 
 
+def _make_device(folder: int, name: str, device: Device) -> None:
+    mode = DEVICE_TYPES[device.get("type", "c")] | device.get("fileMode", 0o666)
+    number = os.makedev(device.get("major", 0), device.get("minor", 0))
+    owner, group = device.get("uid", 0), device.get("gid", 0)
+    try:
+        os.mknod(name, mode, number, dir_fd=folder)
+    except FileExistsError:
+        os.unlink(name, dir_fd=folder)
+        os.mknod(name, mode, number, dir_fd=folder)
+    if owner or group:
+        os.chown(name, owner, group, dir_fd=folder)
+
+
 def make_links() -> None:
     """Make the links that /dev has everywhere."""
-    for source, link in DEV_LINKS:
-        folder, name = places.open_parent(link), os.path.basename(link)
+    folder = places.open_parent("/dev/fd")
+    for source, name in DEV_LINKS:
         try:
             os.symlink(source, name, dir_fd=folder)
         except FileExistsError:
-            pass
-        os.close(folder)
+            continue
+    os.close(folder)
 
 
 def mask(paths: list[str]) -> None:
