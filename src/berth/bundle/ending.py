@@ -22,7 +22,7 @@ def signal_number(text: str) -> int:
     """Return the number of "9", "KILL", "SIGKILL" or "sigkill"."""
     if text.isdecimal():
         number = int(text)
-        if 0 < number < signal.NSIG:
+        if 0 <= number < signal.NSIG:  # 0 only asks whether it is there
             return number
         raise InvalidArgument(f"unknown signal {text!r}")
     name = text.upper()

@@ -11,7 +11,7 @@ import os
 
 from berth.bundle import attributes, checks, child, stdio
 from berth.bundle.creation import connect, write_pid
-from berth.bundle.plan import account, compiled
+from berth.bundle.plan import account, compiled, drop_unknown_capabilities
 from berth.bundle.status import CREATED, PAUSED, RUNNING, group, lives, state, status
 from berth.errors import Conflict, Failed, from_record
 from berth.kernel import namespaces, processes, sockets
@@ -55,6 +55,7 @@ class Joining:
             raise Conflict("cannot exec in a stopped container")
         checks.check_process(process)
         attributes.check(process, None)
+        drop_unknown_capabilities(process)
         self._filter: Filter | None = compiled(record.get("spec", {}))
         self._group = _group(record, options.cgroup)
         self._console: _socket.socket | None = None

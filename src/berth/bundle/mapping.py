@@ -26,6 +26,7 @@ def open_trees(plan: Plan) -> list[int]:
         uids = entry.spec.get("uidMappings") or plan.linux.get("uidMappings") or []
         gids = entry.spec.get("gidMappings") or plan.linux.get("gidMappings") or []
         os.chdir(plan.bundle)
+        mounting.open_source(entry)
         mounting.open_tree(entry)
         namespace = _namespace(uids, gids)
         try:

@@ -1,7 +1,7 @@
 """The mounts of a spec, in their order, on places inside the root.
 
-What is bound comes from outside, so it is opened first, as detached mounts; then the process changes its
-root, and every path of the root is resolved there (see `berth.runtime.places`).
+What is bound comes from outside, so it is opened first; then the process changes its root, and every path of
+the root is resolved there (see `berth.runtime.places`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,19 @@ GROUPS = ("cgroup", "cgroup2")
 
 
 class Entry:
-    """One mount: what the spec says, what its options mean, and the tree that it binds."""
+    """One mount: what the spec says, what its options mean, and what it binds.
 
-    __slots__ = ("group_trees", "options", "spec", "target", "tree")
+    That is a ``source``, which becomes a detached ``tree`` only when it is its turn: mountinfo has mounts in
+    the order in which they were made.
+    """
+
+    __slots__ = ("group_trees", "options", "source", "spec", "target", "tree")
 
     def __init__(self, spec: Mount) -> None:
         self.spec = spec
         self.options = MountOptions(spec.get("options") or ())
         self.target = os.path.normpath("/" + spec["destination"])
+        self.source = -1
         self.tree = -1
         self.group_trees: list[tuple[str, int]] = []  # (name, tree)
 
@@ -54,16 +59,23 @@ def entries(spec: Spec) -> list[Entry]:
     return [Entry(mount_) for mount_ in spec.get("mounts") or ()]
 
 
-def open_tree(entry: Entry) -> None:
+def open_source(entry: Entry) -> None:
     """Open what an entry binds, in the mount namespace that the process is in."""
     source = entry.spec.get("source", "")
     try:
-        entry.tree = mounts.open_tree(source, recursive=entry.options.is_recursive)
+        entry.source = os.open(source, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
-        why = os.strerror(error.errno or 0).lower()
+        why = os.strerror(error.errno or 0)
         raise InvalidArgument(
-            f'error mounting "{source}" to rootfs at "{entry.target}": stat {source}: {why}'
+            f'error mounting "{source}" to rootfs at "{entry.target}": stat {source}: {why.lower()}'
         ) from error
+
+
+def open_tree(entry: Entry) -> None:
+    """Make the detached mount of what an entry binds."""
+    entry.tree = mounts.open_tree("", dir_fd=entry.source, recursive=entry.options.is_recursive)
+    os.close(entry.source)
+    entry.source = -1
 
 
 def open_group_trees(entry: Entry, group: Cgroup) -> None:
@@ -95,6 +107,8 @@ class Mounter:
             ) from error
 
     def _mount(self, entry: Entry) -> None:
+        if entry.source >= 0:
+            open_tree(entry)
         if entry.tree >= 0:
             self._bind(entry)
         elif entry.fstype in GROUPS:
@@ -127,6 +141,8 @@ class Mounter:
         options, fstype = entry.options, entry.fstype
         flags, data = options.flags & ~PER_MOUNT, ",".join(options.data)
         existed = os.path.isdir(entry.target)
+        if fstype in ("proc", "sysfs") and os.path.lexists(entry.target):
+            _check_plain(entry.target, fstype)
         if options.flags & MS_REMOUNT:
             place = places.open_plain(entry.target)
             if place is None:
@@ -189,6 +205,12 @@ class Mounter:
             place = places.open_mounted(entry.target)
             mounts.mount_setattr(place, attr_set=mounts.MOUNT_ATTR_RDONLY)
             os.close(place)
+
+
+def _check_plain(path: str, fstype: str) -> None:
+    """Refuse links and files where the kernel's file systems go: what comes after relies on them."""
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise InvalidArgument(f"filesystem {fstype!r} must be mounted on ordinary directory")
 
 
 def _change(place: int, entry: Entry, *, also_itself: bool) -> None:

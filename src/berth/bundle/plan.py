@@ -10,6 +10,7 @@ import _socket
 import os
 
 from berth.bundle import attributes, checks, devices, hooks, mounting
+from berth.bundle.warnings import warn
 from berth.errors import Failed, InvalidArgument
 from berth.kernel import capabilities, cgroups, namespaces, seccomp, sockets
 from berth.runtime.accounts import MAX_ID, Account, number, read_entries
@@ -107,8 +108,8 @@ def account(process: Process) -> Account:
     return Account(uid, gid, groups, home)
 
 
-def known_capabilities(process: Process) -> list[str]:
-    """Drop from ``process`` the capabilities that this kernel does not know; return their names."""
+def drop_unknown_capabilities(process: Process) -> None:
+    """Drop from ``process`` the capabilities that this kernel does not know, with a warning."""
     wanted = process.get("capabilities") or {}
     here = capabilities.NAMES[: capabilities.last_cap() + 1]
     unknown: set[str] = set()
@@ -116,7 +117,8 @@ def known_capabilities(process: Process) -> list[str]:
         assert isinstance(names, list)
         unknown.update(name for name in names if name not in here)
         names[:] = [name for name in names if name in here]
-    return sorted(unknown)
+    if unknown:
+        warn(f"ignoring unknown or unavailable capabilities: {sorted(unknown)}")
 
 
 class Plan:
@@ -131,6 +133,7 @@ class Plan:
         root = spec.get("root") or {}
         path = root.get("path", "")
         self.rootfs = os.path.normpath(path if os.path.isabs(path) else f"{bundle}/{path}")
+        drop_unknown_capabilities(self.process)
         self.namespaces = checks.namespace_paths(self.linux)
         attributes.check(self.process, self.linux.get("personality"))
         self.filter = compiled(spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from berth.bundle import devices, mounting, options
-from berth.errors import InvalidArgument
+from berth.bundle.warnings import warn
 from berth.kernel import mounts
 from berth.kernel.mounts import MS_BIND, MS_MOVE, MS_PRIVATE, MS_REC, MS_SLAVE, mount
 from berth.runtime import places, rootfs
@@ -23,6 +23,7 @@ class Root:
         self._has_mounts = "mount" in plan.namespaces
         self._outside = -1
         self._inside = -1
+        self._bundle = -1
         self._nodes: devices.Nodes | None = None
 
     def open_sources(self, mapped: list[int]) -> None:
@@ -31,29 +32,34 @@ class Root:
         ``mapped``: what the maker has opened.
         """
         plan = self._plan
-        os.chdir(plan.bundle)
+        self._outside = _open_directory("/")
+        self._bundle = _open_directory(plan.bundle)
+        os.fchdir(self._bundle)
         if not self._has_mounts:
+            self._inside = _open_directory(plan.rootfs)
             if plan.entries:
-                raise InvalidArgument("mounts need a mount namespace of the container's own")
+                warn("mounts are passed over: the container has no mount namespace of its own")
             return
         propagation = options.root_propagation(plan.linux.get("rootfsPropagation", ""))
         if plan.is_new("mount"):
-            mount("", "/", flags=propagation or MS_SLAVE | MS_REC)
+            is_late = propagation & mounts.MS_UNBINDABLE  # it could not be bound
+            flags = MS_PRIVATE | MS_REC if is_late else propagation or MS_SLAVE | MS_REC
+            mount("", "/", flags=flags)
         for entry in plan.entries:
             if entry.is_bind and {"idmap", "ridmap"} & entry.options.extensions:
                 entry.tree = mapped.pop(0)
             elif entry.is_bind:
-                mounting.open_tree(entry)
+                mounting.open_source(entry)
             elif entry.fstype in mounting.GROUPS and "cgroup" not in plan.namespaces:
                 mounting.open_group_trees(entry, plan.group)
         self._nodes = devices.Nodes(plan.spec, bind=plan.in_user_namespace)
         _make_parent_private(plan.rootfs, propagation)
         mount(plan.rootfs, plan.rootfs, flags=MS_BIND | MS_REC)
+        # Now: in a user namespace, the way to it may be closed to who it is afterwards.
+        self._inside = _open_directory(plan.rootfs)
 
     def make(self) -> None:
         """Enter the root and put everything into it."""
-        self._outside = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._inside = os.open(self._plan.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.enter()
         if not self._has_mounts:
             return
@@ -74,7 +80,7 @@ class Root:
         """Make the host's root the root of this process again, which hooks expect."""
         os.fchdir(self._outside)
         os.chroot(".")
-        os.chdir(self._plan.bundle)
+        os.fchdir(self._bundle)
 
     def become_root(self) -> None:
         """Leave nothing of the host's tree in this mount namespace."""
@@ -88,6 +94,7 @@ class Root:
             os.chroot(".")
         else:
             mounts.pivot_root(".", ".")
+            os.fchdir(self._outside)
             mount(
                 "", ".", flags=MS_SLAVE | MS_REC
             )  # so that what is unmounted here stays elsewhere
@@ -118,6 +125,10 @@ class Root:
         mounts.move_mount(tree, "", dir_fd=place)
         for fd in (tree, place, slave):
             os.close(fd)
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _make_parent_private(path: str, propagation: int) -> None:

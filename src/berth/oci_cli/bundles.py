@@ -6,6 +6,7 @@ import json
 import os
 
 from berth.errors import Conflict, InvalidArgument, NotFound
+from berth.kernel import cgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,12 +125,17 @@ def example() -> Spec:
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "namespaces": [
-                {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")
+                {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", *_newer())
             ],
             "maskedPaths": list(MASKED),
             "readonlyPaths": list(READ_ONLY),
         },
     }
+
+
+def _newer() -> tuple[str, ...]:
+    """Return the namespaces that callers expect where only version 2 of cgroups is mounted."""
+    return ("cgroup",) if cgroups.detect().only_unified else ()
 
 
 def _mount(destination: str, fstype: str, *options: str) -> Mount:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import sys
+import time
 
-from berth.bundle.status import RUNNING, STOPPED, group, status
+from berth.bundle.status import STOPPED, group, status
 from berth.errors import Conflict, InvalidArgument
 
 TYPE_CHECKING = False
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from berth.oci_cli.invocation import Invocation
 
 NS_PER_S = 1_000_000_000
+LOOK_EVERY = NS_PER_S
 DEFAULT_INTERVAL = 5 * NS_PER_S
 NO_LIMIT = (1 << 64) - 1
 
@@ -33,24 +36,23 @@ def do_events(call: Invocation) -> int:
     interval = call.options.number("interval", DEFAULT_INTERVAL)
     if interval <= 0:
         raise InvalidArgument("duration interval must be greater than 0")
-    kills = groups.oom_kills()
-    pidfd = _watch(record.get("init_process_pid", 0))
-    while status(folder, record) in (RUNNING, "paused", "created"):
-        _print("stats", call.id, document(groups))
-        if select.select([pidfd], (), (), interval / NS_PER_S)[0]:
-            break
-        if groups.oom_kills() > kills:
-            kills = groups.oom_kills()
-            _print("oom", call.id, None)
-    if groups.oom_kills() > kills:
-        _print("oom", call.id, None)
+    _follow(call.id, groups, os.pidfd_open(record.get("init_process_pid", 0)), interval)
     return 0
 
 
-def _watch(pid: int) -> int:
-    import os
-
-    return os.pidfd_open(pid)
+def _follow(id_: str, groups: Cgroup, pidfd: int, interval_ns: int) -> None:
+    """Print what is used every interval, and at once that memory ran out, until the container ends."""
+    kills, due, ended = groups.oom_kills(), 0, False
+    while not ended:
+        now = time.monotonic_ns()
+        if now >= due:
+            _print("stats", id_, document(groups))
+            due = now + interval_ns
+        pause = min(due - now, LOOK_EVERY)
+        ended = bool(select.select([pidfd], (), (), pause / NS_PER_S)[0])
+        if groups.oom_kills() > kills:
+            kills = groups.oom_kills()
+            _print("oom", id_, None)
 
 
 def _print(kind: str, id_: str, data: dict[str, object] | None) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 from berth.bundle import records, status
-from berth.errors import Conflict, InvalidArgument, NotFound
+from berth.errors import InvalidArgument, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.oci_cli.invocation import Invocation
 
+ON_THE_RIGHT = ("PID", "PPID", "%CPU", "%MEM", "VSZ", "RSS")
 HEADINGS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
@@ -36,7 +37,7 @@ def do_list(call: Invocation) -> int:
         for document in found:
             print(document["id"])
     elif form == "json":
-        print(json.dumps(found) if found else "null")
+        print(json.dumps(found, separators=(",", ":")) if found else "null")
     else:
         keys = ("id", "pid", "status", "bundle", "created", "owner")
         _print_table([HEADINGS, *(tuple(str(d[key]) for key in keys) for d in found)])
@@ -51,14 +52,12 @@ def _print_table(rows: list[tuple[str, ...]]) -> None:
 
 def do_ps(call: Invocation) -> int:
     """Print the processes of a container."""
-    folder, record = call.look()
+    _, record = call.look()
     form = call.options.text("format", "table")
     if form not in ("table", "json"):
         raise InvalidArgument(f"invalid format option {form!r}")
     groups = status.group(record)
     pids = sorted(groups.pids()) if groups is not None else []
-    if status.status(folder, record) == status.STOPPED and not pids:
-        raise Conflict("container not running")
     if form == "json":
         print(json.dumps(pids))
         return 0
@@ -69,5 +68,17 @@ def do_ps(call: Invocation) -> int:
     titles, rows = shown["Titles"], shown["Processes"]
     assert isinstance(titles, list)
     assert isinstance(rows, list)
-    _print_table([tuple(titles), *(tuple(row) for row in rows)])
+    numbers = [title in ON_THE_RIGHT for title in titles]
+    width = max(
+        (len(row[place]) for row in rows for place in range(len(titles)) if numbers[place]),
+        default=5,
+    )
+    aligned = [
+        tuple(
+            text.rjust(max(width, 7)) if number else text
+            for text, number in zip(row, numbers, strict=True)
+        )
+        for row in [titles, *rows]
+    ]
+    _print_table(aligned)
     return 0

@@ -164,7 +164,7 @@ def find_program(name: str, search: str) -> str:
             if "/" in name:
                 raise CommandNotExecutable(f'exec: "{name}": is a directory')
             continue
-        if os.access(candidate, os.X_OK):
+        if os.access(candidate, os.X_OK, effective_ids=True):
             return candidate
         denied = True
     if denied:
