@@ -203,7 +203,7 @@ def become(
 ) -> None:
     """Enter the working directory and become the user. A filter is loaded here unless it can be later."""
     payload.set_rlimits(process.get("rlimits") or [])
-    stdio.own(who.uid)
+    payload.own_streams(who.uid)
     payload.enter_directory(process.get("cwd") or "/", make=False)
     umask = (process.get("user") or {}).get("umask")
     os.umask(0o022 if umask is None else umask)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 
-from berth.bundle import attributes, checks, child, stdio
+from berth.bundle import attributes, checks, child, groups, stdio
 from berth.bundle.creation import connect, write_pid
 from berth.bundle.plan import account, compiled, drop_unknown_capabilities
-from berth.bundle.status import CREATED, PAUSED, RUNNING, group, lives, state, status
-from berth.errors import Conflict, Failed, from_record
+from berth.bundle.status import CREATED, PAUSED, RUNNING, lives, state, status
+from berth.errors import Conflict, from_record
 from berth.kernel import namespaces, processes, sockets
 from berth.runtime import payload
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from berth.bundle.plan import Filter
     from berth.bundle.records import Folder, Record
-    from berth.kernel.cgroups import Cgroup
     from berth.oci.runtime_spec import Process
 
 JOINED = ("user", "cgroup", "ipc", "uts", "network", "mount", "time")
@@ -37,7 +36,7 @@ class Options:
         self.console_socket = ""
         self.pid_file = ""
         self.preserve_fds = 0
-        self.cgroup = ""
+        self.groups: list[str] = []
         self.ignore_paused = False
 
 
@@ -57,7 +56,7 @@ class Joining:
         attributes.check(process, None)
         drop_unknown_capabilities(process)
         self._filter: Filter | None = compiled(record.get("spec", {}))
-        self._group = _group(record, options.cgroup)
+        self._places = groups.places(record, options.groups)
         self._console: _socket.socket | None = None
         if options.console_socket:
             self._console = connect(options.console_socket)
@@ -110,7 +109,7 @@ class Joining:
             payload.reset_signals()
             processes.set_name(b"berth-init")
             os.setsid()
-            self._group.enter()
+            groups.enter(self._places)
             if flags:
                 namespaces.setns(pidfd, flags)
             if flags & namespaces.CLONE_NEWUSER:
@@ -133,16 +132,6 @@ class Joining:
         except BaseException as error:  # noqa: BLE001 - told to the caller, whatever it is
             child.tell_failure(sync, step, error)
         os._exit(child.EXIT_SETUP_FAILED)
-
-
-def _group(record: Record, below: str) -> Cgroup:
-    groups = group(record)
-    if groups is None:
-        raise Failed("the container has no groups")
-    if below:
-        path = os.path.normpath(f"/{below}").strip("/")
-        groups = groups.hierarchies.open_group(f"{groups.path}/{path}")
-    return groups
 
 
 def _differing(pid: int) -> int:

@@ -38,7 +38,7 @@ class Entry:
     def __init__(self, spec: Mount) -> None:
         self.spec = spec
         self.options = MountOptions(spec.get("options") or ())
-        self.target = os.path.normpath("/" + spec["destination"])
+        self.target = "/" + os.path.normpath(spec["destination"]).lstrip("/")
         self.source = -1
         self.tree = -1
         self.group_trees: list[tuple[str, int]] = []  # (name, tree)

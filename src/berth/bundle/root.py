@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.bundle.plan import Plan
 
+KERNELS = ("proc", "sysfs")
+
 
 class Root:
     """The root of one container's process."""
@@ -25,6 +27,7 @@ class Root:
         self._inside = -1
         self._bundle = -1
         self._nodes: devices.Nodes | None = None
+        self._mounter: mounting.Mounter | None = None
 
     def open_sources(self, mapped: list[int]) -> None:
         """Open everything of the host's that will be mounted, while it can be seen.
@@ -63,12 +66,11 @@ class Root:
         self.enter()
         if not self._has_mounts:
             return
-        mounter = mounting.Mounter(self._plan.hierarchies.mount_options())
+        self._mounter = mounting.Mounter(self._plan.hierarchies.mount_options())
         for entry in self._plan.entries:
-            mounter.mount(entry)
+            self._mounter.mount(entry)
         assert self._nodes is not None
         self._nodes.make()
-        mounter.finish()
 
     def enter(self) -> None:
         """Make it the root of this process, for paths only."""
@@ -77,10 +79,13 @@ class Root:
         os.chdir("/")
 
     def leave(self) -> None:
-        """Make the host's root the root of this process again, which hooks expect."""
+        """Make the host's root the root of this process again, the container's the working directory.
+
+        So hooks find them.
+        """
         os.fchdir(self._outside)
         os.chroot(".")
-        os.fchdir(self._bundle)
+        os.fchdir(self._inside)
 
     def become_root(self) -> None:
         """Leave nothing of the host's tree in this mount namespace."""
@@ -90,6 +95,7 @@ class Root:
         os.chroot(".")
         os.fchdir(self._inside)
         if self._plan.no_pivot:
+            self._cover_kernel_file_systems()
             mount(".", "/", flags=MS_MOVE)
             os.chroot(".")
         else:
@@ -104,11 +110,26 @@ class Root:
         if word in ("shared", "rshared", "unbindable", "runbindable"):
             mount("", "/", flags=options.root_propagation(word))
 
+    def _cover_kernel_file_systems(self) -> None:
+        """Take away the host's /proc and /sys: below a moved root they stay, and permit fresh ones."""
+        with open("/proc/self/mountinfo") as file:
+            lines = [line.split(" - ") for line in file]
+        points = [left.split(" ")[4] for left, right in lines if right.split(" ")[0] in KERNELS]
+        own = f"{self._plan.rootfs}/"
+        for point in sorted((p for p in points if not p.startswith(own)), key=len, reverse=True):
+            try:
+                mount("", point, flags=MS_SLAVE | MS_REC)
+                mounts.umount2(point, mounts.MNT_DETACH)
+            except OSError:  # locked in a user namespace: then nobody may look below this
+                mount("tmpfs", point, "tmpfs")
+
     def restrict(self) -> None:
         """Hide and protect what the spec says."""
         linux = self._plan.linux
         if not self._has_mounts:
             return
+        if self._mounter is not None:
+            self._mounter.finish()
         rootfs.make_read_only(linux.get("readonlyPaths") or [])
         rootfs.mask(linux.get("maskedPaths") or [])
         if (self._plan.spec.get("root") or {}).get("readonly"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from berth.kernel import processes, sockets
 from berth.runtime import pty
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
     from berth.bundle.plan import Plan
     from berth.oci.runtime_spec import Process
-
-NULL_DEVICE = os.makedev(1, 3)
 
 
 def open_terminal(plan: Plan, sync: sockets.Socket) -> int:
@@ -39,20 +36,6 @@ def open_pair(process: Process, console: _socket.socket | None, sync: sockets.So
     for number in (0, 1, 2):
         os.dup2(slave, number)
     return slave
-
-
-def own(uid: int) -> None:
-    """Let the user reopen /dev/stdout and the terminal. A null device stays: it may be the host's."""
-    for fd in (0, 1, 2):
-        try:
-            status = os.fstat(fd)
-            if status.st_uid == uid or (
-                stat.S_ISCHR(status.st_mode) and status.st_rdev == NULL_DEVICE
-            ):
-                continue
-            os.fchown(fd, uid, -1)
-        except OSError:  # not in this user namespace, or a file system that has no owners
-            continue
 
 
 def close_all_but(keep: list[int]) -> None:

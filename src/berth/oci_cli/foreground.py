@@ -31,11 +31,11 @@ class Foreground:
             if number < signal.SIGRTMIN and number not in (signal.SIGTTIN, signal.SIGTTOU):
                 signal.signal(number, self._pass_on)
         if terminal >= 0:
-            os.set_blocking(terminal, True)
+            _clear_carriage_returns(terminal)
             signal.signal(signal.SIGWINCH, self._resize)
             if os.isatty(0):
                 self._saved = termios.tcgetattr(0)
-                tty.setraw(0)
+                _set_raw(0)
             self._resize(0, None)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
@@ -87,3 +87,18 @@ class Foreground:
             termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
             self._saved = None
         os.close(self._pidfd)
+
+
+def _set_raw(fd: int) -> None:
+    """Leave everything to the other terminal but that lines begin on the left."""
+    tty.setraw(fd)
+    mode = termios.tcgetattr(fd)
+    mode[1] |= termios.OPOST
+    termios.tcsetattr(fd, termios.TCSADRAIN, mode)
+
+
+def _clear_carriage_returns(terminal: int) -> None:
+    """Have lines end as programs write them, so that they are as they were in files and pipes."""
+    mode = termios.tcgetattr(terminal)
+    mode[1] &= ~termios.ONLCR
+    termios.tcsetattr(terminal, termios.TCSANOW, mode)

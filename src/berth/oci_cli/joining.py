@@ -36,7 +36,7 @@ def do_exec(call: Invocation) -> int:
     options.console_socket = os.path.abspath(console) if console else ""
     options.pid_file = os.path.abspath(given.text("pid-file")) if given.text("pid-file") else ""
     options.preserve_fds = given.number("preserve-fds")
-    options.cgroup = _group(given)
+    options.groups = given.all("cgroup")
     options.ignore_paused = given.on("ignore-paused")
     pid, terminal = joining.Joining(folder, record, process, options).make()
     if detached:
@@ -46,12 +46,6 @@ def do_exec(call: Invocation) -> int:
         return stay.run()
     finally:
         stay.close()
-
-
-def _group(given: Options) -> str:
-    """Return the group below the container's; what names a controller of version 1 goes for all of them."""
-    paths = given.all("cgroup")
-    return paths[-1].rpartition(":")[2] if paths else ""
 
 
 def _process(record: Record, given: Options, arguments: list[str]) -> Process:

@@ -99,6 +99,7 @@ def _run(name: str, arguments: list[str], given: options.Options, log: Log) -> i
     if not command.least <= len(positional) <= command.most:
         log.failure(f'berth-oci: "{name}" {command.count()}')
         return EXIT_FAILURE
+    log.debug(f"berth-oci {name} {' '.join(positional)}")
     try:
         return command.load(name)(Invocation(given, own, positional, log))
     except (BerthError, OSError) as error:

@@ -275,11 +275,7 @@ def _spec_account(child: Child) -> accounts.Account:
 def _own_stdio(child: Child, uid: int) -> None:
     """Let the user reopen /dev/stdout and the terminal."""
     del child
-    for fd in (0, 1, 2):
-        try:
-            os.fchown(fd, uid, -1)
-        except OSError:
-            continue
+    payload.own_streams(uid)
 
 
 PREPARE_STEPS = (

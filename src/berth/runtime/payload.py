@@ -9,6 +9,7 @@ from __future__ import annotations
 import _signal
 import os
 import resource
+import stat
 
 from berth.errors import (
     BerthError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 INIT_PROGRAM = "/sbin/docker-init"  # as ps shows it in Docker's containers
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NULL_DEVICE = os.makedev(1, 3)
 INIT = "error during container init: "
 
 
@@ -98,6 +100,19 @@ def become(process: Process, account: accounts.Account, filter_: bytes | None) -
     capabilities.apply(wanted)
     if no_new_privileges and filter_ is not None:
         seccomp.load(filter_)
+
+
+def own_streams(uid: int) -> None:
+    """Give a user its streams; not a null device, which may be the machine's."""
+    for fd in (0, 1, 2):
+        try:
+            status = os.fstat(fd)
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == NULL_DEVICE:
+                continue
+            if status.st_uid != uid:
+                os.fchown(fd, uid, -1)
+        except OSError:  # not in this user namespace, or a file system that has no owners
+            continue
 
 
 def environment(process: Process, account: accounts.Account) -> dict[str, str]:
