@@ -498,6 +498,18 @@ def test_a_network_that_cannot_be_is_refused(
     assert len(networks.request("GET", "/networks")[1]) == 3
 
 
+def test_a_macvlan_without_a_parent_joins_its_members(cli: Cli, networks: EngineProcess) -> None:
+    made = cli("network", "create", "-d", "macvlan", "--subnet", "10.99.1.0/24", "own")
+    assert made.code == 0, str(made)
+    shown = networks.request("GET", "/networks/own")[1]
+    assert (shown["Driver"], shown["Internal"]) == ("macvlan", True)
+    assert shown["IPAM"]["Config"] == [{"Subnet": "10.99.1.0/24"}]
+    start(cli, "server", "--network", "own", "--ip", "10.99.1.9")
+    done = cli("run", "--rm", "--network", "own", "busybox", "ping", "-c", "1", "-W", "5", "server")
+    assert "10.99.1.9" in done.out, str(done)
+    assert settings(networks, "server")["Networks"]["own"]["MacAddress"] == "02:42:0a:63:01:09"
+
+
 def test_networks_that_nobody_is_in_are_pruned(cli: Cli, networks: EngineProcess) -> None:
     for name in ("used", "unused"):
         cli("network", "create", name)

@@ -76,7 +76,7 @@ def _port_map(record: ContainerRecord, published: Iterable[PortRecord]) -> Docum
         key = f"{port.container_port}/{port.protocol}"
         ports[key] = [
             *(ports.get(key) or []),
-            {"HostIp": port.host_ip, "HostPort": str(port.host_port)},
+            {"HostIp": port.host_ip, "HostPort": str(port.host_port or "")},
         ]
     return dict(ports)
 
@@ -101,7 +101,7 @@ def _shown(
     endpoint: EndpointRecord | None,
     network: NetworkRecord | None,
 ) -> Document:
-    has_names = network is not None and bool(network.bridge) and not network.builtin
+    has_names = network is not None and network.has_members and not network.builtin
     was_there = record.started_ns or record.error  # Docker knows a network from the first start on
     return {
         "IPAMConfig": asked.ipam_config,
@@ -164,7 +164,7 @@ def _pools(network: NetworkRecord) -> list[Document]:
     ):
         if not subnet:
             continue
-        pool: Document = {"Subnet": subnet, "Gateway": gateway}
+        pool: Document = {"Subnet": subnet, **({"Gateway": gateway} if gateway else {})}
         if span:
             pool["IPRange"] = span
         auxiliary = {

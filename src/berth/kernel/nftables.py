@@ -81,7 +81,7 @@ LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER = 0, 1, 2
 _FIB_RESULT_ADDRTYPE = 3
 _FIB_F_DADDR = 0x2
 _RTN_LOCAL = 2
-_NAT_DNAT = 1
+_NAT_SNAT, _NAT_DNAT = 0, 1
 _LOOKUP_F_INV = 0x1
 _FRAGMENTS_AT, _CHECKSUM_AT = 6, 10  # in the header of IPv4
 _CHECKSUM_INTERNET = 1
@@ -209,10 +209,10 @@ def element(key: bytes, data: bytes | None = None) -> bytes:
     )
 
 
-def interval(first: bytes, after: bytes) -> tuple[bytes, bytes]:
-    """Two elements of an interval set: from ``first`` up to, not including, ``after``."""
+def interval(first: bytes, after: bytes, data: bytes | None = None) -> tuple[bytes, bytes]:
+    """Two elements of an interval set or map: from ``first`` up to, not including, ``after``."""
     end = nested(1, nested(1, attribute(1, after)), attribute(3, be32(_ELEMENT_INTERVAL_END)))
-    return element(first), end
+    return element(first, data), end
 
 
 def add_elements(table: Table, name: str, elements: Sequence[bytes]) -> Message:
@@ -317,6 +317,16 @@ def load(data: bytes, register: int) -> bytes:
     """Put a constant into a register."""
     value = nested(2, attribute(1, data))
     return _expression("immediate", attribute(1, be32(register)), value)
+
+
+def snat(address: int, *, family: int = IPV4) -> bytes:
+    """Let the connection leave with the address in this register."""
+    return _expression(
+        "nat",
+        attribute(1, be32(_NAT_SNAT)),
+        attribute(2, be32(family)),
+        attribute(3, be32(address)),
+    )
 
 
 def dnat(address: int, port: int, *, family: int = IPV4) -> bytes:

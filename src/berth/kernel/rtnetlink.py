@@ -12,6 +12,10 @@ from struct import Struct
 from berth.kernel import netlink
 from berth.kernel.netlink import Message, NetlinkSocket, attribute, attributes, nested, text, u32
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
 RTM_GETLINK = 18
@@ -27,6 +31,7 @@ LOOPBACK_INDEX = 1  # of "lo" in every namespace
 _IFLA_ADDRESS = 1
 _IFLA_IFNAME = 3
 _IFLA_MTU = 4
+_IFLA_LINK = 5
 _IFLA_MASTER = 10
 _IFLA_LINKINFO = 18
 _IFLA_NET_NS_FD = 28
@@ -53,6 +58,7 @@ _RT_TABLE_LOCAL = 255
 _RTPROT_BOOT = 3
 _RTN_UNICAST = 1
 _RTN_LOCAL = 2
+_RT_SCOPE_LINK = 253
 _IPV6_LOOPBACK = bytes(15) + b"\1"
 
 _AF_UNSPEC = 0
@@ -172,6 +178,46 @@ def local_pair_message(name: str, peer: str, *, address: bytes, mtu: int) -> Mes
     return Message(RTM_NEWLINK, body, flags=_CREATE)
 
 
+def stacked_message(
+    kind: str, name: str, *, parent: int, data: bytes, extra: Iterable[bytes] = ()
+) -> Message:
+    """Make an interface of ``kind`` (macvlan, ipvlan, vlan) on top of another."""
+    info = (text(_IFLA_INFO_KIND, kind), nested(_IFLA_INFO_DATA, data))
+    parts = [text(_IFLA_IFNAME, name), attribute(_IFLA_LINK, u32(parent)), *extra]
+    body = _link_body(*parts, nested(_IFLA_LINKINFO, *info))
+    return Message(RTM_NEWLINK, body, flags=_CREATE)
+
+
+def inside(netns_fd: int, *, address: bytes, mtu: int) -> list[bytes]:
+    """Return what puts a new interface into a namespace; without ``address`` it has its parent's."""
+    parts = [attribute(_IFLA_NET_NS_FD, u32(netns_fd)), attribute(_IFLA_MTU, u32(mtu))]
+    return [*parts, *([attribute(_IFLA_ADDRESS, address)] if address else [])]
+
+
+def plain_message(kind: str, name: str) -> Message:
+    """Make an interface of ``kind`` (dummy) that is up and leads nowhere."""
+    info = nested(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, kind))
+    body = _link_body(text(_IFLA_IFNAME, name), info, flags=IFF_UP)
+    return Message(RTM_NEWLINK, body, flags=_CREATE)
+
+
+def macvlan_data(mode: str) -> bytes:
+    """Return what makes a macvlan of a mode."""
+    return attribute(1, u32({"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}[mode]))
+
+
+def ipvlan_data(mode: str, flag: str) -> bytes:
+    """Return what makes an ipvlan of a mode."""
+    flags = {"bridge": 0, "private": 1, "vepa": 2}[flag]
+    number = {"l2": 0, "l3": 1, "l3s": 2}[mode]
+    return attribute(1, netlink.u16(number)) + attribute(2, netlink.u16(flags))
+
+
+def vlan_data(number: int) -> bytes:
+    """Return what makes a vlan."""
+    return attribute(1, netlink.u16(number))
+
+
 def hairpin_message(name: str) -> Message:
     """Let the bridge port ``name`` send a frame back where it came from.
 
@@ -270,6 +316,16 @@ def default_route_message(gateway: bytes, *, index: int) -> Message:
         + attribute(_RTA_GATEWAY, gateway)
         + attribute(_RTA_OIF, u32(index))
     )
+    flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
+    return Message(RTM_NEWROUTE, body, flags=flags)
+
+
+def device_route_message(version: int, *, index: int) -> Message:
+    """Send everything else out of an interface, whoever is there."""
+    family, scope = (AF_INET, _RT_SCOPE_LINK) if version == 4 else (AF_INET6, 0)
+    body = _ROUTE.pack(
+        family, 0, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, scope, _RTN_UNICAST, 0
+    ) + attribute(_RTA_OIF, u32(index))
     flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
     return Message(RTM_NEWROUTE, body, flags=flags)
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument, NotFound
-from berth.network import ipam
+from berth.network import ipam, uplinks
 from berth.network.guards import Guard
 from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
 
@@ -119,12 +119,14 @@ class Attachments:
             raise
         return interface
 
-    def unplug(self, interface: str) -> None:
-        """Take an interface away."""
+    def unplug(self, interface: str, *, netns_fd: int | None = None, device: str = "") -> None:
+        """Take an interface away; one without a host's end inside."""
         self._base.guards.forget(interface)
-        self._base.wiring.unplug(interface)
+        self._base.wiring.unplug(interface, netns_fd=netns_fd, device=device)
 
     def _guard(self, interface: str, attachment: Attachment) -> None:
+        if not interface:
+            return
         packed = tuple(place.address.packed for place in attachment.places)
         guard = Guard(attachment.mac, packed, is_free=not attachment.is_guarded)
         if rules := self._base.guards.add(interface, guard):
@@ -144,7 +146,7 @@ class Attachments:
             Place(
                 found,
                 ip_network(subnet).prefixlen,
-                None if network.internal else ip_address(gateway),
+                ip_address(gateway) if gateway and not network.internal else None,
             )
             for found, subnet, gateway in (
                 (address, network.subnet, network.gateway),
@@ -159,5 +161,8 @@ class Attachments:
             places=tuple(places),
             is_guarded=network.is_guarded,
             is_apart=not network.icc,
+            kind=network.driver if network.parent else "veth",
+            kind_data=uplinks.data_of(network) if network.parent else b"",
+            routes_by_device=network.link_mode in ("l3", "l3s") and not network.internal,
             mac=mac or ipam.parse_mac(ipam.mac_of(places[0].address)),
         )

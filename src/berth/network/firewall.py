@@ -9,6 +9,11 @@ Networks and ports are elements of sets and maps, so the rules never change whil
     pairs     (in, out) that may talk             subnets   those whose senders are masqueraded
     ports     (host address, protocol, port) → (container address, port)
     any_ports (protocol, port) → the same, for every local address
+    routed    interfaces of networks without NAT: their published ports are open to all
+    exposed   interfaces of networks that everybody may reach
+    open      (container address, protocol, port) that are published in networks that are routed to
+    trusted   (in, out) that reach published ports directly
+    sources   the address of the host by which senders of a subnet leave
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from berth.kernel import nftables as nft
 from berth.network import detour
 from berth.network.ports import EVERY
-from berth.network.records import PROTOCOLS
+from berth.network.records import PROTOCOLS, ROUTED, UNPROTECTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -30,7 +35,8 @@ if TYPE_CHECKING:
     _Change = Callable[[nft.Table, str, list[bytes]], Message]
 
 BRIDGES, INTERNAL, PAIRS, SUBNETS = "bridges", "internal", "pairs", "subnets"
-PORTS, ANY_PORTS = "ports", "any_ports"
+PORTS, ANY_PORTS, OPEN = "ports", "any_ports", "open"
+ROUTED_TO, EXPOSED, TRUSTED, SOURCES = "routed", "exposed", "trusted", "sources"
 
 _INPUT_IS_OURS = nft.meta(nft.META_IIFNAME) + nft.lookup(BRIDGES)
 _OUTPUT_IS_OURS = nft.meta(nft.META_OIFNAME) + nft.lookup(BRIDGES)
@@ -43,6 +49,7 @@ class _Family:
 
     def __init__(self, version: int) -> None:
         self.version = version
+        self.icmp = 1 if version == 4 else 58
         self.number, self.address_type, self.words = (
             (nft.IPV4, nft.IPV4_ADDR, 1) if version == 4 else (nft.IPV6, nft.IPV6_ADDR, 4)
         )
@@ -135,6 +142,13 @@ def _sets(table: nft.Table, family: _Family) -> list[Message]:
         nft.named_set(table, SUBNETS, (address,), number=4, flags=nft.SET_INTERVAL),
         nft.named_set(table, PORTS, (address, *port), number=5, data=target),
         nft.named_set(table, ANY_PORTS, port, number=6, data=target),
+        nft.named_set(table, OPEN, (address, *port), number=7),
+        nft.named_set(table, ROUTED_TO, name, number=8),
+        nft.named_set(table, EXPOSED, name, number=9),
+        nft.named_set(table, TRUSTED, name + name, number=10),
+        nft.named_set(
+            table, SOURCES, (address,), number=15, data=(address,), flags=nft.SET_INTERVAL
+        ),
     ]
 
 
@@ -160,6 +174,13 @@ def _rules(table: nft.Table, family: _Family) -> list[Message]:
     was_published = nft.ct(nft.CT_STATUS, nft.CT_STATUS_DNAT)
     from_ours = source + nft.lookup(SUBNETS)
     pair = nft.meta(nft.META_IIFNAME, _WORD[0]) + nft.meta(nft.META_OIFNAME, _WORD[4])
+    output = nft.meta(nft.META_OIFNAME)
+    is_ping = nft.meta(nft.META_L4PROTO) + nft.compare(nft.CMP_EQ, bytes((family.icmp,)))
+    is_open = (
+        nft.destination_address(_WORD[0], family=number)
+        + _port_key(family.words)
+        + nft.lookup(OPEN, _WORD[0])
+    )
     input_is_internal = nft.meta(nft.META_IIFNAME) + nft.lookup(INTERNAL)
     output_is_internal = nft.meta(nft.META_OIFNAME) + nft.lookup(INTERNAL)
     rules = {
@@ -173,6 +194,10 @@ def _rules(table: nft.Table, family: _Family) -> list[Message]:
             input_is_internal + _DROP,
             output_is_internal + _DROP,
             _OUTPUT_IS_OURS + was_published + _ACCEPT,
+            output + nft.lookup(EXPOSED) + _ACCEPT,
+            output + nft.lookup(ROUTED_TO) + is_ping + _ACCEPT,
+            output + nft.lookup(ROUTED_TO) + is_open + _ACCEPT,
+            pair + nft.lookup(TRUSTED, _WORD[0]) + is_open + _ACCEPT,
             _OUTPUT_IS_OURS + _DROP,
         ],
         "postrouting": [
@@ -181,6 +206,9 @@ def _rules(table: nft.Table, family: _Family) -> list[Message]:
             # Container to published port: the answer must come back this way, not over the bridge.
             _OUTPUT_IS_OURS + from_ours + was_published + nft.masquerade(),
             _OUTPUT_IS_OURS + _ACCEPT,
+            nft.source_address(_WORD[0], family=number)
+            + nft.lookup(SOURCES, _WORD[0], into=_WORD[8])
+            + nft.snat(_WORD[8], family=number),
             from_ours + nft.masquerade(),
         ],
     }
@@ -253,26 +281,57 @@ def _network_elements(network: NetworkRecord, family: _Family) -> dict[str, list
     found = {BRIDGES: [nft.element(name)]}
     if network.icc:
         found[PAIRS] = [nft.element(name + name)]
-    text = network.subnet if family.version == 4 else network.subnet6
+    mode = network.mode_of(family.version)
     if network.internal:
         found[INTERNAL] = [nft.element(name)]
-    elif network.masquerade and text:
-        subnet = ip_network(text)
-        after = int(subnet.broadcast_address) + 1
-        packed = after.to_bytes(4 * family.words, "big")
-        found[SUBNETS] = [*nft.interval(subnet.network_address.packed, packed)]
+    elif mode == ROUTED:
+        found[ROUTED_TO] = [nft.element(name)]
+    else:
+        found |= _leaving(network, family)
+        if mode == UNPROTECTED:
+            found[EXPOSED] = [nft.element(name)]
+    if network.trusted:
+        interfaces = [n.encode().ljust(nft.IFNAME_BYTES, b"\0") for n in network.trusted]
+        found[TRUSTED] = [nft.element(interface + name) for interface in interfaces]
+    return found
+
+
+def _leaving(network: NetworkRecord, family: _Family) -> dict[str, list[bytes]]:
+    """Return what changes the source of what leaves the host."""
+    text, source = (
+        (network.subnet, network.source)
+        if family.version == 4
+        else (network.subnet6, network.source6)
+    )
+    if not text or not network.masquerade:
+        return {}
+    subnet = ip_network(text)
+    after = int(subnet.broadcast_address) + 1
+    first, last = subnet.network_address.packed, after.to_bytes(4 * family.words, "big")
+    found = {SUBNETS: [*nft.interval(first, last)]}
+    if source:
+        found[SOURCES] = [*nft.interval(first, last, ip_address(source).packed)]
     return found
 
 
 def _ports(change: _Change, name: str, endpoints: Iterable[EndpointRecord]) -> list[Message]:
-    found: dict[int, dict[str, list[bytes]]] = {4: {PORTS: [], ANY_PORTS: []}}
+    found: dict[int, dict[str, list[bytes]]] = {4: {PORTS: [], ANY_PORTS: [], OPEN: []}}
     for endpoint in endpoints:
         for port in endpoint.ports:
             host = ip_address(port.host_ip)
-            maps = found.setdefault(host.version, {PORTS: [], ANY_PORTS: []})
+            maps = found.setdefault(host.version, {PORTS: [], ANY_PORTS: [], OPEN: []})
             inside = endpoint.address if host.version == 4 else endpoint.address6
-            key = bytes((PROTOCOLS[port.protocol], 0, 0, 0)) + _port(port.host_port)
-            data = ip_address(inside).packed + _port(port.container_port)
+            protocol, address = (
+                bytes((PROTOCOLS[port.protocol], 0, 0, 0)),
+                ip_address(inside).packed,
+            )
+            key = protocol + _port(port.host_port)
+            data = address + _port(port.container_port)
+            opened = nft.element(address + protocol + _port(port.container_port))
+            if opened not in maps[OPEN]:
+                maps[OPEN].append(opened)
+            if not port.host_port:  # no port of the host: its network is routed to
+                continue
             if port.host_ip in EVERY:
                 maps[ANY_PORTS].append(nft.element(key, data))
             else:

@@ -59,4 +59,4 @@ class Foundation:
     def has_names(self, endpoint: EndpointRecord) -> bool:
         """Say whether containers of the endpoint's network know each other by name."""
         network = self.networks.get(endpoint.network_id)
-        return network is not None and bool(network.bridge) and not network.builtin
+        return network is not None and network.has_members and not network.builtin

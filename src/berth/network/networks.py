@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from ipaddress import ip_address, ip_interface, ip_network
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.errors import Conflict, Forbidden, InvalidArgument, NotFound
-from berth.network import ipam
+from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
+from berth.network import ipam, options
 from berth.network.ipam import AddressPool, choose_subnet, parse_subnet
 from berth.network.records import NetworkRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from ipaddress import IPv4Interface, IPv6Interface
 
     from berth.network.ipam import Network, Plan
@@ -26,10 +25,7 @@ if TYPE_CHECKING:
 DEFAULT, HOST, NONE = "bridge", "host", "none"
 _DRIVERS = {DEFAULT: "bridge", HOST: "host", NONE: "null"}
 
-_INTERFACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
-_OPTION = "com.docker.network."
-GUARDED = "berth.spoof_protection"
-_FALSE = ("0", "f", "false", "no")
+_MAKEABLE = ("bridge", "macvlan", "ipvlan")
 
 
 class Networks:
@@ -51,6 +47,10 @@ class Networks:
     def bridged(self) -> list[NetworkRecord]:
         """Return the networks that have a bridge."""
         return [record for record in self.all() if record.bridge]
+
+    def uplinked(self) -> list[NetworkRecord]:
+        """Return the networks that have a parent interface in place of a bridge."""
+        return [record for record in self.all() if record.parent]
 
     def default(self) -> NetworkRecord:
         """Return the network that containers get unless told otherwise."""
@@ -101,10 +101,10 @@ class Networks:
         )
 
     def _subnets(self, *, without: NetworkRecord | None = None) -> list[Network]:
-        """Return the subnets of all networks of one's own bridges."""
+        """Return the subnets of all networks."""
         return [
             ip_network(subnet)
-            for record in self.bridged()
+            for record in self.all()
             for subnet in (record.subnet, record.subnet6)
             if subnet and record is not without
         ]
@@ -126,18 +126,41 @@ class Networks:
             self._pools[record.id, version] = pool
         return pool
 
-    def create(self, request: NetworkRequest, *, occupied: Iterable[Network]) -> NetworkRecord:
-        """Record a new bridge network; Conflict, Forbidden or InvalidArgument with Docker's texts."""
+    def create(
+        self, request: NetworkRequest, *, occupied: Iterable[Network], present: Collection[str] = ()
+    ) -> NetworkRecord:
+        """Record a new network; Conflict, Forbidden or InvalidArgument with Docker's texts.
+
+        ``occupied`` are subnets that the host routes elsewhere, ``present`` the names of its interfaces.
+        """
         self._check(request)
-        occupied = list(occupied)
-        record = _with_options(_new(request.name, "bridge"), request)
+        record = options.apply(_new(request.name, request.driver), request)
+        self._check_link(record)
+        record = msgspec.structs.replace(
+            record, is_ours=(record.bridge or record.parent) not in present
+        )
+        record = self._with_subnets(record, request, list(occupied))
+        for version, subnet in ((4, record.subnet), (6, record.subnet6)):
+            if subnet:
+                self.pool(record, version=version)  # refuses what cannot be, before it is written
+        self._put(record, durable=True)
+        return record
+
+    def _with_subnets(
+        self, record: NetworkRecord, request: NetworkRequest, occupied: list[Network]
+    ) -> NetworkRecord:
+        def gateway(asked: str, subnet: Network) -> str:
+            """Without a bridge the gateway is somebody else, if there is one."""
+            first = str(subnet.network_address + 1) if record.bridge else ""
+            return asked or first
+
         if request.ipv4:
             subnet = self._subnet(request.subnet, occupied)
             record = msgspec.structs.replace(
                 record,
                 subnet=str(subnet),
                 own_subnet=bool(request.subnet),
-                gateway=request.gateway or str(subnet.network_address + 1),
+                gateway=gateway(request.gateway, subnet),
                 ip_range=request.ip_range,
             )
         if request.ipv6:
@@ -147,16 +170,33 @@ class Networks:
                 record,
                 subnet6=str(subnet),
                 own_subnet6=bool(request.subnet6),
-                gateway6=request.gateway6 or str(subnet.network_address + 1),
+                gateway6=gateway(request.gateway6, subnet),
                 ip_range6=request.ip_range6,
             )
-        if any(r.bridge == record.bridge for r in self.bridged()):
-            raise Conflict(f"bridge name {record.bridge} is in use by another network")
-        for version, has in ((4, request.ipv4), (6, request.ipv6)):
-            if has:
-                self.pool(record, version=version)  # refuses what cannot be, before it is written
-        self._put(record, durable=True)
         return record
+
+    def _check_link(self, record: NetworkRecord) -> None:
+        for other in self.bridged() if record.bridge else self.uplinked():
+            if record.bridge and other.bridge == record.bridge:
+                raise Forbidden(
+                    f"cannot create network {record.id} ({record.bridge}): conflicts with network"
+                    f" {other.id} ({other.bridge}): networks have same bridge name"
+                )
+            if record.parent and other.parent == record.parent:
+                if other.driver != record.driver:
+                    raise Failed(
+                        f"network {other.id} is already using parent interface {other.parent}"
+                    )
+                if record.link_mode == "passthru":
+                    raise Failed(
+                        f"cannot use mode passthru, macvlan network {other.id} is already using parent"
+                        f" interface {record.parent}"
+                    )
+                if other.link_mode == "passthru":
+                    raise Failed(
+                        f"macvlan network {other.id} is already using parent interface {record.parent}"
+                        " in mode passthru"
+                    )
 
     def _subnet(
         self, asked: str, occupied: Iterable[Network], offered: Iterable[Network] | None = None
@@ -179,7 +219,7 @@ class Networks:
     def _check(self, request: NetworkRequest) -> None:
         if request.driver in ("host", "null"):
             raise Forbidden(f'only one instance of "{request.driver}" network is allowed')
-        if request.driver != "bridge":
+        if request.driver not in _MAKEABLE:
             raise NotFound(f'plugin "{request.driver}" not found')
         if request.name in (*_DRIVERS, "default"):
             raise Forbidden(f"operation is not permitted on predefined {request.name} network")
@@ -205,35 +245,6 @@ def _new(name: str, driver: str, *, builtin: bool = False) -> NetworkRecord:
     )
 
 
-def _with_options(record: NetworkRecord, request: NetworkRequest) -> NetworkRecord:
-    options = request.options
-    bridge = options.get(_OPTION + "bridge.name") or f"br-{record.id[:12]}"
-    if not _INTERFACE.fullmatch(bridge):
-        raise InvalidArgument(
-            f"invalid bridge name {bridge!r}: 15 characters at most, none of them '/'"
-        )
-    mtu = options.get(_OPTION + "driver.mtu", "1500")
-    if not mtu.isdecimal() or not 68 <= int(mtu) <= 65_535:
-        raise InvalidArgument(f"invalid MTU: {mtu}")
-    return msgspec.structs.replace(
-        record,
-        bridge=bridge,
-        auxiliary=dict(request.auxiliary),
-        mtu=int(mtu),
-        internal=request.internal,
-        attachable=request.attachable,
-        icc=_is_on(options.get(_OPTION + "bridge.enable_icc")),
-        is_guarded=_is_on(options.get(GUARDED)),
-        masquerade=_is_on(options.get(_OPTION + "bridge.enable_ip_masquerade")),
-        options=dict(options),
-        labels=dict(request.labels),
-    )
-
-
 def _bridge_of(address: IPv4Interface | IPv6Interface) -> tuple[str, str]:
     """Return the gateway and the subnet of a bridge with this address."""
     return str(address.ip), str(address.network)
-
-
-def _is_on(value: str | None) -> bool:
-    return value is None or value.lower() not in _FALSE

@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import socket
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from berth.errors import Failed, InvalidArgument
 from berth.network.records import PROTOCOLS, PortRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from berth.network.records import PortRequest
 
@@ -30,6 +30,13 @@ _NUMBERS = {
     "udp": socket.IPPROTO_UDP,
     "sctp": getattr(socket, "IPPROTO_SCTP", 132),
 }
+
+
+class Inside(NamedTuple):
+    """The container, to its ports in one version of IP. If ``is_routed``, the host has no part in it."""
+
+    address: str = ""
+    is_routed: bool = False
 
 
 class Reservation:
@@ -52,27 +59,25 @@ class PortRegistry:
         self._next = dict.fromkeys(PROTOCOLS, EPHEMERAL.start)
 
     def reserve(
-        self,
-        requests: Iterable[PortRequest],
-        *,
-        endpoint: str,
-        address: str = "",
-        address6: str = "",
+        self, requests: Iterable[PortRequest], inside: Mapping[int, Inside], *, endpoint: str
     ) -> Reservation:
         """Reserve every port or none; Failed with Docker's text when one is taken.
 
-        ``endpoint`` is "NAME (ID)" for that text; the addresses are the container's. A port without an
-        address of the host is published for each version of IP in which the container has one, under
-        the same number; one on an address of the other version is left out.
+        ``endpoint`` is "NAME (ID)" for that text. ``inside`` is the container by versions of IP: a port
+        without an address of the host is published in each of them, under the same number; one on an
+        address of another version is left out.
         """
         reservation = Reservation()
-        inside = {4: address, 6: address6}
         try:
             for request in requests:
                 asked = (_host_address(request.host_ip),) if request.host_ip else EVERY
-                hosts = [host for host in asked if inside[ip_address(host).version]]
+                versions = {host: ip_address(host).version for host in asked}
+                routed = [v for v in versions.values() if v in inside and inside[v].is_routed]
+                reservation.records += [_routed(request, version) for version in routed]
+                hosts = [h for h, v in versions.items() if v in inside and v not in routed]
                 if hosts:
-                    self._reserve(request, hosts, reservation, inside)
+                    addresses = {version: place.address for version, place in inside.items()}
+                    self._reserve(request, hosts, reservation, addresses)
         except OSError as error:
             self.release(reservation)
             raise Failed(
@@ -85,7 +90,7 @@ class PortRegistry:
 
     def restore(self, records: Iterable[PortRecord]) -> None:
         """Take the ports of a running container, whose monitor holds their sockets."""
-        for record in records:
+        for record in filter(_has_host_port, records):
             self._taken.setdefault((record.protocol, record.host_port), set()).add(record.host_ip)
 
     def release(self, reservation: Reservation) -> None:
@@ -101,7 +106,7 @@ class PortRegistry:
 
     def forget(self, records: Iterable[PortRecord]) -> None:
         """Give ports back whose sockets this process does not have."""
-        for record in records:
+        for record in filter(_has_host_port, records):
             key = (record.protocol, record.host_port)
             hosts = self._taken.get(key, set())
             hosts.discard(record.host_ip)
@@ -174,11 +179,20 @@ class PortRegistry:
         )
 
 
+def _routed(request: PortRequest, version: int) -> PortRecord:
+    """Return a port that is reached at the container's own address."""
+    return _record(request, ANY if version == 4 else ANY6, 0)
+
+
 def _host_address(text: str) -> str:
     try:
         return str(ip_address(text))
     except ValueError:
         raise InvalidArgument(f"invalid IP address: {text}") from None
+
+
+def _has_host_port(record: PortRecord) -> bool:
+    return record.host_port != 0
 
 
 def _shown(address: str) -> str:

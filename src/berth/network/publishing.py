@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from berth.network import firewall
-from berth.network.ports import PortRegistry
-from berth.network.records import leaders
+from berth.network.ports import ANY, Inside, PortRegistry
+from berth.network.records import ROUTED, leaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from berth.network.foundation import Foundation
     from berth.network.held import Held
-    from berth.network.records import EndpointRecord
+    from berth.network.records import EndpointRecord, PortRequest
 
 
 class Publishing:
@@ -39,24 +40,40 @@ class Publishing:
         request = held.request
         out = leaders(self._of(request.container_id))
         four, six = (out.get(version) if version in versions else None for version in (4, 6))
+        four, six = (e if e is not None and e.interface else None for e in (four, six))
         first = four or six
         if first is None or not request.ports:
             return
         reservation = self.registry.reserve(
-            request.ports,
+            self._bound(request.ports, first),
+            {v: self._inside(e, v) for v, e in ((4, four), (6, six)) if e is not None},
             endpoint=f"{request.container_name} ({first.id})",
-            address=four.address if four else "",
-            address6=six.address6 if six else "",
         )
         held.reservation.records += reservation.records
         held.reservation.sockets += reservation.sockets
         await self.open(held)
+
+    def _inside(self, endpoint: EndpointRecord, version: int) -> Inside:
+        network = self._base.networks.get(endpoint.network_id)
+        is_routed = network is not None and network.mode_of(version) == ROUTED
+        return Inside(endpoint.address if version == 4 else endpoint.address6, is_routed=is_routed)
+
+    def _bound(
+        self, ports: Sequence[PortRequest], endpoint: EndpointRecord
+    ) -> Sequence[PortRequest]:
+        """Return the ports, at the address that the network has for those without one."""
+        network = self._base.networks.get(endpoint.network_id)
+        if network is None or network.binding in ("", ANY):
+            return ports
+        return [replace(p, host_ip=network.binding) if not p.host_ip else p for p in ports]
 
     async def open(self, held: Held) -> None:
         """Open all reserved ports, each at the endpoint that leads out by its version of IP."""
         out = leaders(self._of(held.request.container_id))
         opened = []
         for endpoint in {leader.id: leader for leader in out.values()}.values():
+            if not endpoint.interface:  # the host has no part in what goes to and from it
+                continue
             ports = [p for p in held.reservation.records if out.get(p.version) is endpoint]
             if ports:
                 opened.append(msgspec.structs.replace(endpoint, ports=tuple(ports)))

@@ -10,6 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+NAT, ROUTED, UNPROTECTED, ISOLATED = "nat", "routed", "nat-unprotected", "isolated"
+
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
@@ -55,7 +57,10 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A network. ``bridge`` is the interface's name, empty for the drivers host and null."""
+    """A network. The interface on the host that its containers are behind is ``bridge`` or ``parent``.
+
+    Networks of the drivers host and null have neither.
+    """
 
     id: str
     name: str
@@ -73,13 +78,39 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     auxiliary: dict[str, str] = {}  # addresses of others, never given to containers
     mtu: int = 1500
     internal: bool = False
+    device_prefix: str = "eth"  # of the names of interfaces in containers
+    is_ours: bool = True  # the interface on the host was made for the network, and goes with it
+    # of bridges
     icc: bool = True  # containers of the network reach each other
     masquerade: bool = True
     is_guarded: bool = True  # containers use no addresses but those they were given
+    inhibits_ipv4: bool = False  # the bridge has no IPv4 address
+    mode: str = NAT  # how IPv4 leads out and in
+    mode6: str = NAT
+    binding: str = ""  # address of the host for ports without one
+    source: str = ""  # address of the host that the world sees, empty for that of the way out
+    source6: str = ""
+    trusted: tuple[
+        str, ...
+    ] = ()  # interfaces of the host that published ports are open to directly
+    # of macvlan and ipvlan
+    parent: str = ""
+    link_mode: str = ""
+    link_flag: str = ""
+    # of all
     builtin: bool = False
     attachable: bool = False
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+
+    @property
+    def has_members(self) -> bool:
+        """Say whether containers get interfaces of their own in it."""
+        return bool(self.bridge or self.parent)
+
+    def mode_of(self, version: int) -> str:
+        """Return how a version of IP leads out and in."""
+        return self.mode if version == 4 else self.mode6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

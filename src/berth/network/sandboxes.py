@@ -89,7 +89,7 @@ class Sandboxes:
         """Take the addresses and ports of what runs, and mend its links."""
         for endpoint in self.all():
             network = self._base.networks.get(endpoint.network_id)
-            if network is None or not network.bridge:
+            if network is None or not network.has_members:
                 continue
             for address in _addresses(endpoint):
                 pool = self._base.networks.pool(network, version=address.version)
@@ -97,7 +97,9 @@ class Sandboxes:
             self._publishing.registry.restore(endpoint.ports)
             index = self._base.bridges[network.id]
             work = partial(self._base.wiring.reattach, endpoint, index)
-            if not await self._base.thread.run(work):  # killed while it was disconnected
+            if endpoint.interface and not await self._base.thread.run(
+                work
+            ):  # killed while it was disconnected
                 self._unset(endpoint)
                 self._publishing.registry.forget(endpoint.ports)
                 self._release(endpoint)
@@ -126,7 +128,7 @@ class Sandboxes:
         found = [(asked, self._base.networks.find(asked.network)) for asked in request.endpoints]
         held = self._held[request.container_id] = Held(request)
         try:
-            if all(network.bridge for _, network in found):
+            if all(network.has_members for _, network in found):
                 await self._connect_bridges(held, found)
             else:
                 await self._connect_plain(held, found)
@@ -162,15 +164,16 @@ class Sandboxes:
         ready: Ready | None = None
         attachments: list[Attachment] = []
         records: list[EndpointRecord] = []
-        for number, (asked, network) in enumerate(found):
+        for asked, network in found:
             record = _endpoint(held.request, asked, network)
+            device = _free_device(records, network)
             if len(found) == 1:
                 ready = self._attachments.take_spare(asked, network)
             if ready is not None and ready.attachment is not None:
                 held.netns_fd = ready.netns_fd
                 attachment = ready.attachment
             else:
-                attachment = self._attachments.choose(asked, network, device=f"eth{number}")
+                attachment = self._attachments.choose(asked, network, device=device)
             record = _attached(record, attachment, network)
             self._set(record)  # from here on its address is released with it
             attachments.append(attachment)
@@ -288,7 +291,9 @@ class Sandboxes:
             raise Forbidden(
                 f"endpoint with name {held.request.container_name} already exists in network {network.name}"
             )
-        attachment = self._attachments.choose(asked, network, device=_free_device(endpoints))
+        attachment = self._attachments.choose(
+            asked, network, device=_free_device(endpoints, network)
+        )
         record = _attached(_endpoint(held.request, asked, network), attachment, network)
         self._set(record)
         before = leaders(endpoints)
@@ -319,8 +324,9 @@ class Sandboxes:
 
     async def _drop(self, held: Held, endpoint: EndpointRecord) -> None:
         before = leaders(self.of(endpoint.container_id))
-        if endpoint.interface:
-            await self._base.thread.run(partial(self._attachments.unplug, endpoint.interface))
+        unplug, inside = self._attachments.unplug, (held.netns_fd, endpoint.device)
+        work = partial(unplug, endpoint.interface, netns_fd=inside[0], device=inside[1])
+        await self._base.thread.run(work)
         self._unset(endpoint)
         await self._lead_out(held, before)
         self._release(endpoint)
@@ -362,9 +368,9 @@ class Sandboxes:
             held.request = replace(held.request, container_name=name)
 
 
-def _free_device(endpoints: Iterable[EndpointRecord]) -> str:
-    taken = {endpoint.device for endpoint in endpoints}
-    return next(name for n in range(len(taken) + 1) if (name := f"eth{n}") not in taken)
+def _free_device(endpoints: Iterable[EndpointRecord], network: NetworkRecord) -> str:
+    taken, prefix = {endpoint.device for endpoint in endpoints}, network.device_prefix
+    return next(name for n in range(len(taken) + 1) if (name := f"{prefix}{n}") not in taken)
 
 
 def _endpoint(

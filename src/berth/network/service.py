@@ -11,9 +11,9 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from berth.errors import Conflict, Failed, Forbidden
+from berth.errors import BerthError, Failed, Forbidden
 from berth.kernel import nftables
-from berth.network import firewall, table
+from berth.network import bridges, firewall, table
 from berth.network.attachments import Attachments
 from berth.network.detour import GATEWAYS
 from berth.network.foundation import Foundation
@@ -24,7 +24,7 @@ from berth.network.networks import Networks
 from berth.network.resolver import Resolvers
 from berth.network.sandboxes import Sandboxes
 from berth.network.stock import Stock
-from berth.network.wiring import Wiring, answers_loopback6
+from berth.network.wiring import Wiring
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -75,32 +75,41 @@ class NetworkService:
         self._is_open = True
         base.resolvers = Resolvers(base, self._sandboxes)
         self._sandboxes.retain(running)
-        bridges = {network.bridge for network in self._networks.bridged()} | {base.names.bridge}
-        occupied = await base.thread.run(lambda: base.wiring.occupied(bridges))
+        own = {network.bridge for network in self._networks.bridged()} | {base.names.bridge}
+        occupied = await base.thread.run(lambda: base.wiring.occupied(own))
         movable = not self.endpoints(self._networks.default().id)
         self._networks.settle_default(base.names.bridge, occupied=occupied, movable=movable)
         await base.thread.run(base.wiring.enable_forwarding)
-        for network in self._networks.bridged():
-            base.bridges[network.id] = await base.thread.run(
-                partial(base.wiring.ensure_bridge, network)
-            )
+        for network in (*self._networks.bridged(), *self._networks.uplinked()):
+            await self._mend(network)
         await self._sandboxes.restore()
         await base.thread.run(base.table.replace)
         default = self._networks.default()
         base.stock.add(default.id, lambda: self._attachments.plan_spare(default))
         base.stock.fill()
 
+    async def _mend(self, network: NetworkRecord) -> None:
+        base = self._base
+        try:
+            base.bridges[network.id] = await base.thread.run(
+                partial(base.wiring.ensure_network, network)
+            )
+        except (OSError, BerthError) as error:
+            if network.bridge:
+                raise
+            log.warning("network %s has no parent interface: %s", network.name, error)
+
     def _open_kernel(self) -> None:
         base = self._base
         name, prefix = base.names.table, f"bv{base.names.name[:6]}"
         base.wiring = Wiring(prefix=prefix)
-        self._tables = firewall.tables(name, has_ipv6=base.wiring.has_ipv6())
+        self._tables = firewall.tables(name, has_ipv6=bridges.has_ipv6())
         self._detour = self._make_detour()
-        bridges = self._bridge_table(name)
-        base.guards = Guards(bridges, prefix=prefix)
+        for_bridges = self._bridge_table(name)
+        base.guards = Guards(for_bridges, prefix=prefix)
         base.table = table.Table(
             name,
-            tables=[*self._tables, *([bridges] if bridges else [])],
+            tables=[*self._tables, *([for_bridges] if for_bridges else [])],
             whole=self._ruleset,
         )
 
@@ -124,7 +133,7 @@ class NetworkService:
 
     def _ruleset(self) -> list[Message]:
         networks, endpoints = self._networks.bridged(), self._sandboxes.all()
-        host = firewall.Host(self._detour, loopback6=answers_loopback6())
+        host = firewall.Host(self._detour, loopback6=bridges.answers_loopback6())
         rules = firewall.ruleset(self._tables, networks, endpoints, host)
         return rules + self._base.guards.ruleset()
 
@@ -142,8 +151,8 @@ class NetworkService:
         base.thread.close()
 
     def _remove_all(self) -> None:
-        for network in self._networks.bridged():
-            self._base.wiring.remove_bridge(network.bridge)
+        for network in (*self._networks.bridged(), *self._networks.uplinked()):
+            self._base.wiring.remove_network(network)
         self._base.table.remove()
         self._base.wiring.remove_detour(self._base.names.name)
 
@@ -193,24 +202,22 @@ class NetworkService:
         return self._sandboxes.of(container_id)
 
     async def create(self, request: NetworkRequest) -> NetworkRecord:
-        """Make a bridge network; all or nothing."""
+        """Make a network; all or nothing."""
         base, wiring = self._base, self._base.wiring
         own = [network.bridge for network in self._networks.bridged()]
         occupied = await base.thread.run(lambda: wiring.occupied(own))
         versions = firewall.versions(self._networks.bridged())
-        network = self._networks.create(request, occupied=occupied)
+        present = await base.thread.run(wiring.interfaces)
+        network = self._networks.create(request, occupied=occupied, present=present)
         try:
-            if await base.thread.run(lambda: wiring.has_link(network.bridge)):
-                raise Conflict(
-                    f"create bridge {network.bridge}: an interface has this name already"
-                )
-            base.bridges[network.id] = await base.thread.run(partial(wiring.ensure_bridge, network))
-            rules = firewall.add_network(base.names.table, network)
-            await self._change_table(versions, rules, "add network to nftables")
+            base.bridges[network.id] = await base.thread.run(partial(wiring.make_network, network))
+            if network.bridge:
+                rules = firewall.add_network(base.names.table, network)
+                await self._change_table(versions, rules, "add network to nftables")
         except BaseException as error:
             self._networks.remove(network)
             if base.bridges.pop(network.id, None) is not None:
-                await base.thread.run(lambda: wiring.remove_bridge(network.bridge))
+                await base.thread.run(lambda: wiring.remove_network(network))
             if isinstance(error, OSError):
                 raise Failed(f"create network {network.name}: {error.strerror}") from error
             raise
@@ -227,15 +234,16 @@ class NetworkService:
             )
         index = base.bridges.pop(network.id, None)
         try:
-            await base.thread.run(lambda: base.wiring.remove_bridge(network.bridge))
+            await base.thread.run(lambda: base.wiring.remove_network(network))
         except OSError as error:
             if index is not None:
                 base.bridges[network.id] = index
             raise Failed(f"remove network {network.name}: {error.strerror}") from error
         versions = firewall.versions(self._networks.bridged())
         self._networks.remove(network)
-        rules = firewall.remove_network(base.names.table, network)
-        await self._change_table(versions, rules, "take network out of nftables")
+        if network.bridge:
+            rules = firewall.remove_network(base.names.table, network)
+            await self._change_table(versions, rules, "take network out of nftables")
         return network
 
     async def _change_table(

@@ -12,14 +12,14 @@ import os
 import secrets
 import socket
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_network
-from pathlib import Path
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from berth.errors import Conflict, Failed
+from berth.errors import Failed
 from berth.kernel import namespaces, netlink, nftables, rtnetlink
 from berth.kernel.netlink import NetlinkSocket
-from berth.network import detour, firewall
+from berth.network import bridges, detour, firewall, uplinks
+from berth.network.bridges import SYSCTL, write_sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -36,8 +36,6 @@ RESOLVER = "127.0.0.11"  # where containers of networks with names ask for them
 log = logging.getLogger("berth")
 
 _NETNS = "/proc/thread-self/ns/net"
-_SYSCTL = Path("/proc/sys/net")
-_LINK_LOCAL = b"\xfe\x80"
 # As Docker: any user binds any port and pings, and without IPv6 only loopback has an address of it.
 _DEFAULTS = (
     ("ipv6/conf/default/disable_ipv6", "1"),
@@ -65,6 +63,9 @@ class Attachment:
     mac: bytes
     is_guarded: bool = True  # it sends as what it was given only
     is_apart: bool = False  # it does not reach others of the network
+    kind: str = "veth"  # or macvlan, ipvlan: then the index is its parent's
+    kind_data: bytes = b""
+    routes_by_device: bool = False  # the default route has no gateway
 
     def leading(self, *versions: int) -> Attachment:
         """Return the same with default routes for these versions of IP only."""
@@ -106,10 +107,6 @@ class Wiring:
         self._links.close()
         os.close(self._host_fd)
 
-    def has_ipv6(self) -> bool:
-        """Say whether the kernel has IPv6, and was not told to leave it."""
-        return (_SYSCTL / "ipv6").exists()
-
     def ensure_detour(self, engine: str) -> detour.Detour:
         """Make the pair of interfaces by which new connections reach published ports."""
         return detour.ensure(self._links, engine)
@@ -120,13 +117,8 @@ class Wiring:
 
     def enable_forwarding(self) -> None:
         """Let the host route."""
-        if _write_sysctl(_SYSCTL / "ipv4/ip_forward", "1"):
+        if write_sysctl(SYSCTL / "ipv4/ip_forward", "1"):
             log.info("switched on net.ipv4.ip_forward, without which containers reach nothing")
-
-    def enable_forwarding6(self) -> None:
-        """Let the host route IPv6. Only for networks that have it: a router heeds no other router."""
-        if _write_sysctl(_SYSCTL / "ipv6/conf/all/forwarding", "1"):
-            log.info("switched on net.ipv6.conf.all.forwarding, which a network with IPv6 needs")
 
     def occupied(self, own: Iterable[str]) -> list[Network]:
         """Return the subnets that the host has routes to, but for the interfaces ``own``."""
@@ -139,73 +131,33 @@ class Wiring:
             if route.prefix_length and route.index not in skipped
         ]
 
-    def ensure_bridge(self, network: NetworkRecord) -> int:
-        """Make the network's bridge, or mend the one that is there; return its index."""
-        link = rtnetlink.find_link(self._links, network.bridge)
-        if link is None:
-            gateway = ip_address(network.gateway or network.gateway6)
-            mac = b"\x02\x42" + gateway.packed[-4:]
-            message = rtnetlink.bridge_message(network.bridge, address=mac, mtu=network.mtu)
-            self._links.execute([message], f"create bridge {network.bridge}")
-            link = rtnetlink.find_link(self._links, network.bridge)
-        if link is None or link.kind != "bridge":
-            raise Conflict(f"create bridge {network.bridge}: an interface has this name already")
-        self._settle_bridge(link, network)
-        return link.index
+    def ensure_network(self, network: NetworkRecord) -> int:
+        """Make the interface that a network's containers are behind, or mend it; return its index."""
+        if network.parent:
+            return uplinks.ensure(self._links, network)
+        return bridges.ensure(self._links, network)
 
-    def _settle_bridge(self, link: rtnetlink.Link, network: NetworkRecord) -> None:
-        if network.subnet6:
-            self._settle_ipv6(network)
-        wanted = {
-            ip_address(gateway).packed: ip_network(subnet).prefixlen
-            for gateway, subnet in (
-                (network.gateway, network.subnet),
-                (network.gateway6, network.subnet6),
-            )
-            if subnet
-        }
-        stale = [
-            address
-            for family in (rtnetlink.AF_INET, rtnetlink.AF_INET6)
-            for address in rtnetlink.addresses(self._links, family=family)
-            if address.index == link.index
-            and address.address not in wanted
-            and not address.address.startswith(_LINK_LOCAL)
-        ]
-        messages = [rtnetlink.delete_address_message(address) for address in stale]
-        messages += [
-            rtnetlink.address_message(link.index, address, length)
-            for address, length in wanted.items()
-        ]
-        messages.append(rtnetlink.up_message(link.index))
-        if network.subnet6 and answers_loopback6():
-            messages.append(rtnetlink.loopback6_message(link.index))
-        if not network.icc and has_bridge_netfilter():
-            messages.append(rtnetlink.bridge_netfilter_message(link.index))
-        self._links.execute(messages, f"set up bridge {network.bridge}")
-        # Connections from the host's 127.0.0.1 to published ports; the chain "guard" keeps strangers out.
-        _write_sysctl(_SYSCTL / "ipv4/conf" / network.bridge / "route_localnet", "1")
+    def make_network(self, network: NetworkRecord) -> int:
+        """Make the interface of a new network, all or nothing."""
+        try:
+            index = self.ensure_network(network)
+            if network.parent:
+                uplinks.check_kernel(self._links, network, index)
+        except BaseException:
+            self.remove_network(network)
+            raise
+        return index
 
-    def _settle_ipv6(self, network: NetworkRecord) -> None:
-        if not self.has_ipv6():
-            raise Failed(
-                f"create bridge {network.bridge}: the kernel has no IPv6, or it is disabled"
-            )
-        _write_sysctl(_SYSCTL / "ipv6/conf" / network.bridge / "disable_ipv6", "0")
-        _write_sysctl(_SYSCTL / "ipv6/conf" / network.bridge / "accept_ra", "0")
-        self.enable_forwarding6()
+    def remove_network(self, network: NetworkRecord) -> None:
+        """Delete the interface that was made for a network; nothing when it is gone."""
+        if network.is_ours and network.parent:
+            uplinks.remove(self._links, network.parent)
+        elif network.is_ours:
+            bridges.remove(self._links, network.bridge)
 
-    def remove_bridge(self, name: str) -> None:
-        """Delete a bridge of ours; nothing when it is gone."""
-        link = rtnetlink.find_link(self._links, name)
-        if link is not None and link.kind == "bridge":
-            self._links.execute(
-                [rtnetlink.delete_link_message(link.index)], f"delete bridge {name}"
-            )
-
-    def has_link(self, name: str) -> bool:
-        """Say whether an interface has this name."""
-        return rtnetlink.find_link(self._links, name) is not None
+    def interfaces(self) -> set[str]:
+        """Return the names of the host's interfaces."""
+        return {link.name for link in rtnetlink.links(self._links)}
 
     def reattach(self, endpoint: EndpointRecord, bridge_index: int) -> bool:
         """Make a running container's veth a port of its bridge again; say whether there is one."""
@@ -231,7 +183,7 @@ class Wiring:
         fd, links = self._enter_new()
         with links:
             try:
-                interface = self._make_pair(attachment, fd)
+                interface = self._make_interface(attachment, fd)
                 if attachment.has_ipv6:
                     self._within(fd, lambda: _switch_on_ipv6(attachment.device))
                 _set_up(links, attachment, rtnetlink.up_message(rtnetlink.LOOPBACK_INDEX))
@@ -242,22 +194,27 @@ class Wiring:
 
     def plug(self, netns_fd: int, attachment: Attachment) -> str:
         """Give a namespace one more interface on a bridge; return the name of the host's end."""
-        interface = self._make_pair(attachment, netns_fd)
+        interface = self._make_interface(attachment, netns_fd)
         with self._enter(netns_fd, netlink.NETLINK_ROUTE) as links:
             try:
                 if attachment.has_ipv6:
                     self._within(netns_fd, lambda: _switch_on_ipv6(attachment.device))
                 _set_up(links, attachment)
             except BaseException:
-                self.unplug(interface)
+                self.unplug(interface, netns_fd=netns_fd, device=attachment.device)
                 raise
         return interface
 
-    def unplug(self, interface: str) -> None:
-        """Delete a pair; nothing when it is gone. This takes long: the kernel waits for readers."""
-        link = rtnetlink.find_link(self._links, interface)
-        if link is not None:
-            self._links.execute([rtnetlink.delete_link_message(link.index)], f"delete {interface}")
+    def unplug(self, interface: str, *, netns_fd: int | None = None, device: str = "") -> None:
+        """Delete a pair; nothing when it is gone. This takes long: the kernel waits for readers.
+
+        An interface without a host's end is deleted inside.
+        """
+        if interface:
+            _delete(self._links, interface)
+        elif netns_fd is not None:
+            with self._enter(netns_fd, netlink.NETLINK_ROUTE) as links:
+                _delete(links, device)
 
     def lead_out(self, netns_fd: int, device: str, gateway: Address) -> None:
         """Make a gateway the namespace's default route of its version of IP."""
@@ -302,6 +259,14 @@ class Wiring:
         finally:
             namespaces.setns(self._host_fd, namespaces.CLONE_NEWNET)
 
+    def _make_interface(self, attachment: Attachment, netns_fd: int) -> str:
+        """Make an interface inside; return the name of the host's end, empty when there is none."""
+        if attachment.kind == "veth":
+            return self._make_pair(attachment, netns_fd)
+        message = uplinks.member_message(attachment, netns_fd)
+        self._links.execute([message], f"failed to create the {attachment.kind} port")
+        return ""
+
     def _make_pair(self, attachment: Attachment, netns_fd: int) -> str:
         for _ in range(8):
             interface = self._prefix + secrets.token_hex(4)[: 15 - len(self._prefix)]
@@ -317,7 +282,7 @@ class Wiring:
                 self._links.execute([message], f"create veth pair {interface}")
             except FileExistsError:
                 continue
-            if attachment.is_apart and not has_bridge_netfilter():
+            if attachment.is_apart and not bridges.has_netfilter():
                 isolation = rtnetlink.isolation_message(interface)
                 self._links.execute([isolation], f"isolate {interface}")
             return interface
@@ -330,7 +295,7 @@ class Wiring:
             fd = os.open(_NETNS, os.O_RDONLY)
             try:
                 for name, value in _DEFAULTS:
-                    _write_sysctl(_SYSCTL / name, value)
+                    write_sysctl(SYSCTL / name, value)
                 return fd, NetlinkSocket(netlink.NETLINK_ROUTE)
             except BaseException:
                 os.close(fd)
@@ -353,45 +318,19 @@ def _set_up(links: NetlinkSocket, attachment: Attachment, *before: Message) -> N
         if place.gateway is not None:
             packed = place.gateway.packed
             messages.append(rtnetlink.default_route_message(packed, index=link.index))
+        elif attachment.routes_by_device:
+            version = place.address.version
+            messages.append(rtnetlink.device_route_message(version, index=link.index))
     links.execute(messages, f"set up {device} with {attachment.places[0].address}")
+
+
+def _delete(links: NetlinkSocket, name: str) -> None:
+    link = rtnetlink.find_link(links, name)
+    if link is not None:
+        links.execute([rtnetlink.delete_link_message(link.index)], f"delete {name}")
 
 
 def _switch_on_ipv6(device: str) -> None:
     """Give an interface of this namespace IPv6, with the addresses that it is told only."""
     for name, value in (("accept_ra", "0"), ("disable_ipv6", "0")):
-        _write_sysctl(_SYSCTL / "ipv6/conf" / device / name, value)
-
-
-def has_bridge_netfilter() -> bool:
-    """Say whether the rules for IP can see what bridges forward. Where not, ports are isolated instead.
-
-    With both a container could not reach a published port of another by the host's address.
-    """
-    return (_SYSCTL / "bridge").exists()
-
-
-def answers_loopback6() -> bool:
-    """Say whether what containers answer to the host's ::1 can come back to it.
-
-    Where bridges call ip6tables the answer has that address already when IPv6 first looks at it, and
-    ::1 coming from a wire is dropped.
-    """
-    try:
-        return (_SYSCTL / "bridge/bridge-nf-call-ip6tables").read_text().strip() == "0"
-    except FileNotFoundError:  # no br_netfilter
-        return True
-
-
-def _write_sysctl(path: Path, value: str) -> bool:
-    """Set a kernel parameter; say whether it was not so. One that does not exist (no IPv6) is left."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        if os.read(fd, 64).strip() == value.encode():
-            return False
-        os.pwrite(fd, value.encode(), 0)
-    finally:
-        os.close(fd)
-    return True
+        write_sysctl(SYSCTL / "ipv6/conf" / device / name, value)

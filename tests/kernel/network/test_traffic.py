@@ -6,7 +6,7 @@ from errno import ECONNREFUSED
 
 import pytest
 
-from berth.network import wiring
+from berth.network import bridges
 from berth.network.records import EndpointRequest, NetworkRequest
 from support.networks import HOST, OUTSIDE, within
 from support.programs import find, run
@@ -145,7 +145,7 @@ def test_an_internal_network_has_no_way_out(net, engine):
 @pytest.mark.parametrize("has_netfilter", [True, False], ids=["br_netfilter", "isolated"])
 def test_a_network_without_icc_separates_its_containers(net, engine, monkeypatch, has_netfilter):
     _write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0")
-    monkeypatch.setattr(wiring, "has_bridge_netfilter", lambda: has_netfilter)
+    monkeypatch.setattr(bridges, "has_netfilter", lambda: has_netfilter)
     options = {"com.docker.network.bridge.enable_icc": "false"}
     engine.run(engine.service.create(NetworkRequest(name="apart", options=options)))
     one, two = engine.connect("c1", network="apart"), engine.connect("c2", network="apart")

@@ -3,10 +3,10 @@ import socket
 import pytest
 
 from berth.errors import Failed, InvalidArgument
-from berth.network.ports import PortRegistry, Reservation
+from berth.network.ports import Inside, PortRegistry, Reservation
 from berth.network.records import PortRecord, PortRequest
 
-TARGET = {"endpoint": "c1 (e1)", "address": "172.17.0.2"}
+TARGET = {"endpoint": "c1 (e1)", "inside": {4: Inside("172.17.0.2")}}
 LOOPBACK = "127.0.0.1"
 
 

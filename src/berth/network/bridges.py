@@ -1,0 +1,132 @@
+"""The bridges of networks: made, mended and removed, with what the host's parameters must be for them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from berth.errors import Conflict, Failed
+from berth.kernel import rtnetlink
+from berth.network.records import ISOLATED
+
+if TYPE_CHECKING:
+    from berth.kernel.netlink import NetlinkSocket
+    from berth.network.records import NetworkRecord
+
+log = logging.getLogger("berth")
+
+SYSCTL = Path("/proc/sys/net")
+_LINK_LOCAL = b"\xfe\x80"
+
+
+def ensure(links: NetlinkSocket, network: NetworkRecord) -> int:
+    """Make the network's bridge, or mend the one that is there; return its index."""
+    link = rtnetlink.find_link(links, network.bridge)
+    if link is None:
+        gateway = ip_address(network.gateway or network.gateway6)
+        mac = b"\x02\x42" + gateway.packed[-4:]
+        message = rtnetlink.bridge_message(network.bridge, address=mac, mtu=network.mtu)
+        links.execute([message], f"create bridge {network.bridge}")
+        link = rtnetlink.find_link(links, network.bridge)
+    if link is None or link.kind != "bridge":
+        raise Conflict(f"create bridge {network.bridge}: an interface has this name already")
+    _settle(links, link, network)
+    return link.index
+
+
+def _settle(links: NetlinkSocket, link: rtnetlink.Link, network: NetworkRecord) -> None:
+    if network.subnet6:
+        _settle_ipv6(network)
+    wanted = {
+        ip_address(gateway).packed: ip_network(subnet).prefixlen
+        for gateway, subnet, is_host in (
+            (network.gateway, network.subnet, not network.inhibits_ipv4),
+            (network.gateway6, network.subnet6, True),
+        )
+        if subnet and is_host and network.mode_of(ip_network(subnet).version) != ISOLATED
+    }
+    stale = [
+        address
+        for family in (rtnetlink.AF_INET, rtnetlink.AF_INET6)
+        for address in rtnetlink.addresses(links, family=family)
+        if address.index == link.index
+        and network.is_ours
+        and address.address not in wanted
+        and not address.address.startswith(_LINK_LOCAL)
+    ]
+    messages = [rtnetlink.delete_address_message(address) for address in stale]
+    messages += [
+        rtnetlink.address_message(link.index, address, length) for address, length in wanted.items()
+    ]
+    messages.append(rtnetlink.up_message(link.index))
+    if network.subnet6 and answers_loopback6():
+        messages.append(rtnetlink.loopback6_message(link.index))
+    if not network.icc and has_netfilter():
+        messages.append(rtnetlink.bridge_netfilter_message(link.index))
+    links.execute(messages, f"set up bridge {network.bridge}")
+    # Connections from the host's 127.0.0.1 to published ports; the chain "guard" keeps strangers out.
+    write_sysctl(SYSCTL / "ipv4/conf" / network.bridge / "route_localnet", "1")
+
+
+def _settle_ipv6(network: NetworkRecord) -> None:
+    if not has_ipv6():
+        raise Failed(f"create bridge {network.bridge}: the kernel has no IPv6, or it is disabled")
+    write_sysctl(SYSCTL / "ipv6/conf" / network.bridge / "disable_ipv6", "0")
+    write_sysctl(SYSCTL / "ipv6/conf" / network.bridge / "accept_ra", "0")
+    enable_forwarding6()
+
+
+def remove(links: NetlinkSocket, name: str) -> None:
+    """Delete a bridge of ours; nothing when it is gone."""
+    link = rtnetlink.find_link(links, name)
+    if link is not None and link.kind == "bridge":
+        links.execute([rtnetlink.delete_link_message(link.index)], f"delete bridge {name}")
+
+
+def has_ipv6() -> bool:
+    """Say whether the kernel has IPv6, and was not told to leave it."""
+    return (SYSCTL / "ipv6").exists()
+
+
+def enable_forwarding6() -> None:
+    """Let the host route IPv6. Only for networks that have it: a router heeds no other router."""
+    if write_sysctl(SYSCTL / "ipv6/conf/all/forwarding", "1"):
+        log.info("switched on net.ipv6.conf.all.forwarding, which a network with IPv6 needs")
+
+
+def has_netfilter() -> bool:
+    """Say whether the rules for IP can see what bridges forward. Where not, ports are isolated instead.
+
+    With both a container could not reach a published port of another by the host's address.
+    """
+    return (SYSCTL / "bridge").exists()
+
+
+def answers_loopback6() -> bool:
+    """Say whether what containers answer to the host's ::1 can come back to it.
+
+    Where bridges call ip6tables the answer has that address already when IPv6 first looks at it, and
+    ::1 coming from a wire is dropped.
+    """
+    try:
+        return (SYSCTL / "bridge/bridge-nf-call-ip6tables").read_text().strip() == "0"
+    except FileNotFoundError:  # no br_netfilter
+        return True
+
+
+def write_sysctl(path: Path, value: str) -> bool:
+    """Set a kernel parameter; say whether it was not so. One that does not exist (no IPv6) is left."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        if os.read(fd, 64).strip() == value.encode():
+            return False
+        os.pwrite(fd, value.encode(), 0)
+    finally:
+        os.close(fd)
+    return True

@@ -1,0 +1,294 @@
+"""Macvlan and ipvlan, and what else the options of networks can make of them."""
+
+import socket
+
+import pytest
+
+from berth.errors import Failed, Forbidden, InvalidArgument, Unsupported
+from berth.network.records import EndpointRequest, NetworkRequest
+from support.networks import HOST, OUTSIDE, within
+from support.programs import find, run
+
+BRIDGE = "com.docker.network.bridge."
+WAN = {"parent": "wan0", "macvlan_mode": "bridge"}
+LAN = {"subnet": "198.51.100.0/24", "gateway": OUTSIDE, "ip_range": "198.51.100.64/26"}
+
+
+def create(engine, name, **options):
+    return engine.run(engine.service.create(NetworkRequest(name=name, **options)))
+
+
+def links():
+    return run(find("ip"), "-o", "link", check=True).out
+
+
+@pytest.fixture
+def macvlan(engine):
+    return create(engine, "lan", driver="macvlan", options=WAN, **LAN)
+
+
+def test_a_macvlan_is_a_neighbour_of_its_host(net, engine, macvlan):
+    one, two = engine.connect("c1", network="lan"), engine.connect("c2", network="lan")
+    (first,), (second,) = one.endpoints, two.endpoints
+    assert (first.address, first.gateway, first.interface) == ("198.51.100.64", OUTSIDE, "")
+    world = net.listen(net.outside_fd, 9000)
+    assert net.talk(world, one.netns_fd, (OUTSIDE, 9000)) == first.address
+    server = net.listen(one.netns_fd, 80)
+    assert net.talk(server, two.netns_fd, (first.address, 80)) == second.address
+    assert net.talk(server, net.outside_fd, (first.address, 80)) == OUTSIDE
+
+
+def test_a_private_macvlan_keeps_its_members_apart(net, engine):
+    create(engine, "lan", driver="macvlan", options={**WAN, "macvlan_mode": "private"}, **LAN)
+    one, two = engine.connect("c1", network="lan"), engine.connect("c2", network="lan")
+    server = net.listen(one.netns_fd, 80)
+    address = one.endpoints[0].address
+    assert net.talk(server, net.outside_fd, (address, 80)) == OUTSIDE
+    client = net.socket(two.netns_fd)
+    client.settimeout(0.4)
+    assert client.connect_ex((address, 80)) != 0
+
+
+def test_a_macvlan_without_a_parent_leads_nowhere_but_to_its_members(net, engine):
+    network = create(engine, "alone", driver="macvlan")
+    assert (network.internal, network.parent) == (True, f"dm-{network.id[:12]}")
+    one, two = engine.connect("c1", network="alone"), engine.connect("c2", network="alone")
+    assert one.endpoints[0].gateway == ""
+    server = net.listen(one.netns_fd, 80)
+    assert net.talk(server, two.netns_fd, (one.endpoints[0].address, 80))
+    for container in ("c1", "c2"):
+        engine.run(engine.service.disconnect(container))
+    engine.run(engine.service.remove("alone"))
+    assert network.parent not in links()
+
+
+def test_a_vlan_is_made_for_its_network_and_goes_with_it(net, engine):
+    options = {"parent": "wan0.7"}
+    try:
+        network = create(engine, "tagged", driver="macvlan", options=options, **LAN)
+    except Unsupported as error:
+        assert "has no vlans (CONFIG_VLAN_8021Q): wan0.7" in error.message
+        return
+    assert "wan0.7@wan0" in links()
+    one, two = engine.connect("c1", network="tagged"), engine.connect("c2", network="tagged")
+    server = net.listen(one.netns_fd, 80)
+    assert net.talk(server, two.netns_fd, (one.endpoints[0].address, 80))
+    for container in ("c1", "c2"):
+        engine.run(engine.service.disconnect(container))
+    engine.run(engine.service.remove(network.id))
+    assert "wan0.7" not in links()
+    assert "wan0@" in links()
+
+
+def test_a_member_of_a_macvlan_may_come_and_go(net, engine, macvlan):
+    container = engine.connect("c1", (80, 8080))
+    engine.run(engine.service.attach("c1", EndpointRequest(network="lan")))
+    server = net.listen(container.netns_fd, 80)
+    address = engine.service.endpoints_of("c1")[1].address
+    assert net.talk(server, net.outside_fd, (address, 80)) == OUTSIDE
+    engine.close()
+    engine.open("c1")
+    assert [e.network_name for e in engine.service.endpoints_of("c1")] == ["bridge", "lan"]
+    later = engine.connect("c2", network="lan").endpoints[0]
+    assert later.address != address
+
+
+def test_a_detached_macvlan_is_gone_from_its_container(net, engine, macvlan):
+    container = engine.connect("c1")
+    engine.run(engine.service.attach("c1", EndpointRequest(network="lan")))
+    engine.run(engine.service.detach("c1", "lan"))
+    assert "eth1" not in within(container.netns_fd, links)
+
+
+def test_ports_are_not_published_on_a_macvlan(engine, macvlan):
+    assert engine.connect("c1", (80, 8080), network="lan").ports == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"parent": "lo"}, InvalidArgument, "loopback interface is not a valid macvlan parent"),
+        ({"parent": "nowhere"}, InvalidArgument, "invalid subinterface vlan name nowhere"),
+        ({"parent": "nowhere.7"}, InvalidArgument, "was not found on the host: nowhere"),
+        ({"parent": "wan0.5000"}, InvalidArgument, "vlan id must be between 1-4094"),
+        ({"parent": "wan0.x"}, InvalidArgument, "unable to parse a valid vlan id"),
+        ({"macvlan_mode": "odd"}, InvalidArgument, "requested macvlan mode 'odd' is not valid"),
+    ],
+)
+def test_a_macvlan_that_cannot_be_is_refused_and_leaves_nothing(engine, options, error, text):
+    before = links()
+    with pytest.raises(error, match=text):
+        create(engine, "lan", driver="macvlan", options=options, **LAN)
+    assert [n.name for n in engine.service.networks()] == ["bridge", "host", "none"]
+    assert links() == before
+
+
+def test_passthru_has_its_parent_for_itself(engine, macvlan):
+    options = {"parent": "wan0", "macvlan_mode": "passthru"}
+    with pytest.raises(Failed, match="cannot use mode passthru"):
+        create(engine, "second", driver="macvlan", options=options, subnet="198.51.101.0/24")
+
+
+def test_ipvlan_works_or_is_refused_in_plain_words(net, engine):
+    options = {"parent": "wan0", "ipvlan_mode": "l2"}
+    try:
+        create(engine, "lan", driver="ipvlan", options=options, **LAN)
+    except Unsupported as error:
+        assert error.message == "the kernel of this host has no ipvlan (CONFIG_IPVLAN)"
+        assert [n.name for n in engine.service.networks()] == ["bridge", "host", "none"]
+        return
+    one, two = engine.connect("c1", network="lan"), engine.connect("c2", network="lan")
+    server = net.listen(one.netns_fd, 80)
+    assert net.talk(server, net.outside_fd, (one.endpoints[0].address, 80)) == OUTSIDE
+    assert net.talk(server, two.netns_fd, (one.endpoints[0].address, 80))
+
+
+# Bridges
+
+
+def route_to(net, network, address=HOST):
+    work = lambda: run(find("ip"), "route", "add", network.subnet, "via", address, check=True)  # noqa: E731
+    within(net.outside_fd, work)
+
+
+def answers(net, fd, address):
+    with net.socket(fd) as client:
+        client.settimeout(0.4)
+        return client.connect_ex(address) == 0
+
+
+def test_a_routed_network_shows_its_own_addresses_and_opens_published_ports(net, engine):
+    network = create(engine, "open", options={BRIDGE + "gateway_mode_ipv4": "routed"})
+    route_to(net, network)
+    one = engine.connect("c1", (80, 8080), network="open")
+    assert [(p.host_ip, p.host_port) for p in one.ports] == [("0.0.0.0", 0)]
+    server = net.listen(one.netns_fd, 80)
+    net.listen(one.netns_fd, 81)
+    address = one.endpoints[0].address
+    assert net.talk(server, net.outside_fd, (address, 80)) == OUTSIDE
+    assert not answers(net, net.outside_fd, (address, 81))
+    assert not answers(net, net.outside_fd, (HOST, 8080))
+    world = net.listen(net.outside_fd, 9000)
+    assert net.talk(world, one.netns_fd, (OUTSIDE, 9000)) == address
+    ping = lambda: run(find("ping"), "-c", "1", "-W", "2", address)  # noqa: E731
+    assert within(net.outside_fd, ping).code == 0
+    engine.run(engine.service.disconnect("c1"))
+    assert not engine.service.endpoints_of("c1")
+
+
+def test_a_container_behind_nat_is_not_reached_by_its_own_address(net, engine):
+    network = create(engine, "plain")
+    route_to(net, network)
+    one = engine.connect("c1", (80, 8080), network="plain")
+    server = net.listen(one.netns_fd, 80)
+    assert not answers(net, net.outside_fd, (one.endpoints[0].address, 80))
+    assert net.talk(server, net.outside_fd, (HOST, 8080)) == OUTSIDE
+
+
+def test_an_unprotected_network_is_reached_by_its_own_addresses(net, engine):
+    network = create(engine, "bare", options={BRIDGE + "gateway_mode_ipv4": "nat-unprotected"})
+    route_to(net, network)
+    one = engine.connect("c1", network="bare")
+    server = net.listen(one.netns_fd, 81)
+    assert net.talk(server, net.outside_fd, (one.endpoints[0].address, 81)) == OUTSIDE
+
+
+def test_a_trusted_interface_reaches_published_ports_directly(net, engine):
+    options = {BRIDGE + "trusted_host_interfaces": "wan0:wan1"}
+    network = create(engine, "trusting", options=options)
+    route_to(net, network)
+    one = engine.connect("c1", (80, 8080), network="trusting")
+    server = net.listen(one.netns_fd, 80)
+    net.listen(one.netns_fd, 81)
+    assert net.talk(server, net.outside_fd, (one.endpoints[0].address, 80)) == OUTSIDE
+    assert not answers(net, net.outside_fd, (one.endpoints[0].address, 81))
+
+
+def test_an_isolated_gateway_is_not_on_the_bridge(net, engine):
+    options = {BRIDGE + "gateway_mode_ipv4": "isolated", BRIDGE + "name": "brtest7"}
+    with pytest.raises(InvalidArgument, match="'isolated' can only be used for an internal"):
+        create(engine, "inner", options=options)
+    create(engine, "inner", internal=True, options=options)
+    assert "inet " not in run(find("ip"), "addr", "show", "brtest7", check=True).out
+    one, two = engine.connect("c1", network="inner"), engine.connect("c2", network="inner")
+    server = net.listen(one.netns_fd, 80)
+    assert net.talk(server, two.netns_fd, (one.endpoints[0].address, 80))
+
+
+def test_a_bridge_may_have_no_address(engine):
+    options = {BRIDGE + "inhibit_ipv4": "true", BRIDGE + "name": "brtest7"}
+    create(engine, "bare", options=options)
+    assert "inet " not in run(find("ip"), "addr", "show", "brtest7", check=True).out
+
+
+def test_a_bridge_that_was_there_is_used_and_stays(net, engine):
+    run(find("ip"), "link", "add", "brtest7", "type", "bridge", check=True)
+    run(find("ip"), "addr", "add", "10.77.0.9/24", "dev", "brtest7", check=True)
+    network = create(engine, "mine", subnet="10.77.0.0/24", options={BRIDGE + "name": "brtest7"})
+    assert not network.is_ours
+    world = net.listen(net.outside_fd, 9000)
+    one = engine.connect("c1", network="mine")
+    assert net.talk(world, one.netns_fd, (OUTSIDE, 9000)) == HOST
+    engine.run(engine.service.disconnect("c1"))
+    engine.run(engine.service.remove("mine"))
+    assert "10.77.0.9/24" in run(find("ip"), "addr", "show", "brtest7", check=True).out
+
+
+def test_two_networks_of_one_bridge_are_refused(engine):
+    create(engine, "one", options={BRIDGE + "name": "brtest7"})
+    with pytest.raises(Forbidden, match="networks have same bridge name"):
+        create(engine, "two", options={BRIDGE + "name": "brtest7"})
+
+
+def test_the_world_sees_the_address_that_was_chosen(net, engine):
+    run(find("ip"), "addr", "add", "198.51.100.9/24", "dev", "wan0", check=True)
+    create(engine, "chosen", options={"com.docker.network.host_ipv4": "198.51.100.9"})
+    world = net.listen(net.outside_fd, 9000)
+    one = engine.connect("c1", network="chosen")
+    assert net.talk(world, one.netns_fd, (OUTSIDE, 9000)) == "198.51.100.9"
+
+
+def test_without_masquerading_the_world_sees_the_container(net, engine):
+    network = create(engine, "seen", options={BRIDGE + "enable_ip_masquerade": "false"})
+    route_to(net, network)
+    world = net.listen(net.outside_fd, 9000)
+    one = engine.connect("c1", network="seen")
+    assert net.talk(world, one.netns_fd, (OUTSIDE, 9000)) == one.endpoints[0].address
+
+
+def test_ports_are_bound_where_their_network_says(net, engine):
+    create(engine, "local", options={BRIDGE + "host_binding_ipv4": "127.0.0.1"})
+    one = engine.connect("c1", (80, 8080), (81, 8081, "tcp", HOST), network="local")
+    assert [p.host_ip for p in one.ports] == ["127.0.0.1", HOST]
+    server = net.listen(one.netns_fd, 80)
+    assert net.talk(server, net.host_fd, ("127.0.0.1", 8080))
+    assert not answers(net, net.outside_fd, (HOST, 8080))
+
+
+def test_interfaces_have_the_prefix_of_their_network(engine):
+    create(engine, "named", options={"com.docker.network.container_iface_prefix": "net"})
+    both = engine.connect("c1", networks=["named", "bridge"])
+    assert [e.device for e in both.endpoints] == ["net0", "eth0"]
+
+
+def test_packets_are_as_large_as_the_network_allows(net, engine):
+    create(engine, "small", options={"com.docker.network.driver.mtu": "600"})
+    one = engine.connect("c1", network="small")
+    sock = net.socket(one.netns_fd, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER: do not fragment
+    sock.connect((OUTSIDE, 9))
+    with pytest.raises(OSError, match="Message too long"):
+        sock.send(bytes(601))
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "text"),
+    [
+        (BRIDGE + "enable_icc", "maybe", "failed to parse .*enable_icc value: maybe"),
+        (BRIDGE + "gateway_mode_ipv4", "odd", "unknown gateway mode odd"),
+        (BRIDGE + "host_binding_ipv4", "x", "failed to parse .*host_binding_ipv4 value: x"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(engine, label, value, text):
+    with pytest.raises(InvalidArgument, match=text):
+        create(engine, "odd", options={label: value})
