@@ -170,7 +170,7 @@ def test_a_routed_network_shows_its_own_addresses_and_opens_published_ports(net,
     assert not answers(net, net.outside_fd, (HOST, 8080))
     world = net.listen(net.outside_fd, 9000)
     assert net.talk(world, one.netns_fd, (OUTSIDE, 9000)) == address
-    ping = lambda: run(find("ping"), "-c", "1", "-W", "2", address)  # noqa: E731
+    ping = lambda: run(find("busybox"), "ping", "-c", "1", "-W", "2", address)  # noqa: E731
     assert within(net.outside_fd, ping).code == 0
     engine.run(engine.service.disconnect("c1"))
     assert not engine.service.endpoints_of("c1")
