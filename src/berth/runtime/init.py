@@ -297,6 +297,14 @@ START_STEPS = (
     _close_descriptors,
     _become_the_user,
 )
+# What a mount namespace keeps to itself.
+MOUNT_STEPS = (
+    _mount_rootfs,
+    _mount_file_systems,
+    _restrict_proc,
+    _mount_the_rest,
+    _restrict_paths,
+)
 JOIN_STEPS = (
     _reset_signals,
     _join_container,

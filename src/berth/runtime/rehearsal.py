@@ -1,7 +1,7 @@
-"""A monitor's life, played in the zygote before the first fork.
+"""A monitor's life, and its process's file systems, played in the zygote before the first fork.
 
 The interpreter specialises code, fills its method cache, and numbers types and dictionaries while it runs:
-writes that each monitor would do again, in copies of its own of the pages. A rehearsed one is born with them.
+writes that each fork would do again, in copies of its own of the pages. A rehearsed one is born with them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,33 @@ import _signal
 import _socket
 import os
 
-from berth.kernel import sockets
-from berth.runtime import codec, launch
+from berth.kernel import mounts, namespaces, sockets
+from berth.runtime import codec, init, launch, rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from berth.runtime.init import Child
+    from berth.oci.runtime_spec import Spec
 
 ROUNDS = 12  # CPython 3.11 specialises a function after eight calls
 NAME = "rehearsal"
 LINE = b"to whom it may concern\n"
+SPEC: Spec = {
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "options": ["nosuid", "noexec", "nodev"]},
+        {"destination": "/dev", "type": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
+        {"destination": "/dev/pts", "type": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+        {"destination": "/dev/mqueue", "type": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+        {"destination": "/dev/shm", "type": "tmpfs", "options": ["nosuid", "mode=1777"]},  # noqa: S108
+        {"destination": "/sys", "type": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+    ],
+    "linux": {
+        "devices": [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666}],
+        "maskedPaths": ["/proc/keys", "/proc/scsi", "/proc/none", "/sys/firmware"],
+        "readonlyPaths": ["/proc/fs", "/proc/sys"],
+    },
+}
 
 
 def rehearse(exec_root: str, here: launch.Here) -> None:
@@ -31,6 +46,7 @@ def rehearse(exec_root: str, here: launch.Here) -> None:
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     for _ in range(ROUNDS):
         _play(directory, here)
+        _play_mounts(directory, here)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     os.unlink(f"{directory}/log")
     os.rmdir(directory)
@@ -54,9 +70,43 @@ def _play(directory: str, here: launch.Here) -> None:
     played.forget()
 
 
-def _act(child: Child) -> NoReturn:
+def _play_mounts(directory: str, here: launch.Here) -> None:
+    """Mount what a container gets over a tmpfs, in a mount namespace that ends with that."""
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    _, theirs = sockets.pair()
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    try:
+        mounts.mount("tmpfs", directory, "tmpfs")
+        child = init.Child(theirs, here.hierarchies.open_group(NAME), _plan(directory))
+        child.controllers = here.hierarchies.mount_options()
+        child.read_plan()
+        child.trees = [rootfs.Tree(mounts.open_tree("/proc"), "/volume", True, "rprivate")]
+        for action in init.MOUNT_STEPS:
+            action(child)
+    finally:
+        namespaces.setns(own, namespaces.CLONE_NEWNS)
+        os.close(own)
+
+
+def _act(child: init.Child) -> NoReturn:
     os.write(child.stdio[1], LINE)
     os._exit(0)
+
+
+def _plan(directory: str) -> bytes:
+    return codec.encode(
+        {
+            "spec": SPEC,
+            "process": {},
+            "rootfs": {"path": directory},
+            "netns": False,
+            "user": "",
+            "groups": [],
+            "size": [0, 0],
+            "seccomp": None,
+            "init": False,
+        }
+    )
 
 
 def _document(directory: str) -> bytes:
