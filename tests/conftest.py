@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -19,6 +20,9 @@ LEGITIMATE_SKIPS = re.compile(
     re.IGNORECASE,
 )
 pytest_plugins = ["support.in_machine"]
+
+settings.register_profile("berth", deadline=None)  # a test that is slow has not failed
+settings.load_profile("berth")
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 ROOT_TIERS = ("kernel", "system", "vm")
