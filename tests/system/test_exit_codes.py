@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from support.engine import SOURCE, EngineProcess
-from support.programs import find, run
+from support.programs import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,35 +105,6 @@ def test_a_broken_archive_is_refused_and_leaves_nothing(cli: Cli, engine: Engine
         assert done.code == 1, str(done)
         assert "Traceback" not in done.err
     assert engine.request("GET", "/images/json")[1] == before
-
-
-@pytest.mark.berth_only
-def test_a_full_disk_is_reported_and_nothing_half_made_stays(tmp_path: Path) -> None:
-    base = tmp_path / "small"
-    base.mkdir()
-    run(find("mount"), "-t", "tmpfs", "-o", "size=4m", "small", str(base), check=True)
-    engine = EngineProcess(base)
-    try:
-        engine.start()
-        done = engine.docker("import", "-", "too-big", stdin=_incompressible())
-        assert done.code == 1, str(done)
-        assert "no space left on device" in done.err.lower()
-        images = engine.request("GET", "/images/json")[1]
-        assert [i for i in images if "too-big:latest" in (i["RepoTags"] or [])] == []
-        assert engine.docker("run", "--rm", "--network", "none", "host", "true").code == 0
-    finally:
-        engine.close()
-        run(find("umount"), str(base))
-
-
-def _incompressible() -> bytes:
-    """Return an archive with a file of 8 MB of noise."""
-    body = io.BytesIO()
-    with tarfile.open(fileobj=body, mode="w") as archive:
-        entry = tarfile.TarInfo("noise")
-        entry.size = 8 << 20
-        archive.addfile(entry, io.BytesIO(os.urandom(entry.size)))
-    return body.getvalue()
 
 
 @pytest.mark.berth_only

@@ -8,6 +8,7 @@ does: half a `stop` helps nobody.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
@@ -306,10 +307,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             await self._handle(exchange)
         except BerthError as error:
             await self._fail(exchange, error)
-        except Exception:
-            id_ = secrets.token_hex(6)
-            log.exception("internal error %s: %s %s", id_, exchange.method, exchange.target)
-            await self._fail(exchange, Failed(f"internal error (id {id_})"))
+        except Exception as error:  # noqa: BLE001 - told to the client, and to the log
+            await self._fail(exchange, _unforeseen(error, exchange))
 
     async def _fail(self, exchange: Exchange, error: BerthError) -> None:
         if self._detached or self._closed:
@@ -364,3 +363,13 @@ def unread_bytes(fd: int) -> int:
     """Return how much of what was sent the other side has not read yet (unix(7), SIOCOUTQ)."""
     answer = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
     return int.from_bytes(answer, sys.byteorder)
+
+
+def _unforeseen(error: Exception, exchange: Exchange) -> Failed:
+    """Return what a client is told of an error that nobody expected: a full disk as such, others by an id."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f"write {error.filename}: " if error.filename else ""
+        return Failed(f"{place}no space left on device")
+    id_ = secrets.token_hex(6)
+    log.error("internal error %s: %s %s", id_, exchange.method, exchange.target, exc_info=error)
+    return Failed(f"internal error (id {id_})")
