@@ -36,6 +36,7 @@ compile: $(VENV)/run.stamp
 packages:
 	@tools/test-packages.sh
 	@tools/test-kernel.sh .build/kernel
+	@PYTHON=$(PY) tools/test-clients.sh $(CURDIR)/.build/clients
 
 $(VENV)/run.stamp: pyproject.toml scripts/berth src/berth/__init__.py tools/venv.sh
 	PYTHON="$(PYTHON)" tools/venv.sh $(VENV) -e .

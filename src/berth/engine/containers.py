@@ -468,11 +468,13 @@ class Containers:
         """Let a client see and feed the container; one that does not run yet takes it along."""
         record = self.find(ref)
         life = self._lives.of(record)
-        if life.task is None:
-            life.waiting.append(attachment)
-        else:
+        async with life.lock:  # a start that is under way has taken along those who came before it
+            task = life.task
+            if task is None:
+                life.waiting.append(attachment)
+        if task is not None:
             try:
-                await life.task.attach(attachment)
+                await task.attach(attachment)
             finally:
                 os.close(attachment.fd)
         self.emit(record, "attach")

@@ -1,0 +1,68 @@
+"""The current `docker compose`, with a project of what it has."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.programs import run
+from system.clients.conftest import PROGRAMS, client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support.engine import EngineProcess
+    from support.programs import Outcome
+
+    Compose = Callable[..., Outcome]
+
+
+@pytest.fixture
+def compose(environment: dict[str, str]) -> Iterator[Compose]:
+    """Run compose with the project `shop`, which is gone afterwards."""
+    program = client("debian", "usr", "libexec", "docker", "cli-plugins", "docker-compose")
+
+    def run_compose(*args: str) -> Outcome:
+        env = {**environment, "TOKEN": "secret\n"}
+        return run(program, "-f", str(PROGRAMS / "compose.yaml"), *args, env=env)
+
+    yield run_compose
+    assert run_compose("down", "-v", "--remove-orphans").code == 0
+
+
+def test_a_project_comes_up_in_order_and_goes_without_a_trace(
+    compose: Compose, engine: EngineProcess, tmp_path: Path
+) -> None:
+    up = compose("up", "-d", "--wait")
+    assert up.code == 0, str(up)
+    logged = compose("logs", "--no-log-prefix", "web").lines
+    assert logged == ["secret", "welcome", "stored"]
+    limits = engine.inspect("shop-web-1")["HostConfig"]
+    assert (limits["Memory"], limits["NanoCpus"]) == (64 << 20, 500_000_000)
+    states = [json.loads(line) for line in compose("ps", "-a", "--format", "json").lines]
+    assert {s["Service"]: (s["State"], s["Health"]) for s in states} == {
+        "store": ("running", "healthy"),
+        "web": ("running", ""),
+    }
+    address = compose("port", "store", "8000").out.strip()
+    with urllib.request.urlopen(f"http://{address}/data") as answer:
+        assert answer.read() == b"stored\n"
+    assert compose("exec", "-T", "web", "sh", "-c", "echo $COLOUR").out == "blue\n"
+    assert compose("run", "--rm", "-T", "web", "echo", "once").out == "once\n"
+    assert compose("cp", "store:/www/data", str(tmp_path / "got")).code == 0
+    assert (tmp_path / "got").read_text() == "stored\n"
+    assert "httpd" in compose("top", "store").out
+
+    again = compose("up", "-d", "--scale", "web=2")
+    assert "shop-web-2  Started" in again.err
+    assert "Container shop-store-1  Running" in again.err
+    for verb in ("pause", "unpause", "restart", "stop", "start", "kill"):
+        assert compose(verb, "web").code == 0, verb
+    down = compose("down", "-v")
+    assert down.code == 0
+    for kind in ("container", "volume", "network"):
+        assert "shop" not in engine.docker(kind, "ls", *(["-a"] if kind == "container" else [])).out
