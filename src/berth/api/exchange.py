@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -135,8 +136,7 @@ class Exchange:
 
     def _head(self, status: int, headers: Headers) -> h11.Response:
         self.answered = True
-        # h11 takes strings; its types say bytes only for what it gives.
-        return h11.Response(status_code=status, headers=headers, reason=REASONS[status])
+        return response_head(status, tuple(headers))
 
     def _send_data(self, data: bytes) -> None:
         if self.method != "HEAD":
@@ -202,6 +202,13 @@ class Exchange:
             await self._connection.flush()
             head = b""
         return self._connection.detach(head)
+
+
+@lru_cache(maxsize=256)
+def response_head(status: int, headers: tuple[tuple[str, str], ...]) -> h11.Response:
+    """Return the head of an answer. Most are alike, and h11 looks at every character of a new one."""
+    # h11 takes strings; its types say bytes only for what it gives.
+    return h11.Response(status_code=status, headers=list(headers), reason=REASONS[status])
 
 
 def upgrade_head(content_type: str, *, wanted: bool) -> bytes:

@@ -56,6 +56,8 @@ def _fields(cls: type) -> tuple[dict[str, inspect.Type], dict[str, str]]:
 
 def _adapted(value: object, shape: inspect.Type | None) -> object:
     """Return the value with the names its model has, and without members that are null."""
+    if isinstance(value, (str, bool)):  # nearly all
+        return value
     if isinstance(value, dict):
         return _adapted_members(value, shape)
     if isinstance(value, list):

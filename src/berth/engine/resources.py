@@ -116,11 +116,12 @@ def _check_cpu(limits: HostConfig) -> None:
     if limits.nano_cpus and (limits.cpu_period or limits.cpu_quota):
         other = "Period" if limits.cpu_period else "Quota"
         raise InvalidArgument(f"Conflicting options: Nano CPUs and CPU {other} cannot both be set")
-    count = os.cpu_count() or 1
-    if not 0 <= limits.nano_cpus <= count * NANO_CPUS:
-        raise InvalidArgument(
-            f"range of CPUs is from 0.01 to {count:.2f}, as there are only {count} CPUs available"
-        )
+    if limits.nano_cpus:  # only then: counting reads a file of sysfs
+        count = os.cpu_count() or 1
+        if not 0 < limits.nano_cpus <= count * NANO_CPUS:
+            raise InvalidArgument(
+                f"range of CPUs is from 0.01 to {count:.2f}, as there are only {count} CPUs available"
+            )
     if limits.cpu_period and not MIN_CPU_PERIOD_US <= limits.cpu_period <= MAX_CPU_PERIOD_US:
         raise InvalidArgument(
             "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
