@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from berth.cli.options import Flag
 
 FLAGS: tuple[Flag, ...] = (
+    ("clear", "", "bool", "Forget what was logged so far, and show nothing"),
     ("details", "", "bool", "Show extra details provided to logs"),
     ("follow", "f", "bool", "Follow log output"),
     (
@@ -35,6 +36,9 @@ def logs(call: Call) -> int:
     """Print what a container wrote, stdout to stdout and stderr to stderr."""
     options = call.options
     path = f"/containers/{quote(call.arguments[0])}"
+    if options.on("clear"):
+        call.engine.request("DELETE", f"{path}/logs")
+        return 0
     query = {"stdout": "1", "stderr": "1", "tail": options.text("tail", "all")}
     query |= {flag: "1" for flag in ("details", "follow", "timestamps") if options.on(flag)}
     for flag in ("since", "until"):

@@ -17,6 +17,7 @@ from berth.engine import (
     hostfiles,
     imagemounts,
     links,
+    logtargets,
     mountpoints,
     networking,
     resources,
@@ -29,7 +30,6 @@ from berth.engine import (
 from berth.engine.creation import fill_in, inherit
 from berth.engine.limits import changed_limits
 from berth.engine.lives import Lives
-from berth.engine.logtargets import log_target
 from berth.engine.metrics import timed
 from berth.engine.models import ContainerConfig, ContainerRecord, CreateRequest, HostConfig
 from berth.engine.reconcile import reconcile
@@ -178,7 +178,7 @@ class Containers:
         links.settle(host, self.find)
         check_policy(host)
         security.seccomp_filter(host)
-        log_target(host.log_config, self.log_path(record))
+        logtargets.check(record)
         if record.config.stop_signal:
             signal_number(record.config.stop_signal)
         sources.check(record.mount_points)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.engine import links, mountpoints, networksettings, security, status, times
+from berth.engine.logoptions import JSON_FILE
 from berth.runtime.requests import OverlayRootfs
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def state(record: ContainerRecord, health: Health | None = None) -> Document:
 def inspect(record: ContainerRecord, around: Surroundings) -> Document:
     """Return everything about a container."""
     folder = around.folder
-    has_log = record.host_config.log_config.type != "none"
+    has_log = record.host_config.log_config.type in ("", JSON_FILE)
     return {
         "Id": record.id,
         "Created": times.rfc3339(record.created_ns),

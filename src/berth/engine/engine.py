@@ -13,6 +13,7 @@ from berth.engine import (
     documents,
     imagemounts,
     links,
+    logtargets,
     metrics,
     reloading,
     stats,
@@ -36,6 +37,7 @@ from berth.logs import reader
 from berth.oci.platform import Platform
 from berth.oci.reference import Reference
 from berth.registry.auth import Credentials
+from berth.runtime import logfile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -189,6 +191,7 @@ class Engine:
         self, record: ContainerRecord, query: LogQuery, *, raw: bool = False
     ) -> AsyncIterator[bytes]:
         """Yield the log as clients get it: framed, but ``raw`` and that of a terminal as it was written."""
+        format_ = logtargets.reading(record)
         if record.status not in (*status.ALIVE, status.RESTARTING):
             query = replace(query, follow=False)
         return reader.read_frames(
@@ -196,7 +199,18 @@ class Engine:
             query,
             terminal=raw or record.config.tty,
             ended=self.containers.ended(record),
+            format_=format_,
         )
+
+    async def clear_logs(self, ref: str) -> None:
+        """Forget what a container wrote so far."""
+        record = self.containers.find(ref)
+        logtargets.reading(record)
+        if record.status in status.ALIVE:
+            await self.containers.task(record).clear_log()
+            return
+        async with self.containers.hold(record):
+            logfile.remove(str(self.containers.log_path(record)))
 
     async def prune_containers(self, filters: Mapping[str, Sequence[str]]) -> Document:
         """Remove the containers that do not run."""

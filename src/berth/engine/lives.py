@@ -15,6 +15,7 @@ from berth.engine import (
     hostfiles,
     imagemounts,
     links,
+    logtargets,
     mountpoints,
     networking,
     security,
@@ -23,7 +24,6 @@ from berth.engine import (
     status,
 )
 from berth.engine.life import Life
-from berth.engine.logtargets import log_target
 from berth.engine.restart import wants_restart
 from berth.errors import BerthError, Conflict, Failed, MountMismatch
 from berth.runtime.requests import ExitRecord, Handover, TaskRequest
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from berth.engine.services import Services
     from berth.kernel.cgroups import Cgroup
     from berth.runtime.client import PreparedTask, Task
-    from berth.runtime.requests import Attachment
+    from berth.runtime.requests import Attachment, RemoteLog
 
 log = logging.getLogger("berth")
 
@@ -102,7 +102,7 @@ class Lives:
 
     def log_path(self, record: ContainerRecord) -> Path:
         """Return where its log is."""
-        return self.data_folder(record) / f"{record.id}-json.log"
+        return logtargets.path_of(record, self.data_folder(record))
 
     def cgroup(self, record: ContainerRecord) -> Cgroup:
         """Return its groups."""
@@ -205,6 +205,11 @@ class Lives:
         """Connect, hand over and start; whoever catches the failure disconnects."""
         try:
             folder = self.data_folder(record)
+            remote = await logtargets.remote_log(record)
+        except BaseException:
+            await prepared.abandon()
+            raise
+        try:
             sandbox = await connecting.connect(self._services, record, folder, self._records.find)
             await self._services.volumes.hold(mountpoints.volumes(record), record.id)
             trees = hostfiles.open_trees(self.files_folder(record), record)
@@ -212,6 +217,7 @@ class Lives:
             await prepared.abandon()
             raise failures.of_runtime(error) from error
         except BaseException:
+            _close_log(remote)
             await prepared.abandon()
             raise
         mountpoints.emit(self._services.events, record, "mount")
@@ -220,6 +226,7 @@ class Lives:
             netns_fd=sandbox.netns_fd if sandbox else None,
             attachments=tuple(waiting),
             orphans=tuple(orphans),
+            log=remote,
             keep_fds=sandbox.keep_fds if sandbox else (),
         )
         try:
@@ -227,6 +234,7 @@ class Lives:
         except BerthError as error:
             raise failures.of_runtime(error) from error
         finally:
+            _close_log(remote)
             for tree in trees:
                 os.close(tree.fd)
 
@@ -249,7 +257,7 @@ class Lives:
             terminal_size=(rows, columns),
             stdin=config.open_stdin,
             stdin_once=config.stdin_once,
-            log=log_target(host.log_config, self.log_path(record)),
+            log=logtargets.log_target(record, self.data_folder(record)),
             seccomp=security.seccomp_filter(host),
             netns=networking.gets_namespace(record),
             init=bool(host.init),
@@ -410,3 +418,8 @@ class Lives:
         attributes = {"image": record.config.image, "name": record.name, **more}
         labels = record.config.labels or {}
         self._services.events.emit("container", action, record.id, {**labels, **attributes})
+
+
+def _close_log(log: RemoteLog | None) -> None:
+    if log is not None and log.folder_fd is not None:
+        os.close(log.folder_fd)

@@ -1,36 +1,246 @@
-"""--log-driver and --log-opt: where a container's output is kept."""
+"""Where a container's output goes: what its monitor writes, what it sends, and what clients may read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import json
+import os
+import platform
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from berth.configuration.checks import size_bytes
-from berth.errors import InvalidArgument
-from berth.runtime.requests import LogTarget
+from berth.engine import logoptions as options_of
+from berth.engine.logoptions import JOURNALD, JSON_FILE, LOCAL, NONE, SYSLOG
+from berth.errors import Failed, InvalidArgument, Unsupported
+from berth.logs.formats import JSON_LINES, RECORDS
+from berth.runtime import locallog
+from berth.runtime.requests import LogTarget, RemoteLog
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from berth.engine.models import ContainerRecord
+    from berth.logs.formats import Format
 
-    from berth.engine.models import LogConfig
+SYSLOG_PORT = 514
+SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+TAG_FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
+DEFAULT_TAG = "{{.ID}}"
+SHORT_ID = 12
 
-NONE = "none"
-JSON_FILE = "json-file"
-OPTIONS = ("max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag", "mode")
+
+class Destination(NamedTuple):
+    """Where a server listens; ``shown`` is what people are told."""
+
+    network: str
+    family: int
+    address: tuple[str, ...]
+    shown: str
 
 
-def log_target(config: LogConfig, path: Path) -> LogTarget | None:
-    """Return what the monitor writes; None for no log. InvalidArgument for what is not known."""
-    if config.type == NONE:
-        return None
-    if config.type not in ("", JSON_FILE):
-        raise InvalidArgument(f"logger: no log driver named '{config.type}' is registered")
+def path_of(record: ContainerRecord, folder: Path) -> Path:
+    """Return where the log on disk is, in the container's folder."""
+    kind = record.host_config.log_config.type
+    if kind in ("", JSON_FILE, NONE):
+        return folder / f"{record.id}-json.log"
+    return folder / ("container.log" if kind == LOCAL else "container-cached.log")
+
+
+def reading(record: ContainerRecord) -> Format:
+    """Return how it is read; Unsupported when there is nothing to be read."""
+    config = record.host_config.log_config
+    if config.type == NONE or (config.type in (SYSLOG, JOURNALD) and not _is_cached(record)):
+        raise Unsupported("configured logging driver does not support reading")
+    return JSON_LINES if config.type in ("", JSON_FILE) else RECORDS
+
+
+def log_target(record: ContainerRecord, folder: Path) -> LogTarget | None:
+    """Return what the monitor writes; None for nothing. What else is sent is :func:`remote_log`'s."""
+    config = record.host_config.log_config
     options = config.config or {}
-    for name in options:
-        if name not in OPTIONS:
-            raise InvalidArgument(f"unknown log opt '{name}' for json-file log driver")
-    size = options.get("max-size")
-    files = options.get("max-file", "1")
-    if not files.isdigit() or int(files) < 1:
-        raise InvalidArgument("max-file cannot be less than 1")
-    max_size_bytes = size_bytes(size) if size is not None and size != "-1" else None
-    return LogTarget(path=path, max_size_bytes=max_size_bytes, max_files=int(files))
+    path = path_of(record, folder)
+    if config.type in ("", JSON_FILE):
+        size, files, compress = options_of.files(options, "", max_files=1)
+        found = attributes(record)
+        if "tag" in options:
+            found["tag"] = tag(record, options["tag"])
+        text = json.dumps(found, ensure_ascii=False, separators=(",", ":")) if found else ""
+        return LogTarget(
+            path=path,
+            max_size_bytes=size,
+            max_files=files,
+            compress=compress,
+            attributes=text,
+        )
+    prefix = "" if config.type == LOCAL else "cache-"
+    if config.type == NONE or (prefix and not _is_cached(record)):
+        return None
+    size, files, compress = options_of.files(options, prefix, max_files=locallog.MAX_FILES)
+    return LogTarget(
+        path=path,
+        driver=LOCAL,
+        max_size_bytes=size or locallog.MAX_SIZE_BYTES,
+        max_files=files,
+        compress=compress or f"{prefix}compress" not in options,
+    )
+
+
+def _is_cached(record: ContainerRecord) -> bool:
+    text = (record.host_config.log_config.config or {}).get("cache-disabled", "false")
+    return not options_of.truth(text, "cache-disabled")
+
+
+def check(record: ContainerRecord) -> None:
+    """Refuse a driver or options that cannot be."""
+    config = record.host_config.log_config
+    options_of.check(config)
+    tag(record, (config.config or {}).get("tag", ""))
+
+
+def attributes(record: ContainerRecord) -> dict[str, str]:
+    """Return the labels and variables that options choose for the log."""
+    options = record.host_config.log_config.config or {}
+    variables = dict(entry.partition("=")[::2] for entry in record.env)
+    found: dict[str, str] = {}
+    for known, key in ((record.config.labels or {}, "labels"), (variables, "env")):
+        names = [name for name in options.get(key, "").split(",") if name]
+        pattern = options.get(f"{key}-regex")
+        if pattern:
+            names += [name for name in known if re.search(pattern, name)]
+        found |= {name: known[name] for name in names if name in known}
+    return found
+
+
+def tag(record: ContainerRecord, template: str) -> str:
+    """Fill in a tag: Docker's template, with plain fields only."""
+    config, image = record.config, record.image_id
+    words = [record.args[0], *record.args[1:]] if record.args else []
+    fields = {
+        "ID": record.id[:SHORT_ID],
+        "FullID": record.id,
+        "Name": record.name.removeprefix("/"),
+        "ImageID": image.removeprefix("sha256:")[:SHORT_ID],
+        "ImageFullID": image,
+        "ImageName": config.image,
+        "Command": " ".join(words),
+        "DaemonName": "docker",
+    }
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in fields:
+            raise InvalidArgument(
+                f'template: log-tag: executing "log-tag": can\'t evaluate field {match[1]}'
+            )
+        return fields[match[1]]
+
+    found = TAG_FIELD.sub(value, template)
+    if "{{" in TAG_FIELD.sub("", template):
+        raise InvalidArgument(f"template: log-tag: only plain fields are understood: {template}")
+    return found
+
+
+async def remote_log(record: ContainerRecord) -> RemoteLog | None:
+    """Return where the log is sent; the caller closes ``folder_fd``. Failed when nobody is there."""
+    config = record.host_config.log_config
+    options = config.config or {}
+    if config.type not in (SYSLOG, JOURNALD):
+        return None
+    if config.type == JOURNALD:
+        network, shown, path = "unixgram", JOURNAL_SOCKET, JOURNAL_SOCKET
+        if not Path(path).exists():
+            raise Failed(
+                "failed to initialize logging driver: journald is not enabled on this host"
+            )
+        fields = _journal_fields(record)
+    else:
+        url, fields = options_of.syslog_address(options.get("syslog-address", "")), {}
+        if url is not None and not url.scheme.startswith("unix"):
+            return await _over_ip(record, url.scheme, url.hostname or "", url.port or SYSLOG_PORT)
+        path = url.path if url is not None else _own_syslog()
+        shown, network = path, url.scheme if url is not None else "unixgram"
+    name = os.path.basename(path)  # noqa: PTH119
+    return _remote(
+        record,
+        Destination(network, socket.AF_UNIX, (name,), shown),
+        folder_fd=_open_folder(path, network),
+        fields=fields,
+    )
+
+
+def _own_syslog() -> str:
+    for path in SYSLOG_SOCKETS:
+        if Path(path).is_socket():
+            return path
+    raise Failed("failed to initialize logging driver: Unix syslog delivery error")
+
+
+def _open_folder(path: str, network: str) -> int:
+    try:
+        return os.open(str(Path(path).resolve().parent), os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise Failed(
+            f"failed to initialize logging driver: dial {network} {path}: connect: {why}"
+        ) from error
+
+
+async def _over_ip(record: ContainerRecord, network: str, host: str, port: int) -> RemoteLog:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Failed(
+            f"failed to initialize logging driver: dial {network}: lookup {host}: {error.strerror}"
+        ) from error
+    family, _, _, _, where = found[0]
+    address, port = str(where[0]), int(where[1])
+    return _remote(
+        record,
+        Destination(network, family, (address, str(port)), f"{address}:{port}"),
+    )
+
+
+def _remote(
+    record: ContainerRecord,
+    where: Destination,
+    *,
+    folder_fd: int | None = None,
+    fields: dict[str, str] | None = None,
+) -> RemoteLog:
+    config = record.host_config.log_config
+    options = config.config or {}
+    size = options.get("max-buffer-size", "")
+    return RemoteLog(
+        driver=config.type,
+        network=where.network,
+        family=where.family,
+        address=where.address,
+        shown=where.shown,
+        folder_fd=folder_fd,
+        blocking=options.get("mode") != "non-blocking",
+        max_buffer_bytes=size_bytes(size) if size else options_of.MAX_BUFFER_BYTES,
+        tag=tag(record, options.get("tag") or DEFAULT_TAG),
+        format=options.get("syslog-format", ""),
+        facility=options_of.facility(options.get("syslog-facility", "")),
+        hostname=platform.node(),
+        fields=fields or {},
+    )
+
+
+def _journal_fields(record: ContainerRecord) -> dict[str, str]:
+    options = record.host_config.log_config.config or {}
+    chosen = tag(record, options.get("tag") or DEFAULT_TAG)
+    own = {
+        "CONTAINER_ID": record.id[:SHORT_ID],
+        "CONTAINER_ID_FULL": record.id,
+        "CONTAINER_NAME": record.name.removeprefix("/"),
+        "CONTAINER_TAG": chosen,
+        "IMAGE_NAME": record.config.image,
+        "SYSLOG_IDENTIFIER": chosen,
+    }
+    more = {
+        re.sub("[^A-Z0-9]", "_", name.upper()).lstrip("_"): value
+        for name, value in attributes(record).items()
+    }
+    return {**own, **more}

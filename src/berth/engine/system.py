@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth import __version__
-from berth.engine import cdi, defaults, status
+from berth.engine import cdi, defaults, logoptions, status
 from berth.engine.documents import DRIVER
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
-            "Log": ["json-file"],
+            "Log": list(logoptions.DRIVERS),
         },
         "MemoryLimit": support.memory,
         "SwapLimit": support.swap,

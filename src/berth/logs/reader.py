@@ -5,24 +5,34 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from berth.kernel import inotify
-from berth.logs.entries import LogEntry, LogQuery, Renderer, parse
+from berth.logs.entries import LogEntry, LogQuery, Renderer
 from berth.logs.files import LogFiles
+from berth.logs.formats import JSON_LINES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from berth.logs.formats import Format
 
 POLL_S = 0.1  # without inotify only
 NANOSECONDS = 1_000_000_000
+
+Arguments = ParamSpec("Arguments")
 
 __all__ = ["LogEntry", "LogQuery", "read_entries", "read_frames"]
 
 
 async def read_frames(
-    path: Path, query: LogQuery, *, terminal: bool, ended: asyncio.Event
+    path: Path,
+    query: LogQuery,
+    *,
+    terminal: bool,
+    ended: asyncio.Event,
+    format_: Format = JSON_LINES,
 ) -> AsyncIterator[bytes]:
     """Yield the log as clients get it: raw for a terminal's, else multiplexed.
 
@@ -30,7 +40,7 @@ async def read_frames(
     ``query.until_ns`` has passed. A log that is not there is empty.
     """
     renderer = Renderer(query, terminal=terminal)
-    async for entries in _select(path, query, renderer, ended):
+    async for entries in _select(path, query, renderer, ended, format_):
         yield renderer.render(entries)
 
 
@@ -38,20 +48,25 @@ async def read_entries(
     path: Path, query: LogQuery, *, ended: asyncio.Event
 ) -> AsyncIterator[list[LogEntry]]:
     """Yield the entries themselves, some at a time; otherwise as :func:`read_frames`."""
-    async for entries in _select(path, query, Renderer(query, terminal=True), ended):
+    async for entries in _select(path, query, Renderer(query, terminal=True), ended, JSON_LINES):
         yield entries
 
 
 async def _select(
-    path: Path, query: LogQuery, renderer: Renderer, ended: asyncio.Event
+    path: Path, query: LogQuery, renderer: Renderer, ended: asyncio.Event, format_: Format
 ) -> AsyncIterator[list[LogEntry]]:
     changes = Changes(path.parent, ended, query.until_ns) if query.follow else None
-    files = LogFiles(path)
+    files = LogFiles(path, format_)
     try:
-        if query.tail is not None:
+        if query.tail is not None and files.needs_unpacking:
+            await _in_thread(files.seek_tail, query.tail)
+        elif query.tail is not None:
             files.seek_tail(query.tail)
         async for block in _blocks(files, changes):
-            entries = renderer.select(parse(block))
+            found = format_.parse(block)
+            if files.surplus:
+                found, files.surplus = found[files.surplus :], 0
+            entries = renderer.select(found)
             if entries:
                 yield entries
             if renderer.done:
@@ -66,6 +81,8 @@ async def _blocks(files: LogFiles, changes: Changes | None) -> AsyncIterator[byt
     while True:
         # Asked before reading: what is written before the end is read after this.
         last = changes is None or changes.over()
+        if files.needs_unpacking:
+            await _in_thread(files.unpack)
         while block := files.read():
             yield block
             await asyncio.sleep(0)  # others use the loop too
@@ -76,6 +93,18 @@ async def _blocks(files: LogFiles, changes: Changes | None) -> AsyncIterator[byt
         if last:
             return
         await changes.wait()
+
+
+async def _in_thread(
+    work: Callable[Arguments, None], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> None:
+    """Run what reads files in a thread; not given up half-way, for the files are closed then."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 class Changes:

@@ -137,6 +137,10 @@ class Task:
         """Set the size of the terminal."""
         self._channel.send({"op": "resize", "rows": rows, "columns": columns})
 
+    async def clear_log(self) -> None:
+        """Let the monitor forget the log on disk."""
+        self._channel.send({"op": "clear"})
+
     async def answer_if_orphaned(self, fd: int) -> None:
         """Let the monitor answer a /wait whose head was sent, should berthd be gone at the end."""
         try:

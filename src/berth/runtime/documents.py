@@ -10,7 +10,14 @@ from berth.runtime.requests import DirectoryRootfs
 if TYPE_CHECKING:
     from berth.oci.runtime_spec import Spec
     from berth.runtime.channel import Message
-    from berth.runtime.requests import Attachment, ExecRequest, Handover, Rootfs, TaskRequest
+    from berth.runtime.requests import (
+        Attachment,
+        ExecRequest,
+        Handover,
+        RemoteLog,
+        Rootfs,
+        TaskRequest,
+    )
 
 
 def of_task(request: TaskRequest) -> tuple[Message, Message]:
@@ -27,7 +34,14 @@ def of_task(request: TaskRequest) -> tuple[Message, Message]:
         "stdin": request.stdin,
         "stdin_once": request.stdin_once,
         "log": log
-        and {"path": str(log.path), "max_size": log.max_size_bytes, "max_files": log.max_files},
+        and {
+            "driver": log.driver,
+            "path": str(log.path),
+            "max_size": log.max_size_bytes,
+            "max_files": log.max_files,
+            "compress": log.compress,
+            "attributes": log.attributes,
+        },
     }
     plan: Message = {
         "spec": request.spec,
@@ -78,9 +92,12 @@ def of_handover(handover: Handover) -> tuple[Message, list[int]]:
         "trees": [tree.document() for tree in handover.trees],
         "attachments": [of_attachment(a) for a in handover.attachments],
         "orphans": len(handover.orphans),
+        "log": handover.log and _remote_log(handover.log),
     }
     fds = [handover.netns_fd] if handover.netns_fd is not None else []
     fds += [tree.fd for tree in handover.trees]
+    if handover.log is not None and handover.log.folder_fd is not None:
+        fds.append(handover.log.folder_fd)
     fds += [attachment.fd for attachment in handover.attachments]
     fds += [*handover.orphans, *handover.keep_fds]
     return document, fds
@@ -95,6 +112,24 @@ def of_attachment(attachment: Attachment) -> Message:
         "multiplexed": attachment.multiplexed,
         "detach_keys": attachment.detach_keys.hex(),
         "early": attachment.early.hex(),
+    }
+
+
+def _remote_log(log: RemoteLog) -> Message:
+    return {
+        "driver": log.driver,
+        "network": log.network,
+        "family": log.family,
+        "address": list(log.address),
+        "shown": log.shown,
+        "has_folder": log.folder_fd is not None,
+        "blocking": log.blocking,
+        "max_buffer": log.max_buffer_bytes,
+        "tag": log.tag,
+        "format": log.format,
+        "facility": log.facility,
+        "hostname": log.hostname,
+        "fields": log.fields,
     }
 
 

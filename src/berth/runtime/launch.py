@@ -11,14 +11,15 @@ import os
 
 from berth.errors import BerthError, Failed, from_record
 from berth.kernel import namespaces, processes, sockets
-from berth.runtime import codec, init, monitor
+from berth.runtime import codec, imports, init, monitor
 from berth.runtime.clients import STDERR, STDOUT, Client, Input
 from berth.runtime.jsonlog import LogWriter
+from berth.runtime.locallog import LocalWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.kernel.cgroups import Cgroup, Hierarchies
-    from berth.runtime.messages import HandoverMessage, RequestMessage
+    from berth.runtime.messages import HandoverMessage, RemoteLogMessage, RequestMessage
 
 
 SIGKILL = 9
@@ -146,16 +147,24 @@ class Launch:
             return False
         message: HandoverMessage = codec.decode(data)
         count = len(message["trees"]) + message["netns"]
+        self.request.fds = fds[count:]
+        if message["log"]:
+            self._ship(message["log"])
         try:
             sockets.send(self.sync, data, fds[:count])
         except BrokenPipeError:  # it failed already; its report is read next
             pass
         for fd in fds[:count]:
             os.close(fd)
-        self.request.fds = fds[count:]
         self.request.message["attachments"] = message["attachments"]
         self.orphans = message["orphans"]
         return True
+
+    def _ship(self, log: RemoteLogMessage) -> None:
+        """Connect to the log's server: a container whose log nobody gets does not start."""
+        folder = self.request.take() if log["has_folder"] else None
+        shipping = imports.from_host("berth.runtime.shipping")
+        self.served.ship(shipping.open_shipper(log, folder))
 
     def end(self) -> None:
         """Kill the process, wherever it is on its way: entering its groups later, it would keep them."""
@@ -276,9 +285,15 @@ def _discard(cgroup: Cgroup) -> None:
         return
 
 
-def _open_log(message: RequestMessage) -> LogWriter | None:
+def _open_log(message: RequestMessage) -> LogWriter | LocalWriter | None:
     target = message["log"]
-    return LogWriter(target["path"], target["max_size"], target["max_files"]) if target else None
+    if not target:
+        return None
+    path, size, files = target["path"], target["max_size"], target["max_files"]
+    compress, attributes = target["compress"], target["attributes"]
+    if target["driver"] == "local":
+        return LocalWriter(path, max_size_bytes=size, max_files=files, compress=compress)
+    return LogWriter(path, size, files, compress=compress, attributes=attributes)
 
 
 def _open_pipes(

@@ -1,8 +1,8 @@
 """Messages between berthd and the processes it has forked, as types. Imported while type checking only.
 
 A request's descriptors follow in the order: control socket, pidfd of the container (exec), one an
-attachment (exec). A handover's: network namespace (``netns``), one a tree, one an attachment, one an orphan,
-and those that are only kept.
+attachment (exec). A handover's: network namespace (``netns``), one a tree, the folder of a log server's
+socket (``has_folder``), one an attachment, one an orphan, and those that are only kept.
 """
 
 from __future__ import annotations
@@ -53,11 +53,32 @@ class AttachmentMessage(TypedDict):
 
 
 class LogMessage(TypedDict):
-    """The json-file log."""
+    """The log on disk: ``json-file``, or ``local``, which is also what clients read of remote logs."""
 
+    driver: str
     path: str
     max_size: int | None
     max_files: int
+    compress: bool
+    attributes: str
+
+
+class RemoteLogMessage(TypedDict):
+    """A server that gets the log as well. ``address``: host and port, or a name in the folder passed."""
+
+    driver: str
+    network: str
+    family: int
+    address: list[str]
+    shown: str
+    has_folder: bool
+    blocking: bool
+    max_buffer: int
+    tag: str
+    format: str
+    facility: int
+    hostname: str
+    fields: dict[str, str]
 
 
 class RequestMessage(TypedDict, total=False):
@@ -99,3 +120,4 @@ class HandoverMessage(TypedDict):
     trees: list[TreeMessage]
     attachments: list[AttachmentMessage]
     orphans: int
+    log: RemoteLogMessage | None

@@ -13,6 +13,7 @@ answers whoever berthd could not. It needs nothing from berthd while it runs.
        │ {"op": "resize", "rows", "columns"} ─────►│   by <directory>/control.sock
        │ {"op": "answer"} + socket  ──────────────►│   a client's /wait, should this berthd be gone
        │◄── {"event": "exited", "exit_code", …} ───│   before clients see the end of their streams
+       │ {"op": "clear"}  ────────────────────────►│ forgets the log on disk
        │ {"op": "settle"}  ───────────────────────►│ removes its records
        │◄── {"event": "free"} ─────────────────────│ once nothing of this run is left, or
        │◄── end of file ───────────────────────────│   when it is of no further use
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
     from berth.kernel.cgroups import Cgroup
     from berth.runtime.jsonlog import LogWriter
+    from berth.runtime.locallog import LocalWriter
+    from berth.runtime.shipping import Shipper
 
 TASK_FILE = "task.json"
 EXIT_FILE = "exit.json"
@@ -75,7 +78,8 @@ class Monitor:
         self.paused_outputs = False
         self.input: Input | None = None
         self.master: int | None = None
-        self.log: LogWriter | None = None
+        self.log: LogWriter | LocalWriter | None = None
+        self.shipper: Shipper | None = None  # to where the log is sent as well
         self.stdin_once = stdin_once
         self.orphans = Orphans()
         self.started: dict[str, object] = {}
@@ -188,6 +192,8 @@ class Monitor:
             pty.set_size(self.master, request["rows"], request["columns"])
         elif operation == "answer":
             self.orphans.add(fds.pop(0), control)
+        elif operation == "clear" and self.log is not None and self.exited is None:
+            self.log.clear()
         elif operation == "settle":
             self.settled = True
         for fd in fds:
@@ -327,10 +333,12 @@ class Monitor:
             return False
         if self.log is not None:
             self.log.write(STREAM_NAMES[stream], chunk, time.time_ns())
+        if self.shipper is not None:
+            self.shipper.write(STREAM_NAMES[stream], chunk, time.time_ns())
         for client in list(self.clients.values()):
             client.queue(stream, chunk)
             self._flush_client(client)
-        if any(client.lags for client in self.clients.values()):
+        if self._is_held_back():
             self._pause_outputs(paused=True)
         return True
 
@@ -345,12 +353,23 @@ class Monitor:
                 self.epoll.modify(fd, self._output_interest(fd))
 
     def _resume_outputs(self) -> None:
-        if self.paused_outputs and not any(c.lags for c in self.clients.values()):
+        if self.paused_outputs and not self._is_held_back():
             self._pause_outputs(paused=False)
+
+    def _is_held_back(self) -> bool:
+        shipper = self.shipper
+        return any(c.lags for c in self.clients.values()) or (shipper is not None and shipper.lags)
+
+    def ship(self, shipper: Shipper) -> None:
+        """Send the log to a server as well."""
+        self.shipper = shipper
+        shipper.serve(self.watch, self.forget, self._resume_outputs)
 
     def _drop_stuck_clients(self) -> None:
         """Hang up on those that hold back what others wait for; one alone may, as at a pipe's end."""
         since = time.monotonic() - STUCK_S
+        if self.shipper is not None and self.shipper.lags and self.shipper.moved_at <= since:
+            self.shipper.give_up()
         for client in list(self.clients.values()):
             alone = not any(c.streams for c in self.clients.values() if c is not client)
             if client.lags and client.moved_at <= since and not alone:
@@ -379,9 +398,10 @@ class Monitor:
         for fd in list(self.outputs):
             while fd in self.outputs and self._read_output(fd):
                 pass
-        if self.log is not None:
-            self.log.close()
-            self.log = None
+        for log in (self.log, self.shipper):
+            if log is not None:
+                log.close()
+        self.log = self.shipper = None
         self.exited = {
             "event": "exited",
             "exit_code": code if code >= 0 else 128 - code,

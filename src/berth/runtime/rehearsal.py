@@ -121,7 +121,14 @@ def _document(directory: str) -> bytes:
             "terminal": False,
             "stdin": False,
             "stdin_once": False,
-            "log": {"path": f"{directory}/log", "max_size": None, "max_files": 1},
+            "log": {
+                "driver": "json-file",
+                "path": f"{directory}/log",
+                "max_size": None,
+                "max_files": 1,
+                "compress": False,
+                "attributes": "",
+            },
             "attachments": [{**client, "detach_keys": "", "early": ""}],
         }
     )

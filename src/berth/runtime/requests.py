@@ -85,11 +85,36 @@ class Tree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogTarget:
-    """Where and how the monitor writes the json-file log."""
+    """Where and how the monitor writes a log on disk."""
 
     path: Path
+    driver: str = "json-file"  # or local
     max_size_bytes: int | None = None
     max_files: int = 1
+    compress: bool = False
+    attributes: str = ""  # a JSON object for each entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteLog:
+    """A server that gets the log as well; a unix socket's ``address`` is its name in the folder.
+
+    ``folder_fd`` is the caller's to close.
+    """
+
+    driver: str  # syslog, journald
+    network: str
+    family: int
+    address: tuple[str, ...]
+    shown: str  # the address, for people
+    folder_fd: int | None = None
+    blocking: bool = True
+    max_buffer_bytes: int = 1 << 20
+    tag: str = ""
+    format: str = ""
+    facility: int = 3
+    hostname: str = ""
+    fields: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +163,7 @@ class Handover:
     netns_fd: int | None = None  # join this network namespace
     attachments: tuple[Attachment, ...] = ()
     orphans: tuple[int, ...] = ()  # connections of /wait, see Task.answer_if_orphaned
+    log: RemoteLog | None = None
     keep_fds: tuple[int, ...] = ()  # held by the monitor while it lives (port reservations)
 
 

@@ -17,7 +17,7 @@ import os
 import sys
 
 from berth.kernel import cgroups, namespaces, processes, sockets
-from berth.runtime import compact, launch, rehearsal, template, worker
+from berth.runtime import compact, imports, launch, rehearsal, template, worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     # record; its process hears such signals itself.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
     here = launch.Here(cgroups.detect())
+    imports.remember(here.host_mounts_fd)
     template.enter(data_root, exec_root, hidden)
     rehearsal.rehearse(exec_root, here)
     gc.collect()

@@ -35,6 +35,7 @@ class StreamRoutes:
         """Return the table."""
         return [
             Route("GET", "/containers/{}/logs", self.logs, long=True),
+            Route("DELETE", "/containers/{}/logs", self.clear_logs),
             Route("GET", "/containers/{}/stats", self.stats, long=True),
             Route("POST", "/containers/{}/attach", self.attach),
             Route("GET", "/containers/{}/attach/ws", self.attach_websocket, long=True),
@@ -50,6 +51,11 @@ class StreamRoutes:
         async for chunk in chunks:
             await call.exchange.write(chunk)
         await call.exchange.end()
+
+    async def clear_logs(self, call: Call) -> None:
+        """Forget the log: an operation of berth's own."""
+        await self._engine.clear_logs(call.name)
+        await call.exchange.respond(204)
 
     async def stats(self, call: Call) -> None:
         """Stream what the container uses, or answer it once."""

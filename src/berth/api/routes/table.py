@@ -23,9 +23,9 @@ def routes_of(engine: Engine) -> list[Route]:
     """Return the table."""
     return [
         *SystemRoutes(engine).routes(),
+        *StreamRoutes(engine).routes(),
         *ContainerRoutes(engine).routes(),
         *ArchiveRoutes(engine).routes(),
-        *StreamRoutes(engine).routes(),
         *ExecRoutes(engine).routes(),
         *ImageRoutes(engine).routes(),
         *NetworkRoutes(engine).routes(),
