@@ -153,6 +153,10 @@ COMMANDS: dict[str, Row] = {
         *("networks", "[OPTIONS] NETWORK CONTAINER"),
         *("Connect a container to a network", 2, 2),
     ),
+    "network shape": (
+        *("networks", "[OPTIONS] NETWORK CONTAINER"),
+        *("Limit, delay or lose a container's packets", 2, 2),
+    ),
     "network disconnect": (
         *("networks", "[OPTIONS] NETWORK CONTAINER"),
         *("Disconnect a container from a network", 2, 2),

@@ -1,4 +1,4 @@
-"""`berth network ls`, `create`, `connect`, `disconnect`, `rm` and `inspect`."""
+"""`berth network ls`, `create`, `connect`, `disconnect`, `shape`, `rm` and `inspect`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,12 @@ CONNECT_FLAGS: tuple[Flag, ...] = (
     ("ip", "", "string", 'IPv4 address (e.g., "172.30.100.104")'),
     ("ip6", "", "string", 'IPv6 address (e.g., "2001:db8::33")'),
     ("link", "", "list", "Add link to another container"),
+)
+SHAPE_FLAGS: tuple[Flag, ...] = (
+    ("rate", "", "string", 'Bytes or bits a second, each way (e.g., "10mbit", "1mbps")'),
+    ("delay", "", "string", 'Delay of what the container sends (e.g., "50ms")'),
+    ("jitter", "", "string", "By how much the delay varies"),
+    ("loss", "", "string", 'Share of what the container sends that is lost (e.g., "1%")'),
 )
 DISCONNECT_FLAGS: tuple[Flag, ...] = (
     ("force", "f", "bool", "Force the container to disconnect from a network"),
@@ -168,6 +174,17 @@ def connect(call: Call) -> int:
     return 0
 
 
+def shape(call: Call) -> int:
+    """Change how fast, late and surely a container's packets arrive; without flags, as the network has it."""
+    options, (network, container) = call.options, call.arguments
+    shaped = {
+        f"berth.{name}": options.text(name) for name, *_ in SHAPE_FLAGS if options.given(name)
+    }
+    body = {"Container": container, "DriverOpts": shaped}
+    call.engine.request("POST", f"/networks/{quote(network)}/shape", body=body).read()
+    return 0
+
+
 def disconnect(call: Call) -> int:
     """Take a container out of a network."""
     network, container = call.arguments
@@ -189,6 +206,7 @@ def remove(call: Call) -> int:
 VERBS: dict[str, Verb] = {
     "network ls": (LIST_FLAGS, networks),
     "network connect": (CONNECT_FLAGS, connect),
+    "network shape": (SHAPE_FLAGS, shape),
     "network disconnect": (DISCONNECT_FLAGS, disconnect),
     "network create": (CREATE_FLAGS, create),
     "network rm": (REMOVE_FLAGS, remove),

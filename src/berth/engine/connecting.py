@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from berth.engine import hostfiles, links, networking, spec, status
 from berth.engine.models import CreateRequest
 from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
+from berth.network import shaping
 from berth.network.networks import DEFAULT, HOST, NONE
 
 if TYPE_CHECKING:
@@ -139,6 +140,25 @@ class Connections:
                 f"container {record.id} is marked for removal and cannot be connected or disconnected"
                 " to the network"
             )
+
+    async def shape(self, ref: str, network_ref: str, options: dict[str, str] | None) -> None:
+        """Change the shape of a container's traffic in a network, for its next starts too."""
+        record, network = self._containers.find(ref), self._service.inspect(network_ref)
+        async with self._containers.lock(record):
+            asked = record.networks.get(network.name)
+            if asked is None:
+                raise NotFound(f"container {record.id} is not connected to network {network.name}")
+            unshaped = {
+                key: value
+                for key, value in (asked.driver_opts or {}).items()
+                if key.removeprefix(shaping.PREFIX) not in shaping.OPTIONS
+            }
+            options = {**unshaped, **(options or {})}
+            shaping.parse(network.options, options)
+            if record.status in status.ALIVE:
+                await self._service.shape(record.id, network.id, options)
+            asked.driver_opts = options or None
+            self._containers.save(record)
 
     async def disconnect(self, ref: str, network_ref: str, *, force: bool) -> None:
         """Take a container out of a network, at once when it runs."""

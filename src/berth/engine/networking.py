@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from berth.engine import spec
 from berth.engine.networkmodels import EndpointRequest as EndpointConfig
 from berth.errors import InvalidArgument
+from berth.network import shaping
 from berth.network.networks import DEFAULT, HOST
 from berth.network.records import PROTOCOLS, EndpointRequest, PortRequest, SandboxRequest
 
@@ -32,6 +33,8 @@ def settle(
         host.network_mode = DEFAULT
     if spec.shared_container(host.network_mode) is not None:
         return {}
+    for value in networks.values():
+        shaping.parse(value.driver_opts)
     asked = {find(DEFAULT if name in UNNAMED else name): value for name, value in networks.items()}
     first = find(host.network_mode)
     return {first: asked.pop(first, None) or EndpointConfig(), **asked}
@@ -147,4 +150,5 @@ def endpoint_request(network: str, asked: EndpointConfig) -> EndpointRequest:
         aliases=tuple(asked.aliases or ()),
         links=tuple(asked.links or ()),
         gateway_priority=asked.gw_priority,
+        options=dict(asked.driver_opts or {}),
     )

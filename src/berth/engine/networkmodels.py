@@ -65,6 +65,13 @@ class NetworkConnect(_Model):
     endpoint_config: EndpointRequest | None = None
 
 
+class NetworkShape(_Model):
+    """The body of ``POST /networks/{id}/shape``, which is berth's own."""
+
+    container: str = ""
+    driver_opts: dict[str, str] | None = None
+
+
 class NetworkDisconnect(_Model):
     """The body of ``POST /networks/{id}/disconnect``."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument, NotFound
-from berth.network import ipam, uplinks
+from berth.network import ipam, shaping, uplinks
 from berth.network.guards import Guard
 from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from berth.network.foundation import Foundation
     from berth.network.ipam import Address
     from berth.network.records import EndpointRecord, EndpointRequest, NetworkRecord
+    from berth.network.shaping import Shape
+
+
+def _shape(asked: EndpointRequest, network: NetworkRecord) -> Shape | None:
+    shape = shaping.parse(network.options, asked.options)
+    return shape if any(shape) else None
 
 
 class Attachments:
@@ -26,7 +33,7 @@ class Attachments:
 
     def take_spare(self, asked: EndpointRequest, network: NetworkRecord) -> Ready | None:
         """Return a namespace that is connected already, if there is one and it may be any."""
-        if asked.address or asked.address6 or asked.mac:
+        if asked.address or asked.address6 or asked.mac or _shape(asked, network):
             return None
         ready = self._base.stock.take(network.id)
         return ready if ready is not None and ready.attachment is not None else None
@@ -49,13 +56,15 @@ class Attachments:
         if network.id not in self._base.bridges:
             raise NotFound(f"network {network.name} not found")
         mac = ipam.parse_mac(asked.mac) if asked.mac else None
+        shape = _shape(asked, network)
         address = self._take(network, asked.address, version=4)
         try:
             address6 = self._take(network, asked.address6, version=6)
         except BaseException:
             self.release(network, address)
             raise
-        return self._attachment(network, address, address6, mac, device)
+        attachment = self._attachment(network, address, address6, mac, device)
+        return replace(attachment, shape=shape)
 
     def _take(self, network: NetworkRecord, asked: str, *, version: int) -> Address | None:
         if not (network.subnet if version == 4 else network.subnet6):
@@ -104,6 +113,7 @@ class Attachments:
         ready = self._base.wiring.attach(attachment)
         try:
             self._guard(ready.interface, attachment)
+            self._shape(ready.interface, ready.netns_fd, attachment)
         except BaseException:
             ready.close()
             raise
@@ -114,8 +124,9 @@ class Attachments:
         interface = self._base.wiring.plug(netns_fd, attachment)
         try:
             self._guard(interface, attachment)
+            self._shape(interface, netns_fd, attachment)
         except BaseException:
-            self._base.wiring.unplug(interface)
+            self.unplug(interface, netns_fd=netns_fd, device=attachment.device)
             raise
         return interface
 
@@ -131,6 +142,10 @@ class Attachments:
         guard = Guard(attachment.mac, packed, is_free=not attachment.is_guarded)
         if rules := self._base.guards.add(interface, guard):
             self._base.table.change(rules, f"guard {interface}")
+
+    def _shape(self, interface: str, netns_fd: int, attachment: Attachment) -> None:
+        if attachment.shape is not None:
+            self._base.wiring.shape(interface, netns_fd, attachment.device, attachment.shape)
 
     # Records
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.errors import InvalidArgument
+from berth.network import shaping
 from berth.network.records import ISOLATED, NAT, ROUTED, UNPROTECTED
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _IPVLAN_FLAGS = ("bridge", "private", "vepa")
 def apply(record: NetworkRecord, request: NetworkRequest) -> NetworkRecord:
     """Return a record with all that was asked for but addresses."""
     options = request.options
+    shaping.parse(options)
     record = msgspec.structs.replace(
         record,
         auxiliary=dict(request.auxiliary),

@@ -159,6 +159,7 @@ class EndpointRequest:
     aliases: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     gateway_priority: int = 0
+    options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

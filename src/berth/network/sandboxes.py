@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from berth.network.foundation import Foundation
     from berth.network.ipam import Address
     from berth.network.records import EndpointRequest, NetworkRecord, SandboxRequest
+    from berth.network.shaping import Shape
     from berth.network.wiring import Attachment
 
 SETUP_FAILED = "failed to set up container networking"
@@ -353,6 +354,18 @@ class Sandboxes:
         if missing := now.keys() - reserved:
             await self._publishing.publish(held, *missing)
         await self._publishing.open(held)
+
+    async def shape(self, container_id: str, network: NetworkRecord, shape: Shape) -> None:
+        """Shape what a running container sends to and gets from a network."""
+        held = self._of_running(container_id)
+        endpoint = self._endpoints.get(container_id, {}).get(network.id)
+        if endpoint is None or held.netns_fd is None:
+            raise NotFound(f"container {container_id} is not connected to network {network.name}")
+        place = (endpoint.interface, held.netns_fd, endpoint.device)
+        try:
+            await self._base.thread.run(partial(self._base.wiring.shape, *place, shape))
+        except OSError as error:
+            raise Failed(f"shape {endpoint.device}: {error.strerror}") from error
 
     def _of_running(self, container_id: str) -> Held:
         held = self._held.get(container_id)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Failed, Forbidden
 from berth.kernel import nftables
-from berth.network import bridges, firewall, table
+from berth.network import bridges, firewall, shaping, table
 from berth.network.attachments import Attachments
 from berth.network.detour import GATEWAYS
 from berth.network.foundation import Foundation
@@ -27,7 +27,7 @@ from berth.network.stock import Stock
 from berth.network.wiring import Wiring
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from berth.kernel.netlink import Message
     from berth.network.detour import Detour
@@ -178,6 +178,14 @@ class NetworkService:
     async def detach(self, container_id: str, reference: str) -> EndpointRecord:
         """Disconnect a running container from a network; return the endpoint it had there."""
         return await self._sandboxes.detach(container_id, self._networks.find(reference))
+
+    async def shape(
+        self, container_id: str, reference: str, options: Mapping[str, str] | None
+    ) -> None:
+        """Shape a running container's traffic in a network by these options, or by the network's own."""
+        network = self._networks.find(reference)
+        shape = shaping.parse(network.options, options)
+        await self._sandboxes.shape(container_id, network, shape)
 
     def rename(self, container_id: str, name: str) -> None:
         """Call a running container by another name from now on."""

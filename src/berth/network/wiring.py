@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from berth.errors import Failed
 from berth.kernel import namespaces, netlink, nftables, rtnetlink
 from berth.kernel.netlink import NetlinkSocket
-from berth.network import bridges, detour, firewall, uplinks
+from berth.network import bridges, detour, firewall, shaping, uplinks
 from berth.network.bridges import SYSCTL, write_sysctl
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from berth.kernel.netlink import Message
     from berth.network.ipam import Address, Network
     from berth.network.records import EndpointRecord, NetworkRecord
+    from berth.network.shaping import Shape
 
 Result = TypeVar("Result")
 
@@ -66,6 +67,7 @@ class Attachment:
     kind: str = "veth"  # or macvlan, ipvlan: then the index is its parent's
     kind_data: bytes = b""
     routes_by_device: bool = False  # the default route has no gateway
+    shape: Shape | None = None  # None: as it comes
 
     def leading(self, *versions: int) -> Attachment:
         """Return the same with default routes for these versions of IP only."""
@@ -215,6 +217,13 @@ class Wiring:
         elif netns_fd is not None:
             with self._enter(netns_fd, netlink.NETLINK_ROUTE) as links:
                 _delete(links, device)
+
+    def shape(self, interface: str, netns_fd: int, device: str, shape: Shape) -> None:
+        """Shape what a container sends, by ``device``, and what it gets, by the host's end if any."""
+        if interface:
+            shaping.apply(self._links, interface, shape, sends=False)
+        with self._enter(netns_fd, netlink.NETLINK_ROUTE) as links:
+            shaping.apply(links, device, shape, sends=True)
 
     def lead_out(self, netns_fd: int, device: str, gateway: Address) -> None:
         """Make a gateway the namespace's default route of its version of IP."""

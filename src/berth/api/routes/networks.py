@@ -10,6 +10,7 @@ from berth.engine.networkmodels import (
     NetworkConnect,
     NetworkCreate,
     NetworkDisconnect,
+    NetworkShape,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class NetworkRoutes:
             Route("GET", "/networks/{}", self.inspect),
             Route("POST", "/networks/{}/connect", self.connect),
             Route("POST", "/networks/{}/disconnect", self.disconnect),
+            Route("POST", "/networks/{}/shape", self.shape),
             Route("DELETE", "/networks/{}", self.remove),
         ]
 
@@ -61,6 +63,12 @@ class NetworkRoutes:
         await self._networks.connections.disconnect(
             request.container, call.name, force=request.force
         )
+        await call.exchange.respond(200)
+
+    async def shape(self, call: Call) -> None:
+        """Change how fast, late and surely a container's packets arrive."""
+        request = await call.decode(NetworkShape, required=True)
+        await self._networks.connections.shape(request.container, call.name, request.driver_opts)
         await call.exchange.respond(200)
 
     async def remove(self, call: Call) -> None:
