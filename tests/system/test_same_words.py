@@ -31,6 +31,7 @@ PATTERNS = (
     (r"(CREATED|STATUS) +", r"\1 "),  # as wide as the moments below
     (r"  +PORTS", " PORTS"),
     (r"^hint: .*\n", ""),
+    (r"^  shape  .*\n", ""),  # berth's own
     (r"^exit status 1\n?", ""),  # docker's own, after what went wrong
     (r'must be one of "config".*', "must be one of KINDS"),
     (r'must be one of "container".*', "must be one of KINDS"),
