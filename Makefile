@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 BERTH := $(VENV)/bin/berth
 
-.PHONY: run test check bench compile packages clean
+.PHONY: run test check bench docs compile packages clean
 .DELETE_ON_ERROR:
 
 run: compile
@@ -45,6 +45,10 @@ $(VENV)/run.stamp: pyproject.toml scripts/berth src/berth/__init__.py tools/venv
 $(VENV)/test.stamp: $(VENV)/run.stamp
 	PYTHON="$(PYTHON)" tools/venv.sh $(VENV) -e '.[test,check]'
 	@touch $@
+
+# The generated part of the documentation
+docs: $(VENV)/test.stamp
+	$(PY) tools/conformance.py
 
 clean:
 	rm -rf $(VENV) .build .mypy_cache .ruff_cache .pytest_cache .hypothesis
