@@ -153,14 +153,17 @@ class Child:
         self.sync.close()
         self.sync = sockets.adopt(connection)
         self.plan.listener.close()
-        hooks.run(self.plan.spec, "startContainer", self.state("created"))
 
     def _become_the_program(self) -> None:
         assert self.account is not None
         plan = self.plan
         attributes.apply(plan.process, plan.linux.get("personality"))
         become(plan.process, self.account, plan.filter, self.state("running"))
-        finish(plan.process, self.account, plan.filter, self.sync, plan.preserved)
+        # Programs of the container's own, so with its privileges and below its filter.
+        if plan.filter is not None and plan.process.get("noNewPrivileges"):
+            load(plan.filter, self.state("running"))
+        hooks.run(plan.spec, "startContainer", self.state("created"))
+        finish(plan.process, self.account, self.sync, plan.preserved)
 
     def state(self, status: str) -> Mapping[str, object]:
         """Return the state that hooks are told."""
@@ -229,9 +232,7 @@ def load(filter_: Filter, state: Mapping[str, object]) -> None:
     os.close(fd)
 
 
-def finish(
-    process: Process, who: Account, filter_: Filter | None, sync: sockets.Socket, preserved: int
-) -> None:
+def finish(process: Process, who: Account, sync: sockets.Socket, preserved: int) -> None:
     """Become the program. Never returns."""
     values = payload.environment(process, who)
     arguments = process["args"]
@@ -239,8 +240,6 @@ def finish(
     os.set_inheritable(sync.fileno(), False)
     for fd in range(FIRST_PRESERVED, FIRST_PRESERVED + preserved):
         os.set_inheritable(fd, True)
-    if filter_ is not None and process.get("noNewPrivileges"):
-        load(filter_, {})
     payload.replace(program, arguments, values)
 
 

@@ -11,12 +11,14 @@ from berth.bundle import birth, hooks, mapping, stdio
 from berth.bundle.plan import Plan
 from berth.bundle.records import SOCKET
 from berth.bundle.status import start_time, state
-from berth.errors import Failed, from_record
+from berth.bundle.warnings import warn
+from berth.errors import Conflict, Failed, from_record
 from berth.kernel import sockets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.bundle.records import Folder, Record
+    from berth.kernel.cgroups import Cgroup
     from berth.oci.runtime_spec import Spec
 
 KILL = 9
@@ -91,8 +93,9 @@ class Creation:
     def _make(self) -> Made:
         plan = self._plan
         self._folder.save(self.record)
-        self._owns_group = True
         plan.group.create()
+        _check_group(plan.group)
+        self._owns_group = True
         plan.group.apply(plan.resources())
         trees = mapping.open_trees(plan)
         stdio.preserve(plan.preserved)
@@ -168,6 +171,14 @@ class Creation:
             except OSError:  # what is left is empty, or somebody else's
                 pass
         self._folder.remove()
+
+
+def _check_group(group: Cgroup) -> None:
+    """Refuse groups in which nothing would ever go on; say of others that they are shared."""
+    if group.pids():
+        warn("container's cgroup is not empty: what limits or kills one limits or kills all in it")
+    if group.is_frozen():
+        raise Conflict("container's cgroup unexpectedly frozen")
 
 
 def _set_oom_score(pid: int, score: int) -> None:

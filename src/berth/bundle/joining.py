@@ -128,7 +128,9 @@ class Joining:
             attributes.apply(process, None)
             step = "become the program"
             child.become(process, who, self._filter, self._state)
-            child.finish(process, who, self._filter, sync, self._options.preserve_fds)
+            if self._filter is not None and process.get("noNewPrivileges"):
+                child.load(self._filter, self._state)
+            child.finish(process, who, sync, self._options.preserve_fds)
         except BaseException as error:  # noqa: BLE001 - told to the caller, whatever it is
             child.tell_failure(sync, step, error)
         os._exit(child.EXIT_SETUP_FAILED)

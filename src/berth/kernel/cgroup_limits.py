@@ -88,7 +88,8 @@ def _apply_cpu(hierarchies: Hierarchies, path: str, cpu: Cpu) -> None:
         _write(tree, path, files)
     except InvalidArgument:
         # The old quota over the new period may be more than the parent has, so the quota goes first.
-        _write(tree, path, sorted(files, key=lambda file: file[0] != "cpu.cfs_quota_us"))
+        first = ("cpu.cfs_quota_us", "cpu.rt_runtime_us")
+        _write(tree, path, sorted(files, key=lambda file: file[0] not in first))
 
 
 def _is_only_period(cpu: Cpu) -> bool:

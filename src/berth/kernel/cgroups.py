@@ -324,6 +324,9 @@ def _inherit_cpuset(fd: int, path: str) -> None:
     parent = path.rpartition("/")[0]
     for name in ("cpuset.cpus", "cpuset.mems"):
         value = read(fd, f"{parent}/{name}" if parent else name).strip()
+        if not value and parent:  # made by somebody who did not give it any
+            _inherit_cpuset(fd, parent)
+            value = read(fd, f"{parent}/{name}").strip()
         if not read(fd, f"{path}/{name}").strip():
             write(fd, f"{path}/{name}", value)
     write(fd, f"{path}/cgroup.clone_children", "1")

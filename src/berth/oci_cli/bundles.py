@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+from berth.bundle import shape
 from berth.errors import Conflict, InvalidArgument, NotFound
 from berth.kernel import cgroups
 
@@ -33,38 +34,30 @@ READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-tri
 
 def load(bundle: str) -> Spec:
     """Read a bundle's config.json."""
-    path = f"{bundle}/{CONFIG}"
     try:
-        with open(path, "rb") as file:
-            spec: Spec = json.load(file)
+        return shape.spec(_read(f"{bundle}/{CONFIG}"))
     except FileNotFoundError:
         raise NotFound(f"JSON specification file {CONFIG} not found") from None
-    except ValueError as error:
-        raise InvalidArgument(f"JSON specification file {path} is not valid: {error}") from error
-    if not isinstance(spec, dict):
-        raise InvalidArgument(f"JSON specification file {path} is not an object")
-    return spec
 
 
 def read_process(path: str) -> Process:
     """Read a process.json."""
-    try:
-        with open(path, "rb") as file:
-            process: Process = json.load(file)
-    except ValueError as error:
-        raise InvalidArgument(f"{path} is not valid JSON: {error}") from error
-    return process
+    return shape.process(_read(path))
 
 
 def read_resources(path: str) -> Resources:
     """Read limits from a file, or from stdin when ``path`` is "-"."""
-    fd = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return shape.resources(_read("/dev/stdin" if path == "-" else path))
+
+
+def _read(path: str) -> object:
+    fd = os.dup(0) if path == "/dev/stdin" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with open(fd, "rb") as file:
-            resources: Resources = json.load(file)
-    except ValueError as error:
-        raise InvalidArgument(f"resources are not valid JSON: {error}") from error
-    return resources
+            document: object = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{path} is not valid JSON: {error}") from error
+    return document
 
 
 def do_spec(call: Invocation) -> int:

@@ -104,7 +104,9 @@ def _run(name: str, arguments: list[str], given: options.Options, log: Log) -> i
         return command.load(name)(Invocation(given, own, positional, log))
     except (BerthError, OSError) as error:
         log.failure(f"{command.failure}{describe(error)}")
-        return command.exit_on_failure
+    except Exception as error:  # noqa: BLE001 - a bug of ours; callers read the log, not a traceback
+        log.failure(f"{command.failure}internal error: {error!r}")
+    return command.exit_on_failure
 
 
 def describe(error: BerthError | OSError) -> str:

@@ -1,0 +1,283 @@
+"""Bundles and containers that try to get at the machine by what berth-oci does for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support.waiting import wait_for
+
+
+@pytest.fixture
+def started(oci, bundle):
+    """Start a container that sleeps; return its pid."""
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    assert oci("start", "a").code == 0
+    return oci.state("a")["pid"]
+
+
+def every_capability(spec):
+    """Give all capabilities that the container's root can have."""
+    names = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_CHROOT", "CAP_MKNOD"]
+    for key in ("bounding", "effective", "permitted"):
+        spec["process"]["capabilities"][key] = names
+
+
+@pytest.mark.parametrize("how", ["entrypoint", "shebang", "exec"])
+def test_the_interpreter_cannot_be_overwritten(oci, bundle, berth_oci, how):
+    program = Path(berth_oci).with_name("python3").resolve()
+    before = program.stat()
+    link = bundle.root / "bin/evil"
+    if how == "shebang":
+        link.write_text("#!/proc/self/exe\n")
+        link.chmod(0o755)
+    else:
+        link.symlink_to("/proc/self/exe")
+    bundle.edit(every_capability)
+    bundle.edit(lambda spec: spec["root"].update(readonly=False))
+    overwrite = "import os; os.open('/proc/self/exe', os.O_WRONLY)"
+    if how == "exec":
+        oci.create(bundle.runs("sleep", "1000"), "a")
+        oci("start", "a")
+        done = oci("exec", "a", "/bin/evil", "-I", "-S", "-c", overwrite)
+    else:
+        done = oci.run(bundle.runs("/bin/evil", "-I", "-S", "-c", overwrite), "a")
+    assert done.code != 0
+    after = program.stat()
+    assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+
+
+def test_a_container_that_waits_shows_a_sealed_copy_only(oci, bundle):
+    oci.create(bundle.runs("true"), "a")
+    pid = oci.state("a")["pid"]
+    assert os.readlink(f"/proc/{pid}/exe") == "/memfd:berth (deleted)"
+    with pytest.raises(OSError, match=r"not permitted|busy"):
+        os.open(f"/proc/{pid}/exe", os.O_WRONLY)
+
+
+def test_nothing_is_inherited(oci, bundle):
+    script = "ls -l /proc/self/fd; env; grep -E 'SigIgn|SigBlk' /proc/self/status"
+    reader, writer = os.pipe()
+    words = oci.command("run", "--bundle", str(bundle.shell(script).path), "a")
+    process = subprocess.run(
+        words, pass_fds=[reader, writer], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        env={**os.environ, "SECRET": "x"}, check=False,
+    )  # fmt: skip
+    os.close(reader)
+    os.close(writer)
+    out = process.stdout.decode()
+    assert len([line for line in out.splitlines() if " -> " in line]) == 3
+    assert "SECRET" not in out
+    assert "SigBlk:\t0000000000000000" in out
+    assert "SigIgn:\t0000000000000000" in out
+
+
+@pytest.mark.parametrize("number", range(3, 12))
+def test_no_descriptor_is_a_way_out_as_the_working_directory(oci, bundle, number):
+    bundle.edit(lambda spec: spec["process"].update(cwd=f"/proc/self/fd/{number}"))
+    done = oci.run(bundle.runs("ls", "../../../../"), "a")
+    assert done.code == 1
+    assert "bin" not in done.out
+    bundle.edit(lambda spec: spec["process"].update(cwd="/"))
+    oci.create(bundle.runs("sleep", "1000"), "b")
+    oci("start", "b")
+    done = oci("exec", "--cwd", f"/proc/self/fd/{number}", "b", "ls")
+    assert done.code == 255
+
+
+@pytest.mark.parametrize("target", ["/proc/self/fd/5", "/proc/self/fd/6", "/proc/1/root", "../.."])
+def test_mounts_and_devices_through_links_stay_inside(oci, bundle, tmp_path, target):
+    (bundle.root / "link").symlink_to(target)
+    before = sorted(os.listdir("/"))
+    bundle.edit(
+        lambda spec: spec["mounts"].extend(
+            [
+                {"destination": "/link/tmp/made-by-mount", "type": "tmpfs", "source": "tmpfs"},
+                {"destination": "/link/made", "source": "/etc/hosts", "options": ["bind"]},
+            ]
+        )
+    )
+    device = {"path": "/link/made-device", "type": "c", "major": 1, "minor": 5}
+    bundle.edit(lambda spec: spec["linux"].update(devices=[device]))
+    bundle.edit(lambda spec: spec["root"].update(readonly=False))
+    oci.run(bundle.runs("true"), "a")
+    assert sorted(os.listdir("/")) == before
+    assert not Path("/tmp/made-by-mount").exists()
+    assert not (bundle.path / "made").exists()
+    assert not (bundle.path / "made-device").exists()
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("path", ["proc", "sys"])
+def test_links_in_the_place_of_kernel_file_systems_are_refused(oci, bundle, path):
+    (bundle.root / path).rmdir()
+    (bundle.root / path).symlink_to("/tmp")
+    done = oci.run(bundle.runs("true"), "a")
+    assert done.code == 1
+    assert "must be mounted on ordinary directory" in done.err
+
+
+def test_nothing_but_proc_is_mounted_into_proc(oci, bundle, tmp_path):
+    (tmp_path / "x").mkdir()
+    for where in ("/proc", "/proc/self", "/proc/sys/kernel"):
+        bundle.edit(
+            lambda spec: spec["mounts"].append(
+                {"destination": where, "source": str(tmp_path / "x"), "options": ["bind"]}  # noqa: B023
+            )
+        )
+        assert oci.run(bundle.runs("true"), "a").code == 1
+        bundle.edit(lambda spec: spec["mounts"].pop())
+
+
+def test_files_are_not_hidden_by_what_is_no_null_device(oci, bundle, tmp_path):
+    """A /dev of the host's that has something else there."""
+    fake = tmp_path / "dev"
+    fake.mkdir()
+    (fake / "null").symlink_to("/proc/kcore")
+    (fake / "pts").mkdir()
+    bundle.edit(
+        lambda spec: spec.update(
+            mounts=[
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "source": str(fake), "options": ["bind"]},
+            ]
+        )
+    )
+    bundle.edit(lambda spec: spec["linux"].update(maskedPaths=["/proc/kcore"]))
+    done = oci.run(bundle.runs("true"), "a")
+    assert done.code == 1
+    assert "/dev/null" in done.err
+
+
+def test_capabilities_are_not_inherited_by_programs(oci, started):
+    script = "grep -E 'CapInh|CapAmb' /proc/self/status | cut -f2"
+    assert set(oci("exec", "a", "sh", "-c", script).lines) == {"0" * 16}
+
+
+def test_a_session_keyring_is_the_containers_own(oci, bundle):
+    bundle.edit(lambda spec: spec["linux"].update(maskedPaths=[]))
+    done = oci.run(bundle.shell("grep -c _ses /proc/keys"), "a")
+    own = Path("/proc/keys").read_text() if os.path.exists("/proc/keys") else ""
+    assert int(done.out or 0) <= 1 + own.count("_ses")
+
+
+def test_the_release_agent_of_groups_cannot_be_written(oci, bundle):
+    bundle.edit(lambda spec: spec["linux"]["namespaces"].append({"type": "cgroup"}))
+    script = "echo /evil >/sys/fs/cgroup/memory/release_agent; cat /evil"
+    done = oci.run(bundle.shell(script), "a")
+    assert done.code != 0
+
+
+def test_an_exec_is_not_led_astray_by_the_containers_proc(oci, bundle):
+    """The container covers its own /proc; what joins it reads nothing there."""
+    bundle.edit(every_capability)
+    bundle.edit(lambda spec: spec["root"].update(readonly=False))
+    bundle.edit(lambda spec: spec["linux"].update(readonlyPaths=[], maskedPaths=[]))
+    script = (
+        "mount -t tmpfs x /proc; mkdir -p /proc/self/fd /proc/self/attr; echo >/proc/x; sleep 1000"
+    )
+    oci.create(bundle.shell(script), "a")
+    oci("start", "a")
+    wait_for(lambda: oci("exec", "a", "ls", "/proc/x").code == 0, "/proc is covered")
+    done = oci("exec", "a", "sh", "-c", "echo ran; pwd")
+    assert done.lines == ["ran", "/"]
+
+
+def test_names_with_newlines_and_colons_stay_names(oci, bundle):
+    (bundle.root / "etc/passwd").write_text(
+        "a\nb:x:notanumber:0:::\n:x:0:0:::\nroot:x:0:0::/r:/b\n"
+    )
+    done = oci.run(bundle.shell("echo $HOME"), "a")
+    assert done.lines == ["/r"]
+
+
+def test_a_huge_or_special_passwd_holds_nobody_up(oci, bundle):
+    os.mkfifo(bundle.root / "etc/passwd")
+    assert oci.run(bundle.runs("true"), "a").code == 0
+
+
+def test_state_is_closed_to_others(oci, started):
+    folder = Path(oci.root)
+    assert folder.stat().st_mode & 0o077 == 0
+    assert (folder / "a/state.json").stat().st_mode & 0o077 == 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(allow_nan=False),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+def paths(document, prefix=()):
+    """Return the path to every value of a document."""
+    found = [prefix] if prefix else []
+    items = document.items() if isinstance(document, dict) else enumerate(document)
+    for key, value in items:
+        if isinstance(value, dict | list):
+            found += paths(value, (*prefix, key))
+        else:
+            found.append((*prefix, key))
+    return found
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_no_document_leads_to_a_traceback(oci, bundle, data):
+    """Any value of config.json becomes any JSON: it runs, or is refused by name."""
+    original = (bundle.path / "config.json").read_text()
+    try:
+        spec = json.loads(original)
+        spec["process"]["args"] = ["true"]
+        *way, last = data.draw(st.sampled_from(paths(spec)))
+        place = spec
+        for key in way:
+            place = place[key]
+        place[last] = data.draw(JSON)
+        (bundle.path / "config.json").write_text(json.dumps(spec))
+        done = oci.run(bundle, "fuzzed")
+        assert "Traceback" not in done.err
+        assert "internal error" not in done.err, done.err
+        assert done.code == 0 or done.err, str(done)
+        assert oci("list", "-q").out == ""
+    finally:
+        (bundle.path / "config.json").write_text(original)
+
+
+def test_a_create_killed_at_any_moment_leaves_what_force_removes(oci, bundle):
+    bundle.runs("sleep", "1000")
+    for delay in range(0, 60, 6):
+        process = oci.background(
+            "create", "--bundle", str(bundle.path), "a", stdin=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=delay / 1000)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert oci("delete", "--force", "a").code == 0
+        assert oci("list", "-q").out == ""
+
+
+def test_ptrace_of_a_joining_process_is_refused(oci, bundle):
+    """Without CAP_SYS_PTRACE no process of the container sees into one that just enters."""
+    bundle.edit(lambda spec: spec["root"].update(readonly=False))
+    script = (
+        "while true; do for p in /proc/[0-9]*; do "
+        "readlink $p/exe; done; done 2>/dev/null | grep -m1 memfd >/tmp/seen"
+    )
+    oci.create(bundle.shell(script), "a")
+    oci("start", "a")
+    for _ in range(5):
+        assert oci("exec", "a", "true").code == 0
+    assert (bundle.root / "tmp/seen").read_text() == ""
