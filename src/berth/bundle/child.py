@@ -13,6 +13,7 @@ starter                                    │
 
 from __future__ import annotations
 
+import _signal
 import json
 import os
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from berth.runtime.accounts import Account
 
 EXIT_SETUP_FAILED = 1
+UNCHANGEABLE = (9, 19, 32, 33)  # SIGKILL, SIGSTOP, and the two that the C library keeps for itself
 
 
 class Child:
@@ -62,7 +64,7 @@ class Child:
             os._exit(EXIT_SETUP_FAILED)
 
     def _leave_the_maker(self) -> None:
-        payload.reset_signals()
+        reset_signals()
         processes.set_name(b"berth-init")
         processes.prctl(processes.PR_SET_DUMPABLE, 0)
         os.setsid()
@@ -168,6 +170,14 @@ class Child:
     def state(self, status: str) -> Mapping[str, object]:
         """Return the state that hooks are told."""
         return {**self.plan.state, "status": status}
+
+
+def reset_signals() -> None:
+    """Give every signal its default action: the caller may ignore any, as shells' background jobs do."""
+    for number in range(1, _signal.NSIG):
+        if number not in UNCHANGEABLE:
+            _signal.signal(number, _signal.SIG_DFL)
+    payload.reset_signals()
 
 
 def tell_failure(sync: sockets.Socket, step: str, error: BaseException) -> None:

@@ -15,7 +15,6 @@ from berth.bundle.plan import account, compiled, drop_unknown_capabilities
 from berth.bundle.status import CREATED, PAUSED, RUNNING, lives, state, status
 from berth.errors import Conflict, from_record
 from berth.kernel import namespaces, processes, sockets
-from berth.runtime import payload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class Joining:
         process = self._process
         try:
             processes.prctl(processes.PR_SET_DUMPABLE, 0)
-            payload.reset_signals()
+            child.reset_signals()
             processes.set_name(b"berth-init")
             os.setsid()
             groups.enter(self._places)
