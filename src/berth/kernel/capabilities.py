@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 
 from berth.errors import InvalidArgument
-from berth.kernel.libc import SYS_CAPSET, check, libc
+from berth.kernel.libc import SYS_CAPSET, check, fail, libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 CAPABILITY_VERSION_3 = 0x20080522
+WORD_BITS = 64
 
 
 class _Header(ctypes.Structure):
@@ -93,26 +95,25 @@ def mask(names: list[str] | None) -> int:
     return bits
 
 
-def bounding() -> int:
-    """Return the bits of the calling thread's bounding set."""
-    bits = 0
-    number = 0
-    while (held := libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0)) >= 0:
-        bits |= held << number
-        number += 1
-    return bits
+def bounded(bits: int) -> int:
+    """Return those of ``bits`` that are in the calling thread's bounding set."""
+    found = 0
+    for number in range(bits.bit_length()):
+        if bits >> number & 1 and libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) > 0:
+            found |= 1 << number
+    return found
 
 
 def drop_bounding(wanted: Capabilities) -> None:
     """Drop everything from the bounding set but what ``wanted["bounding"]`` names."""
     keep = mask(wanted.get("bounding"))
-    number = 0
-    # The first number past the last capability fails with EINVAL.
-    while libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) >= 0:
-        if not keep >> number & 1:
-            result = libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0)
-            check(result, f"drop {NAMES[number] if number < len(NAMES) else number}")
-        number += 1
+    for number in range(WORD_BITS):
+        if keep >> number & 1:
+            continue
+        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
+            if ctypes.get_errno() == errno.EINVAL:  # past the last one that the kernel knows
+                return
+            fail(f"drop {NAMES[number] if number < len(NAMES) else number}")
 
 
 def keep_over_setuid() -> None:
@@ -122,9 +123,10 @@ def keep_over_setuid() -> None:
 
 def apply(wanted: Capabilities) -> None:
     """Set the effective, permitted, inheritable and ambient sets; never more than the bounding set has."""
-    known = bounding()
-    chosen = (wanted.get("effective"), wanted.get("permitted"), wanted.get("inheritable"))
-    sets = [mask(names) & known for names in chosen]
+    effective, permitted = mask(wanted.get("effective")), mask(wanted.get("permitted"))
+    inheritable = mask(wanted.get("inheritable"))
+    known = bounded(effective | permitted | inheritable)
+    sets = [effective & known, permitted & known, inheritable & known]
     words = [[value & 0xFFFFFFFF for value in sets], [value >> 32 for value in sets]]
     data = (_Data * 2)(*(_Data(*word) for word in words))
     header = _Header(CAPABILITY_VERSION_3, 0)

@@ -85,14 +85,14 @@ def set_oom_score(value: int) -> None:
 
 def become(process: Process, account: accounts.Account, filter_: bytes | None) -> None:
     """Give up every privilege that the process should not have, and become its user."""
+    wanted = process.get("capabilities", {})
+    capabilities.drop_bounding(wanted)  # first: a filter looks at every call
     no_new_privileges = process.get("noNewPrivileges", False)
     if no_new_privileges:
         processes.prctl(processes.PR_SET_NO_NEW_PRIVS, 1)
-    # Loading a filter without no_new_privs needs CAP_SYS_ADMIN, so it comes before the drop.
+    # Loading a filter without no_new_privs needs CAP_SYS_ADMIN, so it comes before the change of user.
     elif filter_ is not None:
         seccomp.load(filter_)
-    wanted = process.get("capabilities", {})
-    capabilities.drop_bounding(wanted)
     capabilities.keep_over_setuid()
     os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)

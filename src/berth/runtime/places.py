@@ -39,9 +39,9 @@ def open_place(path: str, *, directory: bool, proc: bool = False, clear: bool = 
 
     ``clear``: what is in the way of a place that is berth's own goes.
     """
-    if clear and (path in OWN_DIRECTORIES or path in OWN_FILES):
-        _clear(path, directory=directory)
-    fd = open_plain(path)
+    fd = _open_fitting(path, directory=directory) if clear and _is_own(path) else open_plain(path)
+    if fd is None:
+        fd = _make_beside(path, directory=directory)
     if fd is None:
         path = os.path.realpath(path)  # noqa: TID251 - this is inside the root
         _make(path, directory=directory)
@@ -137,6 +137,22 @@ def make_directory(path: str) -> int:
     return fd
 
 
+def _is_own(path: str) -> bool:
+    return path in OWN_DIRECTORIES or path in OWN_FILES
+
+
+def _open_fitting(path: str, *, directory: bool) -> int | None:
+    """Open a place of ours; None when it is missing, and links and files in its way are gone then."""
+    fd = open_plain(path)
+    if fd is not None:
+        kind = stat.S_IFMT(os.fstat(fd).st_mode)
+        if kind == stat.S_IFDIR or (kind == stat.S_IFREG and not directory):
+            return fd
+        os.close(fd)
+    _clear(path, directory=directory)
+    return None
+
+
 def _clear(path: str, *, directory: bool) -> None:
     """Remove links and files that are in the way of a directory or a file of ours."""
     parent = os.path.dirname(path)
@@ -148,6 +164,25 @@ def _clear(path: str, *, directory: bool) -> None:
             return
         if found not in (kind, stat.S_IFDIR):
             os.unlink(place)
+
+
+def _make_beside(path: str, *, directory: bool) -> int | None:
+    """Make what is missing in a directory that is there, no link on the way; None when it is not so."""
+    parent, _, name = path.rpartition("/")
+    folder = open_plain(parent or "/")
+    if folder is None:
+        return None
+    try:
+        if directory:
+            os.mkdir(name, 0o755, dir_fd=folder)
+        else:
+            flags = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            os.close(os.open(name, flags, 0o644, dir_fd=folder))
+        return os.open(name, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError:  # it is there: a link; or the other way says why not
+        return None
+    finally:
+        os.close(folder)
 
 
 def _make(path: str, *, directory: bool) -> None:
