@@ -117,13 +117,21 @@ class Channel:
                 self._drop_first()
             self._sock.shutdown(_socket.SHUT_WR)
 
+    def pass_on(self) -> Channel:
+        """Return a channel of the same socket for somebody else: whoever has this one sends nothing more."""
+        self._leave()
+        return Channel(self._sock)
+
+    def _leave(self) -> None:
+        self._open = False
+        while self._unsent:
+            self._drop_first()
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+
     def close(self) -> None:
         """Close the socket; receivers see the end."""
         if self._open:
-            self._open = False
-            while self._unsent:
-                self._drop_first()
-            self._loop.remove_reader(self._sock.fileno())
-            self._loop.remove_writer(self._sock.fileno())
+            self._leave()
             self._sock.close()
             self._take(None)

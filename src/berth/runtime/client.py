@@ -111,7 +111,7 @@ class Task:
             self.detached.set()
         elif event == "free":
             self._gone.set()
-            self._release(self._channel)
+            self._release(self._channel.pass_on())
 
     async def wait(self) -> ExitRecord:
         """Wait for the end; any number may."""

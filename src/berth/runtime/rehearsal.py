@@ -44,12 +44,14 @@ def rehearse(exec_root: str, here: launch.Here) -> None:
     directory = f"{exec_root}/{NAME}"
     os.makedirs(directory, exist_ok=True)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    for _ in range(ROUNDS):
-        _play(directory, here)
-        _play_mounts(directory, here)
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
-    os.unlink(f"{directory}/log")
-    os.rmdir(directory)
+    try:
+        for _ in range(ROUNDS):
+            _play(directory, here)
+            _play_mounts(directory, here)
+        os.unlink(f"{directory}/log")
+        os.rmdir(directory)
+    finally:
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
 
 
 def _play(directory: str, here: launch.Here) -> None:

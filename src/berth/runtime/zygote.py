@@ -43,7 +43,10 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     here = launch.Here(cgroups.detect())
     imports.remember(here.host_mounts_fd)
     template.enter(data_root, exec_root, hidden)
-    rehearsal.rehearse(exec_root, here)
+    try:
+        rehearsal.rehearse(exec_root, here)
+    except OSError as error:  # then forks copy more: nothing else depends on it
+        sys.excepthook(type(error), error, error.__traceback__)
     gc.collect()
     gc.disable()
     gc.freeze()

@@ -6,6 +6,9 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
+from berth.errors import Unavailable
 from berth.kernel import sockets
 from berth.runtime.channel import Channel
 from berth.runtime.client import MONITOR_DIED, Task
@@ -46,3 +49,30 @@ def test_a_record_that_cannot_be_read_is_no_record(tmp_path: Path) -> None:
     (tmp_path / "exit.json").write_text('{"event": "exited"}')
     found = asyncio.run(end_after(tmp_path, STARTED, {"no": "event"}))
     assert found.reason == MONITOR_DIED
+
+
+async def released(directory: Path) -> tuple[list[Channel], bytes]:
+    """Return the channels that were free, and what their monitor heard from the task after that."""
+    ours, theirs = sockets.pair()
+    free: list[Channel] = []
+    task = Task("a" * 64, Channel(ours), directory, free.append)
+    exited = {"event": "exited", "exit_code": 0, "finished_at_ns": 9}
+    with open("/dev/null", "rb") as pidfd:
+        for message in (STARTED, exited, {"event": "free"}):
+            sockets.send(theirs, json.dumps(message).encode(), [pidfd.fileno()])
+    await task.started()
+    await task.settle()
+    sockets.receive(theirs)
+    with pytest.raises(Unavailable):
+        await task.resize(rows=1, columns=1)
+    task.ended()
+    free[0].send({"op": "task"})
+    heard, _ = sockets.receive(theirs)
+    theirs.close()
+    return free, heard
+
+
+def test_a_task_whose_monitor_is_free_cannot_reach_the_next_one(tmp_path: Path) -> None:
+    free, heard = asyncio.run(released(tmp_path))
+    assert len(free) == 1
+    assert json.loads(heard) == {"op": "task"}
