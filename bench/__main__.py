@@ -11,7 +11,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import measure, memory, queries, report, runs, streams, targets, transfers, verbs
+from bench import (
+    measure,
+    memory,
+    queries,
+    report,
+    runs,
+    runtimes,
+    streams,
+    targets,
+    transfers,
+    verbs,
+)
 from bench.engines import Berth, BerthCli, Dockerd, Engine, Podman, call, program, tmpfs
 from bench.image import busybox
 from bench.measure import Bench
@@ -32,6 +43,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "logs": streams.logs,
     "images": transfers.transfers,
     "crowd": runs.crowd,
+    "oci": runtimes.runtimes,
 }
 KINDS = (Berth, BerthCli, Dockerd, Podman)
 

@@ -36,6 +36,7 @@ TARGETS = (
     Target("library *", 1.5, 1.5, rival="floor"),
     Target("* at once, *", 0.10, 0.08),
     Target("run * among *", 1.3, 1.1, rival="alone"),
+    Target("oci run", 1.3, 1.0, rival="runc", engine="berth-oci", columns=("wall",)),
     Target("exec", 0.45, 0.35),
     Target("create", 0.50, 0.40),
     Target("start", 0.13, 0.09),

@@ -127,6 +127,27 @@ def test_a_user_namespace_is_joined_by_its_path(oci, bundle):
     assert lines == [wanted, "0"]
 
 
+def test_all_namespaces_of_another_container_are_joined(oci, bundle):
+    os.chown(bundle.root, 100_000, 100_000)
+    oci.create(bundle.edit(user_namespace).runs("sleep", "1000"), "first")
+    oci("start", "first")
+    folder = f"/proc/{oci.state('first')['pid']}/ns"
+
+    def change(spec):
+        for entry in spec["linux"]["namespaces"]:
+            if entry["type"] != "mount":
+                entry["path"] = f"{folder}/{entry['type'].replace('network', 'net')}"
+        del spec["linux"]["uidMappings"], spec["linux"]["gidMappings"]
+
+    oci.create(bundle.edit(change), "second")
+    oci("start", "second")
+    theirs = f"/proc/{oci.state('second')['pid']}/ns"
+    for name in ("user", "pid", "net", "ipc", "uts"):
+        assert os.readlink(f"{theirs}/{name}") == os.readlink(f"{folder}/{name}"), name
+    shown = oci("exec", "second", "ps").out
+    assert shown.count("sleep 1000") == 2, shown
+
+
 def test_clocks_have_the_offsets_of_a_time_namespace(oci, bundle):
     bundle.edit(namespace("time"))
     bundle.edit(lambda spec: spec["linux"].update(timeOffsets={"boottime": {"secs": 1_000_000}}))
@@ -507,7 +528,7 @@ def test_hooks_run_in_their_order_and_are_told_the_state(oci, bundle, tmp_path):
 def test_a_hook_that_fails_undoes_the_create(oci, bundle, kind):
     bad = {"path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"]}
     why = refusal(oci, bundle, lambda spec: spec.update(hooks={kind: [bad]}))
-    assert f"error running {kind} hook #0: exit status 3" in why
+    assert f"error running hook #0 of {kind}: exit status 3" in why
     assert "why" in why
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from berth.bundle import child
 from berth.errors import Failed, Unsupported
 from berth.kernel import namespaces, sockets
+from berth.runtime import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
         if plan.is_new(kind) and kind not in MADE_LATER:
             flags |= namespaces.NAMESPACES[kind][0]
     group = plan.group.open_to_clone_into()
-    restore = _enter_for_children(plan)
+    restore: list[tuple[int, int]] = []
     try:
         if "user" in plan.joined:
             return _clone_through(plan, flags, group, (sync, ours))
+        restore = _enter_for_children(plan)
         fork = namespaces.Clone(flags, cgroup_fd=group)
         pid = fork.make()
         if pid == 0:
@@ -83,6 +84,7 @@ def _clone_through(
     if helper == 0:
         try:
             namespaces.setns(plan.joined["user"], namespaces.CLONE_NEWUSER)
+            _enter_for_children(plan)  # here: in another pid namespace it would learn another pid
             fork = namespaces.Clone(flags | namespaces.CLONE_PARENT, cgroup_fd=group)
             pid = fork.make()
             if pid == 0:
@@ -156,4 +158,4 @@ def _map_by_helper(kind: str, pid: int, table: list[IdMapping]) -> None:
 
 def release(plan: Plan, sync: sockets.Socket, trees: list[int]) -> None:
     """Let the process go on."""
-    sockets.send(sync, json.dumps({"go": True, "state": plan.state}).encode(), trees)
+    sockets.send(sync, codec.encode({"go": True, "state": plan.state}), trees)

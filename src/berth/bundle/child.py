@@ -14,14 +14,13 @@ starter                                    │
 from __future__ import annotations
 
 import _signal
-import json
 import os
 
 from berth.bundle import attributes, hooks, stdio
 from berth.bundle.plan import FIRST_PRESERVED, account
 from berth.bundle.root import Root
 from berth.kernel import loopback, namespaces, processes, seccomp, sockets
-from berth.runtime import payload
+from berth.runtime import codec, payload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class Child:
         data, fds = sockets.receive(self.sync)
         if not data:
             os._exit(EXIT_SETUP_FAILED)
-        self.plan.state = json.loads(data)["state"]
+        self.plan.state = codec.decode(data)["state"]
         self.root.open_sources(fds)
         if self.plan.in_user_namespace:
             os.setresgid(0, 0, 0)
@@ -183,7 +182,7 @@ def reset_signals() -> None:
 def tell_failure(sync: sockets.Socket, step: str, error: BaseException) -> None:
     """Say what failed to whoever waits; nobody may."""
     try:
-        sockets.send(sync, json.dumps(payload.describe(step, error)).encode())
+        sockets.send(sync, codec.encode(payload.describe(step, error)))
     except OSError:
         return
 
@@ -237,7 +236,7 @@ def load(filter_: Filter, state: Mapping[str, object]) -> None:
         "metadata": filter_.metadata,
         "state": state,
     }
-    sockets.send_packet(filter_.agent, json.dumps(document).encode(), [fd])
+    sockets.send_packet(filter_.agent, codec.encode(document), [fd])
     filter_.agent.close()
     os.close(fd)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _socket
-import json
 import os
 import time
 
@@ -14,6 +13,7 @@ from berth.bundle.status import start_time, state
 from berth.bundle.warnings import warn
 from berth.errors import Conflict, Failed, from_record
 from berth.kernel import sockets
+from berth.runtime import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Creation:
                 continue
             if not data:
                 raise Failed("the container's first process died while it was set up")
-            message = json.loads(data)
+            message = codec.decode(data)
             if "ready" in message:
                 return terminal
             if "error" in message:
@@ -221,5 +221,5 @@ def start(folder: Folder, record: Record) -> None:
         data = b""
     sock.close()
     if data:
-        raise from_record(json.loads(data)["error"])
+        raise from_record(codec.decode(data)["error"])
     hooks.run(record.get("spec", {}), "poststart", state(record, "running"))

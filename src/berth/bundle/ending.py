@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal
 import os
-import signal
 
 from berth.bundle import hooks
 from berth.bundle.status import CREATED, PAUSED, RUNNING, STOPPED, group, lives, state, status
@@ -15,22 +15,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.bundle.records import Folder, Record
 
-LOG_PREFIX = "level=warning msg="
-
 
 def signal_number(text: str) -> int:
     """Return the number of "9", "KILL", "SIGKILL" or "sigkill"."""
     if text.isdecimal():
         number = int(text)
-        if 0 <= number < signal.NSIG:  # 0 only asks whether it is there
+        if 0 <= number < _signal.NSIG:  # 0 only asks whether it is there
             return number
         raise InvalidArgument(f"unknown signal {text!r}")
     name = text.upper()
     name = name if name.startswith("SIG") else f"SIG{name}"
-    found = getattr(signal, name, None)
-    if not isinstance(found, signal.Signals):
+    found = getattr(_signal, name, None)
+    if not isinstance(found, int):
         raise InvalidArgument(f"unknown signal {text!r}")
-    return int(found)
+    return found
 
 
 def kill(folder: Folder, record: Record, number: int, *, everyone: bool = False) -> None:
@@ -38,15 +36,15 @@ def kill(folder: Folder, record: Record, number: int, *, everyone: bool = False)
     groups = group(record)
     if everyone:
         for pid in groups.pids() if groups is not None else ():
-            _signal(pid, number)
+            _send(pid, number)
     elif not lives(record):
         raise Conflict("container not running")
-    elif number == signal.SIGKILL and not record.get("own_pid_namespace") and groups is not None:
+    elif number == _signal.SIGKILL and not record.get("own_pid_namespace") and groups is not None:
         groups.kill()  # nothing ends the others when the first ends
         return
     else:
         _signal_first(record, number)
-    if number == signal.SIGKILL and groups is not None and status(folder, record) == PAUSED:
+    if number == _signal.SIGKILL and groups is not None and status(folder, record) == PAUSED:
         groups.thaw()  # it dies once it goes on
 
 
@@ -66,7 +64,7 @@ def _signal_first(record: Record, number: int) -> None:
         os.close(pidfd)
 
 
-def _signal(pid: int, number: int) -> None:
+def _send(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except ProcessLookupError:
@@ -96,7 +94,7 @@ def delete(folder: Folder, record: Record, *, force: bool) -> None:
 def _end(record: Record) -> None:
     groups = group(record)
     try:
-        _signal_first(record, signal.SIGKILL)
+        _signal_first(record, _signal.SIGKILL)
     except Conflict:
         return
     if groups is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import _signal
 import os
 import select
-import signal
 import time
 
 from berth.errors import Failed
+from berth.runtime import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ def of(spec: Spec, kind: str) -> list[Hook]:
 
 def run(spec: Spec, kind: str, state: Mapping[str, object]) -> None:
     """Run all of a kind, one after the other; the first that fails raises Failed."""
-    document = json.dumps(state).encode()
+    document = codec.encode(dict(state))
     for number, hook in enumerate(of(spec, kind)):
         try:
             _run(hook, document)
         except (OSError, Failed) as error:
-            raise Failed(f"error running {kind} hook #{number}: {error}") from error
+            raise Failed(f"error running hook #{number} of {kind}: {error}") from error
 
 
 def _run(hook: Hook, document: bytes) -> None:
@@ -61,13 +61,17 @@ def _run(hook: Hook, document: bytes) -> None:
     finally:
         os.close(output)
     if not in_time:
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(pid, _signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     if not in_time:
         raise Failed(f"hook ran past specified timeout of {hook.get('timeout')}s")
     if code := os.waitstatus_to_exitcode(status):
-        why = f"exit status {code}" if code > 0 else f"signal {-code}"
+        why = f"exit status {code}" if code > 0 else f"signal: {_name(-code)}"
         raise Failed(f"{why}, output: {text.decode(errors='replace').strip()}")
+
+
+def _name(number: int) -> str:
+    return (_signal.strsignal(number) or str(number)).lower()
 
 
 def _memory(document: bytes) -> int:

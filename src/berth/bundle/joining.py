@@ -6,7 +6,6 @@ read from its /proc.
 
 from __future__ import annotations
 
-import json
 import os
 
 from berth.bundle import attributes, checks, child, groups, stdio
@@ -15,6 +14,7 @@ from berth.bundle.plan import account, compiled, drop_unknown_capabilities
 from berth.bundle.status import CREATED, PAUSED, RUNNING, lives, state, status
 from berth.errors import Conflict, from_record
 from berth.kernel import namespaces, processes, sockets
+from berth.runtime import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _follow(sync: sockets.Socket) -> int:
         data, fds = sockets.receive(sync)
         if not data:
             return terminal
-        message = json.loads(data)
+        message = codec.decode(data)
         if "error" in message:
             raise from_record(message["error"])
         terminal = fds[0]

@@ -8,10 +8,10 @@ lock           held by the command that changes the container
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 
 from berth.errors import Conflict, InvalidArgument, NotFound
+from berth.runtime import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Folder:
         """Read the record."""
         try:
             with open(f"{self.path}/{STATE}", "rb") as file:
-                record: Record = json.load(file)
+                record: Record = codec.decode(file.read())
         except FileNotFoundError:
             if not os.path.isdir(self.path):
                 raise
@@ -95,7 +95,7 @@ class Folder:
         temporary = f"{self.path}/{STATE}.new"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            view = memoryview(json.dumps(record).encode())
+            view = memoryview(codec.encode(record))
             while view:
                 view = view[os.write(fd, view) :]
         finally:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from berth.bundle import shape
 from berth.errors import Conflict, InvalidArgument, NotFound
 from berth.kernel import cgroups
+from berth.runtime import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,12 +52,24 @@ def read_resources(path: str) -> Resources:
 
 def _read(path: str) -> object:
     fd = os.dup(0) if path == "/dev/stdin" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        text = file.read().strip()
     try:
-        with open(fd, "rb") as file:
-            document: object = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"{path} is not valid JSON: {error}") from error
+        document: object = codec.decode(text)
+    except (ValueError, RecursionError):
+        raise InvalidArgument(f"{path} is not valid JSON: {_complaint(text)}") from None
     return document
+
+
+def _complaint(text: bytes) -> str:
+    """Return what is wrong with a document: the module that can tell takes its time to load."""
+    import json
+
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return "it is nested too deeply"
 
 
 def do_spec(call: Invocation) -> int:
@@ -72,6 +84,8 @@ def do_spec(call: Invocation) -> int:
     except FileExistsError:
         raise Conflict(f"File {CONFIG} exists. Remove it first") from None
     with open(fd, "w") as file:
+        import json
+
         json.dump(spec, file, indent="\t")
     return 0
 

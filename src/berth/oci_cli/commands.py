@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,9 +112,8 @@ class Command:
 
     def load(self, name: str) -> Callable[[Invocation], int]:
         """Return its function."""
-        found: Callable[[Invocation], int] = getattr(
-            import_module(f"berth.oci_cli.{self.module}"), f"do_{name}"
-        )
+        loaded = __import__(f"berth.oci_cli.{self.module}", fromlist=["VERBS"])
+        found: Callable[[Invocation], int] = getattr(loaded, f"do_{name}")
         return found
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import select
-import signal
-import termios
-import tty
 
 from berth.runtime import pty
 
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 CHUNK_BYTES = 65536
-NOT_PASSED_ON = (signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGWINCH)
+NOT_PASSED_ON = (_signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGURG, _signal.SIGWINCH)
 FIRST_SIGNAL_EXIT = 128
 
 
@@ -27,15 +25,14 @@ class Foreground:
         self._terminal = terminal
         self._saved: list[int | list[bytes | int]] | None = None
         self._pidfd = os.pidfd_open(pid)
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, *NOT_PASSED_ON}:
-            if number < signal.SIGRTMIN and number not in (signal.SIGTTIN, signal.SIGTTOU):
-                signal.signal(number, self._pass_on)
+        for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP, *NOT_PASSED_ON}:
+            if number < _signal.SIGRTMIN and number not in (_signal.SIGTTIN, _signal.SIGTTOU):
+                _signal.signal(number, self._pass_on)
         if terminal >= 0:
             _clear_carriage_returns(terminal)
-            signal.signal(signal.SIGWINCH, self._resize)
+            _signal.signal(_signal.SIGWINCH, self._resize)
             if os.isatty(0):
-                self._saved = termios.tcgetattr(0)
-                _set_raw(0)
+                self._saved = _set_raw(0)
             self._resize(0, None)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
@@ -84,21 +81,30 @@ class Foreground:
     def close(self) -> None:
         """Give our own terminal back as it was."""
         if self._saved is not None:
+            import termios
+
             termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
             self._saved = None
         os.close(self._pidfd)
 
 
-def _set_raw(fd: int) -> None:
-    """Leave everything to the other terminal but that lines begin on the left."""
+def _set_raw(fd: int) -> list[int | list[bytes | int]]:
+    """Leave everything to the other terminal but that lines begin on the left; return how it was."""
+    import termios
+    import tty
+
+    before = termios.tcgetattr(fd)
     tty.setraw(fd)
     mode = termios.tcgetattr(fd)
     mode[1] |= termios.OPOST
     termios.tcsetattr(fd, termios.TCSADRAIN, mode)
+    return before
 
 
 def _clear_carriage_returns(terminal: int) -> None:
     """Have lines end as programs write them, so that they are as they were in files and pipes."""
+    import termios
+
     mode = termios.tcgetattr(terminal)
     mode[1] &= ~termios.ONLCR
     termios.tcsetattr(terminal, termios.TCSANOW, mode)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 
 from berth.errors import InvalidArgument
+from berth.runtime import codec
 
 
 class Log:
@@ -46,7 +46,7 @@ class Log:
     def _write(self, level: str, text: str) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self._json:
-            line = json.dumps({"level": level, "msg": text, "time": now}, separators=(",", ":"))
+            line = codec.encode({"level": level, "msg": text, "time": now}).decode()
         else:
             quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
             line = f'time="{now}" level={level} msg="{quoted}"'

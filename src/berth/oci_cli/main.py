@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -33,6 +34,7 @@ EXIT_FAILURE = 1
 def leave(argv: Sequence[str]) -> None:
     """Run the command line and end the process."""
     status = EXIT_FAILURE
+    gc.disable()  # it ends before there is anything to collect
     try:
         status = main(list(argv[1:]))
         sys.stdout.flush()
