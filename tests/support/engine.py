@@ -22,7 +22,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 STOP_S = 20.0
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=60)
         self._path = path
@@ -118,7 +118,7 @@ class EngineProcess:
         self, method: str, path: str, body: object = None, *, raw: bytes | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """One request to the API, the answer as it came."""
-        connection = _UnixConnection(self.socket)
+        connection = UnixConnection(self.socket)
         try:
             sent = raw if raw is not None else json.dumps(body).encode() if body else b""
             headers = {"Content-Type": "application/json"} if body else {}

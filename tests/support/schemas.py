@@ -85,3 +85,37 @@ def _assert_valid(validator: object, document: object) -> None:
     assert not errors, "\n".join(
         f"{'/'.join(map(str, error.absolute_path))}: {error.message[:200]}" for error in errors
     )
+
+
+def _known() -> dict[str, object]:
+    document = _specification()
+    if document is None:
+        pytest.skip(f"needs the file {NAME}")
+    return document
+
+
+def paths() -> dict[str, dict[str, dict[str, object]]]:
+    """Return every operation, by path and method."""
+    return _known()["paths"]  # type: ignore[return-value]
+
+
+def _resolved(schema: dict[str, object]) -> dict[str, object]:
+    while "$ref" in schema:
+        section, name = str(schema["$ref"]).removeprefix("#/").split("/")
+        schema = _known()[section][name]  # type: ignore[index]
+    return schema
+
+
+def parameters(operation: dict[str, object]) -> list[dict[str, object]]:
+    """Return the parameters of an operation."""
+    return [_resolved(parameter) for parameter in operation.get("parameters", [])]  # type: ignore[attr-defined]
+
+
+def properties(schema: dict[str, object]) -> dict[str, dict[str, object]]:
+    """Return the fields of an object, each resolved; none of anything else."""
+    schema = _resolved(schema)
+    found: dict[str, dict[str, object]] = {}
+    for part in schema.get("allOf", []):  # type: ignore[attr-defined]
+        found |= properties(part)
+    own = schema.get("properties", {})
+    return found | {name: _resolved(field) for name, field in own.items()}  # type: ignore[attr-defined]

@@ -327,7 +327,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Say why, and let the client read it: closing while it still sends would throw that away."""
         if self._closed or self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        data = msgspec.json.encode({"message": str(error)})
+        # Without h11's quotation of what was sent, which is Python.
+        data = msgspec.json.encode({"message": str(error).partition(": bytearray")[0]})
         headers = [
             ("Content-Type", JSON),
             ("Content-Length", str(len(data))),

@@ -80,7 +80,7 @@ def find(source: str, target: str) -> list[Device]:
     path = Path(source)
     try:
         mode = path.stat().st_mode
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
         raise InvalidArgument(f'{GATHER} "{source}": no such file or directory') from error
     if stat.S_ISDIR(mode):
         return _walk(path, target)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from ipaddress import IPv4Interface, IPv6Interface
 
-    from berth.network.ipam import Network, Plan
+    from berth.network.ipam import Address, Network, Plan
     from berth.network.records import NetworkRequest
     from berth.state import State
 
@@ -118,8 +118,8 @@ class Networks:
                 if version == 4
                 else (record.subnet6, record.ip_range6, record.gateway6)
             )
-            pool = AddressPool(ip_network(subnet), ip_range=ip_network(span) if span else None)
-            taken = [ip_address(text) for text in (gateway, *record.auxiliary.values()) if text]
+            pool = AddressPool(ip_network(subnet), ip_range=parse_subnet(span) if span else None)
+            taken = [_address(text) for text in (gateway, *record.auxiliary.values()) if text]
             for address in taken:
                 if address.version == version:
                     pool.claim(address)
@@ -243,6 +243,14 @@ def _new(name: str, driver: str, *, builtin: bool = False) -> NetworkRecord:
         created_at_ns=time.time_ns(),
         builtin=builtin,
     )
+
+
+def _address(text: str) -> Address:
+    """Parse an address that a client gave, of either version of IP."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid IP address: {text}") from None
 
 
 def _bridge_of(address: IPv4Interface | IPv6Interface) -> tuple[str, str]:

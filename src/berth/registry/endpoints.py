@@ -97,7 +97,7 @@ def _resolve(host: str) -> list[Address]:
         return [address]
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: no name of a host
         return []
     return [a for entry in found if (a := address_of(str(entry[4][0]).partition("%")[0]))]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from berth.api.parameters import Call
     from berth.engine.engine import Engine
 
+MAX_NAME_BYTES = 255  # of one name in a path
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 KINDS = {"C": 0, "A": 1, "D": 2}
 SECOND_NS = 1_000_000_000
@@ -115,6 +116,8 @@ class ArchiveRoutes:
 def path_of(call: Call) -> str:
     """Return the path that is asked for; without one the request is refused in Docker's words."""
     if path := call.text("path"):
+        if "\0" in path or any(len(name.encode()) > MAX_NAME_BYTES for name in path.split("/")):
+            raise InvalidArgument(f"bad parameter: path: no file has the name {path[:80]!r}")
         return path
     raise InvalidArgument("bad parameter: pathcannot be empty")
 
