@@ -430,7 +430,13 @@ def test_a_cancelled_pull_ends_its_downloads(front, registry, content):
                 arrived.set()
 
         client = RegistryClient(environment={}, backoff_s=500)
-        front.rules.append(lambda path, _: Answer(cut_after=0) if BLOBS in path else None)
+        front.rules.append(
+            lambda path, _: (
+                Answer(cut_after=0)
+                if BLOBS in path and len([p for p, _ in front.requests if BLOBS in p]) > 1
+                else None
+            )
+        )
         pull = asyncio.ensure_future(
             client.pull(
                 Reference.parse(f"{front.host}/library/single:1"),
@@ -447,3 +453,23 @@ def test_a_cancelled_pull_ends_its_downloads(front, registry, content):
         client.close()
 
     asyncio.run(scenario())
+
+
+def test_tags_come_in_pages(front):
+    def page(path, _):
+        if "/tags/list" not in path:
+            return None
+        body = {"name": "x", "tags": ["2"] if "last" in path else ["1"]}
+        link = {} if "last" in path else {"Link": '</v2/x/tags/list?last=1>; rel="next"'}
+        return Answer(200, link, json.dumps(body).encode())
+
+    front.rules.append(page)
+
+    async def run():
+        client = RegistryClient(environment={}, backoff_s=0.001)
+        try:
+            return await client.tags(Reference.parse(f"{front.host}/x"), None)
+        finally:
+            client.close()
+
+    assert asyncio.run(run()) == ["1", "2"]

@@ -71,10 +71,12 @@ def oci_archive(
     media_types: Sequence[str] = (),
     *,
     plain: Sequence[bytes] = (),
+    spaces: bool = False,
 ) -> bytes:
     """Return an OCI layout as a tar, of an image of layers in gzip or as ``media_types`` says.
 
-    ``plain`` are the layers uncompressed, where that is not known.
+    ``plain`` are the layers uncompressed, where that is not known. ``spaces``: its documents are written
+    as no engine would, with members that nobody knows.
     """
     kinds = list(media_types) or [f"{OCI}.layer.v1.tar+gzip"] * len(parts)
     config = {
@@ -83,7 +85,10 @@ def oci_archive(
         "config": {"Cmd": ["sh"]},
         "rootfs": {"type": "layers", "diff_ids": [diff_id(part) for part in plain or parts]},
     }
-    blobs = dict(map(_blob, (json.dumps(config).encode(), *parts)))
+    odd: dict[str, object] = {"x-unknown": [1, {"a": None}], "annotations": {"k": "v"}}
+    indent = 3 if spaces else None
+    config |= odd if spaces else {}
+    blobs = dict(map(_blob, (json.dumps(config, indent=indent).encode(), *parts)))
     digests = list(blobs)
     manifest = {
         "schemaVersion": 2,
@@ -94,7 +99,8 @@ def oci_archive(
             for part, kind in zip(parts, kinds, strict=True)
         ],
     }
-    digest, data = _blob(json.dumps(manifest).encode())
+    manifest |= odd if spaces else {}
+    digest, data = _blob(json.dumps(manifest, indent=indent).encode())
     blobs[digest] = data
     top = _descriptor(digest, blobs, f"{OCI}.manifest.v1+json")
     top["annotations"] = {"io.containerd.image.name": name}

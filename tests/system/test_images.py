@@ -434,3 +434,19 @@ def test_a_client_that_goes_away_in_the_middle_of_a_load_leaves_nothing(
         client.kill()
     wait_for(lambda: not any(ingest.iterdir()), "what was half made is gone")
     assert (layers_of(engine), blobs_of(engine)) == before
+
+
+@pytest.mark.berth_only
+@pytest.mark.parametrize("count", [128, 400])
+def test_more_layers_than_fit_mount_options_are_one_root(
+    engine: EngineProcess, busybox_tar: bytes, count: int
+) -> None:
+    parts = [busybox_tar]
+    parts += [
+        layer([(f"many/{n}", b"%d\n" % n, {}), ("top", b"%d\n" % n, {})]) for n in range(count)
+    ]
+    done = engine.docker("load", stdin=docker_archive(parts, f"layers:{count}"))
+    assert done.code == 0, str(done)
+    script = "cat /many/* | wc -l; cat /top; echo x > /many/0; cat /many/0"
+    ran = engine.docker(*RUN, f"layers:{count}", "sh", "-c", script)
+    assert ran.lines == [str(count), str(count - 1), "x"], str(ran)

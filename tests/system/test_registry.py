@@ -253,11 +253,8 @@ def test_a_pull_that_is_killed_goes_on_with_what_it_had(
 def test_a_half_blob_goes_on_after_berthd_was_killed(
     fresh_engine: EngineProcess, registry: Registry, front: Front
 ) -> None:
-    engine, big = fresh_engine, layer([("big", os.urandom(4 << 20), {})])
-    assert engine.docker("load", stdin=docker_archive([big], f"{registry.host}/big:1")).code == 0
-    assert engine.docker("push", f"{registry.host}/big:1").code == 0
-    engine.docker("rmi", f"{registry.host}/big:1")
-    engine.docker("image", "prune", "-f")
+    engine = fresh_engine
+    push_big(engine, registry)
     front.rules += [
         lambda _, headers: Answer(503, {"Retry-After": "600"}) if "Range" in headers else None,
         lambda path, _: Answer(cut_after=3_000_000) if "/blobs/" in path else None,
@@ -275,6 +272,59 @@ def test_a_half_blob_goes_on_after_berthd_was_killed(
     ranges = [headers["Range"] for _, headers in front.requests if "Range" in headers]
     assert ranges[0].startswith("bytes=2")
     assert not any((engine.data_root / "content/partial").iterdir())
+    assert engine.berth("system", "check").code == 0
+
+
+def push_big(engine: EngineProcess, registry: Registry) -> None:
+    """Put an image of one large layer into a registry, and nothing of it into the engine."""
+    big = layer([("first", b"first\n", {}), ("big", os.urandom(4 << 20), {})])
+    name = f"{registry.host}/big:1"
+    assert engine.docker("load", stdin=docker_archive([big], name)).code == 0
+    assert engine.docker("push", name).code == 0
+    engine.docker("rmi", name)
+    engine.docker("image", "prune", "-f")
+
+
+def test_a_layer_is_unpacked_while_it_comes(
+    fresh_engine: EngineProcess, registry: Registry, front: Front, tmp_path: Path
+) -> None:
+    engine = fresh_engine
+    push_big(engine, registry)
+    seen = []
+
+    def wait_for_files(_: str, headers: dict[str, str]) -> None:
+        if "Range" in headers:
+            snapshots = engine.data_root / "snapshots"
+            seen.extend(wait_for(lambda: list(snapshots.glob("partial-*/fs/first")), "it is there"))
+
+    def cut(path: str, headers: dict[str, str]) -> Answer | None:
+        return Answer(cut_after=3_000_000) if "/blobs/" in path and "Range" not in headers else None
+
+    front.rules += [wait_for_files, cut]
+    done = engine.docker("pull", f"{front.host}/big:1")
+    assert done.code == 0, str(done)
+    assert seen
+    assert done.out.count("Pull complete") == 1
+    assert engine.berth("system", "check").code == 0
+
+
+def test_what_was_unpacked_of_a_layer_that_is_wrong_goes(
+    fresh_engine: EngineProcess, registry: Registry, front: Front
+) -> None:
+    engine = fresh_engine
+    push_big(engine, registry)
+    before = layers_of(engine)
+    front.rules.append(
+        lambda path, _: (
+            Answer(flip=True)
+            if "/blobs/" in path and len([p for p, _ in front.requests if "/blobs/" in p]) > 1
+            else None
+        )  # the configuration comes first
+    )
+    done = engine.docker("pull", f"{front.host}/big:1")
+    assert done.code == 1
+    assert "verification failed for digest" in done.err
+    wait_for(lambda: layers_of(engine) == before, "what was half made is gone")
     assert engine.berth("system", "check").code == 0
 
 

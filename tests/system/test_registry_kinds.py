@@ -190,6 +190,42 @@ def test_docker_manifest_puts_together_what_was_pushed(
     docker("rmi", name)
 
 
+@pytest.mark.parametrize("repository", ["part", "whole"])
+def test_berth_manifest_does_the_same_and_brings_images_from_neighbours(
+    engine: EngineProcess, both: str, registry: Registry, tmp_path: Path, repository: str
+) -> None:
+    berth = partial(engine.berth, env={"DOCKER_CONFIG": str(tmp_path / "config")})
+    parts = []
+    for wanted in ("arm64", "amd64"):
+        berth("pull", "--platform", f"linux/{wanted}", both)
+        id_ = engine.request("GET", f"/images/{both}/json?platform=linux/{wanted}")[1]["Id"]
+        parts.append(f"{registry.host}/part:{wanted}")
+        berth("tag", id_, parts[-1])
+        assert berth("push", parts[-1]).code == 0
+    name = f"{registry.host}/{repository}:all"
+    assert berth("manifest", "push", name).code == 1
+    assert berth("manifest", "create", name, *parts).out == f"Created manifest list {name}\n"
+    assert berth("manifest", "create", name, parts[0]).code == 1
+    done = berth("manifest", "annotate", "--variant", "v8", name, parts[0])
+    assert done.code == 0, str(done)
+    done = berth("manifest", "push", "--purge", name)
+    assert done.code == 0, str(done)
+    assert berth("manifest", "rm", name).code == 1
+    shown = json.loads(berth("manifest", "inspect", name).out)
+    raw = run(find("skopeo"), "inspect", "--raw", "--tls-verify=false", f"docker://{name}").out
+    assert shown == json.loads(raw)
+    assert f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}" == done.out.strip()
+    found = {entry["platform"]["architecture"] for entry in shown["manifests"]}
+    assert found == {"arm64", "amd64"}
+    for part in (*parts, both):
+        berth("rmi", part)
+    for wanted in ("arm64", "amd64"):
+        done = berth("pull", "--platform", f"linux/{wanted}", name)
+        assert done.code == 0, str(done)
+        assert architecture(engine, name, f"linux/{wanted}") == wanted
+    berth("rmi", name)
+
+
 # Other things than images
 
 

@@ -139,6 +139,26 @@ COMMANDS: dict[str, Row] = {
         *("Display detailed information on one or more images", 1, MANY),
     ),
     "image prune": ("prune", "[OPTIONS]", "Remove unused images", 0, 0),
+    "manifest inspect": (
+        *("manifest", "[OPTIONS] MANIFEST"),
+        *("Display an image manifest, or manifest list", 1, 1),
+    ),
+    "manifest create": (
+        *("manifest", "[OPTIONS] MANIFEST_LIST MANIFEST [MANIFEST...]"),
+        *("Create a local manifest list for pushing to a registry", 2, MANY),
+    ),
+    "manifest annotate": (
+        *("manifest", "[OPTIONS] MANIFEST_LIST MANIFEST"),
+        *("Add additional information to a local image manifest", 2, 2),
+    ),
+    "manifest push": (
+        *("manifest", "[OPTIONS] MANIFEST_LIST"),
+        *("Push a manifest list to a repository", 1, 1),
+    ),
+    "manifest rm": (
+        *("manifest", "MANIFEST_LIST [MANIFEST_LIST...]"),
+        *("Delete one or more manifest lists from local storage", 1, MANY),
+    ),
     "system check": (
         *("checking", "[OPTIONS]"),
         *("Verify every blob, image and layer that the engine has stored", 0, 0),
@@ -181,6 +201,7 @@ GROUPS = {
     "container": "Manage containers",
     "image": "Manage images",
     "network": "Manage networks",
+    "manifest": "Manage image manifests and manifest lists",
     "system": "Manage the engine",
     "volume": "Manage volumes",
 }

@@ -203,10 +203,10 @@ class Ingest:
         self._store = store
         self._expected = expected
         self._size = size
-        self._path = path
+        self.path = path
         self._kept = kept
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if kept else os.O_EXCL)
-        self._fd = os.open(self._path, flags, BLOB_MODE)
+        self._fd = os.open(self.path, flags, BLOB_MODE)
         self._hash = (expected or Digest(f"{CANONICAL}:")).hasher()
         self.written = 0
 
@@ -246,7 +246,7 @@ class Ingest:
             raise Corrupt(f"content {self._expected}: the bytes have the digest {digest}")
         try:
             os.fsync(self._fd)
-            self._store.adopt(self._path, digest)
+            self._store.adopt(self.path, digest)
         except OSError as error:
             raise Failed(f"write content: {error.strerror}") from error
         self._close()
@@ -257,7 +257,7 @@ class Ingest:
             os.close(self._fd)
             self._fd = -1
             if self._kept:
-                self._store.end_of(self._path)
+                self._store.end_of(self.path)
 
     def suspend(self) -> None:
         """Keep what there is for the next :meth:`ContentStore.resume`. Idempotent."""
@@ -269,7 +269,7 @@ class Ingest:
     def abort(self) -> None:
         """Remove it, unless it was committed. Idempotent."""
         if self._fd >= 0:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             self._close()
 
     def __enter__(self) -> Ingest:

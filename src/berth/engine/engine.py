@@ -27,6 +27,7 @@ from berth.engine.documents import Surroundings
 from berth.engine.files import Files
 from berth.engine.filters import ContainerFilter, PruneFilter, event_passes
 from berth.engine.images import Images
+from berth.engine.manifests import Manifests
 from berth.engine.networks import Networks
 from berth.engine.pulls import Pulls
 from berth.engine.pushes import Pushes
@@ -68,6 +69,7 @@ class Engine:
         self.execs = execs
         self._health = health
         self.images = Images(services.images, services.events, users=self.image_users)
+        self.manifests = Manifests(services.registry)
         self.pulls = Pulls(
             images=services.images, registry=services.registry, events=services.events
         )

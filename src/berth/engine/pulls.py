@@ -54,22 +54,23 @@ class Pulls:
         credentials: Credentials | None,
         progress: Callable[[Mapping[str, object]], None],
     ) -> None:
-        pulled = await self._registry.pull(
-            reference,
-            platform=platform,
-            auth=credentials,
-            content=self._images.content,
-            progress=progress,
-            is_known=self._images.is_whole,
-        )
-        before = self._known(reference, platform)
-        image = await self._images.add_pulled(
-            reference=reference,
-            descriptor=pulled.manifest,
-            id_=pulled.config.digest,
-            repo_digest=pulled.descriptor.digest,
-            progress=progress,
-        )
+        async with self._images.unpacking(progress) as early:
+            pulled = await self._registry.pull(
+                reference,
+                platform=platform,
+                auth=credentials,
+                content=self._images.content,
+                progress=progress,
+                watcher=early,
+            )
+            before = self._known(reference, platform)
+            image = await self._images.add_pulled(
+                reference=reference,
+                descriptor=pulled.manifest,
+                id_=pulled.config.digest,
+                repo_digest=pulled.descriptor.digest,
+                early=early,
+            )
         for message in pulled.summary(newer=image.id != before):
             progress(message)
         familiar = reference.familiar()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 UNPACK = "berth.images.unpack:unpack"
 COMPARE = "berth.images.comparing:compare"
+FOLLOW = "berth.images.unpack:follow"
 EXPAND = "berth.images.unpack:expand"
 SHORT_CHARS = 12
 
@@ -34,6 +35,7 @@ class Teller:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._done: set[str] = set()
 
     def at(self, layer: LayerRecord, diff_id: str, done_bytes: object) -> None:
         """Tell how much of a blob is done."""
@@ -41,9 +43,11 @@ class Teller:
         self._tell("Extracting", layer.digest, {"current": done_bytes, "total": layer.size})
 
     def end(self, layer: LayerRecord, diff_id: str) -> None:
-        """Tell that a layer is done."""
-        self.at(layer, diff_id, layer.size)
-        self._tell("Pull complete", layer.digest, {})
+        """Tell that a layer is done, once."""
+        if layer.digest not in self._done:
+            self._done.add(layer.digest)
+            self.at(layer, diff_id, layer.size)
+            self._tell("Pull complete", layer.digest, {})
 
     def _tell(self, status: str, digest: str, detail: Mapping[str, object]) -> None:
         short = digest.partition(":")[2][:SHORT_CHARS]
@@ -167,6 +171,36 @@ class LayerStore:
                 outcome = await self.run(UNPACK, argument, places, report)
         teller.end(layer, diff_id)
         return outcome
+
+    async def extract(self, layer: LayerRecord, diff_id: str, teller: Teller) -> Ready:
+        """Extract a layer for whoever unpacks the image; it is the caller's to discard."""
+        partial = self._snapshots.partial()
+        try:
+            return Ready(partial, await self._unpack_blob(partial, layer, diff_id, teller))
+        except BaseException:
+            self._snapshots.discard(partial)
+            raise
+
+    async def follow(
+        self, layer: LayerRecord, diff_id: str, teller: Teller, growing: tuple[int, int]
+    ) -> Ready:
+        """Do the same with a blob that is still being written, and verified by who writes it.
+
+        ``growing``: the file, and a pipe that tells how much of it there is.
+        """
+
+        def report(message: Mapping[str, object]) -> None:
+            teller.at(layer, diff_id, message.get("bytes", 0))
+
+        partial = self._snapshots.partial()
+        try:
+            places = (*growing, partial / "fs")
+            outcome = await self.run(FOLLOW, {"diff_id": diff_id}, places, report)
+        except BaseException:
+            self._snapshots.discard(partial)
+            raise
+        teller.end(layer, diff_id)
+        return Ready(partial, outcome)
 
     async def difference(self, chain_id: str, layer: LayerRecord, diff_id: str) -> str:
         """Return what a layer's tree has that its blob has not, or the reverse; "" for nothing."""

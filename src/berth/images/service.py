@@ -17,8 +17,9 @@ from berth.images.catalog import Catalog, familiar
 from berth.images.changes import apply_changes
 from berth.images.check import StoreCheck
 from berth.images.disposal import Deleted, Disposal
+from berth.images.early import Early
 from berth.images.garbage import KEPT_S, Garbage
-from berth.images.layers import LayerStore, LoadTeller, Teller
+from berth.images.layers import NOTHING_READY, LayerStore, LoadTeller, Teller
 from berth.images.records import Image, ImageUser, LayerRecord
 from berth.images.save import ArchiveWriter, selected
 from berth.images.shipping import Shipping
@@ -307,6 +308,16 @@ class ImageService:
         )
         return self._keep(image, names), names
 
+    def unpacking(self, progress: Progress) -> Early:
+        """Return what unpacks the layers of a pull as they come."""
+        return Early(
+            content=self.content,
+            snapshots=self._snapshots,
+            layers=self._layers,
+            progress=progress,
+            is_whole=self.is_whole,
+        )
+
     async def add_pulled(
         self,
         *,
@@ -314,7 +325,7 @@ class ImageService:
         descriptor: Descriptor,
         id_: str,
         repo_digest: str | None = None,
-        progress: Progress = _quiet,
+        early: Early | None = None,
     ) -> Image:
         """Unpack and name an image whose blobs a registry client has put into the content store.
 
@@ -325,7 +336,9 @@ class ImageService:
             image = msgspec.structs.replace(self._catalog.resolve(id_))
         else:
             with self.content.hold(self._transfer.blobs_of(descriptor)):
-                image = await self._transfer.pulled(descriptor, Teller(progress))
+                ready = await early.finish() if early else NOTHING_READY
+                teller = early.teller if early else Teller(_quiet)
+                image = await self._transfer.pulled(descriptor, teller, ready)
         name = reference.with_default_tag()
         origin = reference.with_digest(repo_digest or descriptor.digest).familiar()
         image.repo_digests = [origin]

@@ -130,6 +130,24 @@ def file_chunks(fd: int) -> Iterator[bytes]:
         yield data
 
 
+def growing_chunks(fd: int, counts: int) -> Iterator[bytes]:
+    """Yield the bytes of a file that grows, up to what the pipe ``counts`` says, and at its end the rest."""
+    offset = available = 0
+    ended = False
+    while True:
+        if offset == available and not ended:
+            told = os.read(counts, READ_BYTES)
+            ended = not told
+            # Eight bytes a time: the last of them is the newest.
+            available = int.from_bytes(told[-8:], "little") if told else os.fstat(fd).st_size
+        piece = os.pread(fd, min(READ_BYTES, available - offset), offset)
+        if piece:
+            offset += len(piece)
+            yield piece
+        elif ended or offset < available:  # or it was cut meanwhile
+            return
+
+
 def pipe_chunks(fd: int) -> Iterator[bytes]:
     """Yield what comes through a pipe, to its end."""
     while data := os.read(fd, READ_BYTES):

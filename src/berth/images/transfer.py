@@ -189,7 +189,9 @@ class Transfer:
         parts = (descriptor, manifest.config, *manifest.layers)
         return [part.digest for part in parts]
 
-    async def pulled(self, descriptor: Descriptor, teller: Teller) -> Image:
+    async def pulled(
+        self, descriptor: Descriptor, teller: Teller, ready: Mapping[str, Ready]
+    ) -> Image:
         """Return the record of an image whose manifest and blobs a registry client has stored."""
         digest = Digest.parse(descriptor.digest)
         manifest = decode(self._content.read(digest), Manifest, "manifest")
@@ -203,7 +205,7 @@ class Transfer:
         entry = Descriptor(
             media_type=manifest.media_type, digest=descriptor.digest, size=descriptor.size
         )
-        return await self.make_image(manifest.config, manifest.layers, entry, teller)
+        return await self.make_image(manifest.config, manifest.layers, entry, teller, ready)
 
 
 def record(

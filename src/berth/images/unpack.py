@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Corrupt
 from berth.images.layer import Extractor, write_all
-from berth.images.streams import ByteStream, compression_of, file_chunks, plain_chunks
+from berth.images.streams import (
+    ByteStream,
+    compression_of,
+    file_chunks,
+    growing_chunks,
+    plain_chunks,
+)
 from berth.images.tar import TarReader
 from berth.runtime.worker import confine
 
@@ -96,18 +102,25 @@ class Layer:
     """The plain bytes of a layer's blob, and the digests of both forms."""
 
     def __init__(
-        self, chunks: Iterator[bytes], *, compressed: bool, copy_to: int | None = None
+        self,
+        chunks: Iterator[bytes],
+        *,
+        compressed: bool,
+        copy_to: int | None = None,
+        verified: bool = False,
     ) -> None:
-        self._blob = Hasher(copy_to)
+        """Begin; ``verified``: somebody else sees to it that the blob is what its digest says."""
         self._compressed = compressed
-        self._plain = Hasher() if self._compressed else self._blob
+        self._blob = None if verified and compressed else Hasher(copy_to)
+        self._plain = Hasher() if compressed or self._blob is None else self._blob
         self.blob_size = 0  # so far
         self._raw = self._blob_bytes(chunks)
         self._chunks = self._plain_bytes()
 
     def _blob_bytes(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            self._blob.update(chunk)
+            if self._blob is not None:
+                self._blob.update(chunk)
             self.blob_size += len(chunk)
             yield chunk
 
@@ -135,7 +148,7 @@ class Layer:
         """Read what follows the tar's end; return the digests and the blob's size."""
         for _ in self._chunks:
             pass
-        digest = self._blob.digest()
+        digest = self._blob.digest() if self._blob is not None else ""
         diff_id = self._plain.digest() if self._compressed else digest
         return {"digest": digest, "diff_id": diff_id, "blob_size": self.blob_size}
 
@@ -153,11 +166,33 @@ def unpack(argument: dict[str, object], fds: list[int], report: Report) -> Mappi
     return extract_layer(blob, directory, argument, report)
 
 
+def follow(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
+    """Unpack the layer blob ``fds[0]`` into the empty directory ``fds[2]`` while it is being written.
+
+    ``fds[1]`` is a pipe: how many bytes there are, eight bytes each time, and its end. Argument and result
+    are those of :func:`unpack` without ``digest``, which whoever writes the blob looks at.
+    """
+    blob, counts, directory = fds
+    os.umask(0)
+    confine(directory, keep_capabilities=CAPABILITIES)
+    layer = Layer(
+        growing_chunks(blob, counts), compressed=compression_of(blob) is not None, verified=True
+    )
+    return extract_from(layer, directory, argument, report)
+
+
 def extract_layer(
     blob: int, directory: int, argument: Mapping[str, object], report: Report
 ) -> dict[str, object]:
     """Do what :func:`unpack` says, unconfined."""
     layer = Layer(file_chunks(blob), compressed=compression_of(blob) is not None)
+    return extract_from(layer, directory, argument, report)
+
+
+def extract_from(
+    layer: Layer, directory: int, argument: Mapping[str, object], report: Report
+) -> dict[str, object]:
+    """Extract a layer, and compare its digests with what they have to be."""
     extractor = Extractor(directory, lambda: report({"bytes": layer.blob_size}))
     extractor.extract(TarReader(layer.stream()))
     outcome = layer.finish()

@@ -7,9 +7,10 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from berth.errors import BerthError, Unavailable
+from berth.errors import BerthError, InvalidArgument, Unavailable
 from berth.oci.platform import Platform, this_machine
 from berth.registry import progress as messages
 from berth.registry.endpoints import Endpoints
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from berth.oci.reference import Reference
     from berth.registry.auth import Credentials
     from berth.registry.begun import BegunUploads
+    from berth.registry.fetching import Watcher
     from berth.registry.look import Looked
     from berth.registry.places import Endpoint
     from berth.registry.progress import Message, Progress
@@ -57,12 +59,6 @@ class PulledImage:
     def summary(self, *, newer: bool) -> tuple[Message, Message]:
         """Return the last two messages, once the image has its name; ``newer``: it had not before."""
         return messages.summary(self.reference, self.descriptor.digest, newer=newer)
-
-
-def _is_unknown(id_: str) -> bool:
-    """Say that an image is not known: everything of it is wanted."""
-    del id_
-    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +114,12 @@ class RegistryClient:
         auth: Credentials | None,
         content: ContentStore,
         progress: Progress,
-        is_known: Callable[[str], bool] = _is_unknown,
+        watcher: Watcher | None = None,
     ) -> PulledImage:
         """Fetch what is missing of an image; ``progress`` is called in the loop, with Docker's messages.
 
-        ``is_known`` says of a configuration's digest that nothing of that image is wanted, whatever blobs
-        it is made of here.
+        ``watcher`` says which images are here, whatever blobs they are made of, and is told of layers as
+        they come.
 
         Nothing is reported before the image was found, so a failure until then can be a status. Raises
         kinds with Docker's texts. Cancelling ends the downloads. The blobs are held (never removed)
@@ -133,7 +129,7 @@ class RegistryClient:
         # urllib3 and ssl are megabytes that an engine which never pulls does not need.
         from berth.registry.session import Patience
 
-        pull = Pull(content, progress, Patience(backoff_s=self._backoff_s))
+        pull = Pull(content, progress, Patience(backoff_s=self._backoff_s), watcher)
         access = _Access(reference=reference, auth=auth, patience=pull.patience)
         wanted = platform or this_machine()
         try:
@@ -142,7 +138,7 @@ class RegistryClient:
             )
             progress(messages.pulling(reference))
             downloaded = False
-            if not is_known(resolved.manifest.config.digest):
+            if watcher is None or not watcher.is_whole(resolved.manifest.config.digest):
                 downloaded = await self._downloads.fetch(session, resolved, pull)
         finally:
             pull.patience.cancel()
@@ -200,15 +196,55 @@ class RegistryClient:
     async def look(self, reference: Reference, auth: Credentials | None) -> Looked:
         """Ask what a reference leads to."""
         from berth.registry.look import look
+
+        _, found = await asyncio.to_thread(self._reach, self._access(reference, auth), look)
+        return found
+
+    async def raw(self, reference: Reference, auth: Credentials | None) -> tuple[Descriptor, bytes]:
+        """Return a manifest or index as a registry has it."""
+        from berth.registry.assembling import raw
+
+        _, found = await asyncio.to_thread(self._reach, self._access(reference, auth), raw)
+        return found
+
+    async def assemble(
+        self,
+        target: Reference,
+        sources: Sequence[tuple[Reference, Platform | None]],
+        auth: Credentials | None,
+    ) -> Descriptor:
+        """Make a tag an index of images in the same registry; return what it leads to."""
+        from berth.registry.assembling import assemble, part
+
+        parts = []
+        for source, platform in sources:
+            if source.domain != target.domain:
+                raise InvalidArgument(
+                    "cannot use source images from a different registry than the target image:"
+                    f" {source.domain} != {target.domain}"
+                )
+            access = self._access(source, auth)
+            parts.append(
+                (await asyncio.to_thread(self._reach, access, partial(part, platform=platform)))[1]
+            )
+        access = self._access(target, auth, sorted({one.path for one in parts}))
+        reach = partial(self._reach, access, partial(assemble, parts=parts))
+        return (await asyncio.to_thread(reach))[1]
+
+    def _access(
+        self,
+        reference: Reference,
+        auth: Credentials | None,
+        mounted_from: Sequence[str] | None = None,
+    ) -> _Access:
         from berth.registry.session import Patience
 
-        access = _Access(
+        return _Access(
             reference=reference.with_default_tag(),
             auth=auth,
             patience=Patience(backoff_s=self._backoff_s),
+            mounted_from=mounted_from,
         )
-        _, found = await asyncio.to_thread(self._reach, access, look)
-        return found
 
     async def login(self, credentials: Credentials) -> str:
         """Return the identity token that a registry gives, often none; Unauthorized when it refuses."""

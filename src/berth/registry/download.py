@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from berth.content.store import ContentStore, Ingest
     from berth.oci.image import Descriptor
+    from berth.registry.fetching import Tap
     from berth.registry.progress import Meter
     from berth.registry.session import Session
 
@@ -30,8 +31,14 @@ class Download:
     """Fetches one blob. What has arrived is kept when the connection breaks, and the rest asked for."""
 
     def __init__(
-        self, session: Session, descriptor: Descriptor, content: ContentStore, meter: Meter
+        self,
+        session: Session,
+        descriptor: Descriptor,
+        content: ContentStore,
+        meter: Meter,
+        tap: Tap | None = None,
     ) -> None:
+        self._tap = tap
         self._session = session
         self._descriptor = descriptor
         self._digest = Digest.parse(descriptor.digest)
@@ -88,6 +95,8 @@ class Download:
         self._session.patience.pause(failures, error)
 
     def _restart(self) -> None:
+        if self._tap is not None:
+            self._tap.end()
         if self._ingest is not None:
             self._ingest.abort()
         self._ingest = self._content.resume(self._digest, self._descriptor.size)
@@ -136,6 +145,8 @@ class Download:
             self._session.patience.check()
             ingest.write(chunk)
             self._meter.at(ingest.written)
+            if self._tap is not None:
+                self._tap.at(ingest.path, ingest.written)
         if ingest.written < self._descriptor.size:
             raise Unavailable(f"download {self._digest}: unexpected EOF")
         self._finish(ingest)

@@ -4,22 +4,49 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from berth.oci.digest import Digest
 from berth.registry import progress as messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from berth.content.store import ContentStore
-    from berth.oci.image import Descriptor
+    from berth.oci.image import Descriptor, Manifest
     from berth.registry.progress import Message, Progress
     from berth.registry.resolve import Resolved
     from berth.registry.session import Patience, Session
 
 MAX_DOWNLOADS = 3  # at once, of all pulls together, as Docker
 END_TIMEOUT_S = 5.0
+
+
+class Tap(Protocol):
+    """Who is told how a blob grows, in the thread that downloads it."""
+
+    def at(self, path: Path, size: int) -> None:
+        """Take that ``size`` bytes of the file at ``path`` are written."""
+
+    def end(self) -> None:
+        """Take that nothing follows."""
+
+
+class Watcher(Protocol):
+    """Who wants to know of the layers of a pull as they come. Called in the loop."""
+
+    def is_whole(self, id_: str) -> bool:
+        """Say of a configuration's digest that nothing of that image is wanted."""
+
+    def begin(self, manifest: Manifest) -> None:
+        """Take that the configuration is here."""
+
+    def here(self, layer: Descriptor) -> None:
+        """Take that a layer's blob is here."""
+
+    def growing(self, layer: Descriptor) -> Tap | None:
+        """Return who is told of a layer's blob that is being downloaded."""
 
 
 class Downloads:
@@ -59,11 +86,19 @@ class Downloads:
         waiting = [digest for digest in missing if digest != config][MAX_DOWNLOADS:]
         for digest in waiting:
             pull.progress(messages.state(digest, "Waiting"))
-        fetches = [
-            asyncio.ensure_future(self._fetch(session, descriptor, pull, quiet=digest == config))
-            for digest, descriptor in missing.items()
-        ]
+        fetches: list[asyncio.Future[None]] = []
         try:
+            # The configuration says what the layers are: it comes first.
+            if config in missing:
+                await self._fetch(session, missing[config], pull, quiet=True)
+            pull.begin(
+                resolved.manifest, [d for digest, d in blobs.items() if digest not in missing]
+            )
+            fetches += [
+                asyncio.ensure_future(self._fetch(session, descriptor, pull, quiet=False))
+                for digest, descriptor in missing.items()
+                if digest != config
+            ]
             await _until_failure(fetches)
         finally:
             pull.patience.cancel()
@@ -80,11 +115,12 @@ class Downloads:
             if pull.content.has(digest):
                 if not quiet:
                     pull.progress(messages.state(digest, "Download complete"))
+                    pull.here(descriptor)
                 return
         report = _ignore if quiet else pull.report
         meter = messages.Meter(digest, descriptor.size, report)
         done = pull.loop.run_in_executor(
-            self._pool, _download, session, descriptor, pull.content, meter
+            self._pool, _download, session, descriptor, pull.content, meter, pull.tap(descriptor)
         )
         self._running[digest] = done
         try:
@@ -97,11 +133,34 @@ class Downloads:
 class Pull:
     """What belongs to one pull."""
 
-    def __init__(self, content: ContentStore, progress: Progress, patience: Patience) -> None:
+    def __init__(
+        self,
+        content: ContentStore,
+        progress: Progress,
+        patience: Patience,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self._watcher = watcher
         self.content = content
         self.progress = progress
         self.patience = patience
         self.loop = asyncio.get_running_loop()
+
+    def begin(self, manifest: Manifest, known: Sequence[Descriptor]) -> None:
+        """Tell that the configuration is here, and which blobs were before."""
+        if self._watcher is not None:
+            self._watcher.begin(manifest)
+            for descriptor in known:
+                self._watcher.here(descriptor)
+
+    def here(self, layer: Descriptor) -> None:
+        """Tell that a layer's blob is here."""
+        if self._watcher is not None:
+            self._watcher.here(layer)
+
+    def tap(self, layer: Descriptor) -> Tap | None:
+        """Return who is told how a layer's blob grows."""
+        return self._watcher.growing(layer) if self._watcher is not None else None
 
     def report(self, message: Message) -> None:
         """Pass a message on, from any thread; nobody listens after the pull has ended."""
@@ -131,11 +190,19 @@ def _ignore(message: Message) -> None:
 
 
 def _download(
-    session: Session, descriptor: Descriptor, content: ContentStore, meter: messages.Meter
+    session: Session,
+    descriptor: Descriptor,
+    content: ContentStore,
+    meter: messages.Meter,
+    tap: Tap | None,
 ) -> None:
     from berth.registry.download import Download
 
-    Download(session, descriptor, content, meter).run()
+    try:
+        Download(session, descriptor, content, meter, tap).run()
+    finally:
+        if tap is not None:
+            tap.end()
 
 
 def _unique(descriptors: Sequence[Descriptor]) -> dict[str, Descriptor]:

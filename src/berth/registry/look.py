@@ -30,11 +30,13 @@ class _Tags(msgspec.Struct):
 
 def tags(session: Session) -> list[str]:
     """Ask for the tags of a repository."""
-    data = session.document("tags/list")
+    found: list[str] = []
     try:
-        return msgspec.json.decode(data, type=_Tags).tags or []
+        for data in session.pages("tags/list"):
+            found += msgspec.json.decode(data, type=_Tags).tags or []
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"read tags: {error}") from error
+    return found
 
 
 def look(session: Session) -> Looked:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from urllib3.exceptions import HTTPError
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 5
 MAX_PAUSE_S = 60.0
 MAX_ASKED_PAUSE_S = 600.0
+MAX_PAGES = 1000
 MAX_REFUSAL_BYTES = 1 << 16
 ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
 
@@ -144,11 +147,26 @@ class Session:
         """Return something small of the repository, unverified."""
         return self.retry(lambda: self._read_document(path))[0]
 
+    def pages(self, path: str) -> Iterator[bytes]:
+        """Yield a list that comes in pages (``Link`` with ``rel="next"``), unverified."""
+        for _ in range(MAX_PAGES):
+            data, headers = self.retry(partial(self._read, path))
+            yield data
+            found = re.search(r'<([^>]+)>\s*;\s*rel="?next"?', headers.get("link", ""))
+            following = urljoin(self.url(path), found[1]) if found else ""
+            if not following.startswith(self.url("")):
+                return
+            path = following.removeprefix(self.url(""))
+
     def _read_document(self, path: str) -> tuple[bytes, str]:
+        data, headers = self._read(path)
+        return data, headers.get("content-type", "").partition(";")[0].strip()
+
+    def _read(self, path: str) -> tuple[bytes, Mapping[str, str]]:
         response = self.open(path, {"Accept": ACCEPT})
         with self.patience.reading(response):
             data = _read(response, MAX_DOCUMENT_BYTES + 1, self.url(path))
-        return data, response.headers.get("content-type", "").partition(";")[0].strip()
+        return data, response.headers
 
     def retry(self, action: Callable[[], Result]) -> Result:
         """Repeat ``action`` while it is Unavailable, with growing pauses."""

@@ -10,6 +10,7 @@ import msgspec
 from berth.api.exchange import TAR
 from berth.api.progress import ProgressStream
 from berth.api.router import Route
+from berth.engine.manifests import AssembleRequest
 from berth.errors import BerthError, InvalidArgument
 from berth.oci.platform import Platform
 
@@ -41,6 +42,8 @@ class ImageRoutes:
             Route("POST", "/images/{}/tag", self.tag),
             Route("POST", "/images/{}/push", self.push, long=True),
             Route("GET", "/distribution/{}/json", self.distribution),
+            Route("GET", "/distribution/{}/raw", self.raw_manifest),
+            Route("POST", "/distribution/{}/index", self.assemble),
             Route("DELETE", "/images/{}", self.remove),
         ]
 
@@ -112,6 +115,18 @@ class ImageRoutes:
         auth = call.exchange.header(b"x-registry-auth") or ""
         found = await self._engine.distribution(call.name, auth=auth)
         await call.exchange.respond(200, found)
+
+    async def raw_manifest(self, call: Call) -> None:
+        """Answer a manifest or index as a registry has it. Docker's clients ask registries themselves."""
+        auth = call.exchange.header(b"x-registry-auth") or ""
+        await call.exchange.respond(200, await self._engine.manifests.raw(call.name, auth=auth))
+
+    async def assemble(self, call: Call) -> None:
+        """Make a tag of a registry an index of images there."""
+        auth = call.exchange.header(b"x-registry-auth") or ""
+        request = await call.decode(AssembleRequest, required=True)
+        found = await self._engine.manifests.assemble(call.name, request, auth=auth)
+        await call.exchange.respond(201, found)
 
     async def _import(self, call: Call) -> None:
         stream = ProgressStream(call.exchange)
