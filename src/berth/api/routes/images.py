@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from berth.api import compatibility
 from berth.api.exchange import TAR
 from berth.api.progress import ProgressStream
 from berth.api.router import Route
@@ -49,13 +50,18 @@ class ImageRoutes:
 
     async def list(self, call: Call) -> None:
         """Answer summaries."""
-        await call.exchange.respond(200, self._engine.image_list(call.filters()))
+        filters = call.filters()
+        if (name := call.text("filter")) and call.version < compatibility.IMAGE_FILTERS_SINCE:
+            filters.setdefault("reference", []).append(name)
+        found = self._engine.image_list(filters)
+        compatibility.older_images(found, call.version)
+        await call.exchange.respond(200, found)
 
     async def inspect(self, call: Call) -> None:
         """Answer everything about one."""
-        await call.exchange.respond(
-            200, self._engine.image_inspect(call.name, chosen_platform(call))
-        )
+        found = self._engine.image_inspect(call.name, chosen_platform(call))
+        compatibility.older_images([found], call.version)
+        await call.exchange.respond(200, found)
 
     async def history(self, call: Call) -> None:
         """Answer how one came about."""
