@@ -73,8 +73,6 @@ HOST_SWITCHES = (
 )
 HOST_LISTS = (
     ("add-host", "ExtraHosts"),
-    ("cap-add", "CapAdd"),
-    ("cap-drop", "CapDrop"),
     ("device-cgroup-rule", "DeviceCgroupRules"),
     ("dns", "Dns"),
     ("dns-option", "DnsOptions"),
@@ -140,7 +138,7 @@ def _config(options: Options, arguments: list[str]) -> Document:
         "Image": arguments[0],
         "Tty": options.on("tty"),
         "OpenStdin": interactive,
-        "AttachStdin": (not detached and not attached and interactive) or "STDIN" in attached,
+        "AttachStdin": (not detached and interactive) or "STDIN" in attached,
         "AttachStdout": outputs or "STDOUT" in attached,
         "AttachStderr": outputs or "STDERR" in attached,
         "Env": environment(options),
@@ -176,10 +174,12 @@ def _host(options: Options) -> Document:
             if options.given(flag):
                 host[name] = value(flag)
     _check_host(options)
+    _capabilities(options, host)
     restart(options, host)
     _storage(options, host)
     if options.given("ulimit"):
-        host["Ulimits"] = [ulimit(text) for text in options.all("ulimit")]
+        limits = {str(limit["Name"]): limit for limit in map(ulimit, options.all("ulimit"))}
+        host["Ulimits"] = [limits[name] for name in sorted(limits)]
     if options.given("security-opt"):
         host["SecurityOpt"] = [_security(text) for text in options.all("security-opt")]
     if options.given("log-driver") or options.given("log-opt"):
@@ -188,6 +188,19 @@ def _host(options: Options) -> Document:
             "Config": options.pairs("log-opt"),
         }
     return host
+
+
+def _capabilities(options: Options, host: Document) -> None:
+    """Write capabilities as the docker CLI does: in full, in order; what is added is not dropped."""
+    added, dropped = ({*map(_capability, options.all(flag))} for flag in ("cap-add", "cap-drop"))
+    for name, values in (("CapAdd", added), ("CapDrop", dropped - added)):
+        if values:
+            host[name] = ["ALL"] if "ALL" in values else sorted(values)
+
+
+def _capability(text: str) -> str:
+    name = text.strip().upper()
+    return name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
 
 
 def _check_host(options: Options) -> None:
@@ -264,8 +277,6 @@ def _network(options: Options, body: Document, host: Document) -> None:
             endpoints[name] = {**documents.mapping(endpoints.get(name)), "Links": links}
     if endpoints:
         body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
-    if options.given("mac-address"):
-        body["MacAddress"] = options.text("mac-address")
 
 
 def _first_endpoint(options: Options) -> Document:

@@ -74,7 +74,7 @@ def test_simple_flags_have_their_fields():
     )
     assert all(found[name] for name in ("Privileged", "ReadonlyRootfs", "AutoRemove", "Init"))
     assert (found["PidMode"], found["IpcMode"], found["UTSMode"]) == ("host", "none", "host")
-    assert (found["CapAdd"], found["CapDrop"]) == (["NET_ADMIN"], ["ALL"])
+    assert (found["CapAdd"], found["CapDrop"]) == (["CAP_NET_ADMIN"], ["ALL"])
     assert (found["ExtraHosts"], found["Dns"]) == (["a:1.2.3.4"], ["9.9.9.9"])
     assert (found["Sysctls"], found["ShmSize"]) == ({"net.x": "1"}, 1 << 20)
 
@@ -103,8 +103,8 @@ def test_a_restarting_container_cannot_be_removed_when_it_exits():
 
 def test_ulimits_have_a_soft_and_a_hard_one():
     assert host("--ulimit=nofile=1:2", "--ulimit", "core=0")["Ulimits"] == [
-        {"Name": "nofile", "Soft": 1, "Hard": 2},
         {"Name": "core", "Soft": 0, "Hard": 0},
+        {"Name": "nofile", "Soft": 1, "Hard": 2},
     ]
 
 
