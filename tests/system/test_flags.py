@@ -116,6 +116,7 @@ def made(document: dict[str, object], which: str) -> dict[str, object]:
     assert isinstance(config, dict)
     assert isinstance(host, dict)
     assert isinstance(networks, dict)
+    config["Env"] = sorted(config["Env"])  # the docker CLI's order is not always the same
     host["Binds"] = sorted(host["Binds"] or [])
     host["ContainerIDFile"] = str(host["ContainerIDFile"]).replace(which, "")
     if len(config["Hostname"]) == 12:
