@@ -5,7 +5,7 @@
 
 What there could be is read from the Engine API's description (which lies beside the checkout, in shared/)
 and from tools/docker_flags.txt; what there is, from the code's own declarations: the table of routes, the
-models of requests, the tables of flags. How something differs is what the hand-written rows of the document say.
+models of requests, the tables of flags. How something differs is what the hand-written rows say.
 """
 
 from __future__ import annotations

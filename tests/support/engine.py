@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from berth.engine.instance import Instance
-from support import kernel
+from support import kernel, schemas
 from support.programs import Outcome, find, run
 from support.waiting import wait_for
 
@@ -110,9 +110,15 @@ class EngineProcess:
         """One request to the API; a JSON answer is decoded."""
         status, _, data = self.exchange(method, path, body, raw=raw)
         try:
-            return status, json.loads(data)
+            document = json.loads(data)
         except ValueError:
             return status, data
+        self.check_answer(method, path, status, document)
+        return status, document
+
+    def check_answer(self, method: str, path: str, status: int, document: object) -> None:
+        """Assert that an answer is as the API's description says."""
+        schemas.check_answer(method, path, status, document)
 
     def exchange(
         self, method: str, path: str, body: object = None, *, raw: bytes | None = None

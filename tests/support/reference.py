@@ -50,6 +50,9 @@ class Reference(EngineProcess):
     def berth(self, *args: str, **options: object) -> Outcome:
         pytest.skip("the reference is asked through the docker CLI only")
 
+    def check_answer(self, method: str, path: str, status: int, document: object) -> None:
+        """An older Docker answers what its own description says."""
+
     def remains(self) -> list[str]:
         return []
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAME = "engine-api.yaml"
 HERE = Path(__file__).resolve()
 
 
+VERSION = re.compile(r"^/v\d+\.\d+(?=/)")
+# Answers that are many documents, or one for each moment.
+STREAMS = {("/events", 200), ("/containers/{id}/stats", 200), ("/images/create", 200)}
+
+
 # Docker's answers have null here, whatever the description says.
-NULLS_OF_DOCKER = ("MemorySwappiness",)
-
-
-def _resources(document: dict[str, object]) -> dict[str, dict[str, object]]:
-    return document["definitions"]["Resources"]["properties"]  # type: ignore[index]
+def _nulls_of_docker(whole: dict[str, object]) -> Iterator[dict[str, object]]:
+    yield whole["definitions"]["Resources"]["properties"]["MemorySwappiness"]  # type: ignore[index]
+    responses = whole["paths"]["/exec/{id}/json"]["get"]["responses"]  # type: ignore[index]
+    yield responses[200]["schema"]["properties"]["ExitCode"]
 
 
 @functools.cache
@@ -29,8 +38,8 @@ def _specification() -> dict[str, object] | None:
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
             document = yaml.load(path.read_text(), Loader=loader)
             _allow_nulls(document)
-            for name in NULLS_OF_DOCKER:
-                _resources(document)[name]["type"] = ["integer", "null"]
+            for field in _nulls_of_docker(document):
+                field["type"] = ["integer", "null"]
             return document
     return None
 
@@ -66,6 +75,47 @@ def check(document: object, method: str, path: str, status: int = 200) -> None:
     _assert_valid(
         jsonschema.Draft4Validator({**schema, "definitions": whole["definitions"]}), document
     )
+
+
+def check_answer(method: str, target: str, status: int, document: object) -> None:
+    """Assert that any answer of the API is as described; what the description does not speak of passes."""
+    whole = _specification()
+    if whole is None:
+        return
+    path = VERSION.sub("", target.partition("?")[0])
+    found = _operation(method.lower(), path)
+    if status >= 400:
+        _assert_valid(_validator("#/definitions/ErrorResponse"), document)
+    elif found is not None:
+        template, operation = found
+        schema = operation["responses"].get(status, {}).get("schema")  # type: ignore[attr-defined]
+        if schema is not None and (template, status) not in STREAMS:
+            _assert_valid(_validator(template, method.lower(), status), document)
+
+
+@functools.cache
+def _operation(method: str, path: str) -> tuple[str, dict[str, object]] | None:
+    """Return the template that a path is of, and what is described of it; a fixed path counts more."""
+    paths: dict[str, dict[str, dict[str, object]]] = _specification()["paths"]  # type: ignore[index,assignment]
+    for template in (path, *paths):
+        pattern = re.sub(r"\\\{[^}]*\\\}", "[^?]+", re.escape(template))
+        if template in paths and method in paths[template] and re.fullmatch(pattern, path):
+            return template, paths[template][method]
+    return None
+
+
+@functools.cache
+def _validator(*place: object) -> object:
+    import jsonschema
+
+    whole = _specification()
+    assert whole is not None
+    if len(place) == 1:
+        schema = {"$ref": place[0]}
+    else:
+        path, method, status = place
+        schema = whole["paths"][path][method]["responses"][status]["schema"]  # type: ignore[index]
+    return jsonschema.Draft4Validator({**schema, "definitions": whole["definitions"]})
 
 
 def check_error(document: object) -> None:

@@ -88,7 +88,7 @@ def test_an_exec_is_as_described(engine: EngineProcess, container: str) -> None:
     assert isinstance(made, dict)
     status, document = engine.request("GET", f"/exec/{made['Id']}/json")
     assert (status, document["ExitCode"]) == (200, None)  # type: ignore[index]
-    check({**document, "ExitCode": 0}, "get", "/exec/{id}/json")  # type: ignore[dict-item]
+    check(document, "get", "/exec/{id}/json")
 
 
 def test_events_are_as_described(engine: EngineProcess, container: str) -> None:
