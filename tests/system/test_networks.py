@@ -331,6 +331,31 @@ def test_links_write_the_other_ones_address_and_ports(cli: Cli, engine: EnginePr
     assert "ould not get container for nobody" in missing.err
 
 
+def test_links_follow_a_container_that_starts_again(cli: Cli, engine: EngineProcess) -> None:
+    start(cli, "server")
+    start(cli, "client", "--link", "server:db")
+    before = address(engine, "server")
+    cli("stop", "-t", "0", "server")
+    start(cli, "squatter")  # the next address is another
+    cli("start", "server")
+    there, id_ = address(engine, "server"), engine.inspect("server")["Id"][:12]
+    assert there != before
+    hosts = cli("exec", "client", "cat", "/etc/hosts").lines
+    assert f"{there}\tdb {id_} server" in hosts
+    assert not [line for line in hosts if line.startswith(f"{before}\t")]
+    assert cli("exec", "client", "ping", "-c", "1", "-W", "5", "db").code == 0
+
+
+def test_the_host_has_a_name_in_every_network(cli: Cli, networks: EngineProcess) -> None:
+    cli("network", "create", "named")
+    for network in ("bridge", "named"):
+        done = cli(
+            *("run", "--rm", "--network", network, "busybox"),
+            *("ping", "-c", "1", "-W", "5", "host.docker.internal"),
+        )
+        assert done.code == 0, str(done)
+
+
 def test_the_hosts_network_comes_with_the_hosts_names(cli: Cli) -> None:
     done = cli("run", "--rm", "--network", "host", "busybox", "cat", "/etc/hosts")
     with open("/etc/hosts") as file:
@@ -366,6 +391,20 @@ def test_two_engines_do_not_meet(engine: EngineProcess, busybox_tar: bytes, plac
         second.close()
     assert_gone(second)
     assert places.talk(servers[0], places.outside_fd, (HOST, 18080)) == OUTSIDE
+
+
+def test_a_port_that_came_with_a_live_connection_is_held_again_after_a_crash(
+    fresh_engine: EngineProcess, places: Places
+) -> None:
+    cli = fresh_engine.docker
+    cli("network", "create", "inner", "--internal")
+    start(cli, "late", "--network", "inner", "-p", "18080:80")
+    assert cli("network", "connect", "bridge", "late").code == 0
+    server = places.listen(places.of(fresh_engine, "late"), 80)
+    fresh_engine.restart()
+    assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
+    with pytest.raises(OSError, match="in use"):
+        places.socket(places.host_fd).bind(("0.0.0.0", 18080))
 
 
 def test_ports_and_addresses_outlive_a_killed_engine(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from berth.engine.containers import Containers
     from berth.engine.models import ContainerConfig, ContainerRecord, HostConfig
     from berth.engine.networkmodels import EndpointRequest
+    from berth.engine.records import Records
     from berth.engine.services import Services
     from berth.network.records import EndpointRecord, NetworkRecord, Sandbox
     from berth.network.service import NetworkService
@@ -79,17 +80,20 @@ async def connect(
     services: Services,
     record: ContainerRecord,
     folder: Path,
-    find: Callable[[str], ContainerRecord],
+    records: Records,
 ) -> Sandbox | None:
     """Connect a container that starts; write what its networks say into its ``folder``."""
     request = networking.sandbox_request(record)
     if request is None:
         return None
-    linked = links.hosts(record, services.network, find)
+    linked = links.hosts(record, services.network, records.find)
     sandbox = await services.network.connect(request)
     hostfiles.write(folder, record, sandbox, linked=linked)
     for endpoint in sandbox.endpoints:
         emit(services, endpoint, "connect")
+        if endpoint.network_name == DEFAULT:  # those that are linked with it follow
+            for other, lines in links.follow(record, records.all(), endpoint.address):
+                hostfiles.relink(folder.parent / other.id, lines)
     return sandbox
 
 

@@ -11,6 +11,7 @@ from berth.engine import cdi, sources, spec
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
 from berth.network import files
+from berth.network.names import GATEWAY_NAMES
 from berth.network.networks import HOST
 from berth.network.records import leading_out
 from berth.network.wiring import RESOLVER
@@ -37,9 +38,13 @@ def write(
     """Write the container's own files into its folder, with the addresses that it has in its sandbox."""
     host, name = record.host_config, spec.hostname(record)
     endpoints = sandbox.endpoints if sandbox is not None else ()
-    out = leading_out(endpoints)
+    gateways = _gateways(endpoints)
     entries = [_extra_host(entry) for entry in host.extra_hosts or []]
-    extra = files.extra_hosts(entries, host_gateway=out.gateway if out else "127.0.0.1")
+    extra = files.extra_hosts(entries, host_gateway=gateways[0] if gateways else "127.0.0.1")
+    resolves = sandbox is not None and sandbox.resolves
+    if not resolves and host.network_mode != HOST:  # else its resolver knows
+        names = " ".join(GATEWAY_NAMES)
+        extra = [*((gateway, names) for gateway in gateways), *extra]
     hosts = files.hosts(
         hostname=name,
         domainname=record.config.domainname,
@@ -47,10 +52,28 @@ def write(
         extra=[*extra, *linked],
         base=files.host_hosts() if host.network_mode == HOST else None,
     )
-    resolv_conf = _resolv_conf(record, resolves=sandbox is not None and sandbox.resolves)
+    resolv_conf = _resolv_conf(record, resolves=resolves)
     texts = (files.hostname(name), hosts, resolv_conf)
     for file, text in zip(FILES, texts, strict=True):
         _write(f"{folder}/{file}", text)
+
+
+def _gateways(endpoints: Iterable[EndpointRecord]) -> list[str]:
+    """Return the addresses of the host as a container reaches it."""
+    found = tuple(endpoints)
+    four, six = (leading_out(found, version=version) for version in (4, 6))
+    return [*([four.gateway] if four else []), *([six.gateway6] if six else [])]
+
+
+def relink(folder: Path, lines: Iterable[tuple[str, str]]) -> None:
+    """Give the names of linked containers other addresses in a running container's hosts."""
+    path = folder / "hosts"
+    before = text = path.read_text()
+    for address, names in lines:
+        text = files.without_names(text, names)
+        text = files.with_address(text, address, names)
+    if text != before:
+        _write(str(path), text)
 
 
 def _resolv_conf(record: ContainerRecord, *, resolves: bool) -> str:

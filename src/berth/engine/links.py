@@ -11,7 +11,7 @@ from berth.errors import Failed, InvalidArgument, NotFound
 from berth.network.networks import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from berth.engine.models import ContainerRecord, HostConfig
     from berth.network.service import NetworkService
@@ -112,11 +112,23 @@ def resolve(record: ContainerRecord, service: NetworkService, find: Find) -> lis
 
 def hosts(record: ContainerRecord, service: NetworkService, find: Find) -> list[tuple[str, str]]:
     """Return the lines of hosts: address, names."""
-    links = resolve(record, service, find)
-    return [
-        (link.address, " ".join(dict.fromkeys((link.alias, link.record.id[:12], link.record.name))))
-        for link in links
-    ]
+    return [_line(link) for link in resolve(record, service, find)]
+
+
+def follow(
+    record: ContainerRecord, others: Iterable[ContainerRecord], address: str
+) -> Iterator[tuple[ContainerRecord, list[tuple[str, str]]]]:
+    """Yield the running containers with a link to one that starts, with their lines of hosts for it."""
+    for other in others:
+        if other.host_config.links and other.status in status.ALIVE:
+            found = [alias for alias, name in of(other).items() if name == record.name]
+            if found:
+                yield other, [_line(Link(record, alias, address)) for alias in found]
+
+
+def _line(link: Link) -> tuple[str, str]:
+    names = dict.fromkeys((link.alias, link.record.id[:12], link.record.name))
+    return link.address, " ".join(names)
 
 
 def environment(record: ContainerRecord, service: NetworkService, find: Find) -> list[str]:

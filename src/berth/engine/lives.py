@@ -210,7 +210,7 @@ class Lives:
             await prepared.abandon()
             raise
         try:
-            sandbox = await connecting.connect(self._services, record, folder, self._records.find)
+            sandbox = await connecting.connect(self._services, record, folder, self._records)
             await self._services.volumes.hold(mountpoints.volumes(record), record.id)
             trees = hostfiles.open_trees(self.files_folder(record), record)
         except MountMismatch as error:

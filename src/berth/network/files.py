@@ -122,6 +122,12 @@ def with_address(text: str, address: str, names: str) -> str:
     return text + ("" if text.endswith("\n") or not text else "\n") + line
 
 
+def without_names(text: str, names: str) -> str:
+    """Return a hosts file without the line of exactly these names."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if line.split()[1:] != names.split())
+
+
 def without_address(text: str, address: str) -> str:
     """Return a hosts file without the lines of an address."""
     lines = text.splitlines(keepends=True)

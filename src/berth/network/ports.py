@@ -51,11 +51,19 @@ class Reservation:
         return tuple(sock.fileno() for sock in self.sockets)
 
 
+class _Taken(OSError):
+    """A port that another container of ours publishes."""
+
+    def __init__(self, message: str, owner: str) -> None:
+        super().__init__(errno.EADDRINUSE, message)
+        self.owner = owner
+
+
 class PortRegistry:
     """The ports that containers of this engine publish on the host."""
 
     def __init__(self) -> None:
-        self._taken: dict[tuple[str, int], set[str]] = {}
+        self._taken: dict[tuple[str, int], dict[str, str]] = {}  # by address, whose it is
         self._next = dict.fromkeys(PROTOCOLS, EPHEMERAL.start)
 
     def reserve(
@@ -78,20 +86,36 @@ class PortRegistry:
                 if hosts:
                     addresses = {version: place.address for version, place in inside.items()}
                     self._reserve(request, hosts, reservation, addresses)
+                    self.restore(reservation.records, owner=endpoint.partition(" ")[0])
         except OSError as error:
             self.release(reservation)
+            hint = f"{error.owner} publishes it" if isinstance(error, _Taken) else None
             raise Failed(
-                f"driver failed programming external connectivity on endpoint {endpoint}: {error.strerror}"
+                f"driver failed programming external connectivity on endpoint {endpoint}: {error.strerror}",
+                hint=hint,
             ) from error
         except BaseException:
             self.release(reservation)
             raise
         return reservation
 
-    def restore(self, records: Iterable[PortRecord]) -> None:
+    def restore(self, records: Iterable[PortRecord], *, owner: str) -> None:
         """Take the ports of a running container, whose monitor holds their sockets."""
         for record in filter(_has_host_port, records):
-            self._taken.setdefault((record.protocol, record.host_port), set()).add(record.host_ip)
+            key = (record.protocol, record.host_port)
+            self._taken.setdefault(key, {})[record.host_ip] = owner
+
+    def hold(self, records: Iterable[PortRecord]) -> list[socket.socket]:
+        """Bind the ports of a running container that nobody holds: it got them while it ran."""
+        found: list[socket.socket] = []
+        for record in filter(_has_host_port, records):
+            try:
+                sock = _bind(record, "")
+            except OSError:  # its monitor has it
+                continue
+            if sock is not None:
+                found.append(sock)
+        return found
 
     def release(self, reservation: Reservation) -> None:
         """Give ports back.
@@ -108,8 +132,8 @@ class PortRegistry:
         """Give ports back whose sockets this process does not have."""
         for record in filter(_has_host_port, records):
             key = (record.protocol, record.host_port)
-            hosts = self._taken.get(key, set())
-            hosts.discard(record.host_ip)
+            hosts = self._taken.get(key, {})
+            hosts.pop(record.host_ip, None)
             if not hosts:
                 self._taken.pop(key, None)
 
@@ -128,7 +152,6 @@ class PortRegistry:
             records, sockets = self._find(request, hosts, inside)
         reservation.sockets += sockets
         reservation.records += records
-        self.restore(records)
 
     def _first_free(
         self, request: PortRequest, hosts: Sequence[str], inside: dict[int, str]
@@ -149,10 +172,9 @@ class PortRegistry:
     ) -> tuple[list[PortRecord], list[socket.socket]]:
         records = [_record(request, host, port) for host in hosts]
         for record in records:
-            if self._is_taken(record):
+            if owner := self._owner(record):
                 ends = f"{_shown(record.host_ip)}:{record.host_port}"
-                message = f"Bind for {ends} failed: port is already allocated"
-                raise OSError(errno.EADDRINUSE, message)
+                raise _Taken(f"Bind for {ends} failed: port is already allocated", owner)
         return records, _bind_all(records, inside)
 
     def _find(
@@ -169,14 +191,16 @@ class PortRegistry:
                     raise
         raise OSError(errno.EADDRINUSE, "all ports are allocated")
 
-    def _is_taken(self, record: PortRecord) -> bool:
-        version = ip_address(record.host_ip).version
-        taken = self._taken.get((record.protocol, record.host_port), set())
-        hosts = {host for host in taken if ip_address(host).version == version}
-        every = ANY if version == 4 else ANY6
-        return bool(hosts) and (
-            record.host_ip == every or every in hosts or record.host_ip in hosts
-        )
+    def _owner(self, record: PortRecord) -> str | None:
+        """Return whose a port is, None when it is free."""
+        taken = self._taken.get((record.protocol, record.host_port), {})
+        every = ANY if record.version == 4 else ANY6
+        for host, owner in taken.items():
+            if ip_address(host).version == record.version and (
+                record.host_ip == every or host in (every, record.host_ip)
+            ):
+                return owner
+        return None
 
 
 def _routed(request: PortRequest, version: int) -> PortRecord:

@@ -95,7 +95,7 @@ class Sandboxes:
             for address in _addresses(endpoint):
                 pool = self._base.networks.pool(network, version=address.version)
                 pool.restore(address)
-            self._publishing.registry.restore(endpoint.ports)
+            self._publishing.registry.restore(endpoint.ports, owner=endpoint.container_name)
             index = self._base.bridges[network.id]
             work = partial(self._base.wiring.reattach, endpoint, index)
             if endpoint.interface and not await self._base.thread.run(
@@ -246,6 +246,7 @@ class Sandboxes:
             if pid is not None and endpoints[0].network_name != HOST:
                 held.netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             held.reservation.records = [p for e in endpoints for p in e.ports]
+            held.reservation.sockets = self._publishing.registry.hold(held.reservation.records)
             self._held[request.container_id] = held
             asked = {place.network for place in request.endpoints}
             for endpoint in endpoints:

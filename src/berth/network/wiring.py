@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 FIRST_DEVICE = "eth0"
+FULL = "the network's bridge has 1023 interfaces, which is all that the kernel allows"
 RESOLVER = "127.0.0.11"  # where containers of networks with names ask for them
 
 log = logging.getLogger("berth")
@@ -291,6 +292,10 @@ class Wiring:
                 self._links.execute([message], f"create veth pair {interface}")
             except FileExistsError:
                 continue
+            except OSError as error:
+                if error.errno == errno.EXFULL:
+                    raise Failed(FULL) from error
+                raise
             if attachment.is_apart and not bridges.has_netfilter():
                 isolation = rtnetlink.isolation_message(interface)
                 self._links.execute([isolation], f"isolate {interface}")

@@ -70,7 +70,7 @@ def test_ports_of_a_running_container_are_taken_until_forgotten(registry):
     port = free_port()
     record = PortRecord(protocol="tcp", container_port=80, host_ip=LOOPBACK, host_port=port)
     request = PortRequest(container_port=80, host_ip=LOOPBACK, host_port=port)
-    registry.restore([record])
+    registry.restore([record], owner="c1")
     with pytest.raises(Failed, match="port is already allocated"):
         reserve(request)
     registry.forget([record])
@@ -81,3 +81,12 @@ def test_releasing_nothing_changes_nothing(registry):
     registry, _ = registry
     registry.release(Reservation())
     assert not registry._taken
+
+
+def test_a_refusal_names_the_owner(registry):
+    registry, reserve = registry
+    request = PortRequest(container_port=80, host_ip=LOOPBACK, host_port=free_port())
+    reserve(request)
+    with pytest.raises(Failed) as refused:
+        reserve(request)
+    assert refused.value.hint == "c1 publishes it"

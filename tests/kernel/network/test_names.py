@@ -1,0 +1,158 @@
+"""Names asked for in containers, by datagrams and connections, known and unknown, sane and hostile."""
+
+import asyncio
+import random
+import socket
+import struct
+
+import pytest
+
+from berth.network import dns, files
+from berth.network.records import NetworkRequest
+from berth.network.resolver import MAX_CONNECTIONS
+
+RESOLVER = "127.0.0.11"
+WORLD = bytes((203, 0, 113, 7))
+
+
+def question(name, kind=dns.A, id_=0x1234):
+    return (
+        struct.pack(">HHHHHH", id_, 0x0100, 1, 0, 0, 0)
+        + dns.encode_name(name)
+        + struct.pack(">HH", kind, 1)
+    )
+
+
+class Client:
+    """Asks from inside a container, while the engine's loop runs."""
+
+    def __init__(self, net, engine, fd):
+        self._net, self._engine, self._fd = net, engine, fd
+
+    def ask(self, name, kind=dns.A, *, stream=False):
+        """Return the code of the answer and its last bytes."""
+        send = self._stream if stream else self._datagram
+        found = self._engine.run(send(question(name, kind)))
+        return found[3] & 0xF, found
+
+    async def _datagram(self, data):
+        loop = asyncio.get_running_loop()
+        sock = self._net.socket(self._fd, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        await loop.sock_connect(sock, (RESOLVER, 53))
+        await loop.sock_sendall(sock, data)
+        return await asyncio.wait_for(loop.sock_recv(sock, 65535), 10)
+
+    async def _stream(self, data):
+        sock = self._net.socket(self._fd)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (RESOLVER, 53))
+        reader, writer = await asyncio.open_connection(sock=sock)
+        writer.write(len(data).to_bytes(2, "big") + data)
+        length = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), 10), "big")
+        found = await reader.readexactly(length)
+        writer.close()
+        return found
+
+    def throw(self, packets):
+        """Send bytes without waiting for answers."""
+        sock = self._net.socket(self._fd, socket.SOCK_DGRAM)
+        sock.connect((RESOLVER, 53))
+        for packet in packets:
+            sock.send(packet)
+            self._engine.run(asyncio.sleep(0))
+
+
+@pytest.fixture
+def client(net, engine):
+    engine.run(engine.service.create(NetworkRequest(name="named", ipv6=True)))
+    sandbox = engine.connect("client", network="named")
+    engine.connect("server", network="named")
+    return Client(net, engine, sandbox.netns_fd)
+
+
+class World(asyncio.DatagramProtocol):
+    """A name server that knows every name, at an address of the host's loopback."""
+
+    def __init__(self):
+        self.asked = []
+
+    def connection_made(self, transport):
+        self._transport = transport
+
+    def datagram_received(self, data, address):
+        self._transport.sendto(self.answer(data), address)
+
+    def answer(self, data):
+        asked = dns.parse(data)
+        self.asked.append(asked.name)
+        return dns.answer(asked, addresses=[WORLD])
+
+    async def serve(self, reader, writer):
+        length = int.from_bytes(await reader.readexactly(2), "big")
+        found = self.answer(await reader.readexactly(length))
+        writer.write(len(found).to_bytes(2, "big") + found)
+        await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+def world(engine, monkeypatch, tmp_path):
+    """The host's resolver, at 127.0.0.53 as systemd's is."""
+    conf, world = tmp_path / "resolv.conf", World()
+    conf.write_text("nameserver 127.0.0.53\n")
+    monkeypatch.setattr(files, "RESOLV_CONF", str(conf))
+
+    async def begin():
+        loop = asyncio.get_running_loop()
+        udp, _ = await loop.create_datagram_endpoint(lambda: world, ("127.0.0.53", 53))
+        return udp, await asyncio.start_server(world.serve, "127.0.0.53", 53)
+
+    udp, tcp = engine.run(begin())
+    yield world
+    udp.close()
+    tcp.close()
+    engine.run(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["udp", "tcp"])
+def test_a_neighbour_is_known(engine, client, stream):
+    (endpoint,) = engine.service.endpoints_of("server")
+    for kind, text in ((dns.A, endpoint.address), (dns.AAAA, endpoint.address6)):
+        code, found = client.ask("server", kind, stream=stream)
+        family = socket.AF_INET if kind == dns.A else socket.AF_INET6
+        assert code == dns.NO_ERROR
+        assert found.endswith(socket.inet_pton(family, text))
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["udp", "tcp"])
+def test_other_names_are_asked_of_the_hosts_server_on_its_loopback(client, world, stream):
+    code, found = client.ask("example.org", stream=stream)
+    assert (code, found[-4:], world.asked) == (dns.NO_ERROR, WORLD, ["example.org"])
+
+
+def test_without_a_server_the_answer_is_a_failure(engine, client, monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "RESOLV_CONF", str(tmp_path / "missing"))
+    assert client.ask("example.org")[0] == dns.SERVER_FAILURE
+
+
+def test_hostile_packets_are_survived(engine, client):
+    rng = random.Random(7)
+    sane = question("server")
+    packets = [rng.randbytes(rng.randrange(1, 512)) for _ in range(300)]
+    for _ in range(300):
+        broken = bytearray(sane)
+        for _ in range(rng.randrange(1, 4)):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        packets.append(bytes(broken[: rng.randrange(1, len(broken) + 1)]))
+    client.throw(packets)
+    assert client.ask("server")[0] == dns.NO_ERROR
+
+
+def test_connections_that_say_nothing_do_not_keep_others_out(net, engine, client):
+    for _ in range(MAX_CONNECTIONS + 8):
+        sock = net.socket(client._fd)
+        sock.connect((RESOLVER, 53))
+        sock.send(b"\0")
+        engine.run(asyncio.sleep(0))
+    assert client.ask("server")[0] == dns.NO_ERROR
