@@ -57,6 +57,13 @@ class Neighbourhood:
         self._sockets.append(sock)
         return sock
 
+    def raw(self, fd, protocol):
+        """Return a socket for packets of a protocol that the kernel may not have."""
+        sock = within(fd, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol))
+        sock.settimeout(TIMEOUT_S)
+        self._sockets.append(sock)
+        return sock
+
     def listen(self, fd, port, address="0.0.0.0"):
         sock = self.socket(fd, near=address)
         sock.bind((address, port))

@@ -92,7 +92,12 @@ class Networks:
                 return
         if told is None:
             others = [*occupied, *self._subnets(without=self.default())]
-            subnet = choose_subnet(others, plan.subnets())
+            try:
+                subnet = choose_subnet(others, plan.subnets())
+            except Failed as error:
+                text = f'error creating default "bridge" network: {error.message}'
+                hint = "the settings may name a free subnet (bip, default-address-pools)"
+                raise Failed(text, hint=hint) from None
             told = ip_interface((subnet.network_address + 1, subnet.prefixlen))
         gateway, subnet_text = _bridge_of(told)
         self._pools.pop((record.id, 4), None)

@@ -2,7 +2,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from berth.errors import InvalidArgument, NotFound
+from berth.errors import Failed, InvalidArgument, NotFound
 from berth.network.ipam import Plan
 from berth.network.networks import Networks
 from berth.network.records import NetworkRequest
@@ -34,6 +34,13 @@ def test_the_default_network_keeps_its_subnet_unless_it_may_move(state):
     networks.settle_default("berth0", occupied=taken, movable=True)
     assert networks.default().subnet == "172.18.0.0/16"
     assert networks.default().gateway == "172.18.0.1"
+
+
+def test_without_a_free_subnet_the_refusal_says_what_to_set(state):
+    taken = [IPv4Network("172.16.0.0/12"), IPv4Network("192.168.0.0/16")]
+    with pytest.raises(Failed, match='error creating default "bridge" network: all') as refused:
+        Networks(state, Plan()).settle_default("berth0", occupied=taken, movable=True)
+    assert "bip" in refused.value.hint
 
 
 def test_a_network_is_found_by_name_id_and_start_of_id(state):
