@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument, NotFound
-from berth.network import ipam, shaping, uplinks
+from berth.network import bridges, ipam, shaping, uplinks
 from berth.network.guards import Guard
 from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
 
@@ -110,6 +110,8 @@ class Attachments:
 
     def attach(self, attachment: Attachment) -> Ready:
         """Make a namespace with an interface that may send."""
+        if attachment.is_crowded:
+            bridges.widen_backlog()
         ready = self._base.wiring.attach(attachment)
         try:
             self._guard(ready.interface, attachment)
@@ -169,6 +171,7 @@ class Attachments:
             )
             if found is not None
         ]
+        version = places[0].address.version
         return Attachment(
             device=device,
             bridge_index=self._base.bridges[network.id],
@@ -176,6 +179,7 @@ class Attachments:
             places=tuple(places),
             is_guarded=network.is_guarded,
             is_apart=not network.icc,
+            is_crowded=len(self._base.networks.pool(network, version=version)) > bridges.CROWD,
             kind=network.driver if network.parent else "veth",
             kind_data=uplinks.data_of(network) if network.parent else b"",
             routes_by_device=network.link_mode in ("l3", "l3s") and not network.internal,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("berth")
 
 SYSCTL = Path("/proc/sys/net")
+CROWD, BACKLOG = 500, 4096
 _LINK_LOCAL = b"\xfe\x80"
 
 
@@ -95,6 +96,22 @@ def enable_forwarding6() -> None:
     """Let the host route IPv6. Only for networks that have it: a router heeds no other router."""
     if write_sysctl(SYSCTL / "ipv6/conf/all/forwarding", "1"):
         log.info("switched on net.ipv6.conf.all.forwarding, which a network with IPv6 needs")
+
+
+def widen_backlog() -> None:
+    """Let a processor keep as many packets as a crowded bridge floods with one.
+
+    A question for a neighbour goes to every port; beyond the kernel's default of 1000 the rest is
+    dropped, and containers of a full network would not find each other.
+    """
+    path = SYSCTL / "core/netdev_max_backlog"
+    try:
+        if int(path.read_text()) >= BACKLOG:
+            return
+        path.write_text(str(BACKLOG))
+    except OSError:  # a host in a namespace has no such parameter
+        return
+    log.info("raised net.core.netdev_max_backlog to %s for a crowded network", BACKLOG)
 
 
 def has_netfilter() -> bool:

@@ -140,6 +140,9 @@ class AddressPool:
         version = self.subnet.version
         raise Failed(f"no available IPv{version} addresses on this network's address pools")
 
+    def __len__(self) -> int:
+        return len(self._used)
+
     def claim(self, address: Address) -> None:
         """Take this address; Forbidden when it is taken, InvalidArgument when it is not the network's."""
         if address not in self.subnet:

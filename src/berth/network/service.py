@@ -124,7 +124,8 @@ class NetworkService:
         return self._base.wiring.ensure_detour(self._base.names.name)
 
     def _bridge_table(self, name: str) -> nftables.Table | None:
-        if not table.is_possible(nftables.BRIDGE, nftables.verdict(nftables.ACCEPT)):
+        rule = (nftables.meta(nftables.META_IIFNAME), nftables.verdict(nftables.ACCEPT))
+        if not table.is_possible(nftables.BRIDGE, *rule):
             log.warning(
                 "the kernel has no nftables for bridges: containers may use each other's addresses"
             )

@@ -65,6 +65,7 @@ class Attachment:
     mac: bytes
     is_guarded: bool = True  # it sends as what it was given only
     is_apart: bool = False  # it does not reach others of the network
+    is_crowded: bool = False  # there are hundreds of others
     kind: str = "veth"  # or macvlan, ipvlan: then the index is its parent's
     kind_data: bytes = b""
     routes_by_device: bool = False  # the default route has no gateway
