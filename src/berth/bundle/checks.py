@@ -28,6 +28,7 @@ IPC_SYSCTLS = (
     "kernel.shm_rmid_forced",
 )
 MAJOR_VERSION = "1"
+UNCONFINED = "unconfined"
 LABELS = {"apparmorProfile": "/sys/module/apparmor", "selinuxLabel": "/sys/fs/selinux"}
 
 
@@ -75,9 +76,13 @@ def check_process(process: Process) -> None:
     if not process.get("args"):
         raise InvalidArgument("args must not be empty")
     for name, place in LABELS.items():
-        if process.get(name) and not os.path.isdir(place):
+        if process.get(name, UNCONFINED) not in ("", UNCONFINED):
             what = "apparmor" if name == "apparmorProfile" else "selinux"
-            raise Unsupported(f"{name} is specified but {what} is not supported on the host")
+            if not os.path.isdir(place):
+                raise Unsupported(f"{name} is specified but {what} is not supported on the host")
+            raise Unsupported(
+                f"{name} is specified, but berth-oci does not set labels of {what} yet"
+            )
     seen: set[str] = set()
     for limit in process.get("rlimits") or ():
         if limit["type"] in seen:

@@ -6,7 +6,7 @@ import _socket
 import os
 import time
 
-from berth.bundle import birth, hooks, mapping, stdio
+from berth.bundle import birth, hooks, stdio
 from berth.bundle.plan import Plan
 from berth.bundle.records import SOCKET
 from berth.bundle.status import start_time, state
@@ -97,7 +97,7 @@ class Creation:
         _check_group(plan.group)
         self._owns_group = True
         plan.group.apply(plan.resources())
-        trees = mapping.open_trees(plan)
+        trees = _mapped_trees(plan)
         stdio.preserve(plan.preserved)
         plan.listener = self._listen()
         ours, theirs = sockets.pair()
@@ -171,6 +171,14 @@ class Creation:
             except OSError:  # what is left is empty, or somebody else's
                 pass
         self._folder.remove()
+
+
+def _mapped_trees(plan: Plan) -> list[int]:
+    if not any({"idmap", "ridmap"} & entry.options.extensions for entry in plan.entries):
+        return []
+    from berth.bundle import mapping
+
+    return mapping.open_trees(plan)
 
 
 def _check_group(group: Cgroup) -> None:
