@@ -11,6 +11,9 @@ from berth.runtime import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
     from berth.bundle.plan import Plan
     from berth.oci.runtime_spec import IdMapping
 
@@ -25,17 +28,21 @@ def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
     for kind in plan.namespaces:
         if plan.is_new(kind) and kind not in MADE_LATER:
             flags |= namespaces.NAMESPACES[kind][0]
-    group = plan.group.open_to_clone_into()
+    group = plan.group.open_to_clone_into() if plan.has_group else None
     restore: list[tuple[int, int]] = []
     try:
         if "user" in plan.joined:
-            return _clone_through(plan, flags, group, (sync, ours))
+            return clone_through(
+                lambda: _enter_user_namespace(plan),
+                lambda: _run_child(plan, sync, ours),
+                flags=flags,
+                group=group,
+            )
         restore = _enter_for_children(plan)
         fork = namespaces.Clone(flags, cgroup_fd=group)
         pid = fork.make()
         if pid == 0:
-            ours.close()
-            child.Child(plan, sync).run()
+            _run_child(plan, sync, ours)
         fork.check(pid)
         return pid
     finally:
@@ -44,6 +51,16 @@ def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
             os.close(fd)
         if group is not None:
             os.close(group)
+
+
+def _run_child(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> NoReturn:
+    ours.close()
+    child.Child(plan, sync).run()
+
+
+def _enter_user_namespace(plan: Plan) -> None:
+    namespaces.setns(plan.joined["user"], namespaces.CLONE_NEWUSER)
+    _enter_for_children(plan)
 
 
 def _enter_for_children(plan: Plan) -> list[tuple[int, int]]:
@@ -75,23 +92,28 @@ def _set_offsets(plan: Plan) -> None:
             raise Failed(f"failed to set time offset {line.strip()!r}: {error.strerror}") from error
 
 
-def _clone_through(
-    plan: Plan, flags: int, group: int | None, sockets_: tuple[sockets.Socket, sockets.Socket]
+def clone_through(
+    enter: Callable[[], object],
+    run: Callable[[], NoReturn],
+    *,
+    flags: int = 0,
+    group: int | None = None,
 ) -> int:
-    """Make it from a process that is in the user namespace already, which then owns its namespaces."""
+    """Make a process from a helper that has entered a user namespace first, and so has rights there.
+
+    The helper stays in this pid namespace: in another one it would learn another pid.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     helper = os.fork()
     if helper == 0:
         try:
-            namespaces.setns(plan.joined["user"], namespaces.CLONE_NEWUSER)
-            _enter_for_children(plan)  # here: in another pid namespace it would learn another pid
+            enter()
             fork = namespaces.Clone(flags | namespaces.CLONE_PARENT, cgroup_fd=group)
             pid = fork.make()
             if pid == 0:
-                sockets_[1].close()
                 os.close(reader)
                 os.close(writer)
-                child.Child(plan, sockets_[0]).run()
+                run()
             fork.check(pid)
             os.write(writer, str(pid).encode())
         except BaseException as error:  # noqa: BLE001 - told to the maker, whatever it is

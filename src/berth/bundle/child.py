@@ -65,7 +65,10 @@ class Child:
     def _leave_the_maker(self) -> None:
         reset_signals()
         processes.set_name(b"berth-init")
-        processes.prctl(processes.PR_SET_DUMPABLE, 0)
+        if not self.plan.is_new(
+            "user"
+        ):  # its maker, who may be an ordinary user, has ids to map yet
+            processes.prctl(processes.PR_SET_DUMPABLE, 0)
         os.setsid()
         if not self.plan.no_new_keyring:
             processes.join_session_keyring()
@@ -73,7 +76,8 @@ class Child:
 
     def _enter_groups(self) -> None:
         plan = self.plan
-        plan.group.enter(born_in_unified=plan.hierarchies.unified is not None)
+        if plan.has_group:
+            plan.group.enter(born_in_unified=plan.hierarchies.unified is not None)
         if plan.is_new("cgroup"):
             namespaces.unshare(namespaces.CLONE_NEWCGROUP)
 

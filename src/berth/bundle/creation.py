@@ -69,7 +69,6 @@ class Creation:
         if options.console_socket:
             self._plan.console = connect(options.console_socket)
         self._pid = 0
-        self._owns_group = False
         self.record: Record = {
             "id": folder.id,
             "oci_version": spec.get("ociVersion", ""),
@@ -93,10 +92,8 @@ class Creation:
     def _make(self) -> Made:
         plan = self._plan
         self._folder.save(self.record)
-        plan.group.create()
-        _check_group(plan.group)
-        self._owns_group = True
-        plan.group.apply(plan.resources())
+        if not _make_group(plan):
+            self.record["cgroup_path"] = ""
         trees = _mapped_trees(plan)
         stdio.preserve(plan.preserved)
         plan.listener = self._listen()
@@ -164,13 +161,35 @@ class Creation:
                 os.waitpid(self._pid, 0)
             except (ProcessLookupError, ChildProcessError):
                 pass
-        if self._owns_group:
+        if self._plan.has_own_group:
             try:
                 self._plan.group.kill()
                 self._plan.group.remove()
             except OSError:  # what is left is empty, or somebody else's
                 pass
         self._folder.remove()
+
+
+def _make_group(plan: Plan) -> bool:
+    """Make the groups; say whether there are any: an ordinary user may have no right to, and no limits."""
+    shared = plan.group.exists()
+    try:
+        plan.group.create()
+        _check_group(plan.group)
+        plan.group.apply(plan.resources())
+    except PermissionError:
+        limits = (plan.linux.get("resources") or {}).keys() - {"devices"}
+        if os.geteuid() == 0 or limits:
+            raise
+        warn("no right to make cgroups: the container has none of its own, and cannot be paused")
+        plan.has_group = False
+        return False
+    except BaseException:
+        if not shared:
+            plan.group.remove()
+        raise
+    plan.has_own_group = not shared
+    return True
 
 
 def _mapped_trees(plan: Plan) -> list[int]:

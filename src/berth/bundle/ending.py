@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import _signal
+import errno
 import os
 
 from berth.bundle import hooks
 from berth.bundle.status import CREATED, PAUSED, RUNNING, STOPPED, group, lives, state, status
-from berth.errors import BerthError, Conflict, InvalidArgument
+from berth.bundle.warnings import warn
+from berth.errors import BerthError, Conflict, InvalidArgument, Unsupported
 from berth.kernel import processes
 from berth.kernel.cgroup_files import wait_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.bundle.records import Folder, Record
+    from berth.kernel.cgroups import Cgroup
 
 
 def signal_number(text: str) -> int:
@@ -80,15 +83,23 @@ def delete(folder: Folder, record: Record, *, force: bool) -> None:
     if now != STOPPED:
         _end(record)
     if groups is not None:
-        groups.kill()
-        groups.remove()
+        if not record.get("own_pid_namespace"):
+            groups.kill()  # otherwise all have died with the first, and who is in there is somebody else's
+        _remove(groups)
     folder.remove()
     try:
         hooks.run(record.get("spec", {}), "poststop", state(record, STOPPED))
     except BerthError as error:  # the specification lets it be told only
-        from berth.bundle.warnings import warn
-
         warn(str(error))
+
+
+def _remove(groups: Cgroup) -> None:
+    try:
+        groups.remove()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        warn(f"cgroup {groups.path} stays: there are processes of others in it")
 
 
 def _end(record: Record) -> None:
@@ -97,8 +108,10 @@ def _end(record: Record) -> None:
         _signal_first(record, _signal.SIGKILL)
     except Conflict:
         return
-    if groups is not None:
+    if groups is not None and not record.get("own_pid_namespace"):
         groups.kill()
+    elif groups is not None and groups.is_frozen():
+        groups.thaw()  # it dies once it goes on
     pid = record.get("init_process_pid", 0)
     try:  # it is a child of ours within `run`
         os.waitpid(pid, 0)
@@ -113,15 +126,18 @@ def pause(folder: Folder, record: Record) -> None:
         raise Conflict(
             f"container not running: {now}" if now == STOPPED else "container not running"
         )
-    groups = group(record)
-    assert groups is not None
-    groups.freeze()
+    _groups(record).freeze()
 
 
 def resume(folder: Folder, record: Record) -> None:
     """Let them go on."""
     if status(folder, record) != PAUSED:
         raise Conflict("container not paused")
+    _groups(record).thaw()
+
+
+def _groups(record: Record) -> Cgroup:
     groups = group(record)
-    assert groups is not None
-    groups.thaw()
+    if groups is None:
+        raise Unsupported("the container has no cgroup of its own: there was no right to make one")
+    return groups

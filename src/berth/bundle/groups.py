@@ -21,7 +21,7 @@ def places(record: Record, below: list[str]) -> Places:
     """Return the path in each hierarchy; ``below`` is "PATH" or "CONTROLLER,...:PATH" any number of times."""
     groups = group(record)
     if groups is None:
-        raise Failed("the container has no groups")
+        return []
     found = {hierarchy.fd: groups.path for hierarchy in groups.hierarchies.found}
     for text in below:
         controllers, colon, path = text.rpartition(":")

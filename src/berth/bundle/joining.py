@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from berth.bundle import attributes, checks, child, groups, stdio
+from berth.bundle import attributes, birth, checks, child, groups, stdio
 from berth.bundle.creation import connect, write_pid
 from berth.bundle.plan import account, compiled, drop_unknown_capabilities
 from berth.bundle.status import CREATED, PAUSED, RUNNING, lives, state, status
@@ -86,21 +86,33 @@ class Joining:
         return pid, terminal
 
     def _clone(self, pidfd: int, flags: int, pair: tuple[sockets.Socket, sockets.Socket]) -> int:
+        first = flags & (namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWPID)
+        rest = flags & ~first
+
+        def run() -> NoReturn:
+            pair[0].close()
+            self._run(
+                pair[1], pidfd, rest, in_user_namespace=bool(flags & namespaces.CLONE_NEWUSER)
+            )
+
+        if flags & namespaces.CLONE_NEWUSER:
+            return birth.clone_through(lambda: namespaces.setns(pidfd, first), run)
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        if flags & namespaces.CLONE_NEWPID:
-            namespaces.setns(pidfd, namespaces.CLONE_NEWPID)
+        if first:
+            namespaces.setns(pidfd, first)
         fork = namespaces.Clone()
         pid = fork.make()
         if pid == 0:
-            pair[0].close()
-            self._run(pair[1], pidfd, flags & ~namespaces.CLONE_NEWPID)
-        if flags & namespaces.CLONE_NEWPID:
+            run()
+        if first:
             namespaces.setns(own, namespaces.CLONE_NEWPID)
         os.close(own)
         fork.check(pid)
         return pid
 
-    def _run(self, sync: sockets.Socket, pidfd: int, flags: int) -> NoReturn:
+    def _run(
+        self, sync: sockets.Socket, pidfd: int, flags: int, *, in_user_namespace: bool
+    ) -> NoReturn:
         step = "join"
         process = self._process
         try:
@@ -111,7 +123,7 @@ class Joining:
             groups.enter(self._places)
             if flags:
                 namespaces.setns(pidfd, flags)
-            if flags & namespaces.CLONE_NEWUSER:
+            if in_user_namespace:
                 os.setresgid(0, 0, 0)
                 os.setresuid(0, 0, 0)
                 processes.prctl(processes.PR_SET_DUMPABLE, 0)

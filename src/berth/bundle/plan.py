@@ -141,6 +141,8 @@ class Plan:
         self.joined = _open_namespaces(self.namespaces)
         self.hierarchies = cgroups.detect()
         self.group = self.hierarchies.open_group(group_path(spec, id_))
+        self.has_group = True
+        self.has_own_group = False  # nobody else's processes are in it
         self.no_pivot = False
         self.no_new_keyring = False
         self.preserved = 0

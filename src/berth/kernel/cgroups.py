@@ -141,6 +141,10 @@ class Cgroup:
         self.hierarchies = hierarchies
         self.path = path
 
+    def exists(self) -> bool:
+        """Say whether any of the groups is there."""
+        return any(cgroup_files.is_there(h.fd, self.path) for h in self.hierarchies.found)
+
     def create(self) -> None:
         """Make the groups, and the parents that are missing."""
         for hierarchy in self.hierarchies.found:

@@ -9,7 +9,7 @@ import sys
 import time
 
 from berth.bundle.status import STOPPED, group, status
-from berth.errors import Conflict, InvalidArgument
+from berth.errors import Conflict, InvalidArgument, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def do_events(call: Invocation) -> int:
     if status(folder, record) == STOPPED:
         raise Conflict(f"container with id {call.id} is not running")
     groups = group(record)
-    assert groups is not None
+    if groups is None:
+        raise Unsupported("the container has no cgroup of its own")
     if call.options.on("stats"):
         _print("stats", call.id, document(groups))
         return 0

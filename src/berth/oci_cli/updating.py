@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from berth.bundle.status import STOPPED, group, status
 from berth.cli import units
-from berth.errors import Conflict, InvalidArgument
+from berth.errors import Conflict, InvalidArgument, Unsupported
 from berth.oci_cli import bundles
 
 TYPE_CHECKING = False
@@ -37,7 +37,8 @@ def do_update(call: Invocation) -> int:
     if call.options.text("l3-cache-schema") or call.options.text("mem-bw-schema"):
         raise InvalidArgument("Intel RDT is not supported here")
     groups = group(record)
-    assert groups is not None
+    if groups is None:
+        raise Unsupported("the container has no cgroup of its own")
     groups.apply(wanted)
     _note(record.setdefault("spec", {}).setdefault("linux", {}).setdefault("resources", {}), wanted)
     folder.save(record)

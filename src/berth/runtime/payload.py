@@ -94,12 +94,21 @@ def become(process: Process, account: accounts.Account, filter_: bytes | None) -
     elif filter_ is not None:
         seccomp.load(filter_)
     capabilities.keep_over_setuid()
-    os.setgroups(account.groups)
+    _set_groups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)
     os.setresuid(account.uid, account.uid, account.uid)
     capabilities.apply(wanted)
     if no_new_privileges and filter_ is not None:
         seccomp.load(filter_)
+
+
+def _set_groups(groups: list[int]) -> None:
+    """Set the additional groups; an ordinary user's namespace has to do with those that are there."""
+    try:
+        os.setgroups(groups)
+    except PermissionError:
+        if groups:
+            raise
 
 
 def own_streams(uid: int) -> None:
