@@ -11,7 +11,7 @@ limit() {
 }
 
 addresses() {
-  awk '$1 == "|--" { at = $2 } /host LOCAL/ && at !~ /^127\./ && !seen[at]++ { printf "%s ", at }' \
+  awk '$1 == "|--" { at = $2 } /host LOCAL/ && at !~ /^127\./ && !seen[at]++ { printf "%s%s", gap, at; gap = " " }' \
     /proc/net/fib_trie
 }
 

@@ -108,30 +108,40 @@ def test_a_broken_archive_is_refused_and_leaves_nothing(cli: Cli, engine: Engine
 
 
 @pytest.mark.berth_only
-def test_serve_needs_root(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        ("serve -H unix://DIR/s --data-root DIR", 1, "start engine: root is needed (use sudo)"),
+        (
+            "ps",
+            1,
+            "no engine answers at unix:///nowhere/berth/berth.sock, and only root may start one",
+        ),
+        ("run host true", 125, "no engine answers at unix:///nowhere/berth/berth.sock"),
+    ],
+)
+def test_who_is_not_root_is_told_so(tmp_path: Path, words: str, code: int, complaint: str) -> None:
     program = Path(sys.executable).resolve()
     if not os.access(program, os.X_OK) or "/root/" in str(program):
         program = Path("/usr/bin/python3")  # what other users may execute
+    path = str(tmp_path)
     done = subprocess.run(
-        [
-            str(program),
-            "-m",
-            "berth",
-            "serve",
-            "-H",
-            f"unix://{tmp_path}/s",
-            "--data-root",
-            str(tmp_path),
-        ],
-        env={"PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"]},
+        [str(program), "-m", "berth", *words.replace("DIR", path).split()],
+        env={
+            "PYTHONPATH": str(SOURCE),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PATH": os.environ["PATH"],
+            "XDG_RUNTIME_DIR": "/nowhere",
+        },
         capture_output=True,
         text=True,
         check=False,
         preexec_fn=lambda: os.setuid(65534),
     )
-    assert done.returncode == 1
-    assert "root" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == code, done.stderr
+    assert complaint.replace("DIR", path) in done.stderr
+    said = [line for line in done.stderr.splitlines() if line and not line.startswith("Run 'berth")]
+    assert len([line for line in said if not line.startswith("hint: ")]) == 1
 
 
 @pytest.mark.berth_only

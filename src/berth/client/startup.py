@@ -34,6 +34,11 @@ def connect(address: Address | None) -> Connection:
 
 def start(roots: Roots, connection: Connection) -> None:
     """Start an engine and connect. Callers that come at the same time wait for the first one's."""
+    if os.geteuid() != 0:
+        raise Unavailable(
+            f"no engine answers at unix://{roots.socket}, and only root may start one",
+            hint="use sudo, or name an engine that runs with -H or BERTH_HOST",
+        )
     os.makedirs(roots.exec, mode=0o711, exist_ok=True)
     lock = os.open(f"{roots.exec}/start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -76,10 +81,12 @@ def _become_engine(roots: Roots, log: str, told: int) -> None:
     os.set_inheritable(told, True)
     search = os.pathsep.join(os.path.abspath(part) for part in sys.path if part)
     os.chdir("/")
+    places = ("--data-root", roots.data, "--exec-root", roots.exec)  # else as the settings say
     os.execve(
         sys.executable,
         [
             *(sys.executable, "-m", "berth", "serve", "--socket", roots.socket),
+            *(places if roots != default_roots() else ()),
             *("--idle-exit", str(IDLE_EXIT_S), "--ready-fd", str(told)),
         ],
         {**os.environ, "PYTHONPATH": search},
@@ -92,6 +99,7 @@ def _last_line(log: str) -> str:
         with open(log, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
             lines = [line for line in file.read().splitlines() if line.strip()]
+            lines = [line for line in lines if not line.startswith(b"hint: ")]
     except OSError as error:
         return str(error)
     return lines[-1].decode("utf-8", "replace") if lines else "it ended without a word"
