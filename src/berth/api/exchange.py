@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import h11
 import msgspec
 
 from berth import __version__
+from berth.api.reasons import REASONS
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from berth.api.plain import Plain
     from berth.api.protocol import HttpConnection
 
 API_VERSION = (1, 51)
@@ -35,7 +36,6 @@ BASE_HEADERS: Headers = [
     ("Ostype", "linux"),
     ("Server", f"berth/{__version__} (linux)"),
 ]
-REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,7 +58,9 @@ class Exchange:
         "target",
     )
 
-    def __init__(self, connection: HttpConnection, request: h11.Request, *, local: bool) -> None:
+    def __init__(
+        self, connection: HttpConnection, request: h11.Request | Plain, *, local: bool
+    ) -> None:
         self._connection = connection
         self._headers = request.headers
         self.method = request.method.decode("ascii")

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: h11 for the syntax, an asyncio protocol for the bytes.
+"""HTTP/1.1 on one connection: h11 for the syntax (or `plain`), an asyncio protocol for the bytes.
 
 One task a connection, one request at a time; a client that sends the next one early waits. A client that
 goes away ends the requests that are ``long`` (streams, waits); other work is done to its end, as Docker
@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import logging
 import os
 import secrets
-import select
-import sys
-import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import h11
 import msgspec
 
+from berth.api import plain
 from berth.api.errors import document_of, message_of, status_of
-from berth.api.exchange import JSON, REASONS, Exchange
+from berth.api.exchange import JSON, Exchange
+from berth.api.peers import hung_up, unread_bytes
+from berth.api.reasons import REASONS
 from berth.errors import BerthError, Failed, InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
@@ -66,7 +65,10 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._handle = handle
         self._owner = owner
         self._local = local
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._parser: h11.Connection | None = None
+        self._plain: plain.Plain | None = None  # a request that waits to be served
+        self._body: bytes | None = None  # of the one that is served, when that is plain
+        self._answering: plain.Answer | None = None
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -98,11 +100,31 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Take bytes of the client; when nobody asked for them, no more until somebody does."""
         if self._refused:
             return
-        self._http.receive_data(bytes(_buffer[:nbytes]))
+        self._receive(bytes(_buffer[:nbytes]))
         if self._readable.is_set():
             self._transport.pause_reading()
         else:
             self._readable.set()
+
+    @property
+    def _http(self) -> h11.Connection:
+        """h11's state of the connection, once there is something that is not plain."""
+        if self._parser is None:
+            self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+            if self._ended:
+                self._parser.receive_data(b"")
+        return self._parser
+
+    def _receive(self, data: bytes) -> None:
+        parser = self._parser
+        idle = self._exchange is None and self._plain is None
+        # With nothing before it, it may be a request by itself.
+        if idle and (
+            parser is None or (parser.their_state is h11.IDLE and not parser.trailing_data[0])
+        ):
+            self._plain = plain.parse(data)
+        if self._plain is None or not idle:
+            self._http.receive_data(data)
 
     def eof_received(self) -> bool:
         """Take the end of the client's side. True keeps ours open.
@@ -139,7 +161,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._gone.set()
         if not self._ended:
             self._ended = True
-            self._http.receive_data(b"")
+            if self._parser is not None:
+                self._parser.receive_data(b"")
         self._readable.set()
 
     # What the owner calls
@@ -162,7 +185,10 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def send(self, *events: h11.Event) -> None:
         """Send events of the response in one piece: each is a client woken. Nothing when it is gone."""
-        data = b"".join(self._http.send(event) or b"" for event in events)
+        if self._answering is not None:
+            data = b"".join([self._answering.encode(event) for event in events])
+        else:
+            data = b"".join(self._http.send(event) or b"" for event in events)
         if data and not self._closed:
             self._transport.write(data)
 
@@ -178,6 +204,9 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     async def next_chunk(self) -> bytes | None:
         """Return the next piece of the request's body, None at its end."""
+        if self._answering is not None:
+            body, self._body = self._body, None
+            return body or None
         if self._http.their_state is not h11.SEND_BODY:
             return None
         if self._http.they_are_waiting_for_100_continue:
@@ -255,7 +284,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     async def _serve(self) -> None:
         try:
             while not self._leaving and await self._serve_one():
-                self._http.start_next_cycle()
+                continue
         except h11.RemoteProtocolError as error:
             await self._refuse(error)
         except BaseException:
@@ -269,9 +298,38 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._transport.write_eof()
             self._transport.close()
 
+    async def _next_request(self) -> object:
+        while self._plain is None:
+            if self._parser is not None or self._ended:
+                event = self._http.next_event()
+                if event is not h11.NEED_DATA:
+                    return event
+            self._readable.clear()
+            self._transport.resume_reading()
+            await self._readable.wait()
+        found, self._plain = self._plain, None
+        return found
+
+    async def _serve_plain(self, request: plain.Plain) -> bool:
+        """Serve a request that came whole; False when the connection is of no further use."""
+        answering = self._answering = plain.Answer()
+        self._body = request.body
+        exchange = self._exchange = Exchange(self, request, local=self._local)
+        self._transport.resume_reading()
+        try:
+            await self._answer(exchange)
+        finally:
+            self._exchange = None
+        if self._detached or self._closed:
+            return False
+        self._answering = None
+        return answering.done and not answering.closes
+
     async def _serve_one(self) -> bool:
         """Serve one request; False when the connection is of no further use."""
-        event = await self._next_event()
+        event = await self._next_request()
+        if isinstance(event, plain.Plain):
+            return await self._serve_plain(event)
         if not isinstance(event, h11.Request):
             return False
         if not has_body(event):
@@ -292,7 +350,10 @@ class HttpConnection(asyncio.BufferedProtocol):
             if waits_for_permission:
                 return False
             await self._discard_body()
-        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
 
     async def _discard_body(self) -> None:
         try:
@@ -316,12 +377,17 @@ class HttpConnection(asyncio.BufferedProtocol):
         if not exchange.answered:
             status = status_of(error)
             await exchange.respond(status, None if status == 304 else document_of(error))
-        elif exchange.content_type == JSON and self._http.our_state is h11.SEND_BODY:
+        elif exchange.content_type == JSON and self._is_sending_body():
             await exchange.end(message_of(error))
         else:
             # Too late for words: a body that ends without its end is how HTTP says so.
             log.warning("%s %s failed: %s", exchange.method, exchange.target, error)
             self._transport.close()
+
+    def _is_sending_body(self) -> bool:
+        if self._answering is not None:
+            return self._answering.open
+        return self._http.our_state is h11.SEND_BODY
 
     async def _refuse(self, error: h11.RemoteProtocolError) -> None:
         """Say why, and let the client read it: closing while it still sends would throw that away."""
@@ -351,19 +417,6 @@ def has_body(request: h11.Request) -> bool:
         name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
         for name, value in request.headers
     )
-
-
-def hung_up(fd: int) -> bool:
-    """Say whether both directions of a socket are closed (poll(2), POLLHUP)."""
-    poll = select.poll()
-    poll.register(fd, 0)
-    return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
-
-
-def unread_bytes(fd: int) -> int:
-    """Return how much of what was sent the other side has not read yet (unix(7), SIOCOUTQ)."""
-    answer = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
-    return int.from_bytes(answer, sys.byteorder)
 
 
 def _unforeseen(error: Exception, exchange: Exchange) -> Failed:
