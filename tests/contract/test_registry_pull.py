@@ -473,3 +473,33 @@ def test_tags_come_in_pages(front):
             client.close()
 
     assert asyncio.run(run()) == ["1", "2"]
+
+
+def test_registries_elsewhere_are_asked_through_the_proxy(registry, front, content):
+    domain = f"registry.invalid:{registry.port}"
+
+    async def run():
+        client = RegistryClient(
+            insecure=(domain,),
+            environment={
+                "HTTP_PROXY": f"http://user:word@{front.host}",
+                "NO_PROXY": "other.invalid",
+            },
+            backoff_s=0.001,
+        )
+        try:
+            return await client.pull(
+                Reference.parse(f"{domain}/library/single:1"),
+                platform=AMD64,
+                auth=None,
+                content=content,
+                progress=lambda _: None,
+            )
+        finally:
+            client.close()
+
+    assert asyncio.run(run()).downloaded
+    asked = {path.partition("/v2/")[0] for path, _ in front.requests}
+    assert asked == {f"http://{domain}"}
+    told = {headers.get("proxy-authorization") for _, headers in front.requests}
+    assert told == {basic("user", "word")}

@@ -390,3 +390,20 @@ def on_terminal(engine: EngineProcess, *args: str) -> str:
     text = b"".join(drawn).decode(errors="replace")
     assert process.returncode == 0, text
     return text
+
+
+def test_many_small_layers_are_pulled_whole(
+    fresh_engine: EngineProcess, registry: Registry
+) -> None:
+    engine, name = fresh_engine, f"{registry.host}/many:1"
+    parts = [layer([(f"l{n}", b"%d" % n, {}), ("top", b"%d" % n, {})]) for n in range(40)]
+    assert engine.docker("load", stdin=docker_archive(parts, name)).code == 0
+    assert engine.docker("push", name).code == 0
+    engine.docker("rmi", name)
+    engine.docker("image", "prune", "-f")
+    done = engine.docker("pull", name)
+    assert done.code == 0, str(done)
+    assert done.out.count("Pull complete") == 40
+    assert engine.berth("system", "check").code == 0
+    folders = {path.name for path in (engine.data_root / "snapshots").iterdir()}
+    assert not [name for name in folders if name.startswith("partial-")]

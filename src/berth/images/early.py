@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from berth.snapshots.overlay import OverlaySnapshots
 
 COUNT_BYTES = 8
+SMALL_BYTES = 1 << 20  # below, a worker of its own costs more than it does
+BATCH = 32
 
 
 class Early:
@@ -49,6 +51,9 @@ class Early:
         self._wanted: dict[str, tuple[LayerRecord, str]] = {}  # by the blob's digest
         self._ready: dict[str, Ready] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._small: list[tuple[LayerRecord, str]] = []  # waiting for a worker
+        self._folders: list[Path] = []  # where several were extracted
+        self._is_draining = False
 
     def begin(self, manifest: Manifest) -> None:
         """Learn which layers are wanted. The configuration is in the store."""
@@ -67,14 +72,35 @@ class Early:
 
     def here(self, layer: Descriptor) -> None:
         """Extract a layer whose blob is in the store."""
-        if wanted := self._wanted.pop(layer.digest, None):
+        wanted = self._wanted.pop(layer.digest, None)
+        if wanted is None:
+            return
+        if layer.size > SMALL_BYTES:
             self._start(self._extract(*wanted))
+            return
+        self._small.append(wanted)
+        if not self._is_draining:
+            self._is_draining = True
+            self._start(self._drain())
+
+    async def _drain(self) -> None:
+        """Extract small layers, as many at a time as have come meanwhile."""
+        try:
+            while batch := self._small[:BATCH]:
+                del self._small[: len(batch)]
+                with suppress(BerthError):
+                    folder, ready = await self._layers.extract_several(batch, self.teller)
+                    self._folders.append(folder)
+                    self._ready |= ready
+        finally:
+            self._is_draining = False
 
     def growing(self, layer: Descriptor) -> Tap | None:
         """Return who is to be told how a layer's blob grows; None when nobody wants to know."""
-        wanted = self._wanted.pop(layer.digest, None)
-        if wanted is None:
+        wanted = self._wanted.get(layer.digest)
+        if wanted is None or layer.size <= SMALL_BYTES:
             return None
+        del self._wanted[layer.digest]
         loop = asyncio.get_running_loop()
 
         def follow(blob: int, counts: int) -> None:
@@ -116,7 +142,10 @@ class Early:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for ready in self._ready.values():
-            self._snapshots.discard(ready.folder)
+            if ready.folder.parent not in self._folders:
+                self._snapshots.discard(ready.folder)
+        for folder in self._folders:
+            self._snapshots.discard(folder)
 
 
 class Tap:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter, defaultdict
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from berth.errors import Failed
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 UNPACK = "berth.images.unpack:unpack"
 COMPARE = "berth.images.comparing:compare"
+SEVERAL = "berth.images.unpack:unpack_several"
 FOLLOW = "berth.images.unpack:follow"
 EXPAND = "berth.images.unpack:expand"
 SHORT_CHARS = 12
@@ -180,6 +181,43 @@ class LayerStore:
         except BaseException:
             self._snapshots.discard(partial)
             raise
+
+    async def extract_several(
+        self, work: Sequence[tuple[LayerRecord, str]], teller: Teller
+    ) -> tuple[Path, dict[str, Ready]]:
+        """Extract small layers (a blob and its diff ID) with one worker.
+
+        Returns a folder, which is the caller's to discard, and what is ready in it, by diff ID.
+        """
+
+        def report(message: Mapping[str, object]) -> None:
+            number = message["layer"]
+            assert isinstance(number, int)
+            teller.end(*work[number])
+
+        partial = self._snapshots.partial()
+        try:
+            async with self._workers:
+                with ExitStack() as opened:
+                    blobs = [
+                        opened.enter_context(self._content.open_blob(Digest.parse(layer.digest)))
+                        for layer, _ in work
+                    ]
+                    layers = [{"digest": layer.digest, "diff_id": id_} for layer, id_ in work]
+                    places = (partial, *(blob.fileno() for blob in blobs))
+                    (partial / "fs").rmdir()
+                    found = await self.run(SEVERAL, {"layers": layers}, places, report)
+        except BaseException:
+            self._snapshots.discard(partial)
+            raise
+        outcomes = found["layers"]
+        assert isinstance(outcomes, list)
+        ready = {
+            diff_id: Ready(partial / str(number), outcome)
+            for number, ((_, diff_id), outcome) in enumerate(zip(work, outcomes, strict=True))
+            if outcome
+        }
+        return partial, ready
 
     async def follow(
         self, layer: LayerRecord, diff_id: str, teller: Teller, growing: tuple[int, int]

@@ -128,6 +128,8 @@ class Downloads:
         finally:
             if self._running.get(digest) is done:
                 del self._running[digest]
+        if not quiet:
+            pull.here(descriptor)
 
 
 class Pull:
