@@ -204,7 +204,7 @@ class LayerStore:
                         for layer, _ in work
                     ]
                     layers = [{"digest": layer.digest, "diff_id": id_} for layer, id_ in work]
-                    places = (partial, *(blob.fileno() for blob in blobs))
+                    places: list[int | Path] = [partial, *(blob.fileno() for blob in blobs)]
                     (partial / "fs").rmdir()
                     found = await self.run(SEVERAL, {"layers": layers}, places, report)
         except BaseException:
