@@ -215,6 +215,18 @@ def test_state_is_closed_to_others(oci, started):
     assert (folder / "a/state.json").stat().st_mode & 0o077 == 0
 
 
+def test_start_container_hooks_have_the_containers_privileges(oci, bundle):
+    script = "grep CapEff /proc/self/status >/tmp/caps; id -u >/tmp/uid"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}
+    bundle.edit(lambda spec: spec.update(hooks={"startContainer": [hook]}))
+    bundle.edit(lambda spec: spec["root"].update(readonly=False))
+    bundle.edit(lambda spec: spec["process"].update(user={"uid": 1000, "gid": 1000}))
+    (bundle.root / "tmp").chmod(0o777)
+    assert oci.run(bundle.runs("true"), "a").code == 0
+    assert (bundle.root / "tmp/caps").read_text().split()[1] == "0" * 16
+    assert (bundle.root / "tmp/uid").read_text() == "1000\n"
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(allow_nan=False),
     lambda inner: (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from berth.bundle.warnings import warn
 from berth.kernel import mounts
 from berth.runtime import places, rootfs
 
@@ -21,6 +22,7 @@ DEFAULTS: tuple[tuple[str, int, int], ...] = (
     ("/dev/urandom", 1, 9),
     ("/dev/tty", 5, 0),
 )
+ACCESS = "rwm"
 CONSOLE, PTMX, PTS = (5, 1), (5, 2), 136
 NOTHING: DeviceRule = {"allow": False, "access": "rwm"}
 
@@ -40,13 +42,23 @@ def wanted(spec: Spec) -> list[Device]:
 def rules(asked: list[DeviceRule]) -> list[DeviceRule]:
     """Return the rules: nothing, what is asked for, and what every container has in the end."""
     numbers = [(major, minor) for _, major, minor in DEFAULTS] + [CONSOLE, PTMX]
-    found: list[DeviceRule] = [NOTHING, *asked]
+    found: list[DeviceRule] = [NOTHING, *map(_known, asked)]
     found += [{"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")]
     found += [
         {"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"}
         for major, minor in numbers
     ]
     return [*found, {"allow": True, "type": "c", "major": PTS, "access": "rwm"}]
+
+
+def _known(rule: DeviceRule) -> DeviceRule:
+    """Leave out what is no access, as runc does."""
+    access = rule.get("access", "")
+    known = "".join(letter for letter in access if letter in ACCESS)
+    if known == access:
+        return rule
+    warn(f"device rule: unknown access in {access!r}")
+    return {**rule, "access": known}
 
 
 def has_own_dev(spec: Spec) -> bool:
