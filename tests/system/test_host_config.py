@@ -77,6 +77,7 @@ def test_the_main_group_is_among_the_others(cli: Cli) -> None:
 
 
 @pytest.mark.skipif(not Path(MEMORY).is_dir(), reason="needs version 1 of cgroups")
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_the_hosts_cgroup_namespace_shows_the_own_group_only(cli: Cli) -> None:
     for flags in (("--privileged",), ("--cgroupns", "host")):
         script = f"grep -o memory:.* /proc/self/cgroup; ls -d {MEMORY}/*/ 2>/dev/null; cat {MEMORY}/tasks"
@@ -173,6 +174,7 @@ def test_weights_of_devices_that_do_not_weigh_are_left_out(cli: Cli) -> None:
         ((), ("--memory", "1m"), "Minimum memory limit allowed is 6MB"),
     ],
 )
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_an_update_that_makes_no_sense_changes_nothing(
     docker_cli: Cli,
     sleeper: EngineProcess,
@@ -237,6 +239,7 @@ def test_every_limit_of_a_running_container_can_be_changed(
     assert cli("exec", "sleeper", "cat", "/sys/fs/cgroup/pids/pids.max").out == "max\n"
 
 
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_limits_of_block_devices_can_be_changed(
     engine: EngineProcess, sleeper: EngineProcess
 ) -> None:
@@ -315,6 +318,7 @@ def test_inspect_shows_the_images_command_and_leaves_out_what_nobody_said(
 
 
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc"])
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_namespaces_of_nobody_cannot_be_joined(docker_cli: Cli, kind: str) -> None:
     words = {
         "pid": "failed to join PID namespace: No such container: nobody",

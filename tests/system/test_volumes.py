@@ -47,6 +47,7 @@ def make(engine: EngineProcess, name: str, **options: str) -> None:
 # Images
 
 
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_an_image_is_seen_read_only(cli: Cli, engine: EngineProcess) -> None:
     mount = ("--mount", "type=image,source=busybox,target=/image")
     done = cli(*RUN, *mount, "busybox", "sh", "-c", "ls /image/bin/busybox; touch /image/x")
@@ -54,6 +55,7 @@ def test_an_image_is_seen_read_only(cli: Cli, engine: EngineProcess) -> None:
     assert "Read-only file system" in done.err
 
 
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_a_part_of_an_image_is_seen(cli: Cli) -> None:
     mount = "type=image,source=busybox,target=/image,image-subpath=etc"
     assert cli(*RUN, "--mount", mount, "busybox", "ls", "/image").lines == ["group", "passwd"]
@@ -89,6 +91,7 @@ def test_an_image_of_several_layers_is_seen_and_kept_while_it_is_mounted(
 # Volumes
 
 
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_a_part_of_a_volume_is_seen(cli: Cli, volumes: EngineProcess) -> None:
     script = "mkdir -p /v/a/b; echo deep > /v/a/b/c; ln -s a /v/in; ln -s ../../.. /v/out"
     assert cli(*RUN, "-v", "tree:/v", "busybox", "sh", "-c", script).code == 0
@@ -253,6 +256,7 @@ def test_labels_and_options_of_a_mount_become_the_volumes(
     )
 
 
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_prune_spares_volumes_with_options_and_heeds_labels(
     cli: Cli, volumes: EngineProcess
 ) -> None:
@@ -329,6 +333,7 @@ def test_a_file_onto_a_directory_is_refused_in_dockers_words(
     assert status == 400
 
 
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_a_source_below_a_file_is_refused(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = cli(*RUN, "-v", f"{tmp_path}/file/x:/x", "busybox", "true")
@@ -336,6 +341,7 @@ def test_a_source_below_a_file_is_refused(cli: Cli, tmp_path: Path) -> None:
     assert f"stat {tmp_path}/file/x: not a directory: {MISMATCH}" in done.err
 
 
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_a_missing_source_is_made_where_that_is_asked_for(
     engine: EngineProcess, tmp_path: Path
 ) -> None:
@@ -480,6 +486,7 @@ def test_a_tmpfs_has_the_options_that_it_is_given(
         (("-v", "v1:/v", "--tmpfs", "/v"), "Duplicate mount point: /v"),
     ],
 )
+@pytest.mark.berth_only  # the reference is an older Docker
 def test_a_mount_that_cannot_be_is_refused(cli: Cli, flags: tuple[str, ...], text: str) -> None:
     done = cli(*RUN, *flags, "busybox", "true")
     assert done.code == 125

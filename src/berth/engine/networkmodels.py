@@ -42,6 +42,7 @@ class Ipam(_Model):
 
     driver: str = "default"
     config: list[IpamPool] | None = None
+    options: dict[str, str] | None = None
 
 
 class NetworkCreate(_Model):

@@ -42,6 +42,7 @@ def network_request(request: NetworkCreate) -> NetworkRequest:
         auxiliary={**(four.auxiliary_addresses or {}), **(six.auxiliary_addresses or {})},
         internal=request.internal,
         attachable=request.attachable,
+        ipam_options=request.ipam.options if request.ipam else None,
         options=request.options or {},
         labels=request.labels or {},
     )

@@ -129,7 +129,7 @@ def network_document(network: NetworkRecord, endpoints: Iterable[EndpointRecord]
         "EnableIPv6": bool(network.subnet6),
         "IPAM": {
             "Driver": "default",
-            "Options": None if network.builtin else {},
+            "Options": network.ipam_options,
             "Config": pools if pools or not network.builtin else None,
         },
         "Internal": network.internal,

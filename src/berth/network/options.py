@@ -40,6 +40,7 @@ def apply(record: NetworkRecord, request: NetworkRequest) -> NetworkRecord:
         mtu=_mtu(options.get(_PREFIX + "driver.mtu", "1500")),
         internal=request.internal,
         attachable=request.attachable,
+        ipam_options=request.ipam_options,
         options=dict(options),
         labels=dict(request.labels),
         device_prefix=_device_prefix(options.get(_PREFIX + "container_iface_prefix", "eth")),

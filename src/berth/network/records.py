@@ -100,6 +100,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     # of all
     builtin: bool = False
     attachable: bool = False
+    ipam_options: dict[str, str] | None = None  # shown again, of no effect
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
 
@@ -130,6 +131,7 @@ class NetworkRequest:
     auxiliary: dict[str, str] = field(default_factory=dict)
     internal: bool = False
     attachable: bool = False
+    ipam_options: dict[str, str] | None = None
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
 

@@ -34,6 +34,7 @@ class SwarmRoutes:
             Route("GET", "/swarm/unlockkey", self.refuse),
             Route("POST", "/swarm/unlock", self.refuse),
             Route("POST", "/swarm/update", self.refuse),
+            Route("PUT", "/volumes/{}", self.refuse),  # a cluster's
             *(Route("GET", f"/{kind}", self.refuse) for kind in MANAGED),
             *(Route("GET", f"/{kind}/{{}}", self.refuse) for kind in MANAGED),
             *(Route("POST", f"/{kind}/{{}}", self.refuse) for kind in MANAGED if kind != "tasks"),
