@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from berth.errors import Failed, InvalidArgument
+from berth.kernel import scheduling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,10 +54,6 @@ def check(process: Process, personality: Personality | None) -> None:
 
 def apply(process: Process, personality: Personality | None) -> None:
     """Set them for the calling process."""
-    if not (process.get("scheduler") or process.get("ioPriority") or personality):
-        return
-    from berth.kernel import scheduling
-
     try:
         if scheduler := process.get("scheduler"):
             _schedule(scheduler)
@@ -70,8 +67,6 @@ def apply(process: Process, personality: Personality | None) -> None:
 
 def _schedule(wanted: Scheduler) -> None:
     flags = 0
-    from berth.kernel import scheduling
-
     for name in wanted.get("flags") or ():
         flags |= SCHEDULER_FLAGS[name]
     times = [wanted.get("runtime", 0), wanted.get("deadline", 0), wanted.get("period", 0)]
@@ -85,8 +80,6 @@ def _schedule(wanted: Scheduler) -> None:
 
 
 def _prioritise(wanted: IOPriority) -> None:
-    from berth.kernel import scheduling
-
     scheduling.ioprio_set(IO_CLASSES[wanted["class"]], wanted.get("priority", 0))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from berth.bundle import copying  # here: where it is used, no module can be found any more
 from berth.bundle.options import MountOptions
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
@@ -167,8 +168,6 @@ class Mounter:
         os.chdir("/")
         os.close(place)
         if below >= 0:
-            from berth.bundle import copying
-
             mounted = places.open_mounted(entry.target)
             copying.copy(below, mounted)
             os.close(mounted)

@@ -6,6 +6,7 @@ Pure functions say which file gets which value, in the order of writing; :func:`
 from __future__ import annotations
 
 import errno
+import math
 
 from berth.errors import Failed, InvalidArgument, Unsupported
 from berth.kernel import cgroup_devices
@@ -243,8 +244,6 @@ def cpu_weight(shares: int) -> int:
         return 1
     if shares >= MAX_SHARES:
         return 10_000
-    import math  # a library to load, for version 2 only
-
     log = math.log2(shares)
     return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
 
