@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import tarfile
@@ -174,15 +175,14 @@ def cli(engine: EngineProcess, request: pytest.FixtureRequest) -> Callable[..., 
 @pytest.fixture
 def inside(engine: EngineProcess) -> Callable[..., str]:
     """Run a shell script in a container of busybox without a network and return what it printed."""
+    return functools.partial(run_inside, engine.docker)
 
-    def run_inside(script: str, *flags: str) -> str:
-        done = engine.docker(
-            "run", "--rm", "--network", "none", *flags, "busybox", "sh", "-c", script
-        )
-        assert done.code == 0, str(done)
-        return done.out.removesuffix("\n")
 
-    return run_inside
+def run_inside(cli: Callable[..., Outcome], script: str, *flags: str) -> str:
+    """Run a shell script in a container and return what it printed."""
+    done = cli("run", "--rm", "--network", "none", *flags, "busybox", "sh", "-c", script)
+    assert done.code == 0, str(done)
+    return done.out.removesuffix("\n")
 
 
 @pytest.fixture

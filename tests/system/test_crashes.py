@@ -452,3 +452,32 @@ def test_after_a_reboot_policies_apply(fresh_engine: EngineProcess) -> None:
         for p in ("no", "always", "unless-stopped", "on-failure")
     ]
     assert len(set(addresses)) == 4
+
+
+def test_what_was_stopped_while_it_waited_for_its_start_stays_so(
+    fresh_engine: EngineProcess,
+) -> None:
+    policies = {"always": "always", "kept": "unless-stopped", "failing": "on-failure:50"}
+    for kind in ("waits", "stopped", "killed"):
+        for name, policy in policies.items():
+            launch(
+                fresh_engine, f"{kind}-{name}", "sh", "-c", "exit 3", flags=("--restart", policy)
+            )
+    for name in policies:
+        for kind in ("waits", "stopped", "killed"):
+            wait_for(
+                lambda ref=f"{kind}-{name}": fresh_engine.inspect(ref)["RestartCount"] >= 2,
+                "it waits",
+            )
+        assert fresh_engine.docker("stop", f"stopped-{name}").code == 0
+        assert fresh_engine.docker("kill", f"killed-{name}").code == 0
+    counts = {name: fresh_engine.inspect(f"waits-{name}")["RestartCount"] for name in policies}
+    fresh_engine.restart()
+    for kind in ("stopped", "killed"):
+        for name in ("kept", "failing"):
+            assert status(fresh_engine, f"{kind}-{name}") == "exited", (kind, name)
+    for name, count in counts.items():  # those go on, and so does their count
+        wait_for(
+            lambda ref=f"waits-{name}", n=count: fresh_engine.inspect(ref)["RestartCount"] > n,
+            "it is started again",
+        )

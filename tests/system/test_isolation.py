@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from system.conftest import run_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,12 @@ DEFAULT_CAPABILITIES = "00000000a80425fb"
 NO_CAPABILITIES = "0000000000000000"
 NET_ADMIN = 1 << 12
 CHOWN = 1 << 0
+
+
+@pytest.fixture
+def inside(cli: Cli) -> Inside:
+    """What both command lines start must be isolated."""
+    return functools.partial(run_inside, cli)
 
 
 def facts(text: str) -> dict[str, str]:

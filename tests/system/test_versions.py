@@ -30,7 +30,8 @@ def test_docker_py_of_any_version_works(engine: EngineProcess, version: str) -> 
         assert container.ports["80/tcp"][0]["HostIp"] == "127.0.0.1"
         assert [found.name for found in client.containers.list()] == ["aged"]
         assert container.top()["Processes"]
-        assert container.stats(stream=False)["pids_stats"]["current"] == 1
+        stats = next(container.stats(stream=True, decode=True))
+        assert stats["pids_stats"]["current"] == 1
         bits, stat = container.get_archive("/etc/passwd")
         assert stat["name"] == "passwd"
         assert b"root" in b"".join(bits)
