@@ -84,6 +84,10 @@ class Containers:
         """Return the running task of a container; Conflict when it does not run."""
         return self._lives.task(record)
 
+    def data_folder(self, record: ContainerRecord) -> Path:
+        """Return where its own files and its log are."""
+        return self._lives.data_folder(record)
+
     def log_path(self, record: ContainerRecord) -> Path:
         """Return where its log is."""
         return self._lives.log_path(record)

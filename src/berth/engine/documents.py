@@ -162,7 +162,6 @@ def _word(word: str) -> str:
 
 def summary(record: ContainerRecord, around: Surroundings) -> Document:
     """Return what lists show of a container."""
-    settings = networksettings.settings(record, around.endpoints, around.networks)
     return {
         "Id": record.id,
         "Names": around.names or [f"/{record.name}"],
@@ -175,6 +174,8 @@ def summary(record: ContainerRecord, around: Surroundings) -> Document:
         "State": record.status,
         "Status": status.describe(record, around.health.status if around.health else ""),
         "HostConfig": {"NetworkMode": record.host_config.network_mode},
-        "NetworkSettings": {"Networks": settings["Networks"]},
+        "NetworkSettings": {
+            "Networks": networksettings.places(record, around.endpoints, around.networks)
+        },
         "Mounts": mountpoints.documents(record),
     }

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from berth.engine.services import Services
     from berth.images.check import Report as StoreReport
     from berth.logs.entries import LogQuery
+    from berth.network.records import NetworkRecord
 
 STATS_INTERVAL_S = 1.0
 
@@ -132,17 +133,26 @@ class Engine:
         ]
         kept = found[:limit] if limit and limit > 0 else found
         linking = [record for record in self.containers.all() if record.host_config.links]
-        return [documents.summary(record, self._around(record, linking)) for record in kept]
+        networks = self._networks_by_name()
+        return [
+            documents.summary(record, self._around(record, networks, linking)) for record in kept
+        ]
+
+    def _networks_by_name(self) -> dict[str, NetworkRecord]:
+        return {found.name: found for found in self._services.network.networks()}
 
     def _around(
-        self, record: ContainerRecord, linking: Sequence[ContainerRecord] = ()
+        self,
+        record: ContainerRecord,
+        networks: Mapping[str, NetworkRecord],
+        linking: Sequence[ContainerRecord] = (),
     ) -> Surroundings:
         network = self._services.network
         return Surroundings(
-            folder=self.containers.log_path(record).parent,
+            folder=self.containers.data_folder(record),
             files_folder=self.containers.files_folder(record),
             endpoints=network.endpoints_of(record.id),
-            networks={found.name: found for found in network.networks()},
+            networks=networks,
             health=self._health.of(record),
             names=links.names(record, linking) if linking else None,
         )
@@ -151,7 +161,7 @@ class Engine:
         """Return everything about a container."""
         record = self.containers.find(ref)
         around = replace(
-            self._around(record),
+            self._around(record, self._networks_by_name()),
             rootfs=self._services.images.rootfs(record.id),
             exec_ids=tuple(self.execs.running_in(record.id)),
         )
@@ -323,9 +333,9 @@ class Engine:
             )
             for image in self._services.images.all()
         ]
-        containers = []
+        containers, networks = [], self._networks_by_name()
         for record in records:
-            found = documents.summary(record, self._around(record))
+            found = documents.summary(record, self._around(record, networks))
             containers.append({**found, **await self.sizes(record.id)})
         return {
             "LayersSize": layers,

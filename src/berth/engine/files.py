@@ -162,7 +162,7 @@ class Files:
     @asynccontextmanager
     async def _trees(self, record: ContainerRecord) -> AsyncIterator[tuple[Tree, ...]]:
         """Open what comes from the host; the container's own files are there after its first start."""
-        folder = self._containers.log_path(record).parent
+        folder = self._containers.data_folder(record)
         if not (folder / hostfiles.RESOLV_CONF).exists():
             hostfiles.write(folder, record)
         volumes, user = self._services.volumes, f"files of {record.id}"

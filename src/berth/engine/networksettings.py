@@ -55,18 +55,25 @@ def settings(
     record: ContainerRecord, endpoints: Endpoints, networks: Mapping[str, NetworkRecord]
 ) -> Document:
     """Return inspect's NetworkSettings: with addresses while the container runs."""
-    places = {endpoint.network_name: endpoint for endpoint in endpoints}
-    default = _place(places.get(DEFAULT))
+    default = _place(next((e for e in endpoints if e.network_name == DEFAULT), None))
     return {
         "Bridge": "",
         "SandboxID": endpoints[0].id if endpoints else "",
         "SandboxKey": f"/proc/{record.pid}/ns/net" if record.pid and endpoints else "",
         "Ports": _port_map(record, _published(endpoints)) if endpoints else {},
         **{key: default[key] for key in TOP_LEVEL},
-        "Networks": {
-            name: _shown(record, asked, places.get(name), networks.get(name))
-            for name, asked in record.networks.items()
-        },
+        "Networks": places(record, endpoints, networks),
+    }
+
+
+def places(
+    record: ContainerRecord, endpoints: Endpoints, networks: Mapping[str, NetworkRecord]
+) -> Document:
+    """Return what a container is in each of its networks."""
+    found = {endpoint.network_name: endpoint for endpoint in endpoints}
+    return {
+        name: _shown(record, asked, found.get(name), networks.get(name))
+        for name, asked in record.networks.items()
     }
 
 
