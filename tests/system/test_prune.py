@@ -28,6 +28,19 @@ def test_stopped_containers_are_pruned(cli: Cli) -> None:
     assert cli("ps", "-a", "--format", "{{.Names}}").lines == ["stays"]
 
 
+def test_containers_are_pruned_by_age_and_by_what_they_lack(cli: Cli) -> None:
+    cli("create", "--name", "marked", "--label", "keep", "--network", "none", "busybox", "true")
+    cli("create", "--name", "plain", "--network", "none", "busybox", "true")
+    assert cli("container", "prune", "-f", "--filter", "until=1h").lines[-1].endswith(": 0B")
+    assert len(cli("ps", "-aq").lines) == 2
+    cli("container", "prune", "-f", "--filter", "label!=keep", "--filter", "until=0s")
+    assert cli("ps", "-a", "--format", "{{.Names}}").lines == ["marked"]
+    for bad, text in (("bogus=1", "invalid filter 'bogus'"), ("until=x", "failed to parse value")):
+        done = cli("container", "prune", "-f", "--filter", bad)
+        assert done.code == 1
+        assert text in done.err
+
+
 def test_unused_volumes_are_pruned_named_ones_only_with_all(cli: Cli) -> None:
     cli("volume", "create", "named")
     assert cli("volume", "prune", "-f").lines == ["Total reclaimed space: 0B"]
