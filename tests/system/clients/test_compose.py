@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def compose(environment: dict[str, str]) -> Iterator[Compose]:
-    """Run compose with the project `shop`, which is gone afterwards."""
+def compose(environment: dict[str, str], request: pytest.FixtureRequest) -> Iterator[Compose]:
+    """Run compose with a project, that of `compose.yaml` unless said, which is gone afterwards."""
     program = client("debian", "usr", "libexec", "docker", "cli-plugins", "docker-compose")
+    file = str(PROGRAMS / getattr(request, "param", "compose.yaml"))
 
     def run_compose(*args: str) -> Outcome:
-        env = {**environment, "TOKEN": "secret\n"}
-        return run(program, "-f", str(PROGRAMS / "compose.yaml"), *args, env=env)
+        return run(program, "-f", file, *args, env={**environment, "TOKEN": "secret\n"})
 
     yield run_compose
     assert run_compose("down", "-v", "--remove-orphans").code == 0
@@ -66,3 +66,29 @@ def test_a_project_comes_up_in_order_and_goes_without_a_trace(
     assert down.code == 0
     for kind in ("container", "volume", "network"):
         assert "shop" not in engine.docker(kind, "ls", *(["-a"] if kind == "container" else [])).out
+
+
+@pytest.mark.parametrize("compose", ["networks.yaml"], indirect=True)
+def test_two_networks_meet_in_one_service(compose: Compose, engine: EngineProcess) -> None:
+    up = compose("up", "-d", "--wait")
+    assert up.code == 0, str(up)
+
+    def ask(service: str, *words: str) -> str:
+        return compose("exec", "-T", service, *words).out
+
+    fetch = ("wget", "-qO-")
+    assert ask("visitor", *fetch, "http://bakery:8000/sign") == "open\n"
+    assert ask("visitor", *fetch, "http://[2001:db8:21::77]:8000/sign") == "open\n"
+    assert ask("store", *fetch, "http://shop:8000/sign") == "open\n"
+    assert compose("exec", "-T", "visitor", "ping", "-c", "1", "-W", "1", "store").code != 0
+    assert "default" not in ask("store", "ip", "route")
+    assert "default via 10.99.21.254" in ask("shop", "ip", "route")
+    assert ask("store", "cat", "/sys/class/net/eth0/address") == "02:00:00:00:21:05\n"
+    address = compose("port", "shop", "8000").out.strip()
+    with urllib.request.urlopen(f"http://{address}/sign") as answer:
+        assert answer.read() == b"open\n"
+    shown = engine.inspect("town-shop-1")["NetworkSettings"]["Networks"]
+    assert shown["town_front"]["GlobalIPv6Address"] == "2001:db8:21::77"
+    assert "bakery" in shown["town_front"]["Aliases"]
+    assert compose("down").code == 0
+    assert "town" not in engine.docker("network", "ls").out
