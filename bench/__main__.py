@@ -20,6 +20,7 @@ from bench import (
     runtimes,
     streams,
     targets,
+    traffic,
     transfers,
     verbs,
 )
@@ -41,6 +42,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "memory": memory.memory,
     "queries": queries.queries,
     "logs": streams.logs,
+    "traffic": traffic.traffic,
     "images": transfers.transfers,
     "crowd": runs.crowd,
     "oci": runtimes.runtimes,

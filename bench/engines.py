@@ -170,9 +170,10 @@ class Berth(Daemon):
     def close(self) -> None:
         super().close()
         remove_groups(self.instance.cgroup)
-        with contextlib.suppress(RuntimeError):
-            call("ip", "link", "delete", self.instance.bridge)
-        for family in ("inet", "ip", "ip6"):
+        for link in (self.instance.bridge, f"bd{self.instance.name[:6]}in"):
+            with contextlib.suppress(RuntimeError):
+                call("ip", "link", "delete", link)
+        for family in ("ip", "ip6", "bridge"):
             with contextlib.suppress(RuntimeError):
                 call("nft", "delete", "table", family, self.instance.table)
 
