@@ -156,10 +156,8 @@ def event_passes(event: Event, filters: Filters) -> bool:
             passes = str(event["Type" if key == "type" else "scope"]) in values
         elif key == "event":
             passes = str(event["Action"]).partition(":")[0] in values
-        elif key in ("container", "image", "network", "volume"):
+        else:  # what swarms and plugins tell never happens here
             passes = any(_names(key, kind, id_, attributes, value) for value in values)
-        else:
-            passes = key in ("daemon", "plugin")
         if not passes:
             return False
     return True
@@ -167,8 +165,15 @@ def event_passes(event: Event, filters: Filters) -> bool:
 
 def _names(key: str, kind: str, id_: str, attributes: Mapping[str, str], value: str) -> bool:
     """Say whether the event is of the thing ``value``, or for images of a container of it."""
-    if key == "image" and kind == "container":
-        return value in (attributes.get("image"), f"{attributes.get('image')}:latest")
+    if key == "image" and kind in ("container", "image"):
+        name = attributes.get("image" if kind == "container" else "name", "")
+        return value in (id_, id_.removeprefix("sha256:"), name, _untagged(name), f"{name}:latest")
     if kind != key:
         return False
     return id_.startswith(value) or value.removeprefix("/") == attributes.get("name")
+
+
+def _untagged(name: str) -> str:
+    """Return an image's name without its tag; the last colon may be a port's."""
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
