@@ -54,6 +54,7 @@ class Early:
         self._small: list[tuple[LayerRecord, str]] = []  # waiting for a worker
         self._folders: list[Path] = []  # where several were extracted
         self._is_draining = False
+        self._is_over = False
 
     def begin(self, manifest: Manifest) -> None:
         """Learn which layers are wanted. The configuration is in the store."""
@@ -104,9 +105,16 @@ class Early:
         loop = asyncio.get_running_loop()
 
         def follow(blob: int, counts: int) -> None:
-            loop.call_soon_threadsafe(self._start, self._follow(*wanted, blob, counts))
+            loop.call_soon_threadsafe(self._begin_to_follow, *wanted, blob, counts)
 
         return Tap(follow)
+
+    def _begin_to_follow(self, layer: LayerRecord, diff_id: str, blob: int, counts: int) -> None:
+        if self._is_over:  # a download that took its time to end
+            os.close(blob)
+            os.close(counts)
+        else:
+            self._start(self._follow(layer, diff_id, blob, counts))
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="unpack early")
@@ -138,6 +146,7 @@ class Early:
 
     async def __aexit__(self, *_: object) -> None:
         await asyncio.sleep(0)
+        self._is_over = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
