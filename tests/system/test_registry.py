@@ -92,6 +92,36 @@ def test_a_pushed_image_is_the_same_when_pulled_again(docker: Cli, registry: Reg
     assert json.loads(shown.out)["Digest"] == digest
 
 
+def test_run_pulls_when_it_is_told_to(docker: Cli, registry: Registry, busybox_tar: bytes) -> None:
+    name = f"{registry.host}/team/versions:1"
+
+    def publish(version: str) -> None:
+        change = ("-c", f"ENV VERSION={version}", "-c", "ENV PATH=/bin")
+        assert docker("import", *change, "-", name, stdin=busybox_tar).code == 0
+        assert docker("push", name).code == 0
+
+    def version(*flags: str) -> Outcome:
+        return docker(*RUN, *flags, name, "sh", "-c", "echo $VERSION")
+
+    publish("old")
+    docker("rmi", name)
+    refused = version("--pull", "never")
+    assert (refused.code, refused.out) == (125, "")
+    assert f"No such image: {name}" in refused.err
+    missing = version("--pull", "missing")
+    assert (missing.code, missing.out) == (0, "old\n")
+    assert f"Unable to find image '{name}' locally" in missing.err
+    publish("newest")
+    docker("rmi", name)
+    assert version().out == "newest\n"
+    docker("import", "-c", "ENV PATH=/bin", "-", name, stdin=busybox_tar)  # something else here
+    assert [version(*flags).out for flags in ((), ("--pull", "missing"))] == ["\n"] * 2
+    always = version("--pull", "always")
+    assert (always.code, always.out) == (0, "newest\n")
+    assert "Status: Downloaded newer image for" in always.err
+    assert version("--pull", "always", "-q").err == ""
+
+
 def test_what_a_registry_has_is_not_sent_again(docker: Cli, registry: Registry) -> None:
     for name in ("team/box:1", "team/box:2", "other/box:1"):
         docker("tag", "busybox", f"{registry.host}/{name}")
