@@ -33,6 +33,7 @@ from berth.engine import limits, models, networkmodels  # noqa: E402
 DOCUMENT = ROOT / "docs/conformance.md"
 FLAGS = ROOT / "tools/docker_flags.txt"
 MARK = "<!-- From here on written by tools/conformance.py -->"
+END = "<!-- Up to here -->"
 WORKS, DIFFERS, ABSENT = "works", "differs: see above", "not there"
 REFUSED = {
     "SwarmRoutes": "as a Docker without a swarm",
@@ -239,7 +240,14 @@ def generated(api: dict[str, Any], written: str) -> str:
     blocks = [
         "\n\n".join(filter(None, (head, text, "\n".join(rows)))) for head, text, rows in parts
     ]
-    return f"{MARK}\n\n" + "\n\n".join(blocks) + "\n"
+    return f"{MARK}\n\n" + "\n\n".join(blocks) + f"\n\n{END}"
+
+
+def renewed(api: dict[str, Any], document: str) -> str:
+    """Return a document with its generated part as it is to be; the rest stays as it is."""
+    written, _, rest = document.partition(MARK)
+    _, _, rest = rest.partition(END)
+    return written.rstrip() + "\n\n" + generated(api, written) + (rest or "\n")
 
 
 def main() -> int:
@@ -253,8 +261,7 @@ def main() -> int:
         print("conformance: no engine-api.yaml beside this checkout", file=sys.stderr)
         return 2
     before = DOCUMENT.read_text()
-    written = before.partition(MARK)[0].rstrip() + "\n\n"
-    after = written + generated(api, written)
+    after = renewed(api, before)
     if options.check:
         return int(before != after)
     DOCUMENT.write_text(after)
