@@ -1,129 +1,223 @@
-"""`docker events`: every kind, in order, chosen by time and filters, and soon."""
+"""What is told of containers, images and volumes, and in which order: as dockerd tells it."""
 
 from __future__ import annotations
 
 import json
-import socket
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.waiting import wait_for
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from support.engine import EngineProcess
 
-Event = dict[str, object]
+    Tell = Callable[..., list[str]]
 
-
-def lived(engine: EngineProcess) -> tuple[float, float]:
-    """Do one thing of each kind; return when that began and when it was over."""
-    began = time.time()
-    assert engine.docker("volume", "create", "vol").code == 0
-    assert engine.docker("network", "create", "net").code == 0
-    words = (
-        "run",
-        "--name",
-        "one",
-        "-l",
-        "a=b",
-        "-v",
-        "vol:/v",
-        "--network",
-        "net",
-        "busybox",
-        "true",
-    )
-    assert engine.docker(*words).code == 0
-    assert engine.docker("tag", "busybox", "other").code == 0
-    for words in (
-        ("rmi", "other"),
-        ("rm", "one"),
-        ("network", "rm", "net"),
-        ("volume", "rm", "vol"),
-    ):
-        assert engine.docker(*words).code == 0
-    return began, time.time()
-
-
-def events(engine: EngineProcess, since: float, until: float, *filters: str) -> list[Event]:
-    words = (word for text in filters for word in ("--filter", text))
-    done = engine.docker(
-        *("events", "--since", f"{since:.9f}", "--until", f"{until:.9f}"),
-        *("--format", "{{json .}}", *words),
-    )
-    assert done.code == 0, done.err
-    return [json.loads(line) for line in done.lines]
-
-
-def short(found: list[Event]) -> list[str]:
-    return [f"{event['Type']} {event['Action']}" for event in found]
-
-
-def test_what_happens_is_told_in_order(engine: EngineProcess) -> None:
-    found = events(engine, *lived(engine))
-    assert sorted(short(found)) == sorted(
-        [
-            *("volume create", "network create", "container create", "container attach"),
-            *("network connect", "volume mount", "container start", "container die"),
-            *("network disconnect", "volume unmount", "image tag", "image untag"),
-            *("container destroy", "network destroy", "volume destroy"),
-        ]
-    )
-    of_container = [e["Action"] for e in found if e["Type"] == "container"]
-    assert of_container == ["create", "attach", "start", "die", "destroy"]
-    times = [event["timeNano"] for event in found]
-    assert times == sorted(times)  # type: ignore[type-var]
-
-
-@pytest.mark.parametrize(
-    ("filters", "expected"),
-    [
-        (("type=volume", "event=create"), ["volume create"]),
-        (("volume=vol", "event=destroy"), ["volume destroy"]),
-        (("network=net", "event=create"), ["network create"]),
-        (("container=one", "event=start", "event=die"), ["container start", "container die"]),
-        (("label=a=b", "event=create"), ["container create"]),
-        (("label=a=c",), []),
-        (("image=other", "event=tag"), ["image tag"]),
-        (("type=container", "image=busybox", "event=die"), ["container die"]),
-        (("daemon=nobody",), []),
-        (("plugin=nobody",), []),
-        (("scope=local", "type=image"), ["image tag", "image untag"]),
-        (("scope=swarm",), []),
-    ],
+SLEEP = ("--network", "none", "busybox", "sleep", "600")
+POLITE = (
+    "--network",
+    "none",
+    "busybox",
+    "sh",
+    "-c",
+    "trap 'exit 9' TERM; echo up; sleep 600 & wait",
 )
-def test_filters_choose(
-    engine: EngineProcess, filters: tuple[str, ...], expected: list[str]
-) -> None:
-    assert short(events(engine, *lived(engine), *filters)) == expected
+DEAF = (
+    "--network",
+    "none",
+    "busybox",
+    "sh",
+    "-c",
+    "trap '' TERM; echo up; while :; do sleep 1; done",
+)
 
 
-def test_times_choose(engine: EngineProcess) -> None:
-    began, over = lived(engine)
-    found = events(engine, began, over)
-    middle = next(e for e in found if e["Action"] == "die")
-    at = int(str(middle["timeNano"])) / 1e9
-    later = events(engine, at - 1e-6, over)
-    assert short(later) == short(found)[len(found) - len(later) :]
-    assert "container die" in short(later)
-    assert events(engine, over, over) == []
+@pytest.fixture
+def tell(engine: EngineProcess) -> Iterator[Tell]:
+    """Return what happened during the test, an event a line: of containers unless other kinds are named."""
+    since_ns = time.time_ns()
 
-
-def test_an_event_arrives_at_once(engine: EngineProcess) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.settimeout(20)
-        listener.connect(str(engine.socket))
-        listener.sendall(
-            b"GET /events?filters=%7B%22type%22%3A%5B%22volume%22%5D%7D HTTP/1.1\r\nHost: x\r\n\r\n"
+    def told(*kinds: str) -> list[str]:
+        flags = [word for kind in kinds or ("container",) for word in ("-f", f"type={kind}")]
+        since, until = f"{since_ns / 1e9:.9f}", f"{time.time():.9f}"
+        done = engine.docker(
+            "events", *flags, "--since", since, "--until", until, "--format", "{{json .}}"
         )
-        assert listener.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")  # before there is any event
-        waits = []
-        for number in range(20):
-            began = time.perf_counter()
-            assert engine.request("POST", "/volumes/create", {"Name": f"v{number}"})[0] == 201
-            data = listener.recv(1 << 16)
-            waits.append(time.perf_counter() - began)
-            assert f'"v{number}"'.encode() in data
-        assert sorted(waits)[10] < 0.1
-    for number in range(20):
-        engine.request("DELETE", f"/volumes/v{number}")
+        return [line(json.loads(text)) for text in done.lines]
+
+    yield told
+
+
+def line(event: dict[str, object]) -> str:
+    """Return an event as one line; what differs at each run is left out."""
+    actor = event["Actor"]
+    assert isinstance(actor, dict)
+    shown = ("signal", "exitCode", "oldName", "height", "destination", "read/write", "reclaimed")
+    words = [str(event["Action"])]
+    words += [f"{key}={actor['Attributes'][key]}" for key in shown if key in actor["Attributes"]]
+    return " ".join(words)
+
+
+def run(engine: EngineProcess, *words: str) -> None:
+    done = engine.docker("run", "-d", "--name", "told", *words)
+    assert done.code == 0, str(done)
+    if "echo up" in words[-1]:
+        wait_for(lambda: engine.docker("logs", "told").out == "up\n", "it has set its trap")
+
+
+STOP = ["kill signal=15", "die exitCode=9", "stop"]
+KILLED = ["kill signal=9", "die exitCode=137"]
+LIVES = {
+    "stop": (POLITE, ["stop told"], STOP),
+    "stop of a deaf one": (DEAF, ["stop -t 0 told"], ["kill signal=15", *KILLED, "stop"]),
+    "kill": (SLEEP, ["kill told"], KILLED),
+    "kill by a signal": (POLITE, ["kill -s TERM told", "wait told"], STOP[:2]),
+    "rm -f": (SLEEP, ["rm -f told"], [*KILLED, "destroy"]),
+    "restart": (POLITE, ["restart told"], [*STOP, "start", "restart"]),
+    "stop of a paused one": (
+        POLITE,
+        ["pause told", "stop told"],
+        ["pause", "kill signal=15", "unpause", *STOP[1:]],
+    ),
+    "small things": (
+        SLEEP,
+        [
+            "pause told",
+            "unpause told",
+            "rename told other",
+            "update --cpu-shares 200 other",
+            "top other",
+        ],
+        ["pause", "unpause", "rename oldName=/told", "update", "top"],
+    ),
+    "exec": (
+        SLEEP,
+        ["exec told sh -c false", "exec told true"],
+        [
+            *("exec_create: sh -c false", "exec_start: sh -c false", "exec_die exitCode=1"),
+            *("exec_create: true ", "exec_start: true ", "exec_die exitCode=0"),
+        ],
+    ),
+    "files": (
+        SLEEP,
+        ["cp told:/etc/passwd -", "export told", "commit --pause=false told told:1"],
+        ["archive-path", "export", "commit"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LIVES)
+def test_what_happens_to_a_container_is_told_in_dockers_order(
+    engine: EngineProcess, tell: Tell, case: str
+) -> None:
+    words, commands, expected = LIVES[case]
+    run(engine, *words)
+    for command in commands:
+        engine.docker(*command.split())
+    assert tell() == ["create", "start", *expected]
+    if case == "files":
+        engine.docker("rmi", "told:1")
+
+
+def test_an_end_by_itself_is_told_before_the_removal(engine: EngineProcess, tell: Tell) -> None:
+    engine.docker("run", "--rm", "--network", "none", "busybox", "false")
+    assert tell() == ["create", "attach", "start", "die exitCode=1", "destroy"]
+
+
+def test_a_start_that_fails_is_no_start(engine: EngineProcess, tell: Tell) -> None:
+    engine.docker("run", "--network", "none", "busybox", "no-such-program")
+    assert tell() == ["create", "attach"]
+
+
+def test_running_out_of_memory_is_told_before_the_end(engine: EngineProcess, tell: Tell) -> None:
+    greedy = ("sh", "-c", "dd if=/dev/zero of=/dev/null bs=64M count=1")
+    flags = ("--network", "none", "-m", "8m", "--memory-swap", "8m")
+    engine.docker("run", *flags, "busybox", *greedy)
+    assert tell() == ["create", "attach", "start", "oom", "die exitCode=137"]
+
+
+def test_networks_and_volumes_of_a_run_are_told(engine: EngineProcess, tell: Tell) -> None:
+    volumes = ("-v", "told-volume:/named:ro", "-v", "/own")
+    run(engine, *volumes, *SLEEP)
+    engine.docker("rm", "-fv", "told")
+    engine.docker("volume", "rm", "told-volume")
+    everything = tell("container", "network", "volume")
+    mounts = ["mount destination=/named read/write=false", "mount destination=/own read/write=true"]
+    assert sorted(everything[4:6]) == mounts
+    assert everything[:4] == ["create", "create", "create", "connect"]
+    assert everything[6:8] == ["start", "kill signal=9"]
+    # Docker has told of the end last since its version 23.
+    assert sorted(everything[8:12]) == ["die exitCode=137", "disconnect", "unmount", "unmount"]
+    assert everything[12:] == ["destroy", "destroy", "destroy"]
+
+
+@pytest.mark.berth_only  # dockerd 20.10 told of the end first
+def test_an_end_is_told_when_networks_and_volumes_are_let_go(
+    engine: EngineProcess, tell: Tell
+) -> None:
+    engine.docker("run", "--rm", "-v", "/own", "busybox", "true")
+    found = tell("container", "network", "volume")
+    assert found[-5:] == ["disconnect", "unmount", "die exitCode=0", "destroy", "destroy"]
+
+
+def test_what_happens_to_images_is_told(
+    engine: EngineProcess, tell: Tell, busybox_tar: bytes
+) -> None:
+    done = engine.docker("import", "-c", "LABEL a=b", "-", "told:1", stdin=busybox_tar)
+    image = done.out.strip()
+    engine.docker("tag", "told:1", "told:2")
+    archive = engine.docker("save", "told:1").raw
+    engine.docker("rmi", "told:1", "told:2")
+    engine.docker("load", stdin=archive)
+    engine.docker("rmi", image)
+    expected = [
+        "tag",
+        "import",
+        "tag",
+        "save",
+        "untag",
+        "untag",
+        "delete",
+        "load",
+        "untag",
+        "delete",
+    ]
+    assert tell("image") == expected
+    events = engine.docker(
+        *("events", "--since", "1", "--until", f"{time.time():.9f}", "--filter", f"image={image}"),
+        *("--format", "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.a}}"),
+    )
+    assert events.lines[-10] == "tag told:1 b"
+    assert events.lines[-1] == f"delete {image} <no value>"
+
+
+def test_pruning_is_told_with_what_it_freed(engine: EngineProcess, tell: Tell) -> None:
+    engine.docker("create", "--network", "none", "busybox", "true")
+    for noun in ("container", "network", "image", "volume"):
+        assert engine.docker(noun, "prune", "-f").code == 0
+    assert tell() == ["create", "destroy", "prune reclaimed=0"]
+    for noun in ("network", "image", "volume"):
+        assert tell(noun)[-1].startswith("prune reclaimed="), noun
+
+
+def test_a_container_that_waits_for_its_next_start_is_told_of_as_it_is(
+    engine: EngineProcess, tell: Tell
+) -> None:
+    flags = ("--restart", "always", "--network", "none")
+    run(engine, *flags, "busybox", "false")
+    wait_for(lambda: waits(engine, "told", starts=3), "it waits")
+    starts = ["start", "die exitCode=1"] * 4
+    assert engine.docker("kill", "told").code == 0
+    found = tell()
+    assert found[:9] == ["create", *starts]
+    assert set(found[9:]) <= {"start", "die exitCode=1"}  # nothing was killed
+    assert engine.inspect("told")["State"]["Status"] == "exited"
+
+
+def waits(engine: EngineProcess, name: str, *, starts: int) -> bool:
+    document = engine.inspect(name)
+    return document["State"]["Status"] == "restarting" and document["RestartCount"] > starts
