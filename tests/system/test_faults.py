@@ -293,3 +293,18 @@ def test_an_engine_starts_although_a_monitor_is_stopped(fresh_engine: EngineProc
     assert fresh_engine.docker("exec", "held", "true").code == 0
     assert fresh_engine.docker("stop", "-t", "0", "held").code == 0
     assert status(fresh_engine, "held") == "exited"
+
+
+def test_an_exec_whose_monitor_is_killed_ends_for_its_client(fresh_engine: EngineProcess) -> None:
+    launch(fresh_engine, "up")
+    running = client(fresh_engine, "exec", "up", "sleep", "700")
+    wait_for(lambda: fresh_engine.inspect("up")["ExecIDs"], "it runs")
+    (id_,) = fresh_engine.inspect("up")["ExecIDs"]
+    task = json.loads((fresh_engine.exec_root / "execs" / id_ / "task.json").read_bytes())
+    os.kill(task["monitor"], signal.SIGKILL)
+    assert running.wait(20) == 137
+    running.communicate()
+    wait_for(lambda: "sleep 700" not in fresh_engine.docker("top", "up").out, "its process ended")
+    assert fresh_engine.inspect("up")["ExecIDs"] is None
+    assert fresh_engine.request("GET", f"/exec/{id_}/json")[1]["ExitCode"] == 137
+    assert fresh_engine.docker("exec", "up", "true").code == 0
