@@ -148,6 +148,22 @@ def test_all_namespaces_of_another_container_are_joined(oci, bundle):
     assert shown.count("sleep 1000") == 2, shown
 
 
+def test_a_mount_namespace_is_joined_and_left_as_it_is(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "first")
+    oci("start", "first")
+    folder = f"/proc/{oci.state('first')['pid']}/ns"
+    before = oci("exec", "first", "cat", "/proc/mounts").out
+    bundle.edit(namespace("mount", path=f"{folder}/mnt"))
+    bundle.edit(namespace("pid", path=f"{folder}/pid"))
+    bundle.edit(lambda spec: spec["root"].update(path="/"))
+    # Its end ends whatever is in its groups, for its namespace of processes is another's.
+    bundle.edit(lambda spec: spec["linux"].update(cgroupsPath=f"/{oci.group}/second"))
+    done = oci.run(bundle.shell("readlink /proc/self/ns/mnt; ls -d /work"), "second")
+    assert done.lines == [os.readlink(f"{folder}/mnt"), "/work"], str(done)
+    assert "mounts are passed over" in done.err
+    assert oci("exec", "first", "cat", "/proc/mounts").out == before
+
+
 def test_clocks_have_the_offsets_of_a_time_namespace(oci, bundle):
     bundle.edit(namespace("time"))
     bundle.edit(lambda spec: spec["linux"].update(timeOffsets={"boottime": {"secs": 1_000_000}}))

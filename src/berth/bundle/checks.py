@@ -104,6 +104,8 @@ def _check_root(spec: Spec, bundle: str) -> None:
     path = (spec.get("root") or {}).get("path", "")
     if not path:
         raise InvalidArgument("root must be specified")
+    if namespace_paths(spec.get("linux") or {}).get("mount"):
+        return  # it is a path in there
     place = path if os.path.isabs(path) else f"{bundle}/{path}"
     if not os.path.isdir(place):
         raise InvalidArgument(f"invalid rootfs: {place} is not a directory")

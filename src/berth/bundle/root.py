@@ -22,10 +22,10 @@ class Root:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._has_mounts = "mount" in plan.namespaces
+        # In a namespace that others are in, nothing is mounted and no root moved: it would be theirs too.
+        self._has_mounts = plan.is_new("mount")
         self._outside = -1
         self._inside = -1
-        self._bundle = -1
         self._nodes: devices.Nodes | None = None
         self._mounter: mounting.Mounter | None = None
 
@@ -36,13 +36,12 @@ class Root:
         """
         plan = self._plan
         self._outside = _open_directory("/")
-        self._bundle = _open_directory(plan.bundle)
-        os.fchdir(self._bundle)
         if not self._has_mounts:
             self._inside = _open_directory(plan.rootfs)
             if plan.entries:
                 warn("mounts are passed over: the container has no mount namespace of its own")
             return
+        os.chdir(plan.bundle)
         propagation = options.root_propagation(plan.linux.get("rootfsPropagation", ""))
         if plan.is_new("mount"):
             is_late = propagation & mounts.MS_UNBINDABLE  # it could not be bound
