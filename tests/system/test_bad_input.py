@@ -192,7 +192,11 @@ def test_bad_commands_end_with_their_codes(cli: Cli, engine: EngineProcess) -> N
     for words, code, said in (
         ("nonsense", 1, "nonsense"),
         ("exec up /bin/unexecutable", 126, "permission denied"),
-        ("exec -u nobody-here up true", 126, "unable to find user nobody-here"),
+        (
+            "exec -u nobody-here up true",
+            1,
+            "unable to find user nobody-here: no matching entries in passwd",
+        ),
         ("kill -s NONSENSE up", 1, "nvalid signal: NONSENSE"),
         ("kill -s 99 up", 1, "The linux daemon does not support signal 99"),
         ("save no-such", 1, "No such image: no-such"),

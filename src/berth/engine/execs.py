@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from berth.engine.background import Background
     from berth.engine.containers import Containers
-    from berth.engine.models import ExecStart
+    from berth.engine.models import ContainerRecord, ExecStart
     from berth.runtime.client import Runtime
     from berth.runtime.requests import Attachment
 
@@ -80,12 +80,17 @@ class Execs:
                 found.exit_code = ended.exit_code
             hostfiles.remove_tree(folder)
 
-    def create(self, ref: str, config: ExecConfig) -> str:
-        """Make an exec; it runs when it is started."""
+    def check(self, ref: str, config: ExecConfig) -> ContainerRecord:
+        """Refuse an exec that cannot be; return the container."""
         record = self._containers.find(ref)
         status.require_running(record)
         if not config.cmd:
             raise InvalidArgument("No exec command specified")
+        return record
+
+    def create(self, ref: str, config: ExecConfig) -> str:
+        """Make an exec; it runs when it is started."""
+        record = self.check(ref, config)
         found = Exec(secrets.token_hex(32), record.id, config)
         if len(self._execs) >= MAX_KEPT:
             ended = next((e for e in self._execs.values() if e.exit_code is not None), None)

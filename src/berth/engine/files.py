@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Document = dict[str, object]
 
 INSPECT = "berth.files.archives:inspect"
+USER = "berth.files.archives:find_user"
 READ = "berth.files.archives:read"
 WRITE = "berth.files.archives:write"
 EXPORT = "berth.files.archives:export"
@@ -44,6 +45,15 @@ class Files:
             self._job(INSPECT, {**argument, "path": path, "name": ref}, fds) as job,
         ):
             return await job.result()
+
+    async def find_user(self, ref: str, user: str) -> None:
+        """Refuse a user that a running container does not know."""
+        record = self._containers.find(ref)
+        async with (
+            self._root(record) as (argument, fds),
+            self._job(USER, {**argument, "user": user}, fds) as job,
+        ):
+            await job.result()
 
     @asynccontextmanager
     async def read(

@@ -89,6 +89,14 @@ def inspect(argument: dict[str, object], fds: list[int], report: Report) -> Mapp
     return found(argument)[1]
 
 
+def find_user(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
+    """Return the ids of ``user``. Argument and descriptors as for :func:`roots.enter`."""
+    del report
+    roots.enter(argument, fds)
+    account = accounts.resolve(str(argument["user"]), [])
+    return {"uid": account.uid, "gid": account.gid}
+
+
 def read(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
     """Report what ``path`` is (``stat``), then write an archive of it to the last descriptor."""
     pipe = fds.pop()

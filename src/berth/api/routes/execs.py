@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from berth.engine.engine import Engine
 
 
+def is_name(user: str) -> bool:
+    """Say whether a user or its group is to be looked up in the container."""
+    return any(part and not part.isdigit() for part in user.split(":"))
+
+
 class ExecRoutes:
     """``/containers/{}/exec`` and ``/exec``."""
 
     def __init__(self, engine: Engine) -> None:
         self._execs = engine.execs
+        self._files = engine.files
 
     def routes(self) -> list[Route]:
         """Return the table."""
@@ -34,6 +40,9 @@ class ExecRoutes:
         """Make an exec."""
         config = await call.decode(ExecConfig, required=True)
         detach_keys(config.detach_keys)
+        self._execs.check(call.name, config)
+        if is_name(config.user):
+            await self._files.find_user(call.name, config.user)
         await call.exchange.respond(201, {"Id": self._execs.create(call.name, config)})
 
     async def start(self, call: Call) -> None:
