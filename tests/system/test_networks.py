@@ -728,6 +728,33 @@ def test_a_networks_name_may_be_any_text_but_blank(cli: Cli, networks: EnginePro
     assert "invalid name:" in blank.err
 
 
+def test_an_interface_has_the_name_and_the_parameters_that_were_asked_for(
+    docker_cli: Cli, networks: EngineProcess
+) -> None:
+    docker_cli("network", "create", "--ipv6", "own")
+    docker_cli("network", "create", "other")
+    prefix = "com.docker.network.endpoint"
+    flag = (
+        f'name=own,"driver-opt={prefix}.ifname=web0",'
+        f'"driver-opt={prefix}.sysctls=net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.mtu=1400"'
+    )
+    start(docker_cli, "named", "--network", flag, "--network", "other")
+    assert docker_cli("exec", "named", "ls", "/sys/class/net").lines == ["eth0", "lo", "web0"]
+    shown = docker_cli(
+        *("exec", "named", "sh", "-c"),
+        "cd /proc/sys/net; cat ipv4/conf/web0/log_martians ipv6/conf/web0/mtu",
+    )
+    assert shown.lines == ["1", "1400"]
+    for option, text in (
+        ("sysctls=net.ipv4.conf.eth0.log_martians=1", "unrecognised network interface sysctl"),
+        ("ifname=a/b", "invalid interface name"),
+    ):
+        done = docker_cli(
+            "create", "--network", f"name=own,driver-opt={prefix}.{option}", "busybox", "true"
+        )
+        assert (done.code, text in done.err) == (1, True), str(done)
+
+
 def test_several_networks_at_once(docker_cli: Cli, networks: EngineProcess) -> None:
     for name in ("back", "front"):
         docker_cli("network", "create", name)

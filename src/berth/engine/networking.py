@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from berth.engine import spec
 from berth.engine.networkmodels import EndpointRequest as EndpointConfig
 from berth.errors import InvalidArgument
-from berth.network import shaping
+from berth.network import options, shaping
 from berth.network.networks import DEFAULT, HOST
 from berth.network.records import PROTOCOLS, EndpointRequest, PortRequest, SandboxRequest
 
@@ -35,6 +35,8 @@ def settle(
         return {}
     for value in networks.values():
         shaping.parse(value.driver_opts)
+        options.sysctls(value.driver_opts or {}, "eth0")
+        options.device_name(value.driver_opts or {})
     asked = {find(DEFAULT if name in UNNAMED else name): value for name, value in networks.items()}
     first = find(host.network_mode)
     return {first: asked.pop(first, None) or EndpointConfig(), **asked}

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument, NotFound
-from berth.network import bridges, ipam, shaping, uplinks
+from berth.network import bridges, ipam, options, shaping, uplinks
 from berth.network.guards import Guard
 from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
 
@@ -33,7 +33,9 @@ class Attachments:
 
     def take_spare(self, asked: EndpointRequest, network: NetworkRecord) -> Ready | None:
         """Return a namespace that is connected already, if there is one and it may be any."""
-        if asked.address or asked.address6 or asked.mac or _shape(asked, network):
+        if asked.address or asked.address6 or asked.mac or asked.options:
+            return None
+        if _shape(asked, network):
             return None
         ready = self._base.stock.take(network.id)
         return ready if ready is not None and ready.attachment is not None else None
@@ -56,7 +58,7 @@ class Attachments:
         if network.id not in self._base.bridges:
             raise NotFound(f"network {network.name} not found")
         mac = ipam.parse_mac(asked.mac) if asked.mac else None
-        shape = _shape(asked, network)
+        shape, sysctls = _shape(asked, network), options.sysctls(asked.options, device)
         address = self._take(network, asked.address, version=4)
         try:
             address6 = self._take(network, asked.address6, version=6)
@@ -64,7 +66,7 @@ class Attachments:
             self.release(network, address)
             raise
         attachment = self._attachment(network, address, address6, mac, device)
-        return replace(attachment, shape=shape)
+        return replace(attachment, shape=shape, sysctls=sysctls)
 
     def _take(self, network: NetworkRecord, asked: str, *, version: int) -> Address | None:
         if not (network.subnet if version == 4 else network.subnet6):

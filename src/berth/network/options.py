@@ -22,12 +22,37 @@ _BRIDGE = _PREFIX + "bridge."
 GUARDED = "berth.spoof_protection"
 _INTERFACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
 _IFACE_PREFIX = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,11}")
+_SYSCTL_FAMILIES = ("ipv4", "ipv6", "mpls")
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 _MODES = ("", NAT, ROUTED, UNPROTECTED, ISOLATED)
 _MACVLAN_MODES = ("bridge", "private", "vepa", "passthru")
 _IPVLAN_MODES = ("l2", "l3", "l3s")
 _IPVLAN_FLAGS = ("bridge", "private", "vepa")
+
+
+def device_name(options: Mapping[str, str]) -> str:
+    """Return the name that an endpoint's options give the interface in the container, empty for any."""
+    name = options.get(_PREFIX + "endpoint.ifname", "")
+    if name and (not _INTERFACE.fullmatch(name) or name == "lo"):
+        raise InvalidArgument(f"invalid interface name {name!r}")
+    return name
+
+
+def sysctls(options: Mapping[str, str], device: str) -> tuple[tuple[str, str], ...]:
+    """Return the parameters of an endpoint's interface: path below /proc/sys/net, value."""
+    found = []
+    for text in filter(None, options.get(_PREFIX + "endpoint.sysctls", "").split(",")):
+        name, equals, value = text.partition("=")
+        parts = name.split(".", 4)
+        is_ours = len(parts) == 5 and parts[0] == "net" and parts[1] in _SYSCTL_FAMILIES
+        if not is_ours or parts[3].upper() != "IFNAME" or not equals or "/" in name:
+            raise InvalidArgument(
+                f"unrecognised network interface sysctl '{text}'; represent 'net.X.Y.ethN.Z=V' as"
+                " 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+            )
+        found.append((f"{parts[1]}/{parts[2]}/{device}/{parts[4].replace('.', '/')}", value))
+    return tuple(found)
 
 
 def apply(record: NetworkRecord, request: NetworkRequest) -> NetworkRecord:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
-from berth.network import ipam
+from berth.network import ipam, options
 from berth.network.held import Held
 from berth.network.networks import HOST
 from berth.network.publishing import Publishing
@@ -167,7 +167,7 @@ class Sandboxes:
         records: list[EndpointRecord] = []
         for asked, network in found:
             record = _endpoint(held.request, asked, network)
-            device = _free_device(records, network)
+            device = _free_device(records, network, asked)
             if len(found) == 1:
                 ready = self._attachments.take_spare(asked, network)
             if ready is not None and ready.attachment is not None:
@@ -294,7 +294,7 @@ class Sandboxes:
                 f"endpoint with name {held.request.container_name} already exists in network {network.name}"
             )
         attachment = self._attachments.choose(
-            asked, network, device=_free_device(endpoints, network)
+            asked, network, device=_free_device(endpoints, network, asked)
         )
         record = _attached(_endpoint(held.request, asked, network), attachment, network)
         self._set(record)
@@ -382,7 +382,11 @@ class Sandboxes:
             held.request = replace(held.request, container_name=name)
 
 
-def _free_device(endpoints: Iterable[EndpointRecord], network: NetworkRecord) -> str:
+def _free_device(
+    endpoints: Iterable[EndpointRecord], network: NetworkRecord, asked: EndpointRequest
+) -> str:
+    if name := options.device_name(asked.options):
+        return name
     taken, prefix = {endpoint.device for endpoint in endpoints}, network.device_prefix
     return next(name for n in range(len(taken) + 1) if (name := f"{prefix}{n}") not in taken)
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 FIRST_DEVICE = "eth0"
+_IPV6_ON = ("accept_ra", "disable_ipv6")  # all off
+_LOOPBACK_UP = rtnetlink.up_message(rtnetlink.LOOPBACK_INDEX)
 FULL = "the network's bridge has 1023 interfaces, which is all that the kernel allows"
 RESOLVER = "127.0.0.11"  # where containers of networks with names ask for them
 
@@ -70,6 +72,7 @@ class Attachment:
     kind_data: bytes = b""
     routes_by_device: bool = False  # the default route has no gateway
     shape: Shape | None = None  # None: as it comes
+    sysctls: tuple[tuple[str, str], ...] = ()  # paths below /proc/sys/net, values
 
     def leading(self, *versions: int) -> Attachment:
         """Return the same with default routes for these versions of IP only."""
@@ -188,9 +191,7 @@ class Wiring:
         with links:
             try:
                 interface = self._make_interface(attachment, fd)
-                if attachment.has_ipv6:
-                    self._within(fd, lambda: _switch_on_ipv6(attachment.device))
-                _set_up(links, attachment, rtnetlink.up_message(rtnetlink.LOOPBACK_INDEX))
+                self._set_up(fd, links, attachment, _LOOPBACK_UP)
             except BaseException:
                 os.close(fd)
                 raise
@@ -201,13 +202,22 @@ class Wiring:
         interface = self._make_interface(attachment, netns_fd)
         with self._enter(netns_fd, netlink.NETLINK_ROUTE) as links:
             try:
-                if attachment.has_ipv6:
-                    self._within(netns_fd, lambda: _switch_on_ipv6(attachment.device))
-                _set_up(links, attachment)
+                self._set_up(netns_fd, links, attachment)
             except BaseException:
                 self.unplug(interface, netns_fd=netns_fd, device=attachment.device)
                 raise
         return interface
+
+    def _set_up(
+        self, netns_fd: int, links: NetlinkSocket, attachment: Attachment, *before: Message
+    ) -> None:
+        """Set up an interface inside; parameters come last, since some are reset when it comes up."""
+        if attachment.has_ipv6:
+            on = [(f"ipv6/conf/{attachment.device}/{name}", "0") for name in _IPV6_ON]
+            self._within(netns_fd, lambda: _set_parameters(on))
+        _set_up(links, attachment, *before)
+        if attachment.sysctls:
+            self._within(netns_fd, lambda: _set_parameters(attachment.sysctls))
 
     def unplug(self, interface: str, *, netns_fd: int | None = None, device: str = "") -> None:
         """Delete a pair; nothing when it is gone. This takes long: the kernel waits for readers.
@@ -345,7 +355,11 @@ def _delete(links: NetlinkSocket, name: str) -> None:
         links.execute([rtnetlink.delete_link_message(link.index)], f"delete {name}")
 
 
-def _switch_on_ipv6(device: str) -> None:
-    """Give an interface of this namespace IPv6, with the addresses that it is told only."""
-    for name, value in (("accept_ra", "0"), ("disable_ipv6", "0")):
-        write_sysctl(SYSCTL / "ipv6/conf" / device / name, value)
+def _set_parameters(wanted: Iterable[tuple[str, str]]) -> None:
+    """Set parameters of this namespace."""
+    for path, value in wanted:
+        try:
+            write_sysctl(SYSCTL / path, value)
+        except OSError as error:
+            text = f"set net.{path.replace('/', '.')}: {error.strerror}"
+            raise OSError(error.errno, text) from error

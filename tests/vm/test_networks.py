@@ -1,0 +1,66 @@
+"""Networks that need what the kernel of the machine outside does not have: ipvlan, vlans, dummies, netem."""
+
+from __future__ import annotations
+
+import pytest
+
+from berth.network.records import NetworkRequest
+from kernel.network.conftest import engine, net  # noqa: F401 - fixtures
+from support.networks import HOST, OUTSIDE, within
+from support.programs import find, run
+
+LAN = {"subnet": "198.51.100.0/24", "gateway": OUTSIDE, "ip_range": "198.51.100.64/26"}
+
+pytestmark = pytest.mark.parametrize("engine", [0], indirect=True)
+
+
+def create(engine, name, driver, **options):  # noqa: F811
+    return engine.run(engine.service.create(NetworkRequest(name=name, driver=driver, **options)))
+
+
+def kind_of(interface):
+    return run(find("ip"), "-d", "-o", "link", "show", interface, check=True).out
+
+
+def test_an_ipvlan_is_a_neighbour_of_its_host(net, engine):  # noqa: F811
+    create(engine, "lan", "ipvlan", options={"parent": "wan0"}, **LAN)
+    one, two = engine.connect("c1", network="lan"), engine.connect("c2", network="lan")
+    address = one.endpoints[0].address
+    server = net.listen(one.netns_fd, 80)
+    assert net.talk(server, net.outside_fd, (address, 80)) == OUTSIDE
+    assert net.talk(server, two.netns_fd, (address, 80)) == two.endpoints[0].address
+    world = net.listen(net.outside_fd, 9000)
+    assert net.talk(world, one.netns_fd, (OUTSIDE, 9000)) == address
+
+
+def test_an_ipvlan_of_layer_three_is_routed_to(net, engine):  # noqa: F811
+    options = {"parent": "wan0", "ipvlan_mode": "l3"}
+    network = create(engine, "routed", "ipvlan", options=options, subnet="10.55.0.0/24")
+    route = lambda: run(find("ip"), "route", "add", network.subnet, "via", HOST, check=True)  # noqa: E731
+    within(net.outside_fd, route)
+    one = engine.connect("c1", network="routed")
+    server = net.listen(one.netns_fd, 80)
+    assert net.talk(server, net.outside_fd, (one.endpoints[0].address, 80)) == OUTSIDE
+
+
+def test_a_vlan_is_made_for_its_network(net, engine):  # noqa: F811
+    create(engine, "tagged", "macvlan", options={"parent": "wan0.7"}, **LAN)
+    assert "vlan protocol 802.1Q id 7" in kind_of("wan0.7")
+    engine.run(engine.service.remove("tagged"))
+    assert run(find("ip"), "link", "show", "wan0.7").code != 0
+
+
+def test_a_network_without_a_parent_is_behind_a_dummy(engine):  # noqa: F811
+    network = create(engine, "alone", "ipvlan")
+    assert " dummy " in kind_of(network.parent)
+
+
+def test_delays_and_losses_are_the_kernels(net, engine):  # noqa: F811
+    options = {"berth.delay": "40ms", "berth.loss": "2%", "berth.rate": "8mbit"}
+    create(engine, "slow", "bridge", options=options)
+    one = engine.connect("c1", network="slow")
+    shown = within(one.netns_fd, lambda: run(find("tc"), "qdisc", "show", "dev", "eth0").out)
+    assert "tbf" in shown
+    assert "delay 40ms" in shown
+    assert "loss 2%" in shown
+    assert "rate 8Mbit" in shown
