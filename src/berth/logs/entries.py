@@ -29,6 +29,12 @@ ENTRY = re.compile(
 )
 
 
+# What most of a log is: lines of stdout without an escape but the newline's.
+PLAIN = re.compile(
+    rb'\{"log":"([^"\\]*+)\\n","stream":"stdout",(?:"attrs":\{[^{}]*+\},)?"time":"[^"\\]*+"\}\n'
+)
+
+
 class LogEntry(NamedTuple):
     """One line of output, or a piece of a long one. ``time`` is RFC 3339 in UTC, as it was written."""
 
@@ -105,7 +111,10 @@ class Renderer:
     Without a terminal each entry is a frame of the Engine API: stream, three zeros, size, data.
     """
 
-    def __init__(self, query: LogQuery, *, terminal: bool) -> None:
+    def __init__(self, query: LogQuery, *, terminal: bool, joins: bool = True) -> None:
+        shows_times = query.timestamps or query.details
+        chooses = bool(query.since_ns or query.until_ns)
+        self._joins = joins and not (query.follow or shows_times or chooses)
         self._timestamps = query.timestamps
         self._details = query.details
         self._terminal = terminal
@@ -115,6 +124,22 @@ class Renderer:
         self._since = time_key(query.since_ns) if query.since_ns else None
         self._until = time_key(query.until_ns) if query.until_ns else None
         self.done = False
+
+    def whole(self, block: bytes) -> bytes | None:
+        """Return a block of whole lines for the client in one frame; None when that is not so simple.
+
+        Not while it is followed: clients take a frame for a line then.
+        """
+        if not self._joins:
+            return None
+        texts: list[bytes] = PLAIN.findall(block)
+        if not texts or len(texts) != block.count(b"\n"):
+            return None
+        if STDOUT not in self._streams:
+            return b""
+        texts.append(b"")
+        data = b"\n".join(texts)
+        return data if self._terminal else HEADERS[STDOUT] + len(data).to_bytes(4, "big") + data
 
     def select(self, entries: list[LogEntry]) -> list[LogEntry]:
         """Return the entries that are wanted."""

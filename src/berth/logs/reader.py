@@ -40,21 +40,23 @@ async def read_frames(
     ``query.until_ns`` has passed. A log that is not there is empty.
     """
     renderer = Renderer(query, terminal=terminal)
-    async for entries in _select(path, query, renderer, ended, format_):
-        yield renderer.render(entries)
+    async for found in _select(path, query, renderer, ended, format_):
+        yield found if isinstance(found, bytes) else renderer.render(found)
 
 
 async def read_entries(
     path: Path, query: LogQuery, *, ended: asyncio.Event
 ) -> AsyncIterator[list[LogEntry]]:
     """Yield the entries themselves, some at a time; otherwise as :func:`read_frames`."""
-    async for entries in _select(path, query, Renderer(query, terminal=True), ended, JSON_LINES):
+    renderer = Renderer(query, terminal=True, joins=False)
+    async for entries in _select(path, query, renderer, ended, JSON_LINES):
+        assert not isinstance(entries, bytes)
         yield entries
 
 
 async def _select(
     path: Path, query: LogQuery, renderer: Renderer, ended: asyncio.Event, format_: Format
-) -> AsyncIterator[list[LogEntry]]:
+) -> AsyncIterator[bytes | list[LogEntry]]:
     changes = Changes(path.parent, ended, query.until_ns) if query.follow else None
     files = LogFiles(path, format_)
     try:
@@ -63,6 +65,9 @@ async def _select(
         elif query.tail is not None:
             files.seek_tail(query.tail)
         async for block in _blocks(files, changes):
+            if format_ is JSON_LINES and (whole := renderer.whole(block)) is not None:
+                yield whole
+                continue
             found = format_.parse(block)
             if files.surplus:
                 found, files.surplus = found[files.surplus :], 0

@@ -215,3 +215,19 @@ def test_following_begins_before_there_is_a_log(path):
         return await asyncio.wait_for(reading, 5)
 
     assert asyncio.run(scenario()) == b"line 0\n"
+
+
+def test_what_is_read_in_one_frame_is_what_lines_say(path):
+    write(path, *(f"line {n}\n" for n in range(3000)))
+    expected = numbered(*range(3000))
+    assert read(path) == expected
+    frames = read(path, terminal=False)
+    assert frames.count(b"\x01\0\0\0") < 100
+    found = b""
+    while frames:
+        size = int.from_bytes(frames[4:8], "big")
+        found, frames = found + frames[8 : 8 + size], frames[8 + size :]
+    assert found == expected
+    followed = read(path, terminal=False, follow=True)
+    assert followed.count(b"\x01\0\0\0") == 3000
+    assert read(path, stdout=False) == b""
