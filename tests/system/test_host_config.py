@@ -76,7 +76,7 @@ def test_the_main_group_is_among_the_others(cli: Cli) -> None:
     assert done.out.split() == ["Groups:", "70001"]
 
 
-@pytest.mark.skipif(not Path(MEMORY).is_dir(), reason="needs version 1 of cgroups")
+@pytest.mark.skipif(not Path(MEMORY).is_dir(), reason="needs cgroup v1")
 @pytest.mark.berth_only  # the reference is an older Docker
 def test_the_hosts_cgroup_namespace_shows_the_own_group_only(cli: Cli) -> None:
     for flags in (("--privileged",), ("--cgroupns", "host")):
@@ -132,7 +132,7 @@ def test_weights_of_devices_that_do_not_weigh_are_left_out(cli: Cli) -> None:
         "",
     )
     if not disk:
-        pytest.skip("no block device here")
+        pytest.skip("needs a block device")
     done = cli(*RUN, "--blkio-weight-device", f"{disk}:200", "busybox", "true")
     assert done.code == 0, str(done)
     if "[bfq]" not in Path("/sys/block", Path(disk).name, "queue/scheduler").read_text():
@@ -202,7 +202,7 @@ def test_a_container_that_removes_itself_gets_no_restart_policy(
     assert "cannot be updated because AutoRemove is enabled for the container" in done.err
 
 
-@pytest.mark.skipif(not Path(MEMORY).is_dir(), reason="needs version 1 of cgroups")
+@pytest.mark.skipif(not Path(MEMORY).is_dir(), reason="needs cgroup v1")
 def test_every_limit_of_a_running_container_can_be_changed(
     cli: Cli, sleeper: EngineProcess
 ) -> None:
@@ -246,7 +246,7 @@ def test_limits_of_block_devices_can_be_changed(
     disk = next((p.name for p in Path("/sys/block").iterdir() if Path("/dev", p.name).exists()), "")
     throttle = Path("/sys/fs/cgroup/blkio/blkio.throttle.read_bps_device")
     if not disk or not throttle.exists():
-        pytest.skip("no block device, or no throttling by version 1 of cgroups")
+        pytest.skip("needs a block device and its throttling by cgroup v1")
     limit = [{"Path": f"/dev/{disk}", "Rate": 1 << 20}]
     status, said = sleeper.request(
         "POST", "/containers/sleeper/update", {"BlkioDeviceReadBps": limit}

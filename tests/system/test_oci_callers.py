@@ -129,7 +129,7 @@ def test_a_container_is_limited_and_its_use_is_seen(caller):
     script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max"
     done = caller("exec", name, "sh", "-c", script)
     if "No such file" in done.err:
-        pytest.skip("needs version 1 of cgroups")
+        pytest.skip("needs cgroup v1")
     assert done.lines == [str(40 << 20), "30"], str(done)
     stats = caller("stats", "--no-stream", "--format", "{{.MemUsage}}", name)
     assert "41.94MB" in stats.out or "40MiB" in stats.out, str(stats)
@@ -226,6 +226,6 @@ def test_limits_are_changed_while_it_runs(docker):
     assert done.code == 0, str(done)
     shown = docker("exec", name, "cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
     if "No such file" in shown.err:
-        pytest.skip("needs version 1 of cgroups")
+        pytest.skip("needs cgroup v1")
     assert int(shown.out) == 50 << 20
     docker("rm", "-f", name)

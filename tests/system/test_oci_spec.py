@@ -475,7 +475,7 @@ def test_limits_are_in_the_group(oci, bundle):
     for name, value in read.items():
         hierarchy, _, file = name.partition("/")
         if hierarchy not in groups:
-            pytest.skip("needs version 1 of cgroups")
+            pytest.skip("needs cgroup v1")
         assert int((groups[hierarchy] / file).read_text()) == value, name
 
 

@@ -119,14 +119,13 @@ def delayed(docker_cli: Cli, *options: str) -> None:
         assert "the kernel of this host lacks" in done.err, str(done)
         assert "sch_netem" in done.err
         docker_cli("rm", "late")
+        pytest.skip("needs a kernel with sch_netem")
 
 
 def test_what_a_container_sends_is_late(
     docker_cli: Cli, engine: EngineProcess, network: str
 ) -> None:
     delayed(docker_cli, "delay=80ms")
-    if not docker_cli("ps", "-q").out:
-        return
     start(docker_cli, "prompt", "--network", network)
 
     def round_trip(client: str, server: str) -> float:
@@ -143,8 +142,6 @@ def test_what_a_container_sends_is_lost(
     docker_cli: Cli, engine: EngineProcess, network: str
 ) -> None:
     delayed(docker_cli, "loss=100%")
-    if not docker_cli("ps", "-q").out:
-        return
     start(docker_cli, "prompt", "--network", network)
     done = docker_cli("exec", "late", "ping", "-c", "2", "-W", "1", "-q", "prompt")
     assert done.code == 1

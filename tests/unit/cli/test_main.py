@@ -230,7 +230,7 @@ def test_a_reader_that_left_is_no_error(tmp_path):
 
 
 def test_a_cold_run_loads_few_modules_and_no_slow_one(tmp_path):
-    """Every module costs; a test holds the line (docs/performance of the start)."""
+    """Every module costs; a test holds the line."""
     refusal = reply(b'{"message": "No such image: image:latest"}', status="404 Not Found")
     script = tmp_path / "probe.py"
     script.write_text(
