@@ -11,7 +11,7 @@ import os
 
 from berth.errors import BerthError, Failed, from_record
 from berth.kernel import namespaces, processes, sockets
-from berth.runtime import codec, imports, init, monitor
+from berth.runtime import codec, imports, init, monitor, payload
 from berth.runtime.clients import STDERR, STDOUT, Client, Input
 from berth.runtime.jsonlog import LogWriter
 from berth.runtime.locallog import LocalWriter
@@ -270,7 +270,12 @@ def plan(
 
 
 def _report(control: sockets.Socket, error: BaseException) -> None:
-    kind = error if isinstance(error, BerthError) else Failed(str(error) or repr(error))
+    if isinstance(error, BerthError):
+        kind = error
+    elif isinstance(error, OSError) and not error.filename:
+        kind = Failed(payload.reason(error))
+    else:
+        kind = Failed(str(error) or repr(error))
     try:
         sockets.send(control, codec.encode({"event": "failed", "error": kind.record()}))
     except OSError:  # berthd does not care any more
