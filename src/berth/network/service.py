@@ -134,6 +134,8 @@ class NetworkService:
 
     def _ruleset(self) -> list[Message]:
         networks, endpoints = self._networks.bridged(), self._sandboxes.all()
+        if self._detour is not None:  # somebody who flushed rules may have deleted it, too
+            self._detour = self._base.wiring.ensure_detour(self._base.names.name)
         host = firewall.Host(self._detour, loopback6=bridges.answers_loopback6())
         rules = firewall.ruleset(self._tables, networks, endpoints, host)
         return rules + self._base.guards.ruleset()

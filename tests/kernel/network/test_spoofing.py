@@ -8,7 +8,7 @@ import pytest
 
 from berth.network.ipam import link_local
 from berth.network.records import NetworkRequest
-from support.networks import HOST, within
+from support.networks import HOST, HOST6, within
 from support.programs import find, run
 
 MARK = b"berth-was-here"
@@ -167,3 +167,15 @@ def test_the_protection_outlives_a_restart_and_what_is_gone_leaves_it(net, engin
     assert kept.mac in listed
     assert wire.witness.endpoints[0].mac not in listed
     assert HOST not in listed
+
+
+def test_after_a_flush_of_all_rules_the_next_change_brings_everything_back(net, engine, wire):
+    victim, there = wire.victim.endpoints[0].address, wire.address("witness")
+    run(find("nft"), "flush", "ruleset", check=True)
+    run(find("ip"), "link", "delete", "bd012345in", check=True)
+    assert wire.arrives(ipv4(victim, there))
+    container = engine.connect("more", (80, 8080), network="dual")
+    assert not wire.arrives(ipv4(victim, there))
+    server = net.listen(container.netns_fd, 80, "::")
+    assert net.talk(server, net.outside_fd, (HOST, 8080))
+    assert net.talk(server, net.outside_fd, (HOST6, 8080))
