@@ -174,7 +174,7 @@ def _make_group(plan: Plan) -> bool:
     """Make the groups; say whether there are any: an ordinary user may have no right to, and no limits."""
     shared = plan.group.exists()
     try:
-        plan.group.create()
+        plan.group.create_alone()
         _check_group(plan.group)
         plan.group.apply(plan.resources())
     except PermissionError:

@@ -150,6 +150,18 @@ class Cgroup:
         for hierarchy in self.hierarchies.found:
             self._create_in(hierarchy)
 
+    def create_alone(self) -> None:
+        """Make the groups where nobody has prepared a parent: version 2's are given its controllers first.
+
+        A parent that has processes of its own cannot give any; then limits are refused by name.
+        """
+        for hierarchy in self.hierarchies.found:
+            try:
+                _make_parents(hierarchy, self.path)
+            except Unsupported:
+                pass
+        self.create()
+
     def _create_in(self, hierarchy: Hierarchy) -> None:
         try:
             cgroup_files.make(hierarchy.fd, self.path)
