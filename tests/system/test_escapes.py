@@ -189,3 +189,22 @@ def test_hostile_account_files_are_no_more_than_empty(engine: EngineProcess) -> 
     done = engine.docker("exec", "-u", "1000:1000", "odd", "grep", "Uid", "/proc/self/status")
     assert done.out.split() == ["Uid:", *["1000"] * 4], str(done)
     assert engine.docker("exec", "-u", "alice", "odd", "true").code != 0
+
+
+@pytest.mark.parametrize("access", ["rw", "ro"])
+def test_what_is_in_the_way_in_a_volume_stays(
+    engine: EngineProcess, tmp_path: Path, access: str
+) -> None:
+    (tmp_path / "resolv.conf").symlink_to("../run/resolve/stub.conf")
+    (tmp_path / "hosts").write_text("192.0.2.1 kept\n")
+    (tmp_path / "hostname").write_text("kept\n")
+    done = engine.docker(
+        *("run", "--rm", "-v", f"{tmp_path}:/etc:{access}"),
+        *("busybox", "sh", "-c", "cat /etc/hosts /etc/resolv.conf"),
+    )
+    assert done.code == 0, str(done)
+    assert "kept" not in done.out
+    assert "localhost" in done.out
+    assert "nameserver" in done.out
+    assert os.readlink(tmp_path / "resolv.conf") == "../run/resolve/stub.conf"
+    assert (tmp_path / "hosts").read_text() == "192.0.2.1 kept\n"

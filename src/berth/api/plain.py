@@ -15,11 +15,12 @@ import h11
 from berth.api.reasons import REASONS
 
 MAX_BYTES = 64 << 10
+# Each part takes what it can and gives nothing back: no bytes of a client's make it try twice.
 HEAD = re.compile(
-    rb"(GET|HEAD|POST|DELETE|PUT) (/[!-~]*) HTTP/1\.1\r\n"
-    rb"((?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[ \t]*(?:[!-~](?:[ \t!-~]*[!-~])?)?[ \t]*\r\n)+)\r\n"
+    rb"(GET|HEAD|POST|DELETE|PUT) (/[!-~]*+) HTTP/1\.1\r\n"
+    rb"((?:[-!#$%&'*+.^_`|~0-9A-Za-z]++:[ \t!-~]*+\r\n)++)\r\n"
 )
-LINE = re.compile(rb"([^:]+):[ \t]*(.*?)[ \t]*\r\n")
+LINE = re.compile(rb"([^:]+):([^\r]*)\r\n")
 # What these say is the parser's matter; of `Connection` only what changes nothing.
 ODD = frozenset((b"transfer-encoding", b"expect"))
 KEPT_OPEN = frozenset((b"keep-alive", b"upgrade"))
@@ -41,7 +42,7 @@ def parse(data: bytes) -> Plain | None:
     match = HEAD.match(data) if len(data) <= MAX_BYTES else None
     if match is None:
         return None
-    headers = [(name.lower(), value) for name, value in LINE.findall(match[3])]
+    headers = [(name.lower(), value.strip(b" \t")) for name, value in LINE.findall(match[3])]
     hosts, length = 0, None
     for name, value in headers:
         if name in ODD or (name == b"connection" and value.lower() not in KEPT_OPEN):

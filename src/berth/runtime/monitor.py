@@ -102,9 +102,12 @@ class Monitor:
             control.close()
         if self.log is not None:
             self.log.close()
+        streams = set(self.outputs)  # a terminal's master is input and output in one
+        if self.master is not None:
+            streams.add(self.master)
         if self.input is not None:
-            os.close(self.input.fd)
-        for fd in self.outputs:
+            streams.add(self.input.fd)
+        for fd in streams:
             os.close(fd)
 
     # Descriptors and their handlers

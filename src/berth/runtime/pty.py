@@ -6,7 +6,8 @@ import fcntl
 import os
 import struct
 
-from berth.kernel.mounts import MS_BIND, mount
+from berth.kernel import mounts
+from berth.runtime import places
 
 TIOCGPTN = 0x80045430
 TIOCSPTLCK = 0x40045431
@@ -34,8 +35,9 @@ def make_controlling(slave: int) -> None:
 
 
 def bind_console(slave: int) -> None:
-    """Show the terminal as /dev/console."""
-    path = "/dev/console"
-    if not os.path.lexists(path):
-        os.close(os.open(path, os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    mount(os.readlink(f"/proc/self/fd/{slave}"), path, flags=MS_BIND)
+    """Show the terminal as /dev/console; by descriptors, for /dev may be a volume that others write to."""
+    tree = mounts.open_tree("", dir_fd=slave, recursive=False)
+    place = places.open_place("/dev/console", directory=False, clear=False)
+    mounts.move_mount(tree, "", dir_fd=place)
+    os.close(place)
+    os.close(tree)

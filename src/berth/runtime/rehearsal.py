@@ -43,6 +43,8 @@ def rehearse(exec_root: str, here: launch.Here) -> None:
     """Play it in a directory of its own below ``exec_root``, with a process that writes a line and ends."""
     directory = f"{exec_root}/{NAME}"
     os.makedirs(directory, exist_ok=True)
+    for name in os.listdir(directory):  # of one that was killed
+        os.unlink(f"{directory}/{name}")
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     try:
         for _ in range(ROUNDS):
@@ -59,8 +61,11 @@ def _play(directory: str, here: launch.Here) -> None:
     client, attached = _socket.socketpair()
     pidfd = os.pidfd_open(os.getpid())
     request = launch.Request(_document(directory), [pidfd, attached.detach()])
-    played = launch.plan(request, control, os.dup(here.null_fd), here)
-    assert played is not None, "see what berthd was told"
+    zygote_fd = os.dup(here.null_fd)
+    played = launch.plan(request, control, zygote_fd, here)
+    if played is None:
+        os.close(zygote_fd)
+        raise OSError(sockets.receive(berthd)[0].decode())
     played.run_child = _act
     sockets.send(berthd, codec.encode({"op": "settle"}))
     played.begin()

@@ -166,11 +166,11 @@ def seal_root() -> None:
     mount("", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY)
 
 
-def attach(tree: Tree) -> None:
-    """Put a detached mount where it belongs."""
+def attach(tree: Tree, *, clear: bool = True) -> None:
+    """Put a detached mount where it belongs. Without ``clear`` nothing that is in its way is removed."""
     directory = stat.S_ISDIR(os.fstat(tree.fd).st_mode)
     is_proc = mounts.filesystem_type(tree.fd) == mounts.PROC_MAGIC
-    place = places.open_place(tree.target, directory=directory, proc=is_proc)
+    place = places.open_place(tree.target, directory=directory, proc=is_proc, clear=clear)
     if directory != stat.S_ISDIR(os.fstat(place).st_mode):
         raise MountMismatch.of(tree.source, tree.target, "not a directory")
     propagation = PROPAGATIONS.get(tree.propagation, MS_PRIVATE | MS_REC)
@@ -396,9 +396,14 @@ def attach_trees(spec: Spec, trees: list[Tree], controllers: list[str]) -> None:
     pending += [(e["destination"], e) for e in entries if _is_among_trees(spec, e)]
     for _, what in sorted(pending, key=lambda item: item[0].count("/")):
         if isinstance(what, Tree):
-            attach(what)
+            attach(what, clear=not any(is_below(what.target, tree.target) for tree in trees))
         else:
             mount_entry(what, controllers)
+
+
+def is_below(target: str, other: str) -> bool:
+    """Say whether a place is in a tree of the host's, whose files are not the container's to remove."""
+    return target.startswith(other.rstrip("/") + "/")
 
 
 def can_hide_early(spec: Spec) -> bool:

@@ -45,7 +45,7 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     template.enter(data_root, exec_root, hidden)
     try:
         rehearsal.rehearse(exec_root, here)
-    except (AssertionError, OSError) as error:  # then forks copy more; nothing else depends on it
+    except OSError as error:  # then forks copy more; nothing else depends on it
         sys.excepthook(type(error), error, error.__traceback__)
     gc.collect()
     gc.disable()

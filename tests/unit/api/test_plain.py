@@ -117,3 +117,17 @@ def test_answers_are_those_of_h11():
         for event in events:
             assert answer.encode(event) == connection.send(event)
         assert answer.done
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n" + (b"X:" + b" " * 60 + b"\r\n") * 40 + b"\xff",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: a" + b" " * 60_000 + b"b\x01\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a " * 30_000 + b"\x01\r\n\r\n",
+    ],
+    ids=["blank values", "a run of blanks", "words"],
+)
+def test_no_bytes_of_a_client_keep_it_busy(data):
+    """With an expression that tries twice, each of these would not end in this life."""
+    assert plain.parse(data) is None
