@@ -171,9 +171,14 @@ def _debian() -> Path:
     return made
 
 
+def _temporary() -> Path:
+    with tempfile.NamedTemporaryFile(prefix="bench-layer-", delete=False) as file:
+        return Path(file.name)
+
+
 def _small(count: int, name: str = "") -> Path:
     """Write a layer of small files in folders of a hundred."""
-    path = Path(tempfile.mkstemp(dir=tempfile.gettempdir(), prefix="bench-layer-")[1])
+    path = _temporary()
     numbers = random.Random(f"small {name}")
     with tarfile.open(path, "w") as layer:
         for number in range(count):
@@ -184,7 +189,7 @@ def _small(count: int, name: str = "") -> Path:
 
 def _large(size: int) -> Path:
     """Write a layer of one file, half of it text."""
-    path = Path(tempfile.mkstemp(dir=tempfile.gettempdir(), prefix="bench-layer-")[1])
+    path = _temporary()
     numbers = random.Random("large")
     with tarfile.open(path, "w") as layer:
         entry = tarfile.TarInfo("large")
