@@ -232,7 +232,7 @@ class Ingest:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
-            raise Failed(f"write content: {error.strerror}") from error
+            raise Failed(f"write content: {(error.strerror or str(error)).lower()}") from error
 
     def commit(self) -> Digest:
         """Verify, sync and name the blob. Blocks for the disk."""
@@ -248,7 +248,7 @@ class Ingest:
             os.fsync(self._fd)
             self._store.adopt(self.path, digest)
         except OSError as error:
-            raise Failed(f"write content: {error.strerror}") from error
+            raise Failed(f"write content: {(error.strerror or str(error)).lower()}") from error
         self._close()
         return digest
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
             """Return the rest."""
 
 
-READ_BYTES = 1 << 20
+READ_BYTES = 128 << 10  # larger pieces leave holes in the heap, and berthd keeps those
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 LEVEL = 1
 MAX_NEIGHBOURS = 3
