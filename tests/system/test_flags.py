@@ -24,6 +24,7 @@ LACKING = {"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops", "use-api
 LACKING |= {"checkpoint", "checkpoint-dir", "help", "config-from", "config-only", "ingress"}
 LACKING |= {"cluster", "availability", "group", "limit-bytes", "required-bytes", "scope", "secret"}
 LACKING |= {"sharing", "type", "topology-preferred", "topology-required", "link-local-ip"}
+LACKING |= {"os-features", "os-version"}
 # What names a set of flags that go together: the flags with their values.
 TOGETHER = {
     "process": """
