@@ -278,6 +278,7 @@ def test_an_engine_that_leaves_for_good_leaves_nothing(engine):
     assert [
         link for link in links().values() if link.get("linkinfo", {}).get("info_kind") == "bridge"
     ] == []
+    assert not [name for name in links() if name.startswith("bd")]
 
 
 def test_a_container_connects_once(engine):
