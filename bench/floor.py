@@ -105,7 +105,7 @@ def _operations(*, network: bool) -> list[tuple[object, ...]]:
     """Return what happens between the pivot and the program, as calls of `bench.bare`."""
     from berth.engine import defaults
     from berth.kernel import cgroups
-    from berth.runtime import rootfs
+    from berth.runtime import nodes, rootfs
 
     entries = defaults.mounts(shm_size_bytes=defaults.SHM_SIZE_BYTES, writable=False)
     spec = {"mounts": entries}
@@ -125,7 +125,7 @@ def _operations(*, network: bool) -> list[tuple[object, ...]]:
             plan += [
                 ("node", d["path"], os.makedev(d["major"], d["minor"])) for d in defaults.devices()
             ]
-            plan += [("symlink", *link) for link in rootfs.DEV_LINKS]
+            plan += [("symlink", source, f"/dev/{name}") for source, name in nodes.DEV_LINKS]
     if network:
         plan.append(("lo up",))
     plan += [("mask", path) for path in defaults.masked_paths() if _is_there(path)]

@@ -7,7 +7,7 @@ import stat
 
 from berth.bundle.warnings import warn
 from berth.kernel import mounts
-from berth.runtime import places, rootfs
+from berth.runtime import nodes, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,11 +83,11 @@ class Nodes:
         if not self._has_own_dev:
             return
         if self._trees is None:
-            rootfs.make_devices(self._devices)
+            nodes.make_devices(self._devices)
         else:
             for device, tree in self._trees:
                 _bind(device["path"], tree)
-            rootfs.make_links()
+            nodes.make_links()
         _link_multiplexer()
 
 

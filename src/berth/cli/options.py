@@ -35,10 +35,6 @@ class FlagError(InvalidArgument):
     """Flags do not go together, or say what cannot be: exit code 125, and where help is to be had."""
 
 
-class CountError(InvalidArgument):
-    """Too few or too many positional arguments: exit code 1, and the usage is shown."""
-
-
 class HelpWanted(Exception):
     """``--help`` was among the flags."""
 

@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6  # fields of tcgetattr's list
 
 
-def is_terminal(fd: int) -> bool:
-    """Say whether a descriptor is a terminal."""
-    return os.isatty(fd)
-
-
 def require_terminal(fd: int) -> None:
     """Refuse `-it` when stdin is no terminal, in Docker's words."""
     if not os.isatty(fd):

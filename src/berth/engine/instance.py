@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_DATA_ROOT = Path("/var/lib/berth")
-DEFAULT_EXEC_ROOT = Path("/run/berth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

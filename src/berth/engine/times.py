@@ -22,14 +22,6 @@ def rfc3339(time_ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
-def unix_time(text: str) -> int:
-    """Return the Unix time of an RFC 3339 one, to the second; 0 for what is none."""
-    try:
-        return int(datetime.fromisoformat(text[:19] + "+00:00").timestamp())
-    except ValueError:
-        return 0
-
-
 def moment_ns(text: str) -> int:
     """Return the time that ``text`` means: Unix seconds, RFC 3339, or how long ago ("10m")."""
     if re.fullmatch(r"\d+(\.\d+)?", text):

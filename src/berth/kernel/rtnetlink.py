@@ -268,11 +268,6 @@ def enslave_message(index: int, *, master: int) -> Message:
     return Message(RTM_NEWLINK, _link_body(attribute(_IFLA_MASTER, u32(master)), index=index))
 
 
-def mtu_message(index: int, mtu: int) -> Message:
-    """Set the largest packet, in bytes."""
-    return Message(RTM_NEWLINK, _link_body(attribute(_IFLA_MTU, u32(mtu)), index=index))
-
-
 def delete_link_message(index: int) -> Message:
     """Delete an interface."""
     return Message(RTM_DELLINK, _link_body(index=index))

@@ -44,8 +44,6 @@ FOREIGN_LAYERS = (
 )
 # What a configuration may be called; old builders did not know better.
 CONFIGS = (OCI_CONFIG, DOCKER_CONFIG, "application/octet-stream", "")
-LAYERS = (OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER_GZIP)
-
 MAX_DOCUMENT_BYTES = 8 << 20
 
 # Annotations of an index entry that say what the image is called.

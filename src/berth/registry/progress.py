@@ -41,11 +41,6 @@ def summary(reference: Reference, digest: str, *, newer: bool) -> tuple[Message,
     )
 
 
-def pushing(reference: Reference) -> Message:
-    """Say where something is pushed to."""
-    return {"status": f"The push refers to repository [{reference.name}]"}
-
-
 def pushed(tag: str, digest: str, size: int) -> tuple[Message, Message]:
     """Return the last two messages of a push: for people, and for programs."""
     aux = {"Tag": tag, "Digest": digest, "Size": size}

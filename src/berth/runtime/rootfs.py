@@ -24,12 +24,12 @@ from berth.kernel.mounts import (
     MS_REMOUNT,
     mount,
 )
-from berth.runtime import places
+from berth.runtime import nodes, places
 from berth.runtime.template import HIDING, HOST_ROOT, MACHINE, ROOTFS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from berth.oci.runtime_spec import Device, Mount, Spec
+    from berth.oci.runtime_spec import Mount, Spec
     from berth.runtime.messages import RootfsMessage, TreeMessage
 
 SHM = "/dev/shm"  # noqa: S108 - the container's
@@ -66,15 +66,7 @@ PROPAGATIONS = {
     "runbindable": mounts.MS_UNBINDABLE | MS_REC,
 }
 
-DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 NULL_DEVICE = os.makedev(1, 3)
-DEV_LINKS = (
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("pts/ptmx", "ptmx"),
-)
 
 
 class Tree:
@@ -260,45 +252,6 @@ def mount_groups(
         mount("", target, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
 
 
-def make_devices(devices: list[Device]) -> None:
-    """Make the device nodes and the links that /dev has everywhere."""
-    previous = os.umask(0)
-    folders: dict[str, int] = {}
-    for device in devices:
-        parent, _, name = device["path"].rpartition("/")
-        if parent not in folders:
-            folders[parent] = places.open_parent(device["path"])
-        _make_device(folders[parent], name, device)
-    for folder in folders.values():
-        os.close(folder)
-    os.umask(previous)
-    make_links()
-
-
-def _make_device(folder: int, name: str, device: Device) -> None:
-    mode = DEVICE_TYPES[device.get("type", "c")] | device.get("fileMode", 0o666)
-    number = os.makedev(device.get("major", 0), device.get("minor", 0))
-    owner, group = device.get("uid", 0), device.get("gid", 0)
-    try:
-        os.mknod(name, mode, number, dir_fd=folder)
-    except FileExistsError:
-        os.unlink(name, dir_fd=folder)
-        os.mknod(name, mode, number, dir_fd=folder)
-    if owner or group:
-        os.chown(name, owner, group, dir_fd=folder)
-
-
-def make_links() -> None:
-    """Make the links that /dev has everywhere."""
-    folder = places.open_parent("/dev/fd")
-    for source, name in DEV_LINKS:
-        try:
-            os.symlink(source, name, dir_fd=folder)
-        except FileExistsError:
-            continue
-    os.close(folder)
-
-
 def mask(paths: list[str]) -> None:
     """Hide each path that exists: an empty read-only tmpfs over directories, /dev/null over files."""
     if not paths:
@@ -386,7 +339,7 @@ def mount_file_systems(spec: Spec, entries: list[Mount], controllers: list[str])
     for entry in entries:
         mount_entry(entry, controllers, own_groups=own)
         if entry["destination"] == "/dev":
-            make_devices(spec.get("linux", {}).get("devices", []))
+            nodes.make_devices(spec.get("linux", {}).get("devices", []))
 
 
 def attach_trees(spec: Spec, trees: list[Tree], controllers: list[str]) -> None:

@@ -15,7 +15,6 @@ JUMP = 0x05
 JUMP_EQUAL = 0x15
 JUMP_GREATER = 0x25
 JUMP_AT_LEAST = 0x35
-JUMP_SET = 0x45
 RETURN = 0x06
 
 NUMBER = 0  # offsets in struct seccomp_data
