@@ -9,13 +9,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 BERTH := $(VENV)/bin/berth
 
-.PHONY: run test check bench docs compile packages clean
+.PHONY: run test check bench docs compile packages clients clean
 .DELETE_ON_ERROR:
 
 run: compile
 	@$(BERTH) run --rm -m 256m host /bin/sh -c "$$(cat examples/whoami.sh)"
 
-test: $(VENV)/test.stamp compile packages
+test: $(VENV)/test.stamp compile packages clients
 	@$(MAKE) --no-print-directory check
 	$(PY) -m pytest $(PYTEST_ARGS)
 
@@ -35,6 +35,8 @@ compile: $(VENV)/run.stamp
 
 packages:
 	@tools/test-packages.sh
+
+clients:
 	@tools/test-kernel.sh .build/kernel
 	@PYTHON=$(PY) tools/test-clients.sh $(CURDIR)/.build/clients
 
