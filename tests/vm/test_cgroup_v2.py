@@ -198,7 +198,7 @@ def test_stop_and_kill_end_what_the_group_has(docker_cli: Cli, engine: EnginePro
 
 def test_top_lists_the_groups_processes(docker_cli: Cli) -> None:
     run_long(docker_cli, command=("sh", "-c", "sleep 1000 & wait"))
-    wait_for(lambda: "sleep 1000" in top(docker_cli, "-o", "args"), "both run")
+    wait_for(lambda: "sleep 1000" in top(docker_cli, "-o", "pid,args"), "both run")
     assert len(top(docker_cli).splitlines()) == 3
 
 
