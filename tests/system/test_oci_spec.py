@@ -394,6 +394,15 @@ def test_other_parameters_are_refused(oci, bundle):
     assert "not allowed in the hosts network namespace" in why
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["net/../../self/comm", "net/../kernel/domainname", "net/./x", "net//x", "net..x", "net."],
+)
+def test_parameters_that_lead_elsewhere_are_refused(oci, bundle, name):
+    why = refusal(oci, bundle, lambda s: s["linux"].update(sysctl={name: "x"}))
+    assert f'"{name}" is not the name of a kernel parameter' in why.replace("\\", "")
+
+
 def test_seccomp_refuses_what_it_names(oci, bundle):
     rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}
     filter_ = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}

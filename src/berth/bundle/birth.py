@@ -6,7 +6,7 @@ import os
 
 from berth.bundle import child
 from berth.errors import Failed, Unsupported
-from berth.kernel import namespaces, sockets
+from berth.kernel import namespaces, processes, sockets
 from berth.runtime import codec
 
 TYPE_CHECKING = False
@@ -24,6 +24,10 @@ HELPER_FOLDERS = ("/usr/bin", "/bin", "/usr/local/bin")
 
 def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
     """Make the process and let it run :class:`berth.bundle.child.Child`; return its pid."""
+    if os.geteuid() == 0:
+        # From here on: what its child is before it has its root, a process in a joined pid namespace
+        # would trace, and so have the host's. Root writes the ids of a process all the same.
+        processes.prctl(processes.PR_SET_DUMPABLE, 0)
     flags = 0
     for kind in plan.namespaces:
         if plan.is_new(kind) and kind not in MADE_LATER:
@@ -38,7 +42,7 @@ def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
                 flags=flags,
                 group=group,
             )
-        restore = _enter_for_children(plan)
+        restore = _enter_for_children(plan, _open_offsets(plan))
         fork = namespaces.Clone(flags, cgroup_fd=group)
         pid = fork.make()
         if pid == 0:
@@ -59,11 +63,14 @@ def _run_child(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> NoRetu
 
 
 def _enter_user_namespace(plan: Plan) -> None:
+    offsets = _open_offsets(plan)  # an ordinary user may only while it is dumpable
+    # Who has rights in there would trace what has the host's root still (CVE-2016-9962).
+    processes.prctl(processes.PR_SET_DUMPABLE, 0)
     namespaces.setns(plan.joined["user"], namespaces.CLONE_NEWUSER)
-    _enter_for_children(plan)
+    _enter_for_children(plan, offsets)
 
 
-def _enter_for_children(plan: Plan) -> list[tuple[int, int]]:
+def _enter_for_children(plan: Plan, offsets: int) -> list[tuple[int, int]]:
     """Enter what only children come into: pid and time. Return how to undo it."""
     restore: list[tuple[int, int]] = []
     if "pid" in plan.joined:
@@ -72,7 +79,7 @@ def _enter_for_children(plan: Plan) -> list[tuple[int, int]]:
     if plan.is_new("time"):
         restore.append((_own("time"), namespaces.CLONE_NEWTIME))
         namespaces.unshare(namespaces.CLONE_NEWTIME)
-        _set_offsets(plan)
+        _set_offsets(plan, offsets)
     return restore
 
 
@@ -80,16 +87,22 @@ def _own(kind: str) -> int:
     return os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _set_offsets(plan: Plan) -> None:
-    offsets = plan.linux.get("timeOffsets") or {}
-    for clock, offset in offsets.items():
+def _open_offsets(plan: Plan) -> int:
+    if not plan.is_new("time") or not plan.linux.get("timeOffsets"):
+        return -1
+    return os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _set_offsets(plan: Plan, fd: int) -> None:
+    for clock, offset in (plan.linux.get("timeOffsets") or {}).items():
         line = f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
         try:
-            fd = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+            os.lseek(fd, 0, os.SEEK_SET)  # it takes nothing elsewhere
             os.write(fd, line.encode())
-            os.close(fd)
         except OSError as error:
             raise Failed(f"failed to set time offset {line.strip()!r}: {error.strerror}") from error
+    if fd >= 0:
+        os.close(fd)
 
 
 def clone_through(
@@ -101,13 +114,15 @@ def clone_through(
 ) -> int:
     """Make a process from a helper that has entered a user namespace first, and so has rights there.
 
-    The helper stays in this pid namespace: in another one it would learn another pid.
+    The helper stays in this pid namespace: in another one it would learn another pid. It must not be
+    dumpable any more when it is called, or ``enter`` sees to that.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     helper = os.fork()
     if helper == 0:
         try:
             enter()
+            processes.prctl(processes.PR_SET_DUMPABLE, 0)  # entering may have reset it
             fork = namespaces.Clone(flags | namespaces.CLONE_PARENT, cgroup_fd=group)
             pid = fork.make()
             if pid == 0:

@@ -113,7 +113,7 @@ def _check_root(spec: Spec, bundle: str) -> None:
 
 def _check_sysctls(linux: Linux, kinds: Mapping[str, str]) -> None:
     for name in linux.get("sysctl") or {}:
-        key = name.replace("/", ".")
+        key = sysctl_path(name).replace("/", ".")
         is_ipc = key in IPC_SYSCTLS or key.startswith("fs.mqueue.")
         needed = "ipc" if is_ipc else "network" if key.startswith("net.") else "uts"
         if needed == "uts" and not (
@@ -128,6 +128,15 @@ def _check_sysctls(linux: Linux, kinds: Mapping[str, str]) -> None:
             )
         if needed not in kinds:
             raise InvalidArgument(f'sysctl "{name}" is not allowed in the hosts {needed} namespace')
+
+
+def sysctl_path(name: str) -> str:
+    """Return the path of a kernel parameter below /proc/sys; one that leads elsewhere is refused."""
+    # Without slashes every dot separates; with them dots are part of names (sysctl.d(5)).
+    path = name if "/" in name else name.replace(".", "/")
+    if not {"", ".", ".."}.isdisjoint(path.split("/")):
+        raise InvalidArgument(f'sysctl "{name}" is not the name of a kernel parameter')
+    return path
 
 
 def _check_user_namespace(linux: Linux, kinds: Mapping[str, str]) -> None:

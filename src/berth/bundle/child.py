@@ -16,7 +16,7 @@ from __future__ import annotations
 import _signal
 import os
 
-from berth.bundle import attributes, hooks, stdio
+from berth.bundle import attributes, checks, hooks, stdio
 from berth.bundle.plan import FIRST_PRESERVED, account
 from berth.bundle.root import Root
 from berth.kernel import loopback, namespaces, processes, seccomp, sockets
@@ -65,9 +65,8 @@ class Child:
     def _leave_the_maker(self) -> None:
         reset_signals()
         processes.set_name(b"berth-init")
-        if not self.plan.is_new(
-            "user"
-        ):  # its maker, who may be an ordinary user, has ids to map yet
+        # Root's is not dumpable from the start. An ordinary user may map its ids only while it is.
+        if not self.plan.is_new("user"):
             processes.prctl(processes.PR_SET_DUMPABLE, 0)
         os.setsid()
         if not self.plan.no_new_keyring:
@@ -193,9 +192,7 @@ def tell_failure(sync: sockets.Socket, step: str, error: BaseException) -> None:
 
 def set_sysctl(name: str, value: str) -> None:
     """Set a kernel parameter of this process's namespaces, by the host's own /proc."""
-    # Without slashes every dot separates; with them dots are part of names (sysctl.d(5)).
-    path = name if "/" in name else name.replace(".", "/")
-    fd = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
+    fd = os.open(f"/proc/sys/{checks.sysctl_path(name)}", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, value.encode())
     finally:

@@ -86,6 +86,7 @@ class Joining:
         return pid, terminal
 
     def _clone(self, pidfd: int, flags: int, pair: tuple[sockets.Socket, sockets.Socket]) -> int:
+        processes.prctl(processes.PR_SET_DUMPABLE, 0)  # nor is its child at any moment in there
         first = flags & (namespaces.CLONE_NEWUSER | namespaces.CLONE_NEWPID)
         rest = flags & ~first
 
@@ -116,7 +117,6 @@ class Joining:
         step = "join"
         process = self._process
         try:
-            processes.prctl(processes.PR_SET_DUMPABLE, 0)
             child.reset_signals()
             processes.set_name(b"berth-init")
             os.setsid()
