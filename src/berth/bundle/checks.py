@@ -115,12 +115,11 @@ def _check_sysctls(linux: Linux, kinds: Mapping[str, str]) -> None:
     for name in linux.get("sysctl") or {}:
         key = sysctl_path(name).replace("/", ".")
         is_ipc = key in IPC_SYSCTLS or key.startswith("fs.mqueue.")
-        needed = "ipc" if is_ipc else "network" if key.startswith("net.") else "uts"
+        kind = key.partition(".")[0]
+        needed = "ipc" if is_ipc else {"net": "network", "user": "user"}.get(kind, "uts")
         if needed == "uts" and not (
             key.startswith("kernel.domainname") or key == "kernel.hostname"
         ):
-            if key.startswith("user."):
-                continue  # those of the user namespace that it is in
             raise InvalidArgument(f'sysctl "{name}" is not in a separate kernel namespace')
         if key == "kernel.hostname":
             raise InvalidArgument(
