@@ -8,12 +8,16 @@ import json
 import pytest
 
 from berth.content.store import ContentStore
-from berth.errors import BerthError, Corrupt, InvalidArgument, NotFound, Unavailable
+from berth.errors import BerthError, Corrupt, InvalidArgument, NotFound, Unauthorized, Unavailable
 from berth.oci.image import MAX_DOCUMENT_BYTES
 from berth.oci.platform import Platform
 from berth.oci.reference import Reference
+from berth.registry.auth import Credentials
 from berth.registry.client import RegistryClient
-from support.registries import Answer, Front, layer
+from berth.registry.places import Endpoint
+from berth.registry.session import Patience, Session
+from berth.registry.transport import Transport
+from support.registries import PASSWORD, USER, Answer, Front, layer
 
 OCI = "application/vnd.oci.image"
 MANIFEST, INDEX = f"{OCI}.manifest.v1+json", f"{OCI}.index.v1+json"
@@ -198,3 +202,77 @@ def test_redirects_lead_to_the_web_only(front, content, target):
         answers={f"/v2/hostile/blobs/{digest}": Answer(307, {"Location": target})},
     )
     assert_refused(front, content, Unavailable, "redirected to")
+
+
+# Whoever a registry sends clients to
+
+
+@pytest.fixture
+def elsewhere():
+    """A server that asks everybody for a password, and would take it."""
+    with contextlib.closing(Front(None)) as front:
+        realm = f'Bearer realm="http://{front.host}/token",service="s"'
+        front.rules += [
+            lambda path, _: Answer(200, body=b'{"token": "t"}') if "/token" in path else None,
+            lambda *_: Answer(401, {"WWW-Authenticate": realm}),
+        ]
+        yield front
+
+
+@pytest.fixture
+def session(front):
+    """A user's session with a registry that wants no password, and gets headers from hosts.toml."""
+    with contextlib.closing(Transport({})) as transport:
+        headers = (("authorization", "own"), ("x-key", "own"), ("accept", "own"))
+        yield Session(
+            endpoint=Endpoint(url=f"http://{front.host}", headers=headers),
+            reference=Reference.parse(f"{front.host}/hostile:1"),
+            credentials=Credentials(username=USER, password=PASSWORD),
+            transport=transport,
+            patience=Patience(backoff_s=0.001),
+        )
+
+
+@pytest.mark.parametrize("what", ["everything", "blobs"])
+def test_who_is_redirected_to_cannot_ask_for_the_password(front, elsewhere, session, what):
+    def redirect(path, _):
+        moved = what == "everything" or "/blobs/" in path
+        return Answer(307, {"Location": f"http://{elsewhere.host}{path}"}) if moved else Answer(200)
+
+    front.rules.append(redirect)
+    session.ping()
+    with pytest.raises(Unauthorized):
+        session.open("blobs/x", {})
+    assert elsewhere.requests
+    assert not [path for path, _ in elsewhere.requests if "/token" in path]
+
+
+def test_who_takes_an_upload_cannot_ask_for_the_password(elsewhere, session):
+    url = f"http://{elsewhere.host}/upload"
+    with pytest.raises(Unauthorized):
+        session.call("POST", url, (202,), body=lambda: b"data")
+    assert [path for path, _ in elsewhere.requests] == ["/upload"]
+
+
+def test_a_registry_s_own_headers_stay_with_it_when_redirected(front, elsewhere, session):
+    location = {"Location": f"http://{elsewhere.host}/there"}
+    front.rules.append(lambda *_: Answer(307, location))
+    elsewhere.rules.insert(0, lambda *_: Answer(200, body=b"data"))
+    session.open("blobs/x", {"Range": "bytes=0-", "If-Match": "own"}).close()
+    ((_, sent),) = front.requests
+    assert {"authorization", "x-key", "if-match"} <= {name.lower() for name in sent}
+    ((_, sent),) = elsewhere.requests
+    known = {"host", "user-agent", "accept", "accept-encoding", "range"}
+    assert {name.lower() for name in sent} == known
+
+
+def test_a_registry_that_redirects_to_itself_may_ask_for_the_password(front, session):
+    realm = {"WWW-Authenticate": 'Basic realm="r"'}
+    front.rules += [
+        lambda path, _: Answer(307, {"Location": "/there"}) if "/blobs/" in path else None,
+        lambda _, headers: (
+            Answer(200) if headers.get_all("Authorization")[-1] != "own" else Answer(401, realm)
+        ),
+    ]
+    session.open("blobs/x", {}).close()
+    assert [path for path, _ in front.requests][1::2] == ["/there"] * 2

@@ -176,18 +176,38 @@ def test_a_mirror_gets_no_password(
 ) -> None:
     fill(docker, registry, "box:1")
     with contextlib.closing(Registry(tmp_path / "private", password=True)) as private:
+        name = private.host
         configure(
-            DOMAIN,
-            f'server = "http://{private.host}"\n'
+            name,
+            f'server = "http://{name}"\n'
             f'[host."http://{front.host}"]\ncapabilities = ["pull", "resolve"]\n',
         )
-        done = docker("login", "-u", USER, "--password-stdin", DOMAIN, stdin=PASSWORD.encode())
+        done = docker("login", "-u", USER, "--password-stdin", name, stdin=PASSWORD.encode())
         assert done.code == 0, str(done)
-        assert docker("pull", f"{DOMAIN}/box:1").code == 0
+        assert docker("pull", f"{name}/box:1").code == 0
         assert front.requests
         assert all("Authorization" not in headers for _, headers in front.requests)
-        docker("tag", "busybox", f"{DOMAIN}/box:2")
-        assert docker("push", f"{DOMAIN}/box:2").code == 0
+        docker("tag", "busybox", f"{name}/box:2")
+        assert docker("push", f"{name}/box:2").code == 0
+
+
+def test_a_server_for_all_registries_gets_none_of_their_passwords(
+    docker: Cli, registry: Registry, front: Front, configure: Callable[..., Path], tmp_path: Path
+) -> None:
+    fill(docker, registry, "box:1")
+    challenge = {"WWW-Authenticate": f'Bearer realm="http://{front.host}/token",service="s"'}
+    front.rules += [
+        lambda path, _: Answer(200, body=b'{"token": "t"}') if "/token" in path else None,
+        lambda _, headers: None if "Authorization" in headers else Answer(401, challenge),
+    ]
+    with contextlib.closing(Registry(tmp_path / "private", password=True)) as private:
+        configure("_default", f'server = "http://{front.host}"\n')
+        name = private.host
+        done = docker("login", "-u", USER, "--password-stdin", name, stdin=PASSWORD.encode())
+        assert done.code == 0, str(done)
+        assert docker("pull", f"{name}/box:1").code == 0
+        shown = {headers.get("Authorization") for _, headers in front.requests}
+        assert shown == {None, "Bearer t"}
 
 
 def test_a_damaged_file_is_named(docker: Cli, configure: Callable[..., Path]) -> None:

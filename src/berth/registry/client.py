@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from berth.registry.begun import BegunUploads
     from berth.registry.fetching import Watcher
     from berth.registry.look import Looked
-    from berth.registry.places import Endpoint
     from berth.registry.progress import Message, Progress
     from berth.registry.push import Parcel
     from berth.registry.resolve import Resolved
@@ -253,7 +252,7 @@ class RegistryClient:
     def _login(self, credentials: Credentials) -> str:
         from berth.registry.login import domain_of, login
 
-        endpoints = self._registries(domain_of(credentials.serveraddress))
+        endpoints = self._endpoints.itself(domain_of(credentials.serveraddress))
         for endpoint in endpoints:
             try:
                 return login(self._connections(), endpoint, credentials)
@@ -261,10 +260,6 @@ class RegistryClient:
                 if endpoint is endpoints[-1]:
                     raise
         raise AssertionError("there is always an endpoint")
-
-    def _registries(self, domain: str) -> list[Endpoint]:
-        """Return where a registry itself is, no mirrors."""
-        return [found for found in self._endpoints.of(domain, ()) if not found.mirror]
 
     def _connections(self) -> Transport:
         from berth.registry.transport import Transport
@@ -285,7 +280,7 @@ class RegistryClient:
             session = Session(
                 endpoint=endpoint,
                 reference=access.reference,
-                # A mirror is somebody else: the password for Docker Hub is not for it.
+                # A mirror is somebody else: the registry's password is not for it.
                 credentials=None if endpoint.mirror else access.auth,
                 transport=self._connections(),
                 patience=access.patience,

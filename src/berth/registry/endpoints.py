@@ -66,6 +66,11 @@ class Endpoints:
             return found
         return [*map(self._mirror, self._mirrors), *found]
 
+    def itself(self, domain: str) -> list[Endpoint]:
+        """Return where a registry itself is, no mirrors: who may see its passwords."""
+        found = [place for place in self.of(domain, ()) if not place.mirror]
+        return found or self._registry(domain)
+
     def _mirror(self, url: str) -> Endpoint:
         insecure = self.is_insecure(urlsplit(url).netloc.rpartition("@")[2])
         return Endpoint(url=url, tls=Tls(verify=not insecure), mirror=True)

@@ -2,7 +2,7 @@
 
 A table ``[host."URL"]`` for each place to ask, in order, and ``server``, which is asked last. Known of
 each: ``capabilities``, ``ca``, ``client``, ``skip_verify``, ``override_path`` and ``header``. A folder
-``_default`` counts for registries that have none.
+``_default`` counts for registries that have none. A place of another name than the registry's is a mirror.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from berth.errors import InvalidArgument
+from berth.registry.endpoints import HUB_DOMAIN, HUB_HOST
 from berth.registry.places import Endpoint, Tls, folder_of
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ def configured(domain: str, folders: Sequence[Path], actions: set[str]) -> list[
     try:
         text = path.read_text()
         hosts = msgspec.convert(tomllib.loads(text), _Hosts)
-        places = [*hosts.host.items(), (hosts.server or f"https://{domain}", hosts)]
+        own = HUB_HOST if domain == HUB_DOMAIN else domain
+        places = [*hosts.host.items(), (hosts.server or f"https://{own}", hosts)]
         last = len(places) - 1
         return [
-            _endpoint(url, host, folder, mirror=number < last, domain=domain)
+            _endpoint(url, host, folder, names=(domain, own))
             for number, (url, host) in enumerate(places)
             if number == last or actions.issubset(host.capabilities)
         ]
@@ -71,7 +73,7 @@ def _folder(domain: str, folders: Sequence[Path]) -> Path | None:
     return None
 
 
-def _endpoint(url: str, host: _Host, folder: Path, *, mirror: bool, domain: str) -> Endpoint:
+def _endpoint(url: str, host: _Host, folder: Path, *, names: tuple[str, ...]) -> Endpoint:
     if "://" not in url:
         url = f"https://{url}"
     parts = urlsplit(url)
@@ -95,6 +97,6 @@ def _endpoint(url: str, host: _Host, folder: Path, *, mirror: bool, domain: str)
             authorities=tuple(folder / ca for ca in authorities),
             identities=tuple(tuple(folder / file for file in pair) for pair in pairs),
         ),
-        mirror=mirror and parts.netloc != domain,
+        mirror=parts.netloc not in names,
         headers=tuple(headers.items()),
     )

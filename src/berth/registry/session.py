@@ -241,6 +241,9 @@ class Session:
         challenge = response.headers.get("www-authenticate", "")
         if response.status != HTTPStatus.UNAUTHORIZED or not challenge:
             return response
+        # Where an upload goes on elsewhere, nobody may ask for the registry's password.
+        if origin(url) != origin(self.endpoint.url):
+            return response
         # A token may have expired; a second refusal of a fresh one is final.
         if not self._renew(url, challenge, sent):
             return response

@@ -41,6 +41,8 @@ READ_TIMEOUT_S = 60.0
 MAX_REDIRECTS = 10
 MAX_REDIRECT_BYTES = 1 << 16
 REDIRECTS = (301, 302, 303, 307, 308)
+# What another server may see; what hosts.toml adds for a registry may be a secret.
+FOR_ANYBODY = ("user-agent", "accept", "accept-encoding", "range")
 
 AGENT = f"berth/{__version__}"
 
@@ -69,22 +71,25 @@ class Transport:
     ) -> BaseHTTPResponse:
         """Send a request and follow redirects; the body is still to be read, and released.
 
-        Unavailable, with Go's text, when there is no answer. The Authorization header and client
-        certificates never leave the origin (scheme, host and port) that they are for. A body is never
-        sent elsewhere.
+        Unavailable, with Go's text, when there is no answer. Headers but FOR_ANYBODY and client
+        certificates never leave the origin (scheme, host and port) that they are for, and no other
+        asks for credentials. A body is never sent elsewhere.
         """
+        asked = origin(url)
         sent = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
         for _ in range(MAX_REDIRECTS):
             response = self._send(method, url, headers=sent, tls=tls, body=body)
             moved = response.status in REDIRECTS and "location" in response.headers
             if not moved or method not in ("GET", "HEAD"):
+                if origin(url) != asked:
+                    response.headers.discard("www-authenticate")
                 return response
             _finish(response)
             target = urljoin(url, response.headers["location"])
             if urlsplit(target).scheme not in PORTS:
                 raise Unavailable(f'{_verb(method)} "{url}": redirected to {target!r}')
             if origin(target) != origin(url):
-                sent.pop("Authorization", None)
+                sent = {k: v for k, v in sent.items() if k.lower() in FOR_ANYBODY}
                 tls = Tls(verify=tls.verify)
             url = target
         raise Unavailable(f'{_verb(method)} "{url}": stopped after {MAX_REDIRECTS} redirects')

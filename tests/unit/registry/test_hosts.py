@@ -29,8 +29,29 @@ def test_hosts_come_in_order_and_the_server_last(write):
     assert [(e.api, e.mirror) for e in found] == [
         ("https://b/v2", True),
         ("http://a:1/v2", True),
-        ("https://up.invalid/v2", False),
+        ("https://up.invalid/v2", True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("domain", "server", "mirror"),
+    [
+        ("registry.invalid", "http://registry.invalid", False),
+        ("registry.invalid", "https://registry.invalid:5000", True),
+        ("registry.invalid", "https://registry-1.docker.io", True),
+        ("docker.io", "https://registry-1.docker.io", False),
+        ("docker.io", "https://cache", True),
+    ],
+)
+@pytest.mark.parametrize("folder", ["own", "_default"])
+def test_a_server_of_another_name_is_a_mirror(write, domain, server, mirror, folder):
+    folders = write(f'server = "{server}"\n', domain if folder == "own" else folder)
+    assert [e.mirror for e in configured(domain, folders, ALL)] == [mirror]
+
+
+def test_without_a_server_docker_hub_is_where_it_is(write):
+    mirror, hub = configured("docker.io", write('[host."https://m"]\n', "_default"), ALL)
+    assert (mirror.mirror, hub.mirror, hub.api) == (True, False, "https://registry-1.docker.io/v2")
 
 
 def test_without_a_server_the_registry_itself_is_last(write):
