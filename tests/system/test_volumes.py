@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.archives import layer
 from support.programs import find, run
+from support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,6 +125,32 @@ def test_a_volume_is_filled_from_the_image_unless_that_is_not_wanted(
     assert cli(*RUN, "-v", "bare:/home:nocopy", "busybox", "ls", "/home").out == ""
     mount = "type=volume,source=bare,target=/home,volume-nocopy"
     assert cli(*RUN, "--mount", mount, "busybox", "ls", "/home").out == ""
+
+
+@pytest.mark.berth_only
+def test_a_creation_that_fails_leaves_a_volume_that_another_container_got_meanwhile(
+    volumes: EngineProcess,
+) -> None:
+    many: list[tuple[str, bytes | None, dict[str, object]]] = [("data/kept", b"kept\n", {})]
+    many += [(f"many/{number}", b"", {}) for number in range(10_000)]
+    assert volumes.docker("import", "-", "many:1", stdin=layer(many)).code == 0
+    options = "volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=nr_inodes=9000"
+    mount = f"type=volume,source=full,target=/many,volume-driver=local,{options}"
+    command = ("create", "-v", "shared:/data", "--mount", mount, "many:1", "/data/kept")
+    fails = subprocess.Popen(
+        [find("docker"), "-H", volumes.host, *command], stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: volumes.request("GET", "/volumes/shared")[0] == 200, "there is the volume")
+    other = {
+        "Image": "busybox",
+        "Cmd": ["cat", "/data/kept"],
+        "HostConfig": {"Binds": ["shared:/data"]},
+    }
+    assert volumes.request("POST", "/containers/create?name=other", other)[0] == 201
+    assert "No space left on device" in fails.communicate()[1]
+    assert volumes.docker("volume", "ls", "-q").lines == ["shared"]
+    assert volumes.docker("start", "-a", "other").out == "kept\n"
+    volumes.docker("rmi", "many:1")
 
 
 def test_a_volume_of_memory_is_shared_while_it_is_used(cli: Cli, volumes: EngineProcess) -> None:

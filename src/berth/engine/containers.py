@@ -204,7 +204,8 @@ class Containers:
             hostfiles.remove_tree(folder)
             await imagemounts.remove(record, self._services.images)
             for volume in made:
-                await self._services.volumes.remove(volume, force=True, users=())
+                if not self.users_of(volume):  # else another container was made with it meanwhile
+                    await self._services.volumes.remove(volume, force=True, users=())
             raise
 
     def _resolve_volumes(self, record: ContainerRecord) -> list[str]:

@@ -161,10 +161,12 @@ class VolumeService:
         """Copy what the image has at ``target`` into the volume, or ``subpath`` in it, when that is empty."""
         user = secrets.token_hex(16)
         try:
-            await self.hold([name], user)
+            try:
+                await self.hold([name], user)
+            except Failed as error:  # it cannot be mounted, which the start will say
+                log.debug("%s", error)
+                return
             await self._fill(self.path(name), rootfs, target, subpath=subpath)
-        except Failed as error:  # it cannot be mounted, which the start will say
-            log.debug("%s", error)
         finally:
             await self.release(user)
 
