@@ -147,7 +147,9 @@ async def _listen(server: Server, options: Options) -> None:
         ca = settings.tlscacert if settings.tlsverify else None
         tls = server_context(cert=settings.tlscert, key=settings.tlskey, ca=ca)
     for address in options.hosts:
-        await server.listen(address, group=settings.group, tls=tls)
+        await server.listen(
+            address, group=settings.group, tls=tls, local_only=not settings.allows_tcp
+        )
 
 
 def _say_ready(options: Options) -> None:

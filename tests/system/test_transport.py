@@ -271,17 +271,21 @@ def test_a_host_that_is_an_option_is_refused(engine: EngineProcess) -> None:
 # Sockets of systemd
 
 
-def serve_activated(tmp_path: Path, sock: socket.socket, *hosts: str) -> subprocess.Popen[bytes]:
+def serve_activated(
+    tmp_path: Path, sock: socket.socket, *words: str, stderr: int | None = None
+) -> subprocess.Popen[bytes]:
     """Start an engine as systemd does: sockets from descriptor 3, variables with its process id."""
-    words = [
-        *(sys.executable, "-m", "berth", "serve", *hosts),
+    command = [
+        *(sys.executable, "-m", "berth", "serve", *words),
         *("--data-root", f"{tmp_path}/data", "--exec-root", f"{tmp_path}/exec"),
     ]
     script = f"import os; os.dup2({sock.fileno()}, 3); os.environ['LISTEN_PID'] = str(os.getpid())"
-    script += f"; os.execv({sys.executable!r}, {words!r})"
+    script += f"; os.execv({sys.executable!r}, {command!r})"
     env = {**os.environ, "PYTHONPATH": str(SOURCE), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "api"}
     env["NOTIFY_SOCKET"] = f"{tmp_path}/notify"
-    return subprocess.Popen([sys.executable, "-c", script], env=env, pass_fds=(sock.fileno(), 3))
+    return subprocess.Popen(
+        [sys.executable, "-c", script], env=env, pass_fds=(sock.fileno(), 3), stderr=stderr
+    )
 
 
 @pytest.mark.parametrize("host", ["fd://", "fd://api", "fd://3"])
@@ -302,6 +306,25 @@ def test_an_engine_takes_its_socket_from_systemd(tmp_path: Path, host: str) -> N
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
         assert (tmp_path / "sock").exists()
+    EngineProcess(tmp_path).close()
+
+
+def test_a_tcp_socket_from_systemd_is_not_served_without_tls(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        process = serve_activated(tmp_path, sock, "-H", "fd://", stderr=subprocess.PIPE)
+        error = process.communicate(timeout=60)[1].decode()
+    assert (process.returncode, "listen on fd://: without TLS whoever" in error) == (1, True), error
+
+
+def test_a_tcp_socket_from_systemd_is_served_without_tls_when_that_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        process = serve_activated(tmp_path, sock, "-H", "fd://", "--tls=false")
+        try:
+            host = f"tcp://127.0.0.1:{sock.getsockname()[1]}"
+            assert docker("-H", host, "version").code == 0
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
     EngineProcess(tmp_path).close()
 
 

@@ -9,6 +9,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from berth.configuration.checks import plain_tcp
 from berth.errors import Conflict, Failed, InvalidArgument
 
 if TYPE_CHECKING:
@@ -97,10 +98,11 @@ def tcp_sockets(address: str, *, default_port: str = TCP_PORT) -> list[socket.so
     return found
 
 
-def passed_sockets(wanted: str) -> list[socket.socket]:
+def passed_sockets(wanted: str, *, local_only: bool) -> list[socket.socket]:
     """Return listening sockets that systemd passed (sd_listen_fds(3)).
 
-    ``wanted`` is the name or number of one; empty or "*" means all.
+    ``wanted`` is the name or number of one; empty or "*" means all. InvalidArgument: one is no unix
+    socket, with ``local_only``.
     """
     count = os.environ.get("LISTEN_FDS", "0")
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdecimal() or count == "0":
@@ -115,6 +117,10 @@ def passed_sockets(wanted: str) -> list[socket.socket]:
             found.append(socket.socket(fileno=os.dup(fd)))
     if not found:
         raise InvalidArgument(f"listen on fd://{wanted}: no such socket was passed")
+    if local_only and any(sock.family != socket.AF_UNIX for sock in found):
+        for sock in found:
+            sock.close()
+        raise plain_tcp(f"fd://{wanted}")
     return found
 
 

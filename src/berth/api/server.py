@@ -57,11 +57,16 @@ class Server:
         self._connections.discard(connection)
 
     async def listen(
-        self, host: str, *, group: str | None = None, tls: ssl.SSLContext | None = None
+        self,
+        host: str,
+        *,
+        group: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        local_only: bool = False,
     ) -> None:
         """Listen on unix://PATH (for ``group``), tcp://HOST:PORT or fd:// (sockets passed by systemd).
 
-        With ``tls`` TCP is spoken in it.
+        With ``tls`` TCP is spoken in it. ``local_only``: what is passed must be unix sockets.
         """
         kind, _, address = host.partition("://")
         if kind == "unix" and address.startswith("/"):
@@ -73,7 +78,7 @@ class Server:
             for sock in await asyncio.to_thread(listeners.tcp_sockets, address, default_port=port):
                 await self._listen_on(sock, tls)
         elif kind == "fd":
-            for sock in listeners.passed_sockets(address):
+            for sock in listeners.passed_sockets(address, local_only=local_only):
                 await self._listen_on(sock, tls)
         else:
             raise InvalidArgument(f"listen on {host!r}: use unix:///PATH, tcp://HOST:PORT or fd://")

@@ -85,13 +85,17 @@ def _check_hosts(settings: Settings) -> None:
 
     On loopback, too: every user and every container in the host's network reaches it there.
     """
-    said = settings.tls is False or settings.tlsverify is False
     for host in settings.hosts:
         if not host.startswith(("unix:///", "tcp://", "fd://")):
             raise InvalidArgument(f"listen on {host!r}: use unix:///PATH, tcp://HOST:PORT or fd://")
-        if host.startswith("tcp://") and not settings.uses_tls and not said:
-            raise InvalidArgument(
-                f"listen on {host}: without TLS whoever can connect to it is root on this machine",
-                hint="give --tlsverify, --tlscacert, --tlscert and --tlskey,"
-                " or --tls=false if that is meant",
-            )
+        if host.startswith("tcp://") and not settings.allows_tcp:
+            raise plain_tcp(host)
+
+
+def plain_tcp(host: str) -> InvalidArgument:
+    """Return the refusal to listen on TCP without TLS."""
+    return InvalidArgument(
+        f"listen on {host}: without TLS whoever can connect to it is root on this machine",
+        hint="give --tlsverify, --tlscacert, --tlscert and --tlskey,"
+        " or --tls=false if that is meant",
+    )

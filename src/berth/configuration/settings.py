@@ -66,6 +66,11 @@ class Settings(
         return bool(self.tls or self.tlsverify)
 
     @property
+    def allows_tcp(self) -> bool:
+        """Say whether TCP may be listened on: in TLS, or without when that is said, not just left out."""
+        return self.uses_tls or self.tls is False or self.tlsverify is False
+
+    @property
     def level(self) -> str:
         """Return from which level on the log is written."""
         return "debug" if self.debug else self.log_level
