@@ -150,3 +150,31 @@ def test_an_engine_starts_on_a_full_disk(small: EngineProcess) -> None:
         small.restart()
         assert small.docker("exec", "kept", "true").code == 0
         assert small.docker("ps", "--format", "{{.Names}}").out == "kept\n"
+
+
+def test_a_start_without_room_holds_nothing(
+    small: EngineProcess, command: Callable[..., Outcome]
+) -> None:
+    words = ("--name", "later", "-v", "kept:/kept", "busybox", "sleep", "600")
+    done = small.docker("create", *words)
+    assert done.code == 0, str(done)
+    folder = small.data_root / "containers" / done.out.strip()
+    # Its folder alone: elsewhere what the engine keeps in reserve makes room.
+    run(find("mount"), "-t", "tmpfs", "-o", "size=4k", "tiny", str(folder), check=True)
+    try:
+        with filled(folder):
+            for _ in range(2):
+                done = command("start", "later")
+                assert done.code == 1, str(done)
+                assert FULL in done.err, str(done)
+                state = small.inspect("later")["State"]
+                assert (state["Error"], state["Status"]) == (FULL, "created")
+            assert not list((small.exec_root / "containers").iterdir())
+            users = small.docker("network", "inspect", "bridge", "-f", "{{.Containers}}")
+            assert users.out == "map[]\n"
+    finally:
+        run(find("umount"), "-l", str(folder), check=True)
+    done = command("start", "later")
+    assert (done.code, small.inspect("later")["State"]["Error"]) == (0, ""), str(done)
+    assert small.docker("rm", "-f", "later").code == 0
+    assert small.docker("volume", "rm", "kept").code == 0

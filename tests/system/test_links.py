@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
+
+from support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,3 +72,43 @@ def test_a_containers_own_name_is_no_link(cli: Cli, linked: EngineProcess) -> No
     assert done.code == 1
     assert "Conflict, cannot remove the default link name of the container" in done.err
     assert linked.inspect("web")["State"]["Running"]
+
+
+@pytest.mark.berth_only  # the reference keeps to its own pace when it starts one again
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "printf '\\377' >> /etc/hosts",  # no UTF-8
+        "dd if=/dev/zero of=/etc/hosts bs=1 count=1 seek=64G",
+    ],
+    ids=["bytes", "size"],
+)
+def test_what_a_container_writes_to_its_hosts_stops_no_other(
+    linked: EngineProcess, spoil: str
+) -> None:
+    assert linked.docker("exec", "web", "sh", "-c", spoil).code == 0
+    for verb in ("stop", "start", "restart"):
+        flags = () if verb == "start" else ("-t", "0")
+        done = linked.docker(verb, *flags, "database")
+        assert done.code == 0, str(done)
+    linked.docker("update", "--restart", "always", "database")
+    os.kill(linked.inspect("database")["State"]["Pid"], signal.SIGKILL)
+    wait_for(
+        lambda: (
+            linked.inspect("database")["RestartCount"] == 1
+            and linked.inspect("database")["State"]["Running"]
+        ),
+        "it runs again",
+    )
+    made = linked.docker("network", "create", "more")
+    assert made.code == 0, str(made)
+    for verb in ("connect", "disconnect"):
+        assert linked.docker("network", verb, "more", "web").code == 0
+    assert linked.docker("network", "rm", "more").code == 0
+    assert linked.docker("rm", "--link", "web/db").code == 0
+    if "377" in spoil:
+        shown = linked.docker("exec", "web", "cat", "/etc/hosts").raw
+        address = linked.inspect("database")["NetworkSettings"]["IPAddress"]
+        assert b"\xff" in shown
+        assert f"{address}\tdatabase ".encode() in shown
+        assert b"\tdb " not in shown

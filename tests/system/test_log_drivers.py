@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -335,6 +336,29 @@ def test_a_server_that_comes_back_gets_the_rest(engine: EngineProcess, tmp_path:
         second.bind(path)
         second.settimeout(20)
         assert re.search(rb": \d+\n$", second.recv(1000))
+
+
+@pytest.mark.berth_only
+def test_a_start_that_fails_keeps_no_folder_of_a_server_open(
+    engine: EngineProcess, listen: Callable[[str], tuple[Server, str]], tmp_path: Path
+) -> None:
+    _, address = listen("unixgram")
+    words = ("--log-driver", "syslog", "--log-opt", f"syslog-address={address}")
+    mismatch = ("-v", "/etc/passwd/below:/there")
+    done = engine.docker("create", "--name", "box", *words, *mismatch, "busybox", "true")
+    assert done.code == 0, str(done)
+    for _ in range(2):
+        done = engine.docker("start", "box")
+        assert (done.code, "not a directory" in done.err) == (1, True), str(done)
+    assert str(tmp_path) not in held_by(engine.pid)
+
+
+def held_by(pid: int) -> list[str]:
+    found = []
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(f"/proc/{pid}/fd/{entry}"))
+    return found
 
 
 JOURNAL = Path("/run/systemd/journal/socket")

@@ -91,6 +91,14 @@ def test_an_image_of_several_layers_is_seen_and_kept_while_it_is_mounted(
     assert engine.docker("rmi", "layered:1").code == 0
 
 
+@pytest.mark.berth_only
+def test_the_image_of_this_machine_is_seen(cli: Cli) -> None:
+    mount = ("--mount", "type=image,source=host,target=/x")
+    done = cli(*RUN, *mount, "busybox", "sh", "-c", "ls -d /x/etc/passwd; touch /x/new")
+    assert (done.code, done.out) == (1, "/x/etc/passwd\n")
+    assert "Read-only file system" in done.err
+
+
 # Volumes
 
 

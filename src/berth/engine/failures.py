@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from berth.errors import BerthError, Failed, InvalidArgument
+
+log = logging.getLogger("berth")
 
 CODES = {"command-not-found": 127, "command-not-executable": 126, "mount-mismatch": 127}
 MISSING = ("executable file not found", "no such file or directory")
@@ -21,6 +25,17 @@ def exit_code(error: BerthError, default: int = DEFAULT_CODE) -> int:
     if any(words in error.message for words in MISSING):
         return 127
     return 126 if any(words in error.message for words in DENIED) else default
+
+
+def of_start(error: BerthError | OSError | ValueError) -> BerthError:
+    """Return why a container did not start as clients and its record are told."""
+    if isinstance(error, BerthError):
+        return error
+    if not isinstance(error, OSError):
+        log.error("a start failed by a mistake of ours", exc_info=error)
+        return Failed(str(error))
+    place = f"{error.filename}: " if error.filename else ""
+    return Failed(place + (error.strerror or str(error)).lower())
 
 
 def of_runtime(error: BerthError) -> BerthError:

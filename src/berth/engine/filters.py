@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from berth.engine import status, times
 from berth.engine.networking import parse_port
 from berth.errors import BerthError, InvalidArgument
+from berth.images.catalog import flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
     Filters = Mapping[str, Sequence[str]]
     Find = Callable[[str], ContainerRecord]
 
-TRUE = ("1", "true")
 HEALTH_STATES = ("starting", "healthy", "unhealthy", "none")
-BOOLEANS = (*TRUE, "0", "false")
 
 
 def has_labels(labels: Mapping[str, str] | None, wanted: Sequence[str]) -> bool:
@@ -53,7 +52,7 @@ class ContainerFilter:
             "expose": lambda r, v: _has_port(r.config.exposed_ports or {}, v),
             "health": lambda r, v: health(r) == v,
             "id": lambda r, v: r.id.startswith(v),
-            "is-task": lambda _, v: v not in TRUE,
+            "is-task": lambda _, v: not flag("is-task", [v]),
             "name": lambda r, v: _matches(v, f"/{r.name}") or _matches(v, r.name),
             "network": lambda r, v: v in (r.host_config.network_mode, *r.networks),
             "publish": lambda r, v: _has_port(r.host_config.port_bindings or {}, v),
@@ -69,6 +68,8 @@ class ContainerFilter:
         for key in filters:
             if key not in known:
                 raise InvalidArgument(f"invalid filter '{key}'")
+        if filters.get("is-task"):
+            flag("is-task", filters["is-task"])
         for value in filters.get("health", ()):
             if value not in HEALTH_STATES:
                 raise InvalidArgument(f"invalid value for health filter: {value}")

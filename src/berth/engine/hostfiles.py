@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -18,14 +19,17 @@ from berth.network.wiring import RESOLVER
 from berth.runtime.requests import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from berth.engine.models import ContainerRecord
     from berth.network.records import EndpointRecord, Sandbox
 
+log = logging.getLogger("berth")
+
 RESOLV_CONF = "resolv.conf"
 FILES = ("hostname", "hosts", RESOLV_CONF)
 SHARED_IPC = ("/dev/shm", "/dev/mqueue")  # noqa: S108 - the host's, for --ipc=host
+MAX_BYTES = 1 << 20  # of a file that a container may write what it likes to
 
 
 def write(
@@ -67,13 +71,13 @@ def _gateways(endpoints: Iterable[EndpointRecord]) -> list[str]:
 
 def relink(folder: Path, lines: Iterable[tuple[str, str]]) -> None:
     """Give the names of linked containers other addresses in a running container's hosts."""
-    path = folder / "hosts"
-    before = text = path.read_text()
-    for address, names in lines:
-        text = files.without_names(text, names)
-        text = files.with_address(text, address, names)
-    if text != before:
-        _write(str(path), text)
+
+    def change(text: str) -> str:
+        for address, names in lines:
+            text = files.with_address(files.without_names(text, names), address, names)
+        return text
+
+    _edit(folder / "hosts", change)
 
 
 def _resolv_conf(record: ContainerRecord, *, resolves: bool) -> str:
@@ -92,9 +96,24 @@ def _write(path: str, text: str) -> None:
     """Write a file in place: a container that runs has it mounted."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
-        os.write(fd, text.encode())
+        os.write(fd, text.encode(errors="surrogateescape"))
     finally:
         os.close(fd)
+
+
+def _edit(path: Path, change: Callable[[str], str]) -> None:
+    """Change a running container's file. What it made of that is its own affair, and fails nothing else."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"{path} has more than {MAX_BYTES} bytes")
+        before = data.decode(errors="surrogateescape")
+        after = change(before)
+        if after != before:
+            _write(str(path), after)
+    except (OSError, ValueError) as error:
+        log.warning("a container's file stays as it is: %s", error)
 
 
 def update(
@@ -105,28 +124,31 @@ def update(
     gone: EndpointRecord | None = None,
 ) -> None:
     """Tell a running container its new addresses, and take one out that is ``gone``."""
-    hosts, domain = folder / "hosts", record.config.domainname
-    before = text = hosts.read_text()
-    name = spec.hostname(record)
+    name, domain = spec.hostname(record), record.config.domainname
     names = f"{name}.{domain} {name}" if domain else name
-    if gone is not None:
-        for address in (gone.address, gone.address6):
+
+    def change(text: str) -> str:
+        for address in (gone.address, gone.address6) if gone is not None else ():
             text = files.without_address(text, address)
-    for endpoint in sandbox.endpoints if sandbox is not None else ():
-        for address in filter(None, (endpoint.address, endpoint.address6)):
-            text = files.with_address(text, address, names)
-    if text != before:
-        _write(str(hosts), text)
-    resolv_conf = folder / RESOLV_CONF
-    if sandbox is not None and sandbox.resolves and RESOLVER not in resolv_conf.read_text():
-        _write(str(resolv_conf), _resolv_conf(record, resolves=True))
+        for endpoint in sandbox.endpoints if sandbox is not None else ():
+            for address in filter(None, (endpoint.address, endpoint.address6)):
+                text = files.with_address(text, address, names)
+        return text
+
+    _edit(folder / "hosts", change)
+    if sandbox is not None and sandbox.resolves:
+        ours = _resolv_conf(record, resolves=True)
+        _edit(folder / RESOLV_CONF, lambda text: text if RESOLVER in text else ours)
 
 
 def unlink(folder: Path, alias: str) -> None:
     """Take the line of a link out of a running container's hosts."""
-    hosts = folder / "hosts"
-    lines = hosts.read_text().splitlines(keepends=True)
-    _write(str(hosts), "".join(line for line in lines if line.split()[1:2] != [alias]))
+
+    def change(text: str) -> str:
+        lines = text.splitlines(keepends=True)
+        return "".join(line for line in lines if line.split()[1:2] != [alias])
+
+    _edit(folder / "hosts", change)
 
 
 def _extra_host(entry: str) -> str:

@@ -134,7 +134,7 @@ class Lives:
                 return
             try:
                 life.prepared = self._prepare(record)
-            except (BerthError, OSError):  # the start, which tries again, says why
+            except (BerthError, OSError, ValueError):  # the start, which tries again, says why
                 hostfiles.remove_tree(self.exec_folder(record))
                 return
             life.expiry = asyncio.get_running_loop().call_later(
@@ -175,11 +175,14 @@ class Lives:
         try:
             prepared = self._take_prepared(life) or self._prepare(record)
             task = await self._start_task(record, prepared, waiting, orphans)
-        except BerthError as error:
+        except (BerthError, OSError, ValueError) as error:
+            failure = failures.of_start(error)
             await self.destroy_remains(record)  # of a monitor that died; others leave nothing
             await self._disconnect(record)
             hostfiles.remove_tree(self.exec_folder(record))
-            self._note_failed_start(record, life, error)
+            self._note_failed_start(record, life, failure)
+            if failure is not error:
+                raise failure from error
             raise
         finally:
             for fd in (*(client.fd for client in waiting), *orphans):
@@ -213,12 +216,11 @@ class Lives:
             sandbox = await connecting.connect(self._services, record, folder, self._records)
             await self._services.volumes.hold(mountpoints.volumes(record), record.id)
             trees = hostfiles.open_trees(self.files_folder(record), record)
-        except MountMismatch as error:
-            await prepared.abandon()
-            raise failures.of_runtime(error) from error
-        except BaseException:
+        except BaseException as error:
             _close_log(remote)
             await prepared.abandon()
+            if isinstance(error, MountMismatch):
+                raise failures.of_runtime(error) from error
             raise
         mountpoints.emit(self._services.events, record, "mount")
         handover = Handover(
@@ -342,8 +344,8 @@ class Lives:
                 return
             try:
                 await self.start(record, life)
-            except BerthError:  # its record says why
-                return
+            except (BerthError, OSError, ValueError) as error:  # its record says why
+                log.info("container %s is not started again: %s", record.id[:12], error)
 
     async def cancel_restart(self, record: ContainerRecord, life: Life) -> None:
         """Let a container that waits for its next start rest; one that is just starting runs then."""

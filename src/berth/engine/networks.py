@@ -9,6 +9,7 @@ from berth.engine.connecting import Connections
 from berth.engine.filters import PruneFilter, has_labels
 from berth.engine.networksettings import network_document
 from berth.errors import InvalidArgument
+from berth.images.catalog import flag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from berth.network.records import NetworkRecord
 
 Document = dict[str, object]
-TRUE = ("1", "true")
 FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 
 
@@ -42,6 +42,8 @@ class Networks:
         for kind in filters.get("type", ()):
             if kind not in ("builtin", "custom"):
                 raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
+        if filters.get("dangling"):
+            flag("dangling", filters["dangling"])
         found = [n for n in self._service.networks() if self._passes(n, filters)]
         return [network_document(network, ()) for network in found]
 
@@ -49,7 +51,7 @@ class Networks:
         kind = "builtin" if network.builtin else "custom"
         used = bool(self._service.endpoints(network.id))
         checks: dict[str, Callable[[str], bool]] = {
-            "dangling": lambda v: (v.lower() in TRUE) == (not used and not network.builtin),
+            "dangling": lambda v: flag("dangling", [v]) == (not used and not network.builtin),
             "driver": lambda v: v == network.driver,
             "id": lambda v: network.id.startswith(v),
             "name": lambda v: v in network.name,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from berth.engine import times
 from berth.engine.filters import PruneFilter, has_labels
 from berth.errors import InvalidArgument
+from berth.images.catalog import flag
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from berth.volumes.service import Volume
 
 Document = dict[str, object]
-TRUE = ("1", "true")
 FILTERS = ("dangling", "driver", "label", "name")
 
 
@@ -46,6 +46,8 @@ class Volumes:
         for key in filters:
             if key not in FILTERS:
                 raise InvalidArgument(f"invalid filter '{key}'")
+        if filters.get("dangling"):
+            flag("dangling", filters["dangling"])  # refused also where there is no volume
         found = [volume for volume in self._service.all() if self._passes(volume, filters)]
         return {"Volumes": [self.document(volume) for volume in found], "Warnings": None}
 
@@ -56,7 +58,7 @@ class Volumes:
             return False
         if dangling := filters.get("dangling"):
             unused = not self._containers.users_of(volume.name)
-            if unused != (dangling[0].lower() in TRUE):
+            if unused != flag("dangling", dangling):
                 return False
         return has_labels(volume.labels, filters.get("label", ()))
 
@@ -87,7 +89,7 @@ class Volumes:
         passes = PruneFilter(filters, more=("all",))
         if "until" in filters:
             raise InvalidArgument("invalid filter 'until'")
-        everything = any(value.lower() in TRUE for value in filters.get("all", ()))
+        everything = bool(filters.get("all")) and flag("all", filters["all"])
         removed, reclaimed = [], 0
         for volume in self._service.all():
             if not (everything or volume.anonymous) or self._containers.users_of(volume.name):

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 HEX = frozenset("0123456789abcdef")
 ID_LENGTH = 64
-TRUE = ("1", "true", "True", "TRUE", "t", "T")
-FALSE = ("0", "false", "False", "FALSE", "f", "F")
+TRUE, FALSE = {"1", "true"}, {"0", "false"}
 KNOWN_FILTERS = ("dangling", "label", "label!", "before", "since", "reference", "until")
 
 
@@ -195,9 +194,10 @@ def has_label(labels: Mapping[str, str], wanted: str) -> bool:
 
 def flag(key: str, values: Sequence[str]) -> bool:
     """Read a boolean filter."""
-    if len(values) == 1 and values[0] in TRUE + FALSE:
-        return values[0] in TRUE
-    raise InvalidArgument(f"invalid filter '{key}=[{' '.join(values)}]'")
+    found = not TRUE.isdisjoint(values)
+    if found != FALSE.isdisjoint(values):  # neither, or both
+        raise InvalidArgument(f"invalid filter '{key}=[{' '.join(values)}]'")
+    return found
 
 
 def seconds(created: str) -> float:
