@@ -132,9 +132,16 @@ def blobs_of(engine: EngineProcess) -> set[str]:
 
 
 def layers_of(engine: EngineProcess) -> set[str]:
-    """Return the directories of layers and containers in an engine's store, but those being deleted."""
-    names = {path.name for path in (engine.data_root / "snapshots").iterdir()}
-    return {name for name in names if not name.startswith("removed-")}
+    """Return the directories of layers and containers in an engine's store, but those being deleted.
+
+    The layer that marks containers is every image's, and stays.
+    """
+    found = set()
+    for path in (engine.data_root / "snapshots").iterdir():
+        mark = path / "fs" / ".dockerenv"
+        if not path.name.startswith("removed-") and not mark.exists():
+            found.add(path.name)
+    return found
 
 
 def size_of(folder: Path) -> int:
