@@ -736,15 +736,15 @@ def test_an_interface_has_the_name_and_the_parameters_that_were_asked_for(
     prefix = "com.docker.network.endpoint"
     flag = (
         f'name=own,"driver-opt={prefix}.ifname=web0",'
-        f'"driver-opt={prefix}.sysctls=net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.mtu=1400"'
+        f'"driver-opt={prefix}.sysctls=net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.hop_limit=33"'
     )
     start(docker_cli, "named", "--network", flag, "--network", "other")
     assert docker_cli("exec", "named", "ls", "/sys/class/net").lines == ["eth0", "lo", "web0"]
     shown = docker_cli(
         *("exec", "named", "sh", "-c"),
-        "cd /proc/sys/net; cat ipv4/conf/web0/log_martians ipv6/conf/web0/mtu",
+        "cd /proc/sys/net; cat ipv4/conf/web0/log_martians ipv6/conf/web0/hop_limit",
     )
-    assert shown.lines == ["1", "1400"]
+    assert shown.lines == ["1", "33"]
     for option, text in (
         ("sysctls=net.ipv4.conf.eth0.log_martians=1", "unrecognised network interface sysctl"),
         ("ifname=a/b", "invalid interface name"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import ctypes
 import os
 
@@ -58,6 +59,16 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
     """pidfd_send_signal(2): ESRCH, as ProcessLookupError, when it has ended."""
     result = syscall(SYS_PIDFD_SEND_SIGNAL, pidfd, number, 0, 0)
     check(result, f"pidfd_send_signal {number}")
+
+
+def heed_ignored_signals() -> None:
+    """Give signals that whoever started this process had ignored (nohup, a shell's &) their default action.
+
+    But for the two that the interpreter itself ignores.
+    """
+    for number in _signal.valid_signals() - {_signal.SIGPIPE, _signal.SIGXFSZ}:
+        if _signal.getsignal(number) == _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
 
 
 def reset_hidden_signals() -> None:

@@ -35,6 +35,7 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     processes.set_name(b"berth-zygote")
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     processes.reset_hidden_signals()
+    processes.heed_ignored_signals()
     # Children are reaped by the kernel: nobody asks for their status here.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     # A monitor inherits this: what a terminal or a shutdown sends to all must not cost a container its
