@@ -179,6 +179,7 @@ def reset_signals() -> None:
     for number in range(1, _signal.NSIG):
         if number not in UNCHANGEABLE:
             _signal.signal(number, _signal.SIG_DFL)
+    processes.reset_hidden_signals()
     payload.reset_signals()
 
 
