@@ -6,7 +6,6 @@ Every blob is there once, as it is stored. Archives of the same images are equal
 from __future__ import annotations
 
 import asyncio
-import tarfile
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,6 +44,8 @@ END = bytes(2 * BLOCK)
 
 def header(name: str, size: int, *, directory: bool = False) -> bytes:
     """Return a member's header. Owner root, the epoch for a time."""
+    import tarfile  # a megabyte of berthd that most never need
+
     member = tarfile.TarInfo(name)
     member.size = size
     member.mode = 0o755 if directory else 0o644

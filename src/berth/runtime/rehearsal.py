@@ -60,15 +60,17 @@ def _play(directory: str, here: launch.Here) -> None:
     berthd, control = sockets.pair()
     client, attached = _socket.socketpair()
     pidfd = os.pidfd_open(os.getpid())
-    request = launch.Request(_document(directory), [pidfd, attached.detach()])
+    request = launch.Request(_document(directory), [pidfd])
     zygote_fd = os.dup(here.null_fd)
     played = launch.plan(request, control, zygote_fd, here)
     if played is None:
         os.close(zygote_fd)
         raise OSError(sockets.receive(berthd)[0].decode())
     played.run_child = _act
+    sockets.send(berthd, _handover(), [attached.fileno(), os.dup(here.null_fd)])
     sockets.send(berthd, codec.encode({"op": "settle"}))
     played.begin()
+    played.hand_over()
     served = played.complete()
     served.run()
     served.finish()
@@ -116,8 +118,14 @@ def _plan(directory: str) -> bytes:
     )
 
 
-def _document(directory: str) -> bytes:
+def _handover() -> bytes:
     client = {"stdin": False, "stdout": True, "stderr": True, "multiplexed": True}
+    attachments = [{**client, "detach_keys": "", "early": ""}]
+    words = {"netns": False, "trees": [], "attachments": attachments, "orphans": 1, "log": None}
+    return codec.encode(words)
+
+
+def _document(directory: str) -> bytes:
     return codec.encode(
         {
             "op": "exec",
@@ -136,6 +144,5 @@ def _document(directory: str) -> bytes:
                 "compress": False,
                 "attributes": "",
             },
-            "attachments": [{**client, "detach_keys": "", "early": ""}],
         }
     )

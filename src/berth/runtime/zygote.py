@@ -46,7 +46,7 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     template.enter(data_root, exec_root, hidden)
     try:
         rehearsal.rehearse(exec_root, here)
-    except OSError as error:  # then forks copy more; nothing else depends on it
+    except Exception as error:  # noqa: BLE001 - then forks copy more; nothing else depends on it
         sys.excepthook(type(error), error, error.__traceback__)
     gc.collect()
     gc.disable()
