@@ -48,6 +48,7 @@ class Here:
 
     def __init__(self, hierarchies: Hierarchies) -> None:
         self.hierarchies = hierarchies
+        self.controllers = hierarchies.mount_options()
         self.null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.host_mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
@@ -71,7 +72,7 @@ class Launch:
         self.owns_cgroup = request.message["op"] == "task"
         self.sync, theirs = sockets.pair()
         self.child = init.Child(theirs, self.cgroup, request.plan)
-        self.child.controllers = hierarchies.mount_options()
+        self.child.controllers = here.controllers
         self.child.terminal = request.message["terminal"]
         if not self.owns_cgroup:
             self.child.pidfd = request.take()

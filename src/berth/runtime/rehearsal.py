@@ -87,7 +87,7 @@ def _play_mounts(directory: str, here: launch.Here) -> None:
     try:
         mounts.mount("tmpfs", directory, "tmpfs")
         child = init.Child(theirs, here.hierarchies.open_group(NAME), _plan(directory))
-        child.controllers = here.hierarchies.mount_options()
+        child.controllers = here.controllers
         child.read_plan()
         child.trees = [rootfs.Tree(mounts.open_tree("/proc"), "/volume", True, "rprivate")]
         for action in init.MOUNT_STEPS:
