@@ -11,12 +11,18 @@ function text(stream) {
   return () => Buffer.concat(chunks).toString();
 }
 
+// The end of a run and its output come over two connections, and node may read them in either order.
+async function until(condition) {
+  for (let turn = 0; turn < 2000 && !condition(); turn++) await new Promise((done) => setTimeout(done, 5));
+}
+
 async function main() {
   const out = new PassThrough(), err = new PassThrough();
   const said = text(out), complained = text(err);
   const [ended, first] = await docker.run('busybox', ['sh', '-c', 'echo out; echo err >&2; exit 3'],
     [out, err], { Tty: false, HostConfig: { NetworkMode: 'none' } });
   assert.strictEqual(ended.StatusCode, 3);
+  await until(() => said() && complained());
   assert.deepStrictEqual([said(), complained()], ['out\n', 'err\n']);
   await first.remove();
 
@@ -29,6 +35,7 @@ async function main() {
   const over = new Promise((resolve) => stream.on('end', resolve));
   stream.end('through\n');
   await over;
+  await until(echo);
   assert.strictEqual(echo(), 'through\n');
   assert.strictEqual((await exec.inspect()).ExitCode, 0);
 
