@@ -213,6 +213,7 @@ def test_a_registry_without_ranges_is_asked_for_the_whole_again(front, registry,
 
     front.rules += [cut_once, ignore_range]
     Pull(content, f"{front.host}/library/single:1").verify()
+    assert broken
 
 
 def test_a_connection_that_breaks_for_good_ends_the_pull(front, content):

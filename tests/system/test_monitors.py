@@ -139,3 +139,15 @@ def test_they_leave_with_their_berthd(fresh_engine: EngineProcess) -> None:
     fresh_engine.start()
     remove(fresh_engine, "busy")
     wait_for(lambda: not is_there(busy), "so did the one that a later berthd had settled")
+
+
+def test_one_that_is_stopped_keeps_no_berthd_from_leaving(fresh_engine: EngineProcess) -> None:
+    free = launch(fresh_engine, "gone")
+    remove(fresh_engine, "gone")
+    os.kill(free, signal.SIGSTOP)
+    try:
+        fresh_engine.stop()
+        assert not fresh_engine.is_running
+    finally:
+        os.kill(free, signal.SIGCONT)
+    wait_for(lambda: not is_there(free), "it left")

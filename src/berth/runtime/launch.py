@@ -87,9 +87,8 @@ class Launch:
     def open(self) -> None:
         """Open what monitor and process need; :meth:`close` also after a failure."""
         message = self.request.message
-        os.chdir(
-            message["directory"]
-        )  # the monitor's, too, which calls its files by their names alone
+        # The monitor's, too, which calls its files by their names alone.
+        os.chdir(message["directory"])
         self.served.log = _open_log(message)
         self.served.listen()
         if not self.child.terminal:
@@ -242,8 +241,11 @@ def serve(launch: Launch | None) -> None:
 
 def _next(control: sockets.Socket, here: Here) -> Launch | None:
     """Say that this monitor is free, and wait for the next run; None when there is none."""
-    sockets.send(control, b'{"event": "free"}')
-    data, fds = sockets.receive(control)
+    try:
+        sockets.send(control, b'{"event": "free"}')
+        data, fds = sockets.receive(control)
+    except OSError:  # berthd is gone
+        return None
     return plan(Request(data, fds), control, None, here) if data else None
 
 

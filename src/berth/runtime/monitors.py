@@ -6,6 +6,7 @@ A monitor is still one container's at a time, so that each fails alone.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from berth.errors import Unavailable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 MOST = 2  # they cost a megabyte each; in a storm, forks do
 KEEP_S = 30.0
+LEAVE_S = 1.0  # one that somebody has stopped goes when it is let on: its socket has ended
 
 
 class FreeMonitors:
@@ -53,13 +55,15 @@ class FreeMonitors:
         return None
 
     async def close(self) -> None:
-        """Let them leave; none is there any more when this returns."""
+        """Let them leave; none is there any more when this returns, but one that is stopped."""
         self._closed = True
         channels = list(self._expiry)
         for channel in channels:
             self._expiry.pop(channel).cancel()
             channel.collect()
             channel.finish()
-        for channel in channels:
-            while await channel.receive() is not None:
-                pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                for channel in channels:
+                    while await channel.receive() is not None:
+                        pass
