@@ -10,6 +10,7 @@ import json
 import os
 import socket
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
@@ -222,3 +223,54 @@ def test_bad_commands_end_with_their_codes(cli: Cli, engine: EngineProcess) -> N
         assert said in done.err + done.out, str(done)
         assert "Traceback" not in done.err
     assert json.loads(cli("inspect", "up").out)[0]["State"]["Running"] is True
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key"),
+    [
+        ("GET", "/images/json", "dangling"),
+        ("GET", "/volumes", "dangling"),
+        ("GET", "/networks", "dangling"),
+        ("GET", "/containers/json", "is-task"),
+        ("POST", "/images/prune", "dangling"),
+        ("POST", "/volumes/prune", "all"),
+    ],
+)
+@pytest.mark.parametrize("nothing", [[], {}])
+def test_a_boolean_filter_without_a_value_is_refused(
+    engine: EngineProcess, method: str, path: str, key: str, nothing: object
+) -> None:
+    status, answer = engine.request(method, f"{path}?filters={quote(json.dumps({key: nothing}))}")
+    assert (status, answer["message"]) == (400, f"invalid filter '{key}'")  # type: ignore[index]
+
+
+def test_other_filters_without_a_value_are_none(engine: EngineProcess) -> None:
+    made = engine.docker("create", "--name", "box", "busybox", "true").out.strip()
+    for key in ("label", "name", "status", "exited"):
+        path = f"/containers/json?all=1&filters={quote(json.dumps({key: []}))}"
+        status, found = engine.request("GET", path)
+        assert (status, [c["Id"] for c in found]) == (200, [made])  # type: ignore[attr-defined]
+    filters = quote(json.dumps({"type": [], "container": []}))
+    until = engine.request("GET", "/info")[1]["SystemTime"]  # type: ignore[index]
+    _, _, data = engine.exchange("GET", f"/events?since=1&until={until}&filters={filters}")
+    assert b'"Action":"create"' in data
+
+
+@pytest.mark.berth_only  # others take some of these
+@pytest.mark.parametrize(
+    "pool",
+    [
+        {"Subnet": ":x"},
+        {"IPRange": "x"},
+        {"Gateway": "x"},
+        {"Gateway": ":x"},
+        {"Subnet": "10.99.6.0/24", "IPRange": "x"},
+    ],
+)
+def test_ranges_of_a_network_that_are_none_are_refused(
+    engine: EngineProcess, pool: dict[str, str]
+) -> None:
+    body = {"Name": "bad", "IPAM": {"Config": [pool]}}
+    status, answer = engine.request("POST", "/networks/create", body)
+    assert status == 400
+    assert answer["message"].startswith("invalid network config:\ninvalid ")  # type: ignore[index]

@@ -304,7 +304,8 @@ def test_an_exec_whose_monitor_is_killed_ends_for_its_client(fresh_engine: Engin
     (id_,) = fresh_engine.inspect("up")["ExecIDs"]
     task = json.loads((fresh_engine.exec_root / "execs" / id_ / "task.json").read_bytes())
     os.kill(task["monitor"], signal.SIGKILL)
-    running.communicate(timeout=20)  # its code is 137, or 0 when it asks before berthd knows
+    running.communicate(timeout=20)
+    assert running.returncode == 137
     wait_for(lambda: "sleep 700" not in fresh_engine.docker("top", "up").out, "its process ended")
     wait_for(lambda: fresh_engine.inspect("up")["ExecIDs"] is None, "its end is known")
     assert fresh_engine.request("GET", f"/exec/{id_}/json")[1]["ExitCode"] == 137

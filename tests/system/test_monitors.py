@@ -151,3 +151,14 @@ def test_one_that_is_stopped_keeps_no_berthd_from_leaving(fresh_engine: EnginePr
     finally:
         os.kill(free, signal.SIGCONT)
     wait_for(lambda: not is_there(free), "it left")
+
+
+def test_one_that_is_stopped_is_not_asked(fresh_engine: EngineProcess) -> None:
+    free = launch(fresh_engine, "first")
+    remove(fresh_engine, "first")
+    os.kill(free, signal.SIGSTOP)
+    try:
+        assert launch(fresh_engine, "second") != free
+    finally:
+        os.kill(free, signal.SIGCONT)
+    wait_for(lambda: not is_there(free), "it left")

@@ -519,6 +519,7 @@ def test_a_network_is_made_shown_and_removed(cli: Cli, networks: EngineProcess) 
     ("flags", "text"),
     [
         (("--subnet", "10.99.6.0/33"), "10.99.6.0/33"),
+        (("--subnet", "2001:x::/64"), "invalid subnet 2001:x::/64"),
         (("-d", "missing"), 'plugin "missing" not found'),
         (("-d", "host"), 'only one instance of "host" network is allowed'),
         (("-o", "com.docker.network.driver.mtu=x"), "invalid MTU: x"),

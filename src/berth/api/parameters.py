@@ -88,9 +88,8 @@ class Call:
         except msgspec.DecodeError as error:
             raise InvalidArgument(f"invalid filter: {error}") from error
         return {
-            key: [v for v in values if not isinstance(values, dict) or values[v]]
+            key: [v for v in values or () if not isinstance(values, dict) or values[v]]
             for key, values in found.items()
-            if values
         }
 
     def stream_type(self, *, terminal: bool) -> str:

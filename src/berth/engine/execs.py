@@ -199,11 +199,11 @@ class Execs:
         await task.settle()
         hostfiles.remove_tree(folder)
 
-    def inspect(self, id_: str) -> dict[str, object]:
+    async def inspect(self, id_: str) -> dict[str, object]:
         """Return how an exec is."""
         found = self.find(id_)
         # A client asks as soon as its streams have ended, maybe before the end was read here.
-        if found.task is not None and (ended := found.task.ended()):
+        if found.task is not None and (ended := await found.task.ended_or_left()):
             found.exit_code, found.task = ended.exit_code, None
         config = found.config
         command = config.cmd or [""]

@@ -68,7 +68,7 @@ class ContainerFilter:
         for key in filters:
             if key not in known:
                 raise InvalidArgument(f"invalid filter '{key}'")
-        if filters.get("is-task"):
+        if "is-task" in filters:
             flag("is-task", filters["is-task"])
         for value in filters.get("health", ()):
             if value not in HEALTH_STATES:
@@ -83,7 +83,7 @@ class ContainerFilter:
     @property
     def includes_ended(self) -> bool:
         """Say whether the filters speak of containers that do not run."""
-        return "status" in self._filters or "exited" in self._filters
+        return bool(self._filters.get("status") or self._filters.get("exited"))
 
     def __call__(self, record: ContainerRecord) -> bool:
         """Say whether a container passes."""
@@ -151,6 +151,8 @@ def event_passes(event: Event, filters: Filters) -> bool:
     kind, id_ = str(event["Type"]), str(actor["ID"])
     attributes: dict[str, str] = actor["Attributes"]
     for key, values in filters.items():
+        if not values:
+            continue
         if key == "label":
             passes = has_labels(attributes, values)
         elif key in ("type", "scope"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -93,12 +94,33 @@ def _resolv_conf(record: ContainerRecord, *, resolves: bool) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    """Write a file in place: a container that runs has it mounted."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    """Write a file in place, for a container that runs has it mounted.
+
+    At every moment it has the old text or the new one, and a disk that is full leaves it the old one.
+    """
+    data = text.encode(errors="surrogateescape")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        os.write(fd, text.encode(errors="surrogateescape"))
+        size = os.fstat(fd).st_size
+        if 0 < size < len(data):
+            _lengthen(fd, size, len(data) - size)
+        # One write of what there is room for, and blank lines where it has become shorter.
+        if os.pwrite(fd, data.ljust(size, b"\n"), 0) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        os.ftruncate(fd, len(data))
     finally:
         os.close(fd)
+
+
+def _lengthen(fd: int, size: int, more: int) -> None:
+    """Add blank lines to a file, all of them or, when the disk is full, none."""
+    try:
+        done = os.pwrite(fd, b"\n" * more, size)
+        if done < more:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
 
 
 def _edit(path: Path, change: Callable[[str], str]) -> None:

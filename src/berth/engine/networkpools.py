@@ -32,13 +32,13 @@ def network_request(request: NetworkCreate) -> NetworkRequest:
         name=request.name,
         driver=request.driver or "bridge",
         ipv4=request.enable_ipv4,
-        subnet=_masked(four.subnet),
-        gateway=four.gateway,
-        ip_range=_masked(four.ip_range),
+        subnet=_masked(four.subnet, "subnet"),
+        gateway=_text(four.gateway),
+        ip_range=_masked(four.ip_range, "ip-range"),
         ipv6=request.enable_ipv6,
-        subnet6=_masked(six.subnet),
+        subnet6=_masked(six.subnet, "subnet"),
         gateway6=_text(six.gateway),
-        ip_range6=_masked(six.ip_range),
+        ip_range6=_masked(six.ip_range, "ip-range"),
         auxiliary={**(four.auxiliary_addresses or {}), **(six.auxiliary_addresses or {})},
         internal=request.internal,
         attachable=request.attachable,
@@ -48,12 +48,22 @@ def network_request(request: NetworkCreate) -> NetworkRequest:
     )
 
 
-def _masked(text: str) -> str:
-    return str(ip_network(text, strict=False)) if text else ""
+def _masked(text: str, what: str) -> str:
+    try:
+        return str(ip_network(text, strict=False)) if text else ""
+    except ValueError as error:
+        raise _refusal(f"invalid {what} {text}: {error}") from None
 
 
 def _text(address: str) -> str:
-    return str(ip_address(address)) if address else ""
+    try:
+        return str(ip_address(address)) if address else ""
+    except ValueError as error:
+        raise _refusal(f"invalid gateway {address}: {error}") from None
+
+
+def _refusal(text: str) -> InvalidArgument:
+    return InvalidArgument(f"invalid network config:\n{text}")
 
 
 def _check(pools: list[IpamPool], *, has_ipv6: bool) -> None:
@@ -61,7 +71,7 @@ def _check(pools: list[IpamPool], *, has_ipv6: bool) -> None:
     wrong = [text for pool in pools if has_ipv6 or ":" not in pool.subnet for text in _faults(pool)]
     if wrong:
         text = wrong[0] if len(wrong) == 1 else "\n".join(f"* {text}" for text in wrong)
-        raise InvalidArgument(f"invalid network config:\n{text}")
+        raise _refusal(text)
 
 
 def _faults(pool: IpamPool) -> Iterator[str]:

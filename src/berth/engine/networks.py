@@ -42,7 +42,7 @@ class Networks:
         for kind in filters.get("type", ()):
             if kind not in ("builtin", "custom"):
                 raise InvalidArgument(f"invalid filter: 'type'='{kind}'")
-        if filters.get("dangling"):
+        if "dangling" in filters:
             flag("dangling", filters["dangling"])
         found = [n for n in self._service.networks() if self._passes(n, filters)]
         return [network_document(network, ()) for network in found]

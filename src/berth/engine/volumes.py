@@ -46,7 +46,7 @@ class Volumes:
         for key in filters:
             if key not in FILTERS:
                 raise InvalidArgument(f"invalid filter '{key}'")
-        if filters.get("dangling"):
+        if "dangling" in filters:
             flag("dangling", filters["dangling"])  # refused also where there is no volume
         found = [volume for volume in self._service.all() if self._passes(volume, filters)]
         return {"Volumes": [self.document(volume) for volume in found], "Warnings": None}
@@ -56,9 +56,9 @@ class Volumes:
             return False
         if (drivers := filters.get("driver")) and volume.driver not in drivers:
             return False
-        if dangling := filters.get("dangling"):
+        if "dangling" in filters:
             unused = not self._containers.users_of(volume.name)
-            if unused != flag("dangling", dangling):
+            if unused != flag("dangling", filters["dangling"]):
                 return False
         return has_labels(volume.labels, filters.get("label", ()))
 
@@ -89,7 +89,7 @@ class Volumes:
         passes = PruneFilter(filters, more=("all",))
         if "until" in filters:
             raise InvalidArgument("invalid filter 'until'")
-        everything = bool(filters.get("all")) and flag("all", filters["all"])
+        everything = "all" in filters and flag("all", filters["all"])
         removed, reclaimed = [], 0
         for volume in self._service.all():
             if not (everything or volume.anonymous) or self._containers.users_of(volume.name):

@@ -150,7 +150,7 @@ class Catalog:
         return narrowed
 
     def _passes(self, image: Image, filters: Filters) -> bool:
-        if filters.get("dangling") and flag("dangling", filters["dangling"]) == bool(image.names):
+        if "dangling" in filters and flag("dangling", filters["dangling"]) == bool(image.names):
             return False
         labels = image.config.labels or {}
         if not all(has_label(labels, wanted) for wanted in filters.get("label", ())):
@@ -196,7 +196,8 @@ def flag(key: str, values: Sequence[str]) -> bool:
     """Read a boolean filter."""
     found = not TRUE.isdisjoint(values)
     if found != FALSE.isdisjoint(values):  # neither, or both
-        raise InvalidArgument(f"invalid filter '{key}=[{' '.join(values)}]'")
+        shown = f"{key}=[{' '.join(values)}]" if values else key
+        raise InvalidArgument(f"invalid filter '{shown}'")
     return found
 
 

@@ -88,7 +88,7 @@ class Disposal:
 
         Without a filter that picks images, also what broken transfers have left.
         """
-        dangling = flag("dangling", filters["dangling"]) if filters.get("dangling") else True
+        dangling = flag("dangling", filters["dangling"]) if "dangling" in filters else True
         others = {key: values for key, values in filters.items() if key != "dangling"}
         if set(others) - {"label", "label!", "until"}:
             raise InvalidArgument(f"invalid filter '{sorted(others)[0]}'")

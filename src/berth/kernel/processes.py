@@ -22,7 +22,8 @@ PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38
 
 CLOSE_RANGE_CLOEXEC = 4
-ARG_START = 45  # arg_start of proc(5), counted from the state
+_STATE, _FLAGS, _ARG_START = 0, 6, 45  # fields of proc(5), counted from the state
+_PF_EXITING = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
 _PATH_BYTES = 4096
@@ -46,13 +47,33 @@ def set_name(name: bytes) -> None:
 
 def set_title(arguments: list[str]) -> None:
     """Write other arguments over those that the process was started with, as far as there is room."""
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    start, end = int(fields[ARG_START]), int(fields[ARG_START + 1])
+    fields = _stat("self")
+    start, end = int(fields[_ARG_START]), int(fields[_ARG_START + 1])
     text = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
     room = end - start
     ctypes.memset(start, 0, room)
     ctypes.memmove(start, text, min(len(text), room - 1))
+
+
+def _stat(pid: int | str) -> list[bytes]:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
+def is_stopped(pid: int) -> bool:
+    """Say whether a process is there and somebody has stopped it."""
+    try:
+        return _stat(pid)[_STATE] in b"Tt"
+    except OSError:
+        return False
+
+
+def is_exiting(pid: int) -> bool:
+    """Say whether a process is gone, or on its way: what it has open may still be so."""
+    try:
+        return int(_stat(pid)[_FLAGS]) & _PF_EXITING != 0
+    except OSError:
+        return True
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:

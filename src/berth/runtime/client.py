@@ -28,10 +28,16 @@ from berth.runtime.zygotes import Zygote
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    Release = Callable[[Channel, int], None]
+
 log = logging.getLogger("berth")
 
 ANSWER_S = 1.0  # how long a new berthd waits for a monitor's word
 MONITOR_DIED = "the container's monitor died"
+
+
+def _close(channel: Channel, _monitor: int) -> None:
+    channel.close()
 
 
 class Task:
@@ -42,13 +48,14 @@ class Task:
         id_: str,
         channel: Channel,
         directory: Path,
-        release: Callable[[Channel], None] = Channel.close,
+        release: Release = _close,
     ) -> None:
-        """``release`` takes the channel of a monitor that is free for another run."""
+        """``release`` takes the channel of a monitor that is free for another run, and its process id."""
         self.id = id_
         self._release = release
         self.pid = 0
         self.pidfd = -1
+        self.monitor = 0
         self.started_at_ns = 0
         self.detached = asyncio.Event()
         self._directory = directory
@@ -77,6 +84,7 @@ class Task:
             if int(parent) != known["monitor"]:
                 raise ProcessLookupError
             self.pid, self.pidfd = known["pid"], os.pidfd_open(known["pid"])
+            self.monitor = known["monitor"]
             self.started_at_ns = path.stat().st_mtime_ns
         except (KeyError, OSError, ValueError):
             self._channel.close()
@@ -104,6 +112,7 @@ class Task:
             if self.pidfd >= 0:
                 os.close(self.pidfd)
             self.pid, self.pidfd = _integer(message["pid"]), fds[0]
+            self.monitor = _integer(message.get("monitor", 0))  # younger than the message
             self.started_at_ns = _integer(message["started_at_ns"])
         elif event == "exited" and not self._exit.done():
             self._exit.set_result(exit_record(message))
@@ -111,7 +120,7 @@ class Task:
             self.detached.set()
         elif event == "free":
             self._gone.set()
-            self._release(self._channel.pass_on())
+            self._release(self._channel.pass_on(), self.monitor)
 
     async def wait(self) -> ExitRecord:
         """Wait for the end; any number may."""
@@ -121,6 +130,13 @@ class Task:
         """Return how it ended, also when that was told only just now; None while it runs."""
         self._channel.drain()
         return self._exit.result() if self._exit.done() else None
+
+    async def ended_or_left(self) -> ExitRecord | None:
+        """Return how it ended; of one whose monitor is just dying, too: clients' streams may end first."""
+        ended = self.ended()
+        if ended is None and self.monitor and processes.is_exiting(self.monitor):
+            ended = await self.wait()
+        return ended
 
     def signal(self, number: int) -> None:
         """Send a signal to the process itself; nothing when it has ended."""
@@ -164,9 +180,7 @@ class Task:
 class PreparedTask:
     """A container's process that waits for its start, with namespaces and file systems made."""
 
-    def __init__(
-        self, id_: str, channel: Channel, directory: Path, release: Callable[[Channel], None]
-    ) -> None:
+    def __init__(self, id_: str, channel: Channel, directory: Path, release: Release) -> None:
         self._id = id_
         self._channel = channel
         self._directory = directory

@@ -391,6 +391,7 @@ class Monitor:
         """Say that the process runs, and wait for its end from now on."""
         self.watch(self.pidfd, select.EPOLLIN, self._on_exit)
         self.started = {"event": "started", "pid": self.pid, "started_at_ns": time.time_ns()}
+        self.started["monitor"] = os.getpid()
         self.tell(self.started, [self.pidfd])
 
     def _on_exit(self, _events: int) -> None:

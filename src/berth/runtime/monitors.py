@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from berth.errors import Unavailable
+from berth.kernel import processes
 
 if TYPE_CHECKING:
     from berth.runtime.channel import Channel, Message
@@ -24,20 +25,23 @@ class FreeMonitors:
 
     def __init__(self) -> None:
         self._expiry: dict[Channel, asyncio.TimerHandle] = {}
+        self._pids: dict[Channel, int] = {}
         self._closed = False
 
-    def add(self, channel: Channel) -> None:
+    def add(self, channel: Channel, pid: int) -> None:
         """Take the channel of one that is free."""
         if self._closed or len(self._expiry) >= MOST:
             channel.close()
             return
         timer = asyncio.get_running_loop().call_later(KEEP_S, channel.close)
         self._expiry[channel] = timer
+        self._pids[channel] = pid
         channel.deliver_to(lambda _item: self._forget(channel))  # nothing but its end can come
 
     def _forget(self, channel: Channel) -> None:
         if timer := self._expiry.pop(channel, None):
             timer.cancel()
+            del self._pids[channel]
             channel.close()
 
     def ask(self, document: Message, fds: list[int], plan: Message) -> Channel | None:
@@ -46,6 +50,9 @@ class FreeMonitors:
             channel, timer = self._expiry.popitem()
             timer.cancel()
             channel.collect()
+            if processes.is_stopped(self._pids.pop(channel)):  # it leaves when it is let on
+                channel.close()
+                continue
             try:
                 channel.send(document, fds, plan)
             except Unavailable:  # somebody has killed it

@@ -77,4 +77,4 @@ class ExecRoutes:
 
     async def inspect(self, call: Call) -> None:
         """Answer how one is."""
-        await call.exchange.respond(200, self._execs.inspect(call.name))
+        await call.exchange.respond(200, await self._execs.inspect(call.name))

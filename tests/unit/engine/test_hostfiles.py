@@ -1,0 +1,65 @@
+"""What berth writes into the files of a container that runs."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from typing import TYPE_CHECKING
+
+from berth.engine import hostfiles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAD = "127.0.0.1\tlocalhost\n"
+
+
+def hosts(folder: Path, text: str) -> Path:
+    path = folder / "hosts"
+    path.write_text(text)
+    return path
+
+
+def test_an_address_is_changed_in_place(tmp_path: Path) -> None:
+    path = hosts(tmp_path, f"{HEAD}172.17.0.2\tdb\nof its own\n")
+    inode = path.stat().st_ino
+    for address in ("172.17.0.200", "172.17.0.3"):  # longer, then shorter
+        hostfiles.relink(tmp_path, [(address, "db")])
+        assert sorted(path.read_text().splitlines()) == sorted(
+            ["127.0.0.1\tlocalhost", f"{address}\tdb", "of its own"]
+        )
+    assert path.stat().st_ino == inode
+
+
+def test_whoever_reads_meanwhile_finds_a_whole_file(tmp_path: Path) -> None:
+    path = hosts(tmp_path, f"{HEAD}172.17.0.2\tdb\n")
+    over = threading.Event()
+
+    def write() -> None:
+        for number in range(2000):
+            address = "172.17.100.200" if number % 2 else "172.17.0.2"
+            hostfiles.relink(tmp_path, [(address, "db")])
+        over.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    found = set()
+    while not over.is_set():
+        found.add(path.read_text()[: len(HEAD)])
+    writer.join()
+    assert found == {HEAD}
+
+
+def test_a_disk_that_is_full_leaves_the_old_text(tmp_path: Path) -> None:
+    text = f"{HEAD}172.17.0.2\tdb\n"
+    path = hosts(tmp_path, text)
+    child = os.fork()
+    if child == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(text) + 2, len(text) + 2))
+            hostfiles.relink(tmp_path, [("172.17.100.200", "db")])
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert path.read_text() == text
