@@ -1,4 +1,4 @@
-"""Processes: pidfds, prctl(2), descriptors, keyrings."""
+"""Processes: pidfds, prctl(2), descriptors, keyrings, the heap."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ CLOSE_RANGE_CLOEXEC = 4
 _STATE, _FLAGS, _ARG_START = 0, 6, 45  # fields of proc(5), counted from the state
 _PF_EXITING = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 _PATH_BYTES = 4096
 _HIDDEN_SIGNALS = (32, 33)
@@ -101,6 +103,19 @@ def reset_hidden_signals() -> None:
     for number in _HIDDEN_SIGNALS:
         result = syscall(SYS_RT_SIGACTION, number, default, None, _WORD_BYTES)
         check(result, f"rt_sigaction {number}")
+
+
+def keep_freed_memory(size_bytes: int) -> None:
+    """Let the heap keep so much that was freed instead of giving it back at once (mallopt(3)).
+
+    Each page given back is a page fault when it is wanted again. C libraries without that call decide alone.
+    """
+    try:
+        mallopt = libc.mallopt
+    except AttributeError:
+        return
+    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        mallopt(parameter, size_bytes)
 
 
 def is_inside_root() -> bool:

@@ -75,10 +75,10 @@ def encode(stream: str, chunk: bytes, time_ns: int, attributes: str = "") -> byt
 
 def _frame(chunk: bytes, head: bytes, between: bytes, tail: bytes) -> bytes:
     """Frame all lines at once: 200 MB take two seconds so, and fifteen line by line."""
-    text = escape(chunk)
-    if text.endswith(b"\n"):
-        return head + text[:-1].replace(b"\n", between) + b"\\n" + tail
-    return head + text.replace(b"\n", between) + tail
+    framed = escape(chunk).replace(b"\n", between)
+    if chunk.endswith(b"\n"):  # after which no line begins
+        return b"".join((head, memoryview(framed)[: -len(head)]))
+    return b"".join((head, framed, tail))
 
 
 def _has_long_line(chunk: bytes) -> bool:

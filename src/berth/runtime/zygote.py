@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 CONTROL_FD = 3
+KEPT_BYTES = 1 << 20  # of a fork's heap: what a chunk of output is written with, and more
 
 
 def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
@@ -36,6 +37,7 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     processes.reset_hidden_signals()
     processes.heed_ignored_signals()
+    processes.keep_freed_memory(KEPT_BYTES)
     # Children are reaped by the kernel: nobody asks for their status here.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     # A monitor inherits this: what a terminal or a shutdown sends to all must not cost a container its

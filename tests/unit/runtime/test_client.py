@@ -55,7 +55,7 @@ async def released(directory: Path) -> tuple[list[Channel], bytes]:
     """Return the channels that were free, and what their monitor heard from the task after that."""
     ours, theirs = sockets.pair()
     free: list[Channel] = []
-    task = Task("a" * 64, Channel(ours), directory, free.append)
+    task = Task("a" * 64, Channel(ours), directory, lambda channel, _monitor: free.append(channel))
     exited = {"event": "exited", "exit_code": 0, "finished_at_ns": 9}
     with open("/dev/null", "rb") as pidfd:
         for message in (STARTED, exited, {"event": "free"}):

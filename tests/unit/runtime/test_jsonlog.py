@@ -1,6 +1,8 @@
 import json
 import os
 import resource
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -165,3 +167,27 @@ def test_a_full_disk_loses_whole_entries_and_the_log_says_so_once(tmp_path, file
         "after\n",
         "and on\n",
     ]
+
+
+WRITING = """
+import resource, sys
+from berth.kernel import processes
+from berth.runtime.jsonlog import LogWriter
+if sys.argv[2:]:
+    processes.keep_freed_memory(1 << 20)
+log = LogWriter(sys.argv[1], 10_000_000, 2)
+faults = []
+for _ in range(2):
+    for _ in range(200):
+        log.write("stdout", (b"x" * 99 + b"\\n") * 655 + b"the rest", 1)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[1] - faults[0])
+"""
+
+
+def test_chunk_after_chunk_is_written_in_the_same_memory(tmp_path):
+    def faults(*words):
+        command = [sys.executable, "-c", WRITING, tmp_path / "log", *words]
+        return int(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    assert faults("keep") < 1000 < faults()  # a process of its own: the first one's heap is small
