@@ -10,6 +10,7 @@ the others follow it by the connection's record, and take no detour.
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from berth.errors import Failed
@@ -28,10 +29,10 @@ _MTU = 65_535
 
 
 class Detour(NamedTuple):
-    """Where copies go in, by index, and where they come out, by name."""
+    """Where copies go in and where they come out: the indexes of two interfaces."""
 
     entry: int
-    exit: str
+    exit: int
 
 
 def prefix(engine: str) -> str:
@@ -60,7 +61,7 @@ def ensure(links: NetlinkSocket, engine: str) -> Detour:
             _write(f"/proc/sys/net/ipv6/conf/{each}/accept_ra", "0")
         messages.append(rtnetlink.address_message(entry.index, _ADDRESS6, 64))
     links.execute(messages, f"set up {name}")
-    return Detour(entry.index, peer)
+    return Detour(entry.index, out.index)
 
 
 def remove(links: NetlinkSocket, engine: str) -> None:
@@ -70,10 +71,9 @@ def remove(links: NetlinkSocket, engine: str) -> None:
         links.execute([rtnetlink.delete_link_message(link.index)], f"delete {name}")
 
 
-def came_by(interface: str) -> bytes:
+def came_by(index: int) -> bytes:
     """Go on with the next rule unless a packet came by this interface."""
-    name = interface.encode().ljust(nft.IFNAME_BYTES, b"\0")
-    return nft.meta(nft.META_IIFNAME) + nft.compare(nft.CMP_EQ, name)
+    return nft.meta(nft.META_IIF) + nft.compare(nft.CMP_EQ, index.to_bytes(4, sys.byteorder))
 
 
 def take(detour: Detour, version: int) -> bytes:

@@ -22,6 +22,7 @@ from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
 from berth.kernel import nftables as nft
+from berth.kernel.rtnetlink import LOOPBACK_INDEX
 from berth.network import detour
 from berth.network.ports import EVERY
 from berth.network.records import PROTOCOLS, ROUTED, UNPROTECTED
@@ -40,6 +41,7 @@ ROUTED_TO, EXPOSED, TRUSTED, SOURCES = "routed", "exposed", "trusted", "sources"
 
 _INPUT_IS_OURS = nft.meta(nft.META_IIFNAME) + nft.lookup(BRIDGES)
 _OUTPUT_IS_OURS = nft.meta(nft.META_OIFNAME) + nft.lookup(BRIDGES)
+_ESTABLISHED = nft.ct(nft.CT_STATE, nft.CT_STATE_ESTABLISHED | nft.CT_STATE_RELATED)
 _ACCEPT, _DROP = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
 _WORD = nft.REG32
 
@@ -158,6 +160,8 @@ def _chains(table: nft.Table) -> list[Message]:
 
     return [
         nft.chain(table, "publish"),
+        nft.chain(table, "inward"),
+        nft.chain(table, "inward_source"),
         base("guard", "filter", nft.PREROUTING, nft.RAW),
         base("prerouting", "nat", nft.PREROUTING, nft.DSTNAT),
         base("input", "filter", nft.INPUT, nft.AFTER_ALL),
@@ -170,7 +174,6 @@ def _chains(table: nft.Table) -> list[Message]:
 def _rules(table: nft.Table, family: _Family) -> list[Message]:
     number = family.number
     source = nft.source_address(family=number)
-    established = nft.ct(nft.CT_STATE, nft.CT_STATE_ESTABLISHED | nft.CT_STATE_RELATED)
     was_published = nft.ct(nft.CT_STATUS, nft.CT_STATUS_DNAT)
     from_ours = source + nft.lookup(SUBNETS)
     pair = nft.meta(nft.META_IIFNAME, _WORD[0]) + nft.meta(nft.META_OIFNAME, _WORD[4])
@@ -186,30 +189,37 @@ def _rules(table: nft.Table, family: _Family) -> list[Message]:
     rules = {
         # route_localnet is on for our bridges: what only the host itself may reach stays its own.
         "guard": [
-            _INPUT_IS_OURS + nft.destination_address(family=number) + family.loopback + _DROP
+            nft.destination_address(family=number) + family.loopback + _INPUT_IS_OURS + _DROP
         ],
         "forward": [
-            _OUTPUT_IS_OURS + established + _ACCEPT,
+            _ESTABLISHED + _ACCEPT,
+            _OUTPUT_IS_OURS + nft.jump("inward"),
+            input_is_internal + _DROP,
+        ],
+        "inward": [
             pair + nft.lookup(PAIRS, _WORD[0]) + _ACCEPT,
             input_is_internal + _DROP,
             output_is_internal + _DROP,
-            _OUTPUT_IS_OURS + was_published + _ACCEPT,
+            was_published + _ACCEPT,
             output + nft.lookup(EXPOSED) + _ACCEPT,
             output + nft.lookup(ROUTED_TO) + is_ping + _ACCEPT,
             output + nft.lookup(ROUTED_TO) + is_open + _ACCEPT,
             pair + nft.lookup(TRUSTED, _WORD[0]) + is_open + _ACCEPT,
-            _OUTPUT_IS_OURS + _DROP,
+            _DROP,
         ],
         "postrouting": [
-            # The host's own loopback is no address a container could answer to.
-            _OUTPUT_IS_OURS + source + family.loopback + nft.masquerade(),
-            # Container to published port: the answer must come back this way, not over the bridge.
-            _OUTPUT_IS_OURS + from_ours + was_published + nft.masquerade(),
-            _OUTPUT_IS_OURS + _ACCEPT,
+            _OUTPUT_IS_OURS + nft.jump("inward_source"),
             nft.source_address(_WORD[0], family=number)
             + nft.lookup(SOURCES, _WORD[0], into=_WORD[8])
             + nft.snat(_WORD[8], family=number),
             from_ours + nft.masquerade(),
+        ],
+        "inward_source": [
+            # The host's own loopback is no address a container could answer to.
+            source + family.loopback + nft.masquerade(),
+            # Container to published port: the answer must come back this way, not over the bridge.
+            was_published + from_ours + nft.masquerade(),
+            _ACCEPT,
         ],
     }
     return [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
@@ -229,15 +239,16 @@ def _publish_rules(table: nft.Table, family: _Family, host: Host) -> list[Messag
         rules["prerouting"] = [local + jump]
     else:
         returns = detour.came_by(host.detour.exit)
-        rules["prerouting"] = [_INPUT_IS_OURS + local + jump, returns + local + jump]
-        take = detour.take(host.detour, family.version)
+        # Copies of IPv4 are sent with "don't fragment", which nobody asked for.
+        as_sent = nft.allow_fragments() if family.version == 4 else b""
+        rules["prerouting"] = [returns + as_sent + jump, _INPUT_IS_OURS + local + jump]
+        take = local + detour.take(host.detour, family.version)
         rules["input"] = [
-            detour.came_by("lo") + _ACCEPT,  # the host's own, which the chain "output" has seen
+            _ESTABLISHED + _ACCEPT,
+            detour.came_by(LOOPBACK_INDEX) + _ACCEPT,  # the chain "output" has seen it
             returns + _DROP,  # nobody's port any more: no second round
-            *(local + found + take for found in is_published),
+            *(found + take for found in is_published),
         ]
-        if family.version == 4:  # copies are sent with "don't fragment", which nobody asked for
-            rules["guard"] = [returns + nft.allow_fragments()]
     return [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
 
 

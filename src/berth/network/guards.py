@@ -4,9 +4,10 @@ Every frame that comes out of a veth pair of ours is looked at before the bridge
 what it says of itself in ARP and neighbour advertisements, and its sender's IP address must be those
 that this interface was given. The rules never change; interfaces are elements of sets:
 
-    macs        interface . MAC             addresses   interface . IPv4 address
-    addresses6  interface . IPv6 address    free        interfaces of networks without this protection
+    macs      interface . MAC                   senders6  interface . MAC . IPv6 address
+    senders   interface . MAC . IPv4 address    free      interfaces of networks without this protection
 
+Nearly every frame is let through by one look, at ``senders``: it comes first.
 An interface that is gone harms nobody: its elements are taken out with the next change.
 """
 
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
 
     from berth.kernel.netlink import Message
 
-MACS, ADDRESSES, ADDRESSES6, FREE = "macs", "addresses", "addresses6", "free"
+MACS, SENDERS, SENDERS6, FREE = "macs", "senders", "senders6", "free"
 
-_CHAIN = "senders"
+_CHAIN = "check"
 _ARP, _IPV4, _IPV6 = b"\x08\x06", b"\x08\0", b"\x86\xdd"
 _ICMPV6, _NEIGHBOUR_ADVERTISEMENT = 58, 136
 _ACCEPT, _DROP = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
+# Where the parts of a key are loaded: the interface, a MAC, an address.
 _INTERFACE = nft.meta(nft.META_IIFNAME, nft.REG32[0])
-_BESIDE = nft.REG32[4]  # where what belongs to the interface is loaded
+_MAC, _ADDRESS = nft.REG32[4], nft.REG32[6]
+_SENDER = _INTERFACE + nft.payload(nft.LINK_HEADER, 6, 6, _MAC)
 
 
 class Guard(NamedTuple):
@@ -86,27 +89,30 @@ class Guards:
 
 
 def _sets(table: nft.Table) -> list[Message]:
-    name = nft.IFNAME
+    mac = (nft.IFNAME, nft.ETHER_ADDR)
     return [
-        nft.named_set(table, MACS, (name, nft.ETHER_ADDR), number=11),
-        nft.named_set(table, ADDRESSES, (name, nft.IPV4_ADDR), number=12),
-        nft.named_set(table, ADDRESSES6, (name, nft.IPV6_ADDR), number=13),
-        nft.named_set(table, FREE, (name,), number=14),
+        nft.named_set(table, MACS, mac, number=11),
+        nft.named_set(table, SENDERS, (*mac, nft.IPV4_ADDR), number=12),
+        nft.named_set(table, SENDERS6, (*mac, nft.IPV6_ADDR), number=13),
+        nft.named_set(table, FREE, (nft.IFNAME,), number=14),
     ]
 
 
 def _rules(prefix: bytes) -> list[bytes]:
-    def network(offset: int, length: int) -> bytes:
-        return nft.payload(nft.NETWORK_HEADER, offset, length, _BESIDE)
+    def network(offset: int, length: int, register: int = _ADDRESS) -> bytes:
+        return nft.payload(nft.NETWORK_HEADER, offset, length, register)
 
-    def unless_in(name: str, load: bytes) -> bytes:
-        return _INTERFACE + load + nft.lookup(name, nft.REG32[0], is_in=False) + _DROP
+    def is_in(name: str) -> bytes:
+        return nft.lookup(name, nft.REG32[0])
+
+    def is_not_in(name: str) -> bytes:
+        return nft.lookup(name, nft.REG32[0], is_in=False)
 
     def is_protocol(number: bytes) -> bytes:
         return nft.meta(nft.META_PROTOCOL) + nft.compare(nft.CMP_EQ, number)
 
     def is_unspecified(length: int) -> bytes:
-        return nft.compare(nft.CMP_EQ, bytes(length), _BESIDE) + _ACCEPT
+        return nft.compare(nft.CMP_EQ, bytes(length), _ADDRESS)
 
     advertises = (
         nft.meta(nft.META_L4PROTO)
@@ -114,20 +120,24 @@ def _rules(prefix: bytes) -> list[bytes]:
         + nft.payload(nft.TRANSPORT_HEADER, 0, 1)
         + nft.compare(nft.CMP_EQ, bytes((_NEIGHBOUR_ADVERTISEMENT,)))
     )
-    target = nft.payload(nft.TRANSPORT_HEADER, 8, 16, _BESIDE)
+    target = nft.payload(nft.TRANSPORT_HEADER, 8, 16, _ADDRESS)
     arp, ipv4, ipv6 = map(is_protocol, (_ARP, _IPV4, _IPV6))
+    arp_sender = _INTERFACE + network(8, 6, _MAC)
     return [
+        ipv4 + _SENDER + network(12, 4) + is_in(SENDERS) + _ACCEPT,
         nft.meta(nft.META_IIFNAME) + nft.compare(nft.CMP_NEQ, prefix) + _ACCEPT,
         nft.meta(nft.META_IIFNAME) + nft.lookup(FREE) + _ACCEPT,
-        unless_in(MACS, nft.payload(nft.LINK_HEADER, 6, 6, _BESIDE)),
-        arp + unless_in(MACS, network(8, 6)),
-        arp + network(14, 4) + is_unspecified(4),  # somebody asks whether an address is free
-        arp + unless_in(ADDRESSES, network(14, 4)),
-        ipv4 + network(12, 4) + is_unspecified(4),  # DHCP
-        ipv4 + unless_in(ADDRESSES, network(12, 4)),
-        ipv6 + advertises + unless_in(ADDRESSES6, target),
-        ipv6 + network(8, 16) + is_unspecified(16),
-        ipv6 + unless_in(ADDRESSES6, network(8, 16)),
+        _SENDER + is_not_in(MACS) + _DROP,
+        arp + arp_sender + is_not_in(MACS) + _DROP,
+        arp + arp_sender + network(14, 4) + is_in(SENDERS) + _ACCEPT,
+        arp + network(14, 4) + is_unspecified(4) + _ACCEPT,  # is an address free?
+        arp + _DROP,
+        ipv4 + network(12, 4) + is_unspecified(4) + _ACCEPT,  # DHCP
+        ipv4 + _DROP,
+        ipv6 + advertises + _SENDER + target + is_not_in(SENDERS6) + _DROP,
+        ipv6 + _SENDER + network(8, 16) + is_in(SENDERS6) + _ACCEPT,
+        ipv6 + network(8, 16) + is_unspecified(16) + _ACCEPT,
+        ipv6 + _DROP,
     ]
 
 
@@ -136,7 +146,7 @@ def _messages(
     table: nft.Table,
     guards: dict[str, Guard],
 ) -> list[Message]:
-    found: dict[str, list[bytes]] = {MACS: [], ADDRESSES: [], ADDRESSES6: [], FREE: []}
+    found: dict[str, list[bytes]] = {MACS: [], SENDERS: [], SENDERS6: [], FREE: []}
     for interface, guard in guards.items():
         name = interface.encode().ljust(nft.IFNAME_BYTES, b"\0")
         for kind, packed in _kept(guard):
@@ -148,8 +158,9 @@ def _kept(guard: Guard) -> Iterable[tuple[str, bytes]]:
     if guard.is_free:
         yield FREE, b""
         return
-    yield MACS, guard.mac + bytes(2)
+    mac = guard.mac + bytes(2)
+    yield MACS, mac
     for packed in guard.addresses:
-        yield (ADDRESSES if len(packed) == 4 else ADDRESSES6), packed
+        yield (SENDERS if len(packed) == 4 else SENDERS6), mac + packed
     if any(len(packed) == 16 for packed in guard.addresses):
-        yield ADDRESSES6, link_local(guard.mac)
+        yield SENDERS6, mac + link_local(guard.mac)

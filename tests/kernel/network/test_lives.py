@@ -42,7 +42,7 @@ def test_the_table_is_what_nft_would_have_made(engine):
         "output": ("nat", "output", -100),
         "forward": ("filter", "forward", 0),
         "postrouting": ("nat", "postrouting", 100),
-        "senders": ("filter", "prerouting", -300),
+        "check": ("filter", "prerouting", -300),
     }
     assert elements("bridges") == [NAMES.bridge]
     assert elements("subnets") == [{"prefix": {"addr": "172.17.0.0", "len": 16}}]
