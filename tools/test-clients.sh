@@ -4,6 +4,7 @@
 # environments of their own, nothing is installed. What a machine cannot get is said, and its tests are skipped.
 #
 #   FOLDER/debian   docker-compose, the current one, whatever this Debian has
+#   FOLDER/criu     the current criu, which checkpoints and restores
 #   FOLDER/python   testcontainers, aiodocker, and Ansible with its collection for Docker, for the interpreter PYTHON
 #   FOLDER/node     dockerode and the CLI of Dev Containers
 set -euo pipefail
@@ -28,18 +29,28 @@ part() {
   rm -rf "$half"
 }
 
-# From a Debian of one's choice, by a configuration of apt that is of no concern to the machine's.
-debian() {
-  local to=$1 suite apt
+# A Debian of one's choice, by a configuration of apt below the folder $1 that is of no concern to the machine's:
+# afterwards "${apt[@]}" is its apt-get, and `suite $1 NAME` chooses it.
+apt_below() {
+  local to=$1
   command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null && [ -e $keyring ] || return 1
   mkdir -p "$to/apt/etc/preferences.d" "$to/apt/etc/apt.conf.d" "$to/apt/state/lists/partial" \
     "$to/apt/cache/archives/partial"
   : >"$to/apt/state/status"
   apt=(apt-get -q -o "Dir::Etc=$to/apt/etc" -o "Dir::State=$to/apt/state" -o "Dir::Cache=$to/apt/cache"
     -o "Dir::State::status=$to/apt/state/status" -o Acquire::Languages=none -o APT::Sandbox::User=root)
-  for suite in sid trixie; do
-    echo "deb [signed-by=$keyring] http://deb.debian.org/debian $suite main" >"$to/apt/etc/sources.list"
-    if "${apt[@]}" update >/dev/null && (cd "$to" && "${apt[@]}" download docker-compose) &&
+}
+
+suite() {
+  echo "deb [signed-by=$keyring] http://deb.debian.org/debian $2 main" >"$1/apt/etc/sources.list"
+  "${apt[@]}" update >/dev/null
+}
+
+debian() {
+  local to=$1 name apt
+  apt_below "$to" || return 1
+  for name in sid trixie; do
+    if suite "$to" $name && (cd "$to" && "${apt[@]}" download docker-compose) &&
       dpkg-deb -x "$to"/docker-compose_*.deb "$to" &&
       "$to/usr/libexec/docker/cli-plugins/docker-compose" version; then
       rm -rf "$to/apt" "$to"/*.deb
@@ -48,6 +59,27 @@ debian() {
     rm -rf "$to/usr" "$to"/*.deb
   done
   return 1
+}
+
+# The current criu with all libraries that it needs: an older one does not know newer kernels' vDSO.
+criu() {
+  local to=$1 apt packages
+  apt_below "$to" && suite "$to" sid || return 1
+  mapfile -t packages < <("${apt[@]}" install --no-install-recommends -s criu | awk '/^Inst / {print $2}')
+  (cd "$to" && "${apt[@]}" download "${packages[@]}" >/dev/null) || return 1
+  for package in "$to"/*.deb; do
+    dpkg-deb -x "$package" "$to/root"
+  done
+  rm -rf "$to/apt" "$to"/*.deb
+  mkdir "$to/bin"
+  cat >"$to/bin/criu" <<'EOF'
+#!/bin/sh
+root=$(dirname "$0")/../root/usr
+library=$root/lib/$(uname -m)-linux-gnu
+exec "$library"/ld-linux-*.so.2 --library-path "$library" "$root/sbin/criu" "$@"
+EOF
+  chmod 755 "$to/bin/criu"
+  "$to/bin/criu" --version
 }
 
 python() {
@@ -76,5 +108,6 @@ node() {
 }
 
 part debian
+part criu
 part python
 part node

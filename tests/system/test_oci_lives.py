@@ -303,3 +303,13 @@ def test_what_a_killed_create_leaves_is_removed_by_force(oci, bundle):
         if Path(f"/proc/{pid}/comm").exists() and "sleep" in Path(f"/proc/{pid}/comm").read_text():
             os.kill(pid, signal.SIGKILL)  # the hook itself, which nobody waits for any more
     assert oci("list", "-q").out == ""
+
+
+def test_a_null_device_as_a_stream_is_the_containers(oci, bundle):
+    bundle.shell("stat -L -c %d /proc/self/fd/0 /dev/null >/work/devices")
+    bundle.edit(lambda spec: spec["root"].update(readonly=False))
+    oci.create(bundle, "a")
+    oci("start", "a")
+    devices = bundle.root / "work/devices"
+    wait_for(lambda: devices.exists() and len(devices.read_text().split()) == 2, "it ran")
+    assert len(set(devices.read_text().split())) == 1

@@ -132,6 +132,7 @@ class Child:
             payload.enter_directory(cwd, make=True)
             os.chdir("/")
         self.root.restrict()
+        stdio.reopen_null()
 
     def _look_for_program(self) -> None:
         process = self.plan.process

@@ -92,7 +92,7 @@ class Creation:
     def _make(self) -> Made:
         plan = self._plan
         self._folder.save(self.record)
-        if not _make_group(plan):
+        if not make_group(plan):
             self.record["cgroup_path"] = ""
         trees = _mapped_trees(plan)
         stdio.preserve(plan.preserved)
@@ -170,7 +170,7 @@ class Creation:
         self._folder.remove()
 
 
-def _make_group(plan: Plan) -> bool:
+def make_group(plan: Plan) -> bool:
     """Make the groups; say whether there are any: an ordinary user may have no right to, and no limits."""
     shared = plan.group.exists()
     try:

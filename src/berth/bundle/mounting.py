@@ -83,8 +83,8 @@ def open_group_trees(entry: Entry, group: Cgroup) -> None:
     for hierarchy in group.hierarchies.found:
         if hierarchy.unified and not group.hierarchies.only_unified:
             continue
-        point = os.readlink(f"/proc/self/fd/{hierarchy.fd}")  # ours is in another mount namespace
-        tree = mounts.open_tree(f"{point}/{group.path}", recursive=False)
+        # By its path: the descriptor is in another mount namespace.
+        tree = mounts.open_tree(f"{hierarchy.point}/{group.path}", recursive=False)
         entry.group_trees.append((hierarchy.name, tree))
 
 

@@ -44,6 +44,11 @@ class Hierarchy:
         self.unified = unified
         self.options = ",".join(controllers)
 
+    @property
+    def point(self) -> str:
+        """Where it is mounted."""
+        return os.readlink(f"/proc/self/fd/{self.fd}")
+
 
 class Hierarchies:
     """Every hierarchy of this host."""
@@ -70,6 +75,10 @@ class Hierarchies:
             if name in hierarchy.controllers:
                 return hierarchy
         return None
+
+    def freezer(self) -> Hierarchy | None:
+        """Return the hierarchy whose groups can be stopped; version 2's need no controller for it."""
+        return self.of("freezer") or self.unified
 
     def prepare_parent(self, path: str, devices: Sequence[DeviceRule]) -> None:
         """Make a group that containers' groups are made in: inheritance, and device rules once for all.
@@ -215,7 +224,14 @@ class Cgroup:
     def add(self, pid: int) -> None:
         """Move another process into the groups; slower than its own :meth:`enter` on version 1."""
         for hierarchy in self.hierarchies.found:
-            write(hierarchy.fd, f"{self.path}/cgroup.procs", str(pid))
+            path = f"{self.path}/cgroup.procs"
+            try:
+                write(hierarchy.fd, path, str(pid))
+            except OSError as error:
+                if error.errno != errno.ENOSPC or "cpuset" not in hierarchy.controllers:
+                    raise
+                _inherit_cpuset(hierarchy.fd, self.path)
+                write(hierarchy.fd, path, str(pid))
 
     def pids(self) -> list[int]:
         """Return the ids of the processes in the groups and in groups that the container made below them."""

@@ -31,6 +31,37 @@ RUNNING: tuple[Flag, ...] = (
     ("keep", "", "bool", "do not delete the container after it has ended"),
     ("no-subreaper", "", "bool", "(there is no subreaper)"),
 )
+CRIU: tuple[Flag, ...] = (
+    ("image-path", "", "string", "path to criu's image files, ./checkpoint unless said"),
+    ("work-path", "", "string", "path for criu's work files and logs"),
+    ("tcp-established", "", "bool", "allow open TCP connections"),
+    ("ext-unix-sk", "", "bool", "allow Unix sockets whose other end is outside"),
+    ("shell-job", "", "bool", "allow a terminal from outside"),
+    ("file-locks", "", "bool", "take file locks along"),
+    (
+        "manage-cgroups-mode",
+        "",
+        "string",
+        "what criu does with cgroups: soft (default), full or strict",
+    ),
+    ("empty-ns", "", "list", "make a namespace (network), but leave out what is in it"),
+    ("auto-dedup", "", "bool", "keep no page of memory twice"),
+    ("lazy-pages", "", "bool", "bring memory after, page by page, when it is needed"),
+)
+CHECKPOINTING: tuple[Flag, ...] = (
+    *CRIU,
+    ("parent-path", "", "string", "path, from the image files, to those of a pre-dump"),
+    ("leave-running", "", "bool", "let the container go on"),
+    ("status-fd", "", "int", "descriptor that gets a zero byte when pages can be asked for"),
+    ("page-server", "", "string", "ADDRESS:PORT to send memory to"),
+    ("pre-dump", "", "bool", "only memory, and let the container go on"),
+)
+RESTORING: tuple[Flag, ...] = (
+    *CRIU,
+    *RUNNING,
+    ("lsm-profile", "", "string", "TYPE:NAME of the security profile"),
+    ("lsm-mount-context", "", "string", "SELinux context of mounts"),
+)
 JOINING: tuple[Flag, ...] = (
     ("console-socket", "", "string", "path to a socket that receives the terminal's descriptor"),
     ("cwd", "", "string", "working directory in the container"),
@@ -177,10 +208,10 @@ COMMANDS: dict[str, Command] = {
         ),
         counts=(0, 0),
     ),
-    "checkpoint": Command("criu", "checkpoint a running container", counts=(1, MANY)).ends_flags(),
-    "restore": Command(
-        "criu", "restore a container from a checkpoint", counts=(1, MANY)
-    ).ends_flags(),
+    "checkpoint": Command(
+        "checkpoints", "write the processes of a running container to files", CHECKPOINTING
+    ),
+    "restore": Command("checkpoints", "make a container of such files", RESTORING),
 }
 ALIASES = {"init": "spec"}
 

@@ -12,8 +12,13 @@ from berth.oci_cli import bundles, foreground
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from berth.bundle.records import Record
     from berth.oci.runtime_spec import Spec
     from berth.oci_cli.invocation import Invocation
+
+    Making = Callable[[Folder, Spec, str, creation.Options], creation.Creation]
 
 INIT_FAILED = "unable to start container process: "
 
@@ -47,7 +52,9 @@ def _given_sockets() -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _make(call: Invocation, spec: Spec, bundle: str) -> tuple[Folder, creation.Made]:
+def _make(
+    call: Invocation, spec: Spec, bundle: str, making: Making
+) -> tuple[Folder, creation.Made]:
     options = _options(call)
     if _given_sockets() and spec.get("process"):
         listen = [f"LISTEN_FDS={_given_sockets()}", "LISTEN_PID=1"]
@@ -55,15 +62,23 @@ def _make(call: Invocation, spec: Spec, bundle: str) -> tuple[Folder, creation.M
     folder = Folder(call.root, call.id)
     folder.make()
     try:
-        making = creation.Creation(folder, spec, bundle, options)
+        one = making(folder, spec, bundle, options)
     except BaseException:
         folder.remove()
         raise
-    try:
-        return folder, making.make()
-    except BerthError as error:
-        error.message = f"{INIT_FAILED}{error.message}"
-        raise
+    return folder, one.make()
+
+
+class Fresh(creation.Creation):
+    """A container that is made as its spec says; what keeps it from that is told in runc's words."""
+
+    def make(self) -> creation.Made:
+        """Make it."""
+        try:
+            return super().make()
+        except BerthError as error:
+            error.message = f"{INIT_FAILED}{error.message}"
+            raise
 
 
 def do_create(call: Invocation) -> int:
@@ -71,7 +86,7 @@ def do_create(call: Invocation) -> int:
     spec, bundle = _load(call)
     terminal = bool(spec.get("process", {}).get("terminal"))
     _check_terminal(call, terminal=terminal, detached=True)
-    _make(call, spec, bundle)
+    _make(call, spec, bundle, Fresh)
     return 0
 
 
@@ -107,14 +122,19 @@ def do_start(call: Invocation) -> int:
 
 def do_run(call: Invocation) -> int:
     """Make a container, start it, and unless told to detach stay until it ends."""
+    return live(call, Fresh, creation.start)
+
+
+def live(call: Invocation, making: Making, start: Callable[[Folder, Record], object]) -> int:
+    """Have a container made and started; unless told to detach, stay until it ends and remove it."""
     spec, bundle = _load(call)
     detached = call.options.on("detach")
     terminal = bool(spec.get("process", {}).get("terminal"))
     _check_terminal(call, terminal=terminal, detached=detached)
-    folder, made = _make(call, spec, bundle)
+    folder, made = _make(call, spec, bundle, making)
     try:
         stay = None if detached else foreground.Foreground(made.pid, made.terminal)
-        creation.start(folder, made.record)
+        start(folder, made.record)
     except BaseException:
         ending.delete(folder, made.record, force=True)
         raise
