@@ -274,3 +274,10 @@ def test_ranges_of_a_network_that_are_none_are_refused(
     status, answer = engine.request("POST", "/networks/create", body)
     assert status == 400
     assert answer["message"].startswith("invalid network config:\ninvalid ")  # type: ignore[index]
+
+
+def test_a_login_where_no_registry_can_be_is_refused(engine: EngineProcess) -> None:
+    body = {"username": "x", "password": "y", "serveraddress": "[nowhere"}
+    status, answer = engine.request("POST", "/auth", body)
+    assert status in (400, 500)  # of Docker's both, by its version
+    assert "internal error" not in answer["message"]  # type: ignore[index]

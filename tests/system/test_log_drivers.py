@@ -9,12 +9,14 @@ import os
 import re
 import select
 import socket
+import ssl
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support import certificates
 from support.engine import EngineProcess
 from support.programs import Outcome, find
 from support.programs import run as run_program
@@ -70,10 +72,10 @@ def test_a_rotated_log_is_read_back(
 ) -> None:
     options = ("max-size=20k", "max-file=4", f"compress={compress}")
     flags = ("--log-driver", driver, *(word for o in options for word in ("--log-opt", o)))
-    assert run(engine, "box", "for i in $(seq 6000); do echo line $i; done", *flags).code == 0
+    assert run(engine, "box", "for i in $(seq 20000); do echo line $i; done", *flags).code == 0
     lines = cli("logs", "box").lines
     numbers = [int(line.split()[1]) for line in lines]
-    assert numbers == list(range(numbers[0], 6001))
+    assert numbers == list(range(numbers[0], 20001))
     assert len(numbers) > 500
     for count in (1, 3, 700):
         assert cli("logs", "--tail", str(count), "box").lines == lines[-count:]
@@ -121,6 +123,36 @@ def test_a_json_log_has_the_attributes_that_options_choose(engine: EngineProcess
     assert shown.endswith(" said\n")
 
 
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{{.ImageName}}/{{.Name}}/{{.ID}}", "{image}/{name}/{id:.12}"),
+        ("{{.FullID}} {{.ImageID}} {{.ImageFullID}}", "{id} {image_id:.12} sha256:{image_id}"),
+        ("{{.DaemonName}}:{{ .Name | upper | printf `<%s>` }}", "docker:<BOX>"),
+        ('{{index .ContainerLabels "a.b"}}{{with .Command}} {{.}}{{end}}', "c sh -c echo said"),
+        ('{{if eq .Name "box"}}it{{else}}other{{end}} {{lower "X"}}', "it x"),
+        (
+            '{{index (split .ImageName ":") 0}}{{truncate .Name 2}} {{json .Name}}',
+            'busyboxbo "box"',
+        ),
+        ('{{(.ExtraAttributes nil).A}} {{join .ContainerArgs ","}}', "1 -c,echo said"),
+        ("plain", "plain"),
+    ],
+)
+def test_a_tag_is_a_template_of_go(engine: EngineProcess, template: str, expected: str) -> None:
+    words = ("--label", "a.b=c", "-e", "A=1", "--log-opt", "env=A", "--log-opt", f"tag={template}")
+    assert run(engine, "box", "echo said", *words).code == 0
+    found = engine.inspect("box")
+    entry = json.loads(Path(str(found["LogPath"])).read_text())
+    names = {
+        "name": "box",
+        "image": "busybox",
+        "id": found["Id"],
+        "image_id": str(found["Image"]).removeprefix("sha256:"),
+    }
+    assert entry["attrs"] == {"A": "1", "tag": expected.format(**names)}
+
+
 def test_a_log_that_is_not_kept_cannot_be_read(engine: EngineProcess, cli: Cli) -> None:
     assert run(engine, "box", "echo seen", "--log-driver", "none").out == "seen\n"
     done = cli("logs", "box")
@@ -147,6 +179,8 @@ def test_a_log_that_is_not_kept_cannot_be_read(engine: EngineProcess, cli: Cli) 
         ("syslog", ("syslog-format=rfc1",), "Invalid syslog format"),
         ("syslog", ("syslog-address=here",), "should be in form proto://address, got here"),
         ("json-file", ("tag={{.Nose}}",), "template: log-tag"),
+        ("json-file", ("tag={{.Name",), "template: log-tag"),
+        ("json-file", ("tag={{nose .Name}}",), "template: log-tag"),
         ("json-file", ("env-regex=(",), "error parsing regexp"),
     ],
 )
@@ -187,8 +221,9 @@ def test_logs_are_cleared(engine: EngineProcess, driver: str) -> None:
 class Server:
     """A log server: datagrams or the bytes of streams, as they come."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext | None = None) -> None:
         self.sock = sock
+        self.context = context
         self.got: list[bytes] = []
         self._closing = socket.socketpair()
         self._thread = threading.Thread(target=self._serve)
@@ -199,15 +234,28 @@ class Server:
         while True:
             for sock in select.select(reading, [], [])[0]:
                 if sock is self._closing[0]:
+                    for client in reading[2:]:
+                        client.close()
                     return
                 if sock is self.sock and self.sock.type == socket.SOCK_STREAM:
-                    reading.append(self.sock.accept()[0])
+                    reading += self._accepted()
                     continue
-                data = sock.recv(1 << 16)
+                try:
+                    data = sock.recv(1 << 16)
+                except OSError:
+                    data = b""
                 if data:
                     self.got.append(data)
                 elif sock is not self.sock:
                     reading.remove(sock)
+                    sock.close()
+
+    def _accepted(self) -> list[socket.socket]:
+        client = self.sock.accept()[0]
+        try:
+            return [self.context.wrap_socket(client, server_side=True) if self.context else client]
+        except OSError:  # it was not content with our certificate, or we with its
+            return []
 
     @property
     def text(self) -> str:
@@ -257,6 +305,112 @@ def test_syslog_gets_every_line(
     assert re.fullmatch(expected, server.text), server.text
     # And clients read the copy.
     assert engine.docker("logs", "box").out == "out 1\nno end"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    certificates.make(folder, "ca")
+    certificates.make(folder, "stranger")
+    names = "subjectAltName=IP:127.0.0.1\n"
+    certificates.make(folder, "server", signer="ca", extensions=names)
+    certificates.make(folder, "elsewhere", signer="ca", extensions="subjectAltName=DNS:other\n")
+    certificates.make(folder, "us", signer="ca", extensions="extendedKeyUsage=clientAuth\n")
+    return folder
+
+
+@contextlib.contextmanager
+def secure_server(keys: Path, name: str = "server", *, asks: bool = False) -> Iterator[Server]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(keys / f"{name}.pem", keys / f"{name}-key.pem")
+    if asks:
+        context.load_verify_locations(keys / "ca.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
+    server = Server(socket.create_server(("127.0.0.1", 0)), context)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def secure_words(server: Server, *options: str) -> list[str]:
+    address = f"syslog-address=tcp+tls://127.0.0.1:{server.sock.getsockname()[1]}"
+    chosen = (address, *options)
+    return [
+        *("--log-driver", "syslog"),
+        *(w for option in chosen for w in ("--log-opt", option)),
+    ]
+
+
+def test_syslog_over_tls_gets_every_line(engine: EngineProcess, keys: Path) -> None:
+    with secure_server(keys) as server:
+        words = secure_words(server, f"syslog-tls-ca-cert={keys}/ca.pem", "tag=it")
+        assert run(engine, "box", SPEAK, *words).code == 0
+        wait_for(lambda: "no end" in server.text, "the last line is there")
+        stamp = r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
+        expected = rf"<30>{stamp} it\[\d+\]: out 1\n<27>{stamp} it\[\d+\]: err 1\n"
+        assert re.match(expected, server.text), server.text
+        assert engine.docker("logs", "box").out == "out 1\nno end"
+
+
+def test_syslog_over_tls_takes_much_and_counts_its_messages(
+    engine: EngineProcess, keys: Path
+) -> None:
+    with secure_server(keys, asks=True) as server:
+        options = (
+            *(f"syslog-tls-ca-cert={keys}/ca.pem", f"syslog-tls-cert={keys}/us.pem"),
+            *(f"syslog-tls-key={keys}/us-key.pem", "syslog-format=rfc5424"),
+        )
+        words = secure_words(server, *options)
+        assert run(engine, "box", "seq 50000", *words).code == 0
+        wait_for(lambda: server.got[-1].endswith(b" 50000\n"), "the last line is there")
+        rest, lines = b"".join(server.got), []
+        while rest:
+            size, _, rest = rest.partition(b" ")
+            lines.append(rest[: int(size)])
+            rest = rest[int(size) :]
+        assert [int(line.split()[-1]) for line in lines] == list(range(1, 50001))
+
+
+@pytest.mark.parametrize(
+    ("server", "ca", "said"),
+    [
+        ("server", "stranger", "tls: failed to verify certificate"),
+        ("elsewhere", "ca", "tls: failed to verify certificate"),
+        ("server", "none", "could not read CA certificate"),
+    ],
+)
+def test_a_log_server_that_is_another_gets_nothing(
+    engine: EngineProcess, keys: Path, server: str, ca: str, said: str
+) -> None:
+    with secure_server(keys, server) as log:
+        words = secure_words(log, f"syslog-tls-ca-cert={keys}/{ca}.pem")
+        done = run(engine, "box", "echo secret", *words)
+        assert done.code in (125, 127)  # the docker CLI says 127 when it reads "no such file"
+        assert "failed to initialize logging driver" in done.err
+        assert said in done.err
+        assert engine.docker("rm", "box").code == 0
+        assert log.text == ""
+        careless = secure_words(log, "syslog-tls-skip-verify=true")
+        assert run(engine, "box", "echo x", *careless).code == 0
+        wait_for(lambda: log.text.endswith(": x\n"), "whoever asks for it trusts anybody")
+
+
+def test_a_secure_log_server_that_comes_back_gets_the_rest(
+    engine: EngineProcess, keys: Path
+) -> None:
+    with secure_server(keys) as first:
+        port = first.sock.getsockname()[1]
+        words = secure_words(first, f"syslog-tls-ca-cert={keys}/ca.pem")
+        script = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done"
+        assert run(engine, "box", script, "-d", *words).code == 0
+        wait_for(lambda: first.text, "it has begun")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(keys / "server.pem", keys / "server-key.pem")
+    with socket.create_server(("127.0.0.1", port), reuse_port=False) as sock:
+        sock.settimeout(20)
+        with context.wrap_socket(sock.accept()[0], server_side=True) as client:
+            assert re.search(rb": \d+\n$", client.recv(1000))
 
 
 @pytest.mark.parametrize(

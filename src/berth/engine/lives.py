@@ -423,5 +423,5 @@ class Lives:
 
 
 def _close_log(log: RemoteLog | None) -> None:
-    if log is not None and log.folder_fd is not None:
-        os.close(log.folder_fd)
+    if log is not None and log.fd is not None:
+        os.close(log.fd)

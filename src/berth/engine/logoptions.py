@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from berth.configuration.checks import size_bytes
-from berth.errors import InvalidArgument, Unsupported
+from berth.engine import logcertificates
+from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,7 @@ OPTIONS = {
     LOCAL: ("max-file", "max-size", "compress"),
     SYSLOG: (
         *("syslog-address", "syslog-facility", "syslog-format", *ATTRIBUTES, "tag"),
-        *("syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key", "syslog-tls-skip-verify"),
+        *logcertificates.OPTIONS,
     ),
     JOURNALD: (*ATTRIBUTES, "tag"),
 }
@@ -55,7 +56,8 @@ FACILITIES = {
     )
 } | {f"local{number}": 16 + number for number in range(8)}
 FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
-NETWORKS = ("udp", "tcp", "unix", "unixgram")
+SECURE = "tcp+tls"
+NETWORKS = ("udp", "tcp", SECURE, "unix", "unixgram")
 TRUTHS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 MAX_BUFFER_BYTES = 1 << 20
 
@@ -154,8 +156,6 @@ def syslog_address(text: str) -> SplitResult | None:
     if "://" not in text:
         raise InvalidArgument(f"syslog-address should be in form proto://address, got {text}")
     url = urlsplit(text)
-    if url.scheme == "tcp+tls":
-        raise Unsupported("syslog-address: tcp+tls is not supported")
     if url.scheme not in NETWORKS:
         raise InvalidArgument(f"unsupported protocol {url.scheme!r} in syslog-address")
     try:

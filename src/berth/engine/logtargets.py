@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from berth.configuration.checks import size_bytes
+from berth.engine import logcertificates
 from berth.engine import logoptions as options_of
-from berth.engine.logoptions import JOURNALD, JSON_FILE, LOCAL, NONE, SYSLOG
-from berth.errors import Failed, InvalidArgument, Unsupported
+from berth.engine.logoptions import JOURNALD, JSON_FILE, LOCAL, NONE, SECURE, SYSLOG
+from berth.engine.logtags import SHORT_ID, attributes, tag
+from berth.errors import Failed, Unsupported
 from berth.logs.formats import JSON_LINES, RECORDS
 from berth.runtime import locallog
 from berth.runtime.requests import LogTarget, RemoteLog
@@ -26,9 +28,6 @@ if TYPE_CHECKING:
 SYSLOG_PORT = 514
 SYSLOG_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
-TAG_FIELD = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
-DEFAULT_TAG = "{{.ID}}"
-SHORT_ID = 12
 
 
 class Destination(NamedTuple):
@@ -64,15 +63,15 @@ def log_target(record: ContainerRecord, folder: Path) -> LogTarget | None:
     if config.type in ("", JSON_FILE):
         size, files, compress = options_of.files(options, "", max_files=1)
         found = attributes(record)
-        if "tag" in options:
-            found["tag"] = tag(record, options["tag"])
-        text = json.dumps(found, ensure_ascii=False, separators=(",", ":")) if found else ""
+        if chosen := tag(record, options.get("tag", ""), default=""):
+            found["tag"] = chosen
+        form = json.dumps(found, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         return LogTarget(
             path=path,
             max_size_bytes=size,
             max_files=files,
             compress=compress,
-            attributes=text,
+            attributes=form if found else "",
         )
     prefix = "" if config.type == LOCAL else "cache-"
     if config.type == NONE or (prefix and not _is_cached(record)):
@@ -99,50 +98,8 @@ def check(record: ContainerRecord) -> None:
     tag(record, (config.config or {}).get("tag", ""))
 
 
-def attributes(record: ContainerRecord) -> dict[str, str]:
-    """Return the labels and variables that options choose for the log."""
-    options = record.host_config.log_config.config or {}
-    variables = dict(entry.partition("=")[::2] for entry in record.env)
-    found: dict[str, str] = {}
-    for known, key in ((record.config.labels or {}, "labels"), (variables, "env")):
-        names = [name for name in options.get(key, "").split(",") if name]
-        pattern = options.get(f"{key}-regex")
-        if pattern:
-            names += [name for name in known if re.search(pattern, name)]
-        found |= {name: known[name] for name in names if name in known}
-    return found
-
-
-def tag(record: ContainerRecord, template: str) -> str:
-    """Fill in a tag: Docker's template, with plain fields only."""
-    config, image = record.config, record.image_id
-    words = [record.args[0], *record.args[1:]] if record.args else []
-    fields = {
-        "ID": record.id[:SHORT_ID],
-        "FullID": record.id,
-        "Name": record.name.removeprefix("/"),
-        "ImageID": image.removeprefix("sha256:")[:SHORT_ID],
-        "ImageFullID": image,
-        "ImageName": config.image,
-        "Command": " ".join(words),
-        "DaemonName": "docker",
-    }
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in fields:
-            raise InvalidArgument(
-                f'template: log-tag: executing "log-tag": can\'t evaluate field {match[1]}'
-            )
-        return fields[match[1]]
-
-    found = TAG_FIELD.sub(value, template)
-    if "{{" in TAG_FIELD.sub("", template):
-        raise InvalidArgument(f"template: log-tag: only plain fields are understood: {template}")
-    return found
-
-
 async def remote_log(record: ContainerRecord) -> RemoteLog | None:
-    """Return where the log is sent; the caller closes ``folder_fd``. Failed when nobody is there."""
+    """Return where the log is sent; the caller closes ``fd``. Failed when nobody is there."""
     config = record.host_config.log_config
     options = config.config or {}
     if config.type not in (SYSLOG, JOURNALD):
@@ -164,7 +121,7 @@ async def remote_log(record: ContainerRecord) -> RemoteLog | None:
     return _remote(
         record,
         Destination(network, socket.AF_UNIX, (name,), shown),
-        folder_fd=_open_folder(path, network),
+        fd=_open_folder(path, network),
         fields=fields,
     )
 
@@ -195,9 +152,11 @@ async def _over_ip(record: ContainerRecord, network: str, host: str, port: int) 
         ) from error
     family, _, _, _, where = found[0]
     address, port = str(where[0]), int(where[1])
+    options = record.host_config.log_config.config or {}
     return _remote(
         record,
         Destination(network, family, (address, str(port)), f"{address}:{port}"),
+        fd=logcertificates.memory_file(options, host) if network == SECURE else None,
     )
 
 
@@ -205,7 +164,7 @@ def _remote(
     record: ContainerRecord,
     where: Destination,
     *,
-    folder_fd: int | None = None,
+    fd: int | None = None,
     fields: dict[str, str] | None = None,
 ) -> RemoteLog:
     config = record.host_config.log_config
@@ -217,10 +176,10 @@ def _remote(
         family=where.family,
         address=where.address,
         shown=where.shown,
-        folder_fd=folder_fd,
+        fd=fd,
         blocking=options.get("mode") != "non-blocking",
         max_buffer_bytes=size_bytes(size) if size else options_of.MAX_BUFFER_BYTES,
-        tag=tag(record, options.get("tag") or DEFAULT_TAG),
+        tag=tag(record, options.get("tag", "")),
         format=options.get("syslog-format", ""),
         facility=options_of.facility(options.get("syslog-facility", "")),
         hostname=platform.node(),
@@ -230,7 +189,7 @@ def _remote(
 
 def _journal_fields(record: ContainerRecord) -> dict[str, str]:
     options = record.host_config.log_config.config or {}
-    chosen = tag(record, options.get("tag") or DEFAULT_TAG)
+    chosen = tag(record, options.get("tag", ""))
     own = {
         "CONTAINER_ID": record.id[:SHORT_ID],
         "CONTAINER_ID_FULL": record.id,

@@ -87,7 +87,10 @@ class Endpoints:
 
     def is_insecure(self, domain: str) -> bool:
         """Say whether ``host[:port]`` is named by a rule, or an address of it is in a block."""
-        host = urlsplit(f"//{domain}").hostname or ""
+        try:
+            host = urlsplit(f"//{domain}").hostname or ""
+        except ValueError as error:
+            raise InvalidArgument(f"invalid registry {domain!r}: {error}") from None
         if domain.lower() in self._insecure_hosts or host in self._insecure_hosts:
             return True
         return any(

@@ -96,8 +96,8 @@ def of_handover(handover: Handover) -> tuple[Message, list[int]]:
     }
     fds = [handover.netns_fd] if handover.netns_fd is not None else []
     fds += [tree.fd for tree in handover.trees]
-    if handover.log is not None and handover.log.folder_fd is not None:
-        fds.append(handover.log.folder_fd)
+    if handover.log is not None and handover.log.fd is not None:
+        fds.append(handover.log.fd)
     fds += [attachment.fd for attachment in handover.attachments]
     fds += [*handover.orphans, *handover.keep_fds]
     return document, fds
@@ -122,7 +122,7 @@ def _remote_log(log: RemoteLog) -> Message:
         "family": log.family,
         "address": list(log.address),
         "shown": log.shown,
-        "has_folder": log.folder_fd is not None,
+        "has_fd": log.fd is not None,
         "blocking": log.blocking,
         "max_buffer": log.max_buffer_bytes,
         "tag": log.tag,

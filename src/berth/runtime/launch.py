@@ -162,9 +162,9 @@ class Launch:
 
     def _ship(self, log: RemoteLogMessage) -> None:
         """Connect to the log's server: a container whose log nobody gets does not start."""
-        folder = self.request.take() if log["has_folder"] else None
+        fd = self.request.take() if log["has_fd"] else None
         shipping = imports.from_host("berth.runtime.shipping")
-        self.served.ship(shipping.open_shipper(log, folder))
+        self.served.ship(shipping.open_shipper(log, fd))
 
     def end(self) -> None:
         """Kill the process, wherever it is on its way: entering its groups later, it would keep them."""

@@ -1,8 +1,9 @@
 """Messages between berthd and the processes it has forked, as types. Imported while type checking only.
 
 A request's descriptors follow in the order: control socket, pidfd of the container (exec), one an
-attachment (exec). A handover's: network namespace (``netns``), one a tree, the folder of a log server's
-socket (``has_folder``), one an attachment, one an orphan, and those that are only kept.
+attachment (exec). A handover's: network namespace (``netns``), one a tree, what goes with a log server
+(``has_fd``: the folder of its socket, or a memory file with :class:`CertificatesMessage`), one an
+attachment, one an orphan, and those that are only kept.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class RemoteLogMessage(TypedDict):
     family: int
     address: list[str]
     shown: str
-    has_folder: bool
+    has_fd: bool
     blocking: bool
     max_buffer: int
     tag: str
@@ -79,6 +80,15 @@ class RemoteLogMessage(TypedDict):
     facility: int
     hostname: str
     fields: dict[str, str]
+
+
+class CertificatesMessage(TypedDict):
+    """TLS with a log server: in PEM, or empty. ``own`` is a certificate with its key."""
+
+    authorities: str
+    own: str
+    verify: bool
+    name: str
 
 
 class RequestMessage(TypedDict, total=False):

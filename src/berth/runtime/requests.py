@@ -99,7 +99,7 @@ class LogTarget:
 class RemoteLog:
     """A server that gets the log as well; a unix socket's ``address`` is its name in the folder.
 
-    ``folder_fd`` is the caller's to close.
+    ``fd``, the caller's to close, is that folder, or for TLS a memory file with certificates.
     """
 
     driver: str  # syslog, journald
@@ -107,7 +107,7 @@ class RemoteLog:
     family: int
     address: tuple[str, ...]
     shown: str  # the address, for people
-    folder_fd: int | None = None
+    fd: int | None = None
     blocking: bool = True
     max_buffer_bytes: int = 1 << 20
     tag: str = ""

@@ -7,13 +7,12 @@ connection, the oldest messages are thrown away at once. The server is told how 
 
 from __future__ import annotations
 
-import _socket
 import os
-import select
 import time
 
 from berth.errors import Failed
-from berth.runtime import imports
+from berth.runtime import imports, logconnection
+from berth.runtime.logconnection import DATAGRAMS, SECURE, Connection
 from berth.runtime.loglines import Lines
 
 TYPE_CHECKING = False
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from berth.runtime.messages import RemoteLogMessage
+    from berth.runtime.securelog import Certificates
 
     Compose = Callable[[str, bytes, int], bytes]
     Watch = Callable[[int, int, Callable[[int], None]], None]
@@ -30,29 +30,37 @@ HELD_BACK_BYTES = 1 << 20
 CONNECT_S = 5.0
 RECONNECT_S = 1.0
 LAST_WORDS_S = 2.0
-DATAGRAMS = ("udp", "unixgram")
 
 
 class Shipper(Lines):
     """One server, for one container."""
 
-    def __init__(self, message: RemoteLogMessage, compose: Compose, folder_fd: int | None) -> None:
+    def __init__(
+        self,
+        message: RemoteLogMessage,
+        compose: Compose,
+        fd: int | None,
+        certificates: Certificates | None,
+    ) -> None:
         """Connect; Failed when that is not possible."""
         super().__init__()
         self._message = message
-        self._folder_fd = folder_fd
+        self._fd = fd
+        self._certificates = certificates
         self._compose = compose
         self._blocking = message["blocking"]
         self._limit = HELD_BACK_BYTES if self._blocking else message["max_buffer"]
         self._pending: list[bytes] = []
         self._pending_bytes = 0
+        self._begun = False  # the first of them: its rest must follow
         self._lost = 0
         self._tried_at = 0.0
         self._watch: Watch | None = None
         self._forget: Callable[[int], None] | None = None
         self._resume: Callable[[], None] | None = None
-        self._watched = False
-        self._sock: _socket.socket | None = self._connect(CONNECT_S)
+        self._watched = 0  # the events, and whose
+        self._watched_fd = -1
+        self._sock: Connection | None = self._connect(CONNECT_S)
         self.moved_at = time.monotonic()
 
     def serve(
@@ -84,21 +92,23 @@ class Shipper(Lines):
 
     def _excess(self) -> int:
         """Return how many of the oldest messages are too many."""
-        size, count = self._pending_bytes, 0
+        size, count = self._pending_bytes, int(self._begun)
         while size > self._limit and count < len(self._pending) - 1:
             size -= len(self._pending[count])
             count += 1
-        return count
+        return count - int(self._begun)
 
     def _throw_away(self, count: int) -> None:
-        self._pending_bytes -= sum(map(len, self._pending[:count]))
-        del self._pending[:count]
+        first = int(self._begun)
+        those = slice(first, first + count)
+        self._pending_bytes -= sum(map(len, self._pending[those]))
+        del self._pending[those]
         self._lost += count
 
     def give_up(self) -> None:
         """Throw away what a server that does not read was to get."""
-        self._throw_away(len(self._pending))
         self._disconnect()
+        self._throw_away(len(self._pending))
 
     def send(self) -> None:
         """Send what the server takes now."""
@@ -106,14 +116,15 @@ class Shipper(Lines):
             return
         if self._lost and not self._pending:
             self._confess()
-        sent = 0
+        sent, broken = 0, False
         try:
             assert self._sock is not None
             while sent < len(self._pending):
                 data = self._pending[sent]
-                done = self._sock.send(data, _socket.MSG_NOSIGNAL)
+                done = self._sock.put(data)
                 self.moved_at = time.monotonic()
-                if done < len(data) and self._message["network"] not in DATAGRAMS:
+                self._begun = done < len(data) and self._message["network"] not in DATAGRAMS
+                if self._begun:
                     self._pending[sent] = data[done:]
                     self._pending_bytes -= done
                     break
@@ -121,9 +132,11 @@ class Shipper(Lines):
         except BlockingIOError:
             pass
         except OSError:
-            self._disconnect()
+            broken = True
         self._pending_bytes -= sum(map(len, self._pending[:sent]))
         del self._pending[:sent]
+        if broken:
+            self._disconnect()
         self._mind()
 
     def _confess(self) -> None:
@@ -135,22 +148,30 @@ class Shipper(Lines):
         """Ask the loop to come back while something waits."""
         if self._watch is None or self._forget is None or self._resume is None:
             return
-        wanted = bool(self._pending) and self._sock is not None
-        if wanted and not self._watched and self._sock is not None:
-            self._watch(self._sock.fileno(), select.EPOLLOUT, lambda _events: self.send())
-        elif not wanted and self._watched and self._sock is not None:
-            self._forget(self._sock.fileno())
-        self._watched = wanted
+        sock = self._sock
+        wanted = sock.events if sock is not None and (self._pending or sock.holds) else 0
+        if wanted != self._watched:
+            self._unwatch()
+            if wanted and sock is not None:
+                self._watch(sock.fileno(), wanted, lambda _events: self.send())
+                self._watched, self._watched_fd = wanted, sock.fileno()
         if not self.lags:
             self._resume()
 
+    def _unwatch(self) -> None:
+        if self._watched and self._forget is not None:
+            self._forget(self._watched_fd)
+        self._watched = 0
+
     def _disconnect(self) -> None:
+        """Hang up. What had begun to be sent ends in the middle, for there is nobody who gets the rest."""
         if self._sock is not None:
-            if self._watched and self._forget is not None:
-                self._forget(self._sock.fileno())
-            self._watched = False
+            self._unwatch()
             self._sock.close()
             self._sock = None
+        if self._begun:
+            self._begun = False
+            self._throw_away(1)
         if self._resume is not None:
             self._resume()
 
@@ -164,49 +185,27 @@ class Shipper(Lines):
             return False
         return True
 
-    def _connect(self, timeout_s: float) -> _socket.socket:
+    def _connect(self, timeout_s: float) -> Connection:
         """Connect, or begin to when there is no time."""
         self._tried_at = time.monotonic()
-        network, address = self._message["network"], self._message["address"]
-        kind = _socket.SOCK_DGRAM if network in DATAGRAMS else _socket.SOCK_STREAM
-        family = self._message["family"]
-        sock = _socket.socket(family, kind | _socket.SOCK_CLOEXEC)
-        if family == _socket.AF_UNIX:
-            # By its folder's descriptor: the host's paths are not seen from here.
-            where: object = f"/proc/self/fd/{self._folder_fd}/{address[0]}"
-        else:
-            where = (address[0], int(address[1]))
-        sock.settimeout(timeout_s)
-        try:
-            sock.connect(where)  # type: ignore[arg-type]  # of the one kind or the other
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            sock.close()
-            why = (error.strerror or str(error)).lower()
-            shown = self._message["shown"]
-            raise Failed(
-                f"failed to initialize logging driver: dial {network} {shown}: connect: {why}"
-            ) from error
-        sock.setblocking(False)
-        return sock
+        sock = logconnection.connect(self._message, self._fd, timeout_s)
+        if self._certificates is None:
+            return Connection(sock)
+        return self._certificates.secure(sock, timeout_s)
 
     def close(self) -> None:
         """Send the rest, to a server that takes it."""
         self._finish_lines()
         if self._sock is not None:
-            self._sock.settimeout(LAST_WORDS_S)
+            self._unwatch()
             try:
-                for data in self._pending:
-                    self._sock.sendall(data)
+                self._sock.finish(self._pending, LAST_WORDS_S)
             except OSError:
                 pass
-            if self._watched and self._forget is not None:
-                self._forget(self._sock.fileno())
             self._sock.close()
             self._sock = None
-        if self._folder_fd is not None:
-            os.close(self._folder_fd)
+        if self._fd is not None:
+            os.close(self._fd)
 
     def _finish_lines(self) -> None:
         """Send unfinished lines."""
@@ -214,7 +213,11 @@ class Shipper(Lines):
         Lines.flush(self, time.time_ns())
 
 
-def open_shipper(message: RemoteLogMessage, folder_fd: int | None) -> Shipper:
-    """Return one that is connected; Failed when nobody is there."""
+def open_shipper(message: RemoteLogMessage, fd: int | None) -> Shipper:
+    """Return one that is connected; Failed when nobody is there. ``fd`` is its own from then on."""
     driver: ModuleType = imports.from_host(f"berth.runtime.{message['driver']}")
-    return Shipper(message, driver.composer(message), folder_fd)
+    certificates = None
+    if message["network"] == SECURE:
+        assert fd is not None
+        certificates = imports.from_host("berth.runtime.securelog").Certificates(message, fd)
+    return Shipper(message, driver.composer(message), fd, certificates)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from berth.runtime.logconnection import SECURE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,7 @@ def composer(message: RemoteLogMessage) -> Callable[[str, bytes, int], bytes]:
     """Return what makes a message of a line."""
     tag, hostname, facility = message["tag"], message["hostname"], message["facility"]
     pid, format_ = os.getpid(), message["format"]
+    counted = message["network"] == SECURE and format_.startswith("rfc5424")  # RFC 5425
 
     def head(priority: int, time_ns: int) -> str:
         if format_.startswith("rfc5424"):
@@ -36,7 +39,8 @@ def composer(message: RemoteLogMessage) -> Callable[[str, bytes, int], bytes]:
     def compose(stream: str, line: bytes, time_ns: int) -> bytes:
         priority = facility << 3 | SEVERITIES[stream]
         end = b"" if line.endswith(b"\n") else b"\n"
-        return head(priority, time_ns).encode() + line + end
+        data = head(priority, time_ns).encode() + line + end
+        return b"%d %s" % (len(data), data) if counted else data
 
     return compose
 

@@ -44,6 +44,12 @@ DATA = {
         ("a  {{- .State.Pid -}}  b", "a12b"),
         ('{{/* nothing */}}{{`raw"`}}', 'raw"'),
         ("{{println .Name 1}}", "/web 1\n"),
+        (
+            '{{slice .Name 1 3}}{{slice .Name 2}} {{truncate .Name 2}}{{pad "x" 1 2}}|',
+            "weeb /w x  |",
+        ),
+        ('{{"a\\tb\\u00e9é\\""}}', 'a\tbéé"'),
+        ("{{if ge .State.Pid 12}}{{if le .State.Pid 11}}{{else}}twelve{{end}}{{end}}", "twelve"),
         ("plain", "plain"),
     ],
 )

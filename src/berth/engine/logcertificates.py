@@ -1,0 +1,58 @@
+"""TLS with a syslog server: the files that options name are read here, for a monitor sees none of them."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.errors import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CA, CERT, KEY, SKIP_VERIFY = (
+    f"syslog-tls-{name}" for name in ("ca-cert", "cert", "key", "skip-verify")
+)
+OPTIONS = (CA, CERT, KEY, SKIP_VERIFY)
+
+
+def memory_file(options: Mapping[str, str], host: str) -> int:
+    """Return a file in memory with all that a monitor needs; the caller's to close. Failed as in Docker."""
+    verify = SKIP_VERIFY not in options  # whatever it says, as in Docker
+    ca, cert, key = (options.get(name, "") for name in (CA, CERT, KEY))
+    own = ""
+    if cert or key:
+        own = _read(cert, "could not load X509 key pair: ") + _read(
+            key, "could not load X509 key pair: "
+        )
+    told = {
+        "authorities": _authorities(ca) if verify else "",
+        "own": own,
+        "verify": verify,
+        "name": host,
+    }
+    fd = os.memfd_create("log-certificates", os.MFD_CLOEXEC)
+    os.write(fd, msgspec.json.encode(told))
+    return fd
+
+
+def _authorities(path: str) -> str:
+    if path:
+        return _read(path, f'could not read CA certificate "{path}": ')
+    known = ssl.get_default_verify_paths()
+    if known.cafile:
+        return _read(known.cafile, "")
+    hashed = Path(known.capath).glob("*.[0-9]") if known.capath else ()
+    return "".join([_read(str(found), "") for found in sorted(hashed)])
+
+
+def _read(path: str, intent: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        why = f"open {path}: {(error.strerror or str(error)).lower()}"
+        raise Failed(f"failed to initialize logging driver: {intent}{why}") from error
