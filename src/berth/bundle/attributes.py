@@ -1,4 +1,7 @@
-"""What the kernel keeps of a process besides privileges: scheduler, I/O priority, personality, processors."""
+"""What the kernel keeps of a process besides privileges: scheduler, priorities, personality, memory.
+
+A process that joins a container gets its personality and its memory policy as well.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from berth.kernel import scheduling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from berth.oci.runtime_spec import IOPriority, Personality, Process, Scheduler
+    from berth.oci.runtime_spec import IOPriority, Linux, MemoryPolicy, Process, Scheduler
 
 POLICIES = {
     "SCHED_OTHER": 0,
@@ -31,10 +34,28 @@ SCHEDULER_FLAGS = {
 }
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 DOMAINS = {"LINUX": 0x0000, "LINUX32": 0x0008}
+MEMORY_MODES = {
+    "MPOL_DEFAULT": 0,
+    "MPOL_PREFERRED": 1,
+    "MPOL_BIND": 2,
+    "MPOL_INTERLEAVE": 3,
+    "MPOL_LOCAL": 4,
+    "MPOL_PREFERRED_MANY": 5,
+    "MPOL_WEIGHTED_INTERLEAVE": 6,
+}
+MEMORY_FLAGS = {
+    "MPOL_F_NUMA_BALANCING": 1 << 13,
+    "MPOL_F_RELATIVE_NODES": 1 << 14,
+    "MPOL_F_STATIC_NODES": 1 << 15,
+}
+MAX_NUMBER = 0xFFFF  # of a processor or a node
 
 
-def check(process: Process, personality: Personality | None) -> None:
+def check(process: Process, linux: Linux) -> None:
     """Refuse words that are not known."""
+    personality = linux.get("personality")
+    if policy := linux.get("memoryPolicy"):
+        _check_policy(policy)
     scheduler = process.get("scheduler")
     if scheduler and scheduler.get("policy") not in POLICIES:
         raise InvalidArgument(f"invalid scheduler policy: {scheduler.get('policy')!r}")
@@ -52,17 +73,30 @@ def check(process: Process, personality: Personality | None) -> None:
         raise InvalidArgument("unsupported personality flags")
 
 
-def apply(process: Process, personality: Personality | None) -> None:
+def _check_policy(policy: MemoryPolicy) -> None:
+    if policy.get("mode") not in MEMORY_MODES:
+        raise InvalidArgument(f"invalid memoryPolicy.mode: {policy.get('mode')!r}")
+    for flag in policy.get("flags") or ():
+        if flag not in MEMORY_FLAGS:
+            raise InvalidArgument(f"invalid memoryPolicy flag: {flag!r}")
+    numbers(policy.get("nodes") or "")
+
+
+def apply(process: Process, linux: Linux) -> None:
     """Set them for the calling process."""
     try:
         if scheduler := process.get("scheduler"):
             _schedule(scheduler)
         if priority := process.get("ioPriority"):
             _prioritise(priority)
-        if personality:
+        if personality := linux.get("personality"):
             scheduling.personality(DOMAINS[personality["domain"]])
+        if policy := linux.get("memoryPolicy"):
+            flags = sum(MEMORY_FLAGS[flag] for flag in set(policy.get("flags") or ()))
+            nodes = numbers(policy.get("nodes") or "")
+            scheduling.set_mempolicy(MEMORY_MODES[policy["mode"]] | flags, nodes)
     except OSError as error:
-        raise Failed(f"error setting process attributes: {error.strerror}") from error
+        raise Failed(f"error setting process attributes: {error}") from error
 
 
 def _schedule(wanted: Scheduler) -> None:
@@ -86,15 +120,17 @@ def _prioritise(wanted: IOPriority) -> None:
 def set_processors(text: str) -> None:
     """Let the calling process run on the processors of a list as "0-3,7"."""
     if text:
-        os.sched_setaffinity(0, processors(text))
+        os.sched_setaffinity(0, numbers(text))
 
 
-def processors(text: str) -> set[int]:
-    """Parse a list of processors."""
+def numbers(text: str) -> set[int]:
+    """Parse a list of processors or nodes, as "0-3,7"."""
     found: set[int] = set()
-    for part in text.split(","):
+    for part in text.split(",") if text else ():
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InvalidArgument(f"invalid CPU list {text!r}")
+            raise InvalidArgument(f"invalid list of numbers {text!r}")
+        if int(last or first) > MAX_NUMBER:
+            raise InvalidArgument(f"invalid list of numbers {text!r}: no machine has so many")
         found.update(range(int(first), int(last or first) + 1))
     return found

@@ -47,7 +47,7 @@ def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
         pid = fork.make()
         if pid == 0:
             _run_child(plan, sync, ours)
-        fork.check(pid)
+        _check(fork, pid, plan)
         return pid
     finally:
         for fd, flag in restore:
@@ -55,6 +55,18 @@ def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
             os.close(fd)
         if group is not None:
             os.close(group)
+
+
+def _check(fork: namespaces.Clone, pid: int, plan: Plan) -> None:
+    try:
+        fork.check(pid)
+    except PermissionError as error:
+        if os.geteuid() == 0 or not plan.has_group:
+            raise
+        raise Failed(
+            f"no right to make a process in cgroup {plan.group.path}: the caller's own group must be"
+            ' below one of its user\'s, too (cgroups(7), "Delegation")'
+        ) from error
 
 
 def _run_child(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> NoReturn:
@@ -141,6 +153,25 @@ def clone_through(
     if not text.isdigit():
         raise Failed(f"unable to join user namespace: {text}")
     return int(text)
+
+
+def in_child(action: Callable[[], object]) -> None:
+    """Have a fork of this process do something that it must not do itself; Failed with its words."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            processes.prctl(processes.PR_SET_DUMPABLE, 0)  # it may enter what is not trusted
+            action()
+        except BaseException as error:  # noqa: BLE001 - told to the parent, whatever it is
+            os.write(writer, str(error).encode()[:4096])
+        os._exit(0)
+    os.close(writer)
+    text = os.read(reader, 4096).decode(errors="replace")
+    os.close(reader)
+    os.waitpid(pid, 0)
+    if text:
+        raise Failed(text)
 
 
 def map_ids(plan: Plan, pid: int) -> None:

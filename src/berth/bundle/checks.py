@@ -29,6 +29,7 @@ IPC_SYSCTLS = (
 )
 MAJOR_VERSION = "1"
 UNCONFINED = "unconfined"
+NUMA = "/proc/self/numa_maps"
 LABELS = {"apparmorProfile": "/sys/module/apparmor", "selinuxLabel": "/sys/fs/selinux"}
 
 
@@ -182,11 +183,11 @@ def _check_kernel(linux: Linux, kinds: Mapping[str, str]) -> None:
         raise Unsupported(
             "intelRdt is specified, but berth-oci does not control resource allocation (RDT)"
         )
-    if linux.get("memoryPolicy"):
-        raise Unsupported(
-            "memoryPolicy is specified, but berth-oci does not set NUMA memory policies"
-        )
-    if linux.get("netDevices"):
-        raise Unsupported("netDevices is specified, but berth-oci does not move network devices")
+    if linux.get("memoryPolicy") and not os.path.exists(NUMA):
+        raise Unsupported("memoryPolicy is specified but this kernel has no NUMA")
+    if devices := linux.get("netDevices"):
+        from berth.bundle import netdevices
+
+        netdevices.check(devices, kinds)
     if linux.get("mountLabel") and not os.path.isdir(LABELS["selinuxLabel"]):
         raise Unsupported("mountLabel is specified but selinux is not supported on the host")

@@ -162,7 +162,7 @@ class Child:
     def _become_the_program(self) -> None:
         assert self.account is not None
         plan = self.plan
-        attributes.apply(plan.process, plan.linux.get("personality"))
+        attributes.apply(plan.process, plan.linux)
         become(plan.process, self.account, plan.filter, self.state("running"))
         # Programs of the container's own, so with its privileges and below its filter.
         if plan.filter is not None and plan.process.get("noNewPrivileges"):

@@ -17,9 +17,11 @@ from berth.runtime import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from berth.bundle.records import Folder, Record
     from berth.kernel.cgroups import Cgroup
-    from berth.oci.runtime_spec import Spec
+    from berth.oci.runtime_spec import NetDevice, Spec
 
 KILL = 9
 BACKLOG = 1
@@ -105,6 +107,8 @@ class Creation:
         self.record["init_process_start"] = start_time(self._pid)
         self._folder.save(self.record)
         birth.map_ids(plan, self._pid)
+        if devices := plan.linux.get("netDevices"):
+            _move_devices(plan, self._pid, devices)
         score = plan.process.get("oomScoreAdj")
         if score is not None:
             _set_oom_score(self._pid, score)
@@ -206,6 +210,15 @@ def _check_group(group: Cgroup) -> None:
         warn("container's cgroup is not empty: what limits or kills one limits or kills all in it")
     if group.is_frozen():
         raise Conflict("container's cgroup unexpectedly frozen")
+
+
+def _move_devices(plan: Plan, pid: int, devices: Mapping[str, NetDevice]) -> None:
+    from berth.bundle import netdevices
+
+    fd = plan.joined.get("network", -1)
+    if fd < 0:
+        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    netdevices.move(devices, fd)
 
 
 def _set_oom_score(pid: int, score: int) -> None:

@@ -52,7 +52,8 @@ class Joining:
         if now not in (RUNNING, CREATED, PAUSED):
             raise Conflict("cannot exec in a stopped container")
         checks.check_process(process)
-        attributes.check(process, None)
+        self._linux = record.get("spec", {}).get("linux") or {}
+        attributes.check(process, self._linux)
         drop_unknown_capabilities(process)
         self._filter: Filter | None = compiled(record.get("spec", {}))
         self._places = groups.places(record, options.groups)
@@ -136,7 +137,7 @@ class Joining:
                 keep.append(self._filter.agent.fileno())
             stdio.close_all_but(keep)
             attributes.set_processors((process.get("execCPUAffinity") or {}).get("final", ""))
-            attributes.apply(process, None)
+            attributes.apply(process, self._linux)
             step = "become the program"
             child.become(process, who, self._filter, self._state)
             if self._filter is not None and process.get("noNewPrivileges"):

@@ -135,7 +135,7 @@ class Plan:
         self.rootfs = os.path.normpath(path if os.path.isabs(path) else f"{bundle}/{path}")
         drop_unknown_capabilities(self.process)
         self.namespaces = checks.namespace_paths(self.linux)
-        attributes.check(self.process, self.linux.get("personality"))
+        attributes.check(self.process, self.linux)
         self.filter = compiled(spec)
         self.entries = mounting.entries(spec)
         self.joined = _open_namespaces(self.namespaces)
@@ -165,8 +165,13 @@ class Plan:
         return any(hooks.of(self.spec, kind) for kind in hooks.KINDS[:3])
 
     def resources(self) -> Resources:
-        """Return the limits, with the device rules that every container has."""
+        """Return the limits, with the device rules that every container has.
+
+        None of those for an ordinary user, who may set none and make no devices.
+        """
         asked = self.linux.get("resources") or {}
+        if os.geteuid():
+            return {**asked, "devices": []}
         return {**asked, "devices": devices.rules(asked.get("devices") or [])}
 
 

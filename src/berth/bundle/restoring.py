@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import stat
 
-from berth.bundle import creation, externals, hooks, mounting
+from berth.bundle import birth, creation, externals, hooks, mounting
 from berth.bundle.checkpointing import STREAMS, check_possible
 from berth.bundle.status import start_time, state
-from berth.errors import Failed, NotFound
-from berth.kernel import loopback, mounts, namespaces, processes, sockets
+from berth.errors import NotFound
+from berth.kernel import loopback, mounts, namespaces, sockets
 from berth.runtime import codec, criu, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from berth.bundle.checkpointing import Options, Values
     from berth.bundle.plan import Plan
     from berth.bundle.records import Folder
@@ -43,7 +41,7 @@ class Restoring(creation.Creation):
             self.record["cgroup_path"] = ""
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mounts.mount("", "/", flags=mounts.MS_SLAVE | mounts.MS_REC)
-        in_child(lambda: _make_places(plan))
+        birth.in_child(lambda: _make_places(plan))
         # criu wants a root that is a mount point.
         mounts.mount(plan.rootfs, plan.rootfs, flags=mounts.MS_BIND | mounts.MS_REC)
         inherited = [plan.joined[kind] for kind in externals.KEPT if kind in plan.joined]
@@ -82,7 +80,7 @@ class Restoring(creation.Creation):
         if notice.script == "setup-namespaces":
             told = {**state(self.record, "creating"), "pid": notice.pid}
             if self._plan.is_new("network"):
-                in_child(lambda: _bring_up_loopback(notice.pid))
+                birth.in_child(lambda: _bring_up_loopback(notice.pid))
             for kind in ("prestart", "createRuntime"):
                 hooks.run(self._plan.spec, kind, told)
         elif notice.script == "post-restore":
@@ -133,27 +131,8 @@ def _enter_groups(plan: Plan, pid: int) -> list[dict[str, str]]:
     return roots
 
 
-def in_child(action: Callable[[], object]) -> None:
-    """Have a fork of this process do something that it must not do itself; Failed with its words."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            action()
-        except BaseException as error:  # noqa: BLE001 - told to the parent, whatever it is
-            os.write(writer, str(error).encode()[:4096])
-        os._exit(0)
-    os.close(writer)
-    text = os.read(reader, 4096).decode(errors="replace")
-    os.close(reader)
-    os.waitpid(pid, 0)
-    if text:
-        raise Failed(text)
-
-
 def _bring_up_loopback(pid: int) -> None:
     """Bring up the interface of a fresh network namespace; criu leaves interfaces alone."""
-    processes.prctl(processes.PR_SET_DUMPABLE, 0)
     fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     namespaces.setns(fd, namespaces.CLONE_NEWNET)
     loopback.bring_up()

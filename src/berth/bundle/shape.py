@@ -114,7 +114,7 @@ LINUX: dict[str, Shape] = {
     "personality": {"domain!": str, "flags": TEXTS},
     "netDevices": {"*": {"name": str}},
     "intelRdt": {"closID": str},
-    "memoryPolicy": {"mode": str},
+    "memoryPolicy": {"mode!": str, "nodes": str, "flags": TEXTS},
 }
 HOOKS: Shape = [{"path!": str, "args": TEXTS, "env": TEXTS, "timeout": int}]
 SPEC: dict[str, Shape] = {

@@ -94,10 +94,11 @@ class Link:
 class Address:
     """An address of an interface."""
 
-    __slots__ = ("address", "index", "prefix_length")
+    __slots__ = ("address", "index", "prefix_length", "scope")
 
     def __init__(self, message: Message) -> None:
-        _, prefix_length, _, _, index = _IFADDR.unpack_from(message.body)
+        _, prefix_length, _, scope, index = _IFADDR.unpack_from(message.body)
+        self.scope = int(scope)  # 0: known everywhere, not on the link alone
         self.prefix_length = int(prefix_length)
         self.index = int(index)
         found = attributes(message.body, _IFADDR.size)
@@ -266,6 +267,12 @@ def up_message(index: int) -> Message:
 def enslave_message(index: int, *, master: int) -> Message:
     """Make an interface a port of the bridge ``master``."""
     return Message(RTM_NEWLINK, _link_body(attribute(_IFLA_MASTER, u32(master)), index=index))
+
+
+def move_message(index: int, netns_fd: int, name: str) -> Message:
+    """Move an interface to another network namespace, where it is called ``name`` and is down."""
+    parts = (attribute(_IFLA_NET_NS_FD, u32(netns_fd)), text(_IFLA_IFNAME, name))
+    return Message(RTM_NEWLINK, _link_body(*parts, index=index))
 
 
 def delete_link_message(index: int) -> Message:

@@ -1,4 +1,7 @@
-"""How the kernel schedules the calling process: sched_setattr(2), ioprio_set(2), personality(2)."""
+"""How the kernel treats the calling process: sched_setattr(2), ioprio_set(2), personality(2).
+
+And set_mempolicy(2).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from berth.kernel.libc import MACHINE, check, libc, syscall
 
 SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}.get(MACHINE, 274)
 SYS_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}.get(MACHINE, 30)
+SYS_SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}.get(MACHINE, 237)
 IOPRIO_WHO_PROCESS = 1
 IOPRIO_CLASS_SHIFT = 13
 
@@ -49,3 +53,17 @@ def ioprio_set(class_: int, priority: int) -> None:
 def personality(domain: int) -> None:
     """personality(2)."""
     check(libc.personality(domain), f"personality {domain:#x}")
+
+
+def set_mempolicy(mode: int, nodes: set[int]) -> None:
+    """set_mempolicy(2): the NUMA nodes that memory comes from; flags are in ``mode``."""
+    mask = sum(1 << node for node in nodes)
+    words = mask.bit_length() // 64 + 1
+    table = (ctypes.c_uint64 * words)(*(mask >> 64 * i & (1 << 64) - 1 for i in range(words)))
+    result = libc.syscall(
+        ctypes.c_long(SYS_SET_MEMPOLICY),
+        ctypes.c_long(mode),
+        ctypes.byref(table) if nodes else None,
+        ctypes.c_ulong(64 * words + 1 if nodes else 0),  # it takes one bit fewer than it is told
+    )
+    check(result, f"set_mempolicy {mode:#x}")

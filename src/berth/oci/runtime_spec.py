@@ -287,6 +287,14 @@ class TimeOffset(TypedDict, total=False):
     nanosecs: int
 
 
+class MemoryPolicy(TypedDict, total=False):
+    """``linux.memoryPolicy``: mode as ``MPOL_BIND``, nodes as ``0-3,7``."""
+
+    mode: str
+    nodes: str
+    flags: list[str]
+
+
 class NetDevice(TypedDict, total=False):
     """``linux.netDevices``, by the name outside; ``name`` is the one inside."""
 
@@ -312,7 +320,7 @@ class Linux(TypedDict, total=False):
     timeOffsets: dict[str, TimeOffset]
     netDevices: dict[str, NetDevice]
     intelRdt: dict[str, object]
-    memoryPolicy: dict[str, object]
+    memoryPolicy: MemoryPolicy
 
 
 class Hook(TypedDict, total=False):

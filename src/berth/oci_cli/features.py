@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from berth.bundle import attributes, hooks, options, plan
+from berth.bundle import attributes, checks, hooks, options, plan
 from berth.kernel import capabilities, cgroups, namespaces
 from berth.runtime.seccomp import actions, compiler, conditions
 
@@ -47,13 +47,19 @@ def document() -> dict[str, object]:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
-            "memoryPolicy": {},
+            "memoryPolicy": _memory_policy(),
             "mountExtensions": {"idmap": {"enabled": True}},
-            "netDevices": {"enabled": False},
+            "netDevices": {"enabled": True},
         },
         "annotations": {"org.berth.io-classes": ",".join(attributes.IO_CLASSES)},
         "potentiallyUnsafeConfigAnnotations": [],
     }
+
+
+def _memory_policy() -> dict[str, list[str]]:
+    if not os.path.exists(checks.NUMA):
+        return {}
+    return {"modes": [*attributes.MEMORY_MODES], "flags": [*attributes.MEMORY_FLAGS]}
 
 
 def _groups() -> dict[str, object]:
