@@ -220,7 +220,18 @@ async def _build(
 
 def _plan(settings: Settings) -> Plan:
     pools = tuple((pool.base, pool.size) for pool in settings.default_address_pools)
-    return Plan(pools=pools, bip=settings.bip, mtu=settings.mtu)
+    return Plan(
+        pools=pools,
+        bip=settings.bip,
+        range=settings.fixed_cidr,
+        ipv6=settings.ipv6,
+        bip6=settings.bip6,
+        range6=settings.fixed_cidr_v6,
+        mtu=settings.mtu,
+        icc=settings.icc,
+        masquerade=settings.ip_masq,
+        binding=settings.ip,
+    )
 
 
 async def _until_told(

@@ -193,12 +193,27 @@ def test_networks_are_where_the_settings_say(tmp_path: Path, busybox_tar: bytes)
             form = "{{(index .IPAM.Config 0).Subnet}}"
             assert engine.docker("network", "inspect", "-f", form, name).out == f"{subnet}\n"
         assert info(engine)["DefaultAddressPools"] == [{"Base": "10.214.0.0/16", "Size": 26}]
-        # Another address, once nobody is on the bridge.
+        # Another address, once nobody is on the bridge, and IPv6.
         engine.stop()
-        file.write_text(f"bip = '10.216.7.9/24'\n{pools}\n")
+        words = "ipv6 = true\nfixed-cidr-v6 = 'fd00:216::/64'\nip = '127.0.0.1'\nicc = false"
+        file.write_text(
+            f"bip = '10.216.7.9/24'\nfixed-cidr = '10.216.7.128/25'\n{words}\n{pools}\n"
+        )
         engine.start()
         done = engine.docker("run", "--rm", "busybox", "ip", "route")
         assert "default via 10.216.7.9" in done.out
+        assert (
+            engine.docker("run", "-d", "--name=inner", "-p", "80", "busybox", "sleep", "60").code
+            == 0
+        )
+        done = engine.docker("exec", "inner", "ip", "addr", "show", "eth0")
+        assert "inet 10.216.7.1" in done.out
+        assert "inet6 fd00:216::" in done.out
+        assert "default via fd00:216::1" in engine.docker("exec", "inner", "ip", "-6", "route").out
+        assert engine.docker("port", "inner").out.startswith("80/tcp -> 127.0.0.1:")
+        form = '{{.EnableIPv6}} {{index .Options "com.docker.network.bridge.enable_icc"}}'
+        assert engine.docker("network", "inspect", "-f", form, "bridge").out == "true false\n"
+        assert engine.docker("rm", "-f", "inner").code == 0
         engine.docker("network", "rm", "one", "two")
     finally:
         engine.close()

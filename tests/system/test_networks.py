@@ -393,7 +393,7 @@ def test_two_engines_do_not_meet(engine: EngineProcess, busybox_tar: bytes, plac
     assert places.talk(servers[0], places.outside_fd, (HOST, 18080)) == OUTSIDE
 
 
-def test_a_port_that_came_with_a_live_connection_is_held_again_after_a_crash(
+def test_a_port_that_came_with_a_live_connection_is_held_while_the_engine_is_away(
     fresh_engine: EngineProcess, places: Places
 ) -> None:
     cli = fresh_engine.docker
@@ -401,10 +401,30 @@ def test_a_port_that_came_with_a_live_connection_is_held_again_after_a_crash(
     start(cli, "late", "--network", "inner", "-p", "18080:80")
     assert cli("network", "connect", "bridge", "late").code == 0
     server = places.listen(places.of(fresh_engine, "late"), 80)
-    fresh_engine.restart()
-    assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
-    with pytest.raises(OSError, match="in use"):
-        places.socket(places.host_fd).bind(("0.0.0.0", 18080))
+    for _ in range(2):  # the next berthd has them from the monitor, and leaves them to it
+        fresh_engine.kill()
+        assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
+        with pytest.raises(OSError, match="in use"):
+            places.socket(places.host_fd).bind(("0.0.0.0", 18080))
+        fresh_engine.start()
+        with pytest.raises(OSError, match="in use"):
+            places.socket(places.host_fd).bind(("0.0.0.0", 18080))
+    assert cli("rm", "-f", "late").code == 0
+    places.socket(places.host_fd).bind(("0.0.0.0", 18080))
+
+
+def test_more_ports_than_one_message_carries_are_held(
+    fresh_engine: EngineProcess, places: Places
+) -> None:
+    start(fresh_engine.docker, "many", "-p", "18000-18999:8000-8999")
+    server = places.listen(places.of(fresh_engine, "many"), 8999)
+    for _ in range(2):
+        fresh_engine.kill()
+        assert places.talk(server, places.outside_fd, (HOST, 18999)) == OUTSIDE
+        for port in (18000, 18500, 18999):
+            with pytest.raises(OSError, match="in use"):
+                places.socket(places.host_fd).bind(("0.0.0.0", port))
+        fresh_engine.start()
 
 
 def test_ports_and_addresses_outlive_a_killed_engine(
@@ -796,6 +816,35 @@ def test_networks_and_names_outlive_a_killed_engine(fresh_engine: EngineProcess)
     for name in ("server", "client", "later"):
         cli("rm", "-f", name)
     assert cli("network", "rm", "named").code == 0
+
+
+@pytest.mark.parametrize("is_live", [False, True], ids=["from the start", "connected later"])
+@pytest.mark.parametrize("protocol", ["udp", "tcp"])
+def test_questions_for_names_wait_for_an_engine_that_is_away(
+    fresh_engine: EngineProcess, places: Places, protocol: str, is_live: bool
+) -> None:
+    cli = fresh_engine.docker
+    cli("network", "create", "named")
+    start(cli, "server", "--network", "named")
+    start(cli, "client", "--network", "bridge" if is_live else "named")
+    if is_live:
+        assert cli("network", "connect", "named", "client").code == 0
+    inside = places.of(fresh_engine, "client")
+    expected = socket.inet_aton(address(fresh_engine, "server", "named"))
+    question = b"\x12\x34\1\0\0\1\0\0\0\0\0\0\6server\0\0\1\0\1"
+    for _ in range(2):
+        fresh_engine.kill()
+        asker = places.socket(inside, DGRAM if protocol == "udp" else socket.SOCK_STREAM)
+        asker.connect(("127.0.0.11", 53))
+        asker.send(question if protocol == "udp" else len(question).to_bytes(2, "big") + question)
+        fresh_engine.start()
+        answer = asker.recv(500)
+        if protocol == "tcp":  # the length may come by itself
+            while len(answer) < 2 + int.from_bytes(answer[:2], "big"):
+                answer += asker.recv(500)
+        assert answer.endswith(expected)
+    for name in ("server", "client"):
+        assert cli("rm", "-f", name).code == 0
 
 
 def test_events_tell_of_networks(docker_cli: Cli, networks: EngineProcess) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from berth.cli.options import SWITCHES
 from berth.client.address import default_roots
 from berth.errors import Forbidden, InvalidArgument
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Each is a setting as well, under its own name or the one that NAMES says.
 SETTINGS: tuple[Flag, ...] = (
     ("bip", "", "string", "Address of the default bridge, with its prefix"),
+    ("bip6", "", "string", "IPv6 address of the default bridge, with its prefix"),
     ("cgroup-parent", "", "string", "Parent group of containers"),
     ("data-root", "", "string", "Directory of images, containers and volumes"),
     ("debug", "D", "bool", "Write what is done to the log, too"),
@@ -30,10 +32,16 @@ SETTINGS: tuple[Flag, ...] = (
     ("dns-search", "", "list", "Search domains of containers"),
     ("exec-root", "", "string", "Directory of what lives until a reboot"),
     ("feature", "", "map", "Switch a feature on or off (NAME=BOOL)"),
+    ("fixed-cidr", "", "string", "Addresses that containers of the default bridge get"),
+    ("fixed-cidr-v6", "", "string", "IPv6 addresses that they get"),
     ("group", "G", "string", "Group that may use the unix socket"),
     ("host", "H", "list", "Listen on unix://PATH, tcp://HOST:PORT or fd:// (may be repeated)"),
+    ("icc", "", "true", "Let containers of the default bridge reach each other"),
     ("init", "", "bool", "Run an init in containers"),
     ("insecure-registry", "", "list", "Registry (HOST[:PORT] or CIDR) to talk to without TLS"),
+    ("ip", "", "string", "Address of the host for published ports without one"),
+    ("ip-masq", "", "true", "Let containers of the default bridge leave with the host's address"),
+    ("ipv6", "", "bool", "Give the default bridge IPv6, too"),
     ("label", "", "list", "Labels of the engine (KEY=VALUE)"),
     ("live-restore", "", "bool", "Always on: containers go on without the engine"),
     ("log-driver", "", "string", "Driver of containers' logs"),
@@ -128,7 +136,7 @@ def settings_of(options: Options) -> dict[str, object]:
             found[key] = options.pairs(name)
         elif kind == "list":
             found[key] = options.all(name)
-        elif kind == "bool":
+        elif kind in SWITCHES:
             found[key] = options.on(name)
         else:
             found[key] = options.number(name) if kind == "int" else options.text(name)

@@ -11,6 +11,9 @@ from berth.errors import InvalidArgument
 if TYPE_CHECKING:
     from berth.configuration.settings import Settings
 
+    Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+    Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 LEVELS = ("debug", "info", "warning", "warn", "error", "fatal")
 SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
@@ -64,13 +67,13 @@ def _check_addresses(settings: Settings) -> None:
             ipaddress.ip_address(server)
         except ValueError:
             raise InvalidArgument(f"{server} is not an ip address") from None
-    if settings.bip:
+    _check_bridge(4, settings.bip, settings.fixed_cidr)
+    _check_bridge(6, settings.bip6, settings.fixed_cidr_v6)
+    if settings.ip:
         try:
-            found = ipaddress.IPv4Interface(settings.bip)
+            ipaddress.ip_address(settings.ip)
         except ValueError:
-            raise InvalidArgument(f"invalid CIDR address: {settings.bip}") from None
-        if found.ip == found.network.network_address:
-            raise InvalidArgument(f"bip {settings.bip}: an address with a prefix is needed")
+            raise InvalidArgument(f"invalid IP address: {settings.ip}") from None
     for pool in settings.default_address_pools:
         try:
             base = ipaddress.ip_network(pool.base)
@@ -78,6 +81,33 @@ def _check_addresses(settings: Settings) -> None:
             raise InvalidArgument(f"invalid base pool {pool.base!r}: {error}") from None
         if not base.prefixlen <= pool.size <= base.max_prefixlen:
             raise InvalidArgument(f"the size {pool.size} of pool {pool.base} is out of its range")
+
+
+def _check_bridge(version: int, address: str, span: str) -> None:
+    """Refuse what is no address of a bridge, and a range for its containers outside of its subnet."""
+    bridge = _interface(version, address) if address else None
+    containers = _interface(version, span).network if span else None
+    if bridge and bridge.ip == bridge.network.network_address:
+        name = "bip" if version == 4 else "bip6"
+        raise InvalidArgument(f"{name} {address}: an address with a prefix is needed")
+    if bridge and containers and not _lies_in(containers, bridge.network):
+        raise InvalidArgument(f"{span} is not part of the subnet of {address}")
+    if containers and containers.prefixlen > containers.max_prefixlen - 2:
+        raise InvalidArgument(f"{span}: too small for a gateway and a container")
+
+
+def _lies_in(inner: Network, outer: Network) -> bool:
+    return inner.network_address in outer and inner.prefixlen >= outer.prefixlen
+
+
+def _interface(version: int, text: str) -> Interface:
+    try:
+        found = ipaddress.ip_interface(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid CIDR address: {text}") from None
+    if found.version != version:
+        raise InvalidArgument(f"invalid CIDR address of IPv{version}: {text}")
+    return found
 
 
 def _check_hosts(settings: Settings) -> None:

@@ -28,6 +28,7 @@ class Settings(
     """All of them. In TOML and on the command line names have dashes; lists are singular as flags."""
 
     bip: str = ""
+    bip6: str = ""
     cgroup_parent: str = ""
     data_root: str = ""
     debug: bool = False
@@ -40,11 +41,17 @@ class Settings(
     dns_opts: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     exec_root: str = ""
+    fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
     features: dict[str, bool] = {}
     group: str | None = None
     hosts: tuple[str, ...] = ()
+    icc: bool = True
     init: bool = False
     insecure_registries: tuple[str, ...] = ()
+    ip: str = ""
+    ip_masq: bool = True
+    ipv6: bool = False
     labels: tuple[str, ...] = ()
     live_restore: bool = True
     log_driver: str = "json-file"

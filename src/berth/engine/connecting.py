@@ -126,10 +126,15 @@ class Connections:
                 request = networking.endpoint_request(network.name, asked)
                 request = replace(request, network=network.id)
                 sandbox = await self._service.attach(record.id, request)
+                self._keep(record)
                 hostfiles.update(self._containers.files_folder(record), record, sandbox)
                 emit(self._services, sandbox.endpoints[-1], "connect")
             record.networks[network.name] = asked
             self._containers.save(record)
+
+    def _keep(self, record: ContainerRecord) -> None:
+        """Let the monitor keep what berthd made for a running container since its start."""
+        self._containers.task(record).keep(self._service.unkept(record.id))
 
     def _check(self, record: ContainerRecord, network: NetworkRecord) -> None:
         mode = record.host_config.network_mode
@@ -184,6 +189,7 @@ class Connections:
             if network.name not in record.networks:
                 raise Forbidden(f"container {record.id} is not connected to network {network.name}")
             endpoint = await self._service.detach(record.id, network.id)
+            self._keep(record)
             hostfiles.update(self._containers.files_folder(record), record, gone=endpoint)
             emit(self._services, endpoint, "disconnect")
         elif network.name not in record.networks:

@@ -229,7 +229,7 @@ class Lives:
             attachments=tuple(waiting),
             orphans=tuple(orphans),
             log=remote,
-            keep_fds=sandbox.keep_fds if sandbox else (),
+            keep_fds=self._services.network.unkept(record.id),
         )
         try:
             return await prepared.start(handover)

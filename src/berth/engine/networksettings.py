@@ -8,6 +8,7 @@ from berth.engine import times
 from berth.engine.networking import exposed_ports, parse_port
 from berth.network.names import names_of
 from berth.network.networks import DEFAULT
+from berth.network.ports import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -190,7 +191,7 @@ def _default_options(network: NetworkRecord) -> Document:
         "com.docker.network.bridge.default_bridge": "true",
         "com.docker.network.bridge.enable_icc": str(network.icc).lower(),
         "com.docker.network.bridge.enable_ip_masquerade": str(network.masquerade).lower(),
-        "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",  # noqa: S104 - said, not bound
+        "com.docker.network.bridge.host_binding_ipv4": network.binding or ANY,
         "com.docker.network.bridge.name": network.bridge,
         "com.docker.network.driver.mtu": str(network.mtu),
     }

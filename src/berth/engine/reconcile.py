@@ -39,7 +39,7 @@ async def reconcile(
         elif not await _adopt(services, records, record, lives):
             ended.append(record)
     services.volumes.settle()
-    await _reconnect(services, records)
+    await _reconnect(services, records, lives)
     _remove_strangers(services, records)
     for record in ended:
         if record.host_config.auto_remove and record.started_ns:
@@ -83,18 +83,20 @@ async def _adopt(
     return False
 
 
-async def _reconnect(services: Services, records: Records) -> None:
-    """Mend the networks; containers that run keep theirs."""
+async def _reconnect(services: Services, records: Records, lives: Lives) -> None:
+    """Mend the networks; containers that run keep theirs, and go on with the same sockets."""
     running = {record.id: record.pid for record in records.all() if record.pid}
     await services.network.open(running)
     for id_, pid in running.items():
-        request = networking.sandbox_request(records.find(id_))
-        if request is None:
+        record = records.find(id_)
+        request, task = networking.sandbox_request(record), lives.of(record).task
+        if request is None or task is None:
             continue
         try:
-            await services.network.adopt(request, pid=pid)
+            await services.network.adopt(request, pid=pid, kept=task.take_kept())
         except OSError:  # it ended this moment; its follower disconnects it
             continue
+        task.keep(services.network.unkept(id_))
 
 
 def _remove_strangers(services: Services, records: Records) -> None:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from berth.errors import InvalidArgument, NotFound
 from berth.network import bridges, ipam, options, shaping, uplinks
 from berth.network.guards import Guard
@@ -59,14 +61,19 @@ class Attachments:
             raise NotFound(f"network {network.name} not found")
         mac = ipam.parse_mac(asked.mac) if asked.mac else None
         shape, sysctls = _shape(asked, network), options.sysctls(asked.options, device)
-        address = self._take(network, asked.address, version=4)
+        addresses = self._take_both(network, asked.address, asked.address6)
+        attachment = self._attachment(network, *addresses, mac, device)
+        return replace(attachment, shape=shape, sysctls=sysctls)
+
+    def _take_both(
+        self, network: NetworkRecord, asked: str, asked6: str
+    ) -> tuple[Address | None, Address | None]:
+        address = self._take(network, asked, version=4)
         try:
-            address6 = self._take(network, asked.address6, version=6)
+            return address, self._take(network, asked6, version=6)
         except BaseException:
             self.release(network, address)
             raise
-        attachment = self._attachment(network, address, address6, mac, device)
-        return replace(attachment, shape=shape, sysctls=sysctls)
 
     def _take(self, network: NetworkRecord, asked: str, *, version: int) -> Address | None:
         if not (network.subnet if version == 4 else network.subnet6):
@@ -85,16 +92,15 @@ class Attachments:
                 self._base.networks.pool(network, version=address.version).release(address)
 
     def plan_spare(self, network: NetworkRecord) -> Callable[[], Ready]:
-        """Take an address for a spare; what is returned blocks and makes it."""
-        pool = self._base.networks.pool(network)
-        address = pool.allocate()
-        attachment = self._attachment(network, address, None, None, FIRST_DEVICE)
+        """Take addresses for a spare; what is returned blocks and makes it."""
+        addresses = self._take_both(network, "", "")
+        attachment = self._attachment(network, *addresses, None, FIRST_DEVICE)
 
         def make() -> Ready:
             try:
                 return self.attach(attachment)
             except BaseException:
-                pool.release(address)
+                self.release(network, *addresses)
                 raise
 
         return make
@@ -187,3 +193,22 @@ class Attachments:
             routes_by_device=network.link_mode in ("l3", "l3s") and not network.internal,
             mac=mac or ipam.parse_mac(ipam.mac_of(places[0].address)),
         )
+
+
+def attached(
+    record: EndpointRecord, attachment: Attachment, network: NetworkRecord
+) -> EndpointRecord:
+    """Return the record with what the attachment gives it."""
+    fields: dict[str, object] = {}
+    for place in attachment.places:
+        suffix = "" if place.address.version == 4 else "6"
+        fields[f"address{suffix}"] = str(place.address)
+        fields[f"prefix_length{suffix}"] = place.prefix_length
+    return msgspec.structs.replace(
+        record,
+        device=attachment.device,
+        gateway="" if network.internal else network.gateway,
+        gateway6="" if network.internal else network.gateway6,
+        mac=attachment.mac.hex(":"),
+        **fields,
+    )

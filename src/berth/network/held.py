@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import TYPE_CHECKING
 
 from berth.network.ports import Reservation
+from berth.network.wiring import RESOLVER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from berth.network.records import SandboxRequest
     from berth.network.resolver import Resolver
 
 
 class Held:
-    """Descriptors and sockets; they are closed with it, but the container goes on."""
+    """Descriptors and sockets; they are closed with it, but the container goes on.
 
-    __slots__ = ("netns_fd", "request", "reservation", "resolver")
+    Its monitor has the sockets too, so that ports stay taken and questions for names wait while berthd is
+    away, and a later berthd goes on with the same ones.
+    """
+
+    __slots__ = ("_kept", "names", "netns_fd", "request", "reservation", "resolver")
 
     def __init__(self, request: SandboxRequest) -> None:
         self.request = request
         self.netns_fd: int | None = None
         self.reservation = Reservation()
         self.resolver: Resolver | None = None
+        self.names: list[
+            socket.socket
+        ] = []  # at which questions arrive, by datagrams and connections
+        self._kept: set[socket.socket] = set()
+
+    def restore(self, fds: Iterable[int]) -> None:
+        """Own the sockets that the monitor kept."""
+        for fd in fds:
+            sock = socket.socket(fileno=fd)
+            sock.setblocking(False)
+            is_for_names = sock.family == socket.AF_INET and sock.getsockname()[0] == RESOLVER
+            (self.names if is_for_names else self.reservation.sockets).append(sock)
+            self._kept.add(sock)
+
+    def unkept(self) -> tuple[int, ...]:
+        """Return the descriptors of the sockets that were made since this was asked before."""
+        found = [s for s in (*self.reservation.sockets, *self.names) if s not in self._kept]
+        self._kept.update(found)
+        return tuple(sock.fileno() for sock in found)
+
+    def close(self) -> None:
+        """Let go of everything but the published ports."""
+        if self.resolver is not None:
+            self.resolver.close()
+        for sock in self.names:
+            sock.close()
+        if self.netns_fd is not None:
+            os.close(self.netns_fd)

@@ -31,13 +31,21 @@ def default_subnets() -> Iterator[IPv4Network]:
 class Plan:
     """What an engine was told of its networks; nothing of it means Docker's defaults.
 
-    ``pools`` are networks and the size of the subnets taken from them; ``bip`` is the default bridge's
-    address.
+    ``pools`` are networks and the size of the subnets taken from them. The others are for the default
+    network: the addresses of its bridge with their prefixes, ranges for containers, whether it has IPv6,
+    whether containers reach each other, and the address of the host for ports without one.
     """
 
     pools: tuple[tuple[str, int], ...] = ()
     bip: str = ""
+    range: str = ""
+    ipv6: bool = False
+    bip6: str = ""
+    range6: str = ""
     mtu: int = 1500
+    icc: bool = True
+    masquerade: bool = True
+    binding: str = ""
 
     def subnets(self) -> Iterator[IPv4Network]:
         """Yield the subnets that networks get when none is asked for."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
-from berth.network import ipam, options
+from berth.network import defaultnetwork, ipam, options
 from berth.network.ipam import AddressPool, choose_subnet, parse_subnet
 from berth.network.records import NetworkRecord
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-    from ipaddress import IPv4Interface, IPv6Interface
 
     from berth.network.ipam import Address, Network, Plan
     from berth.network.records import NetworkRequest
@@ -76,34 +75,15 @@ class Networks:
         return found[0]
 
     def settle_default(self, bridge: str, *, occupied: Iterable[Network], movable: bool) -> None:
-        """Give the default network its bridge and a subnet.
-
-        It keeps the one it has, unless it was told another or the host routes that elsewhere by now, and it
-        is ``movable``.
-        """
-        record, occupied, plan = self.default(), list(occupied), self._plan
-        record = msgspec.structs.replace(record, mtu=plan.mtu)
-        told = ip_interface(plan.bip) if plan.bip else None
-        if record.subnet:
-            taken = any(ipam.overlap(ip_network(record.subnet), other) for other in occupied)
-            moves = taken if told is None else (record.gateway, record.subnet) != _bridge_of(told)
-            if record.bridge == bridge and not (moves and movable):
-                self._put(record)
-                return
-        if told is None:
-            others = [*occupied, *self._subnets(without=self.default())]
-            try:
-                subnet = choose_subnet(others, plan.subnets())
-            except Failed as error:
-                text = f'error creating default "bridge" network: {error.message}'
-                hint = "the settings may name a free subnet (bip, default-address-pools)"
-                raise Failed(text, hint=hint) from None
-            told = ip_interface((subnet.network_address + 1, subnet.prefixlen))
-        gateway, subnet_text = _bridge_of(told)
-        self._pools.pop((record.id, 4), None)
-        self._put(
-            msgspec.structs.replace(record, bridge=bridge, subnet=subnet_text, gateway=gateway)
+        """Give the default network its bridge and subnets, see :mod:`berth.network.defaultnetwork`."""
+        record = self.default()
+        others = [*occupied, *self._subnets(without=record)]
+        settled = defaultnetwork.settle(
+            record, self._plan, bridge=bridge, occupied=others, movable=movable
         )
+        for version in (4, 6):
+            self._pools.pop((record.id, version), None)
+        self._put(settled)
 
     def _subnets(self, *, without: NetworkRecord | None = None) -> list[Network]:
         """Return the subnets of all networks."""
@@ -256,8 +236,3 @@ def _address(text: str) -> Address:
         return ip_address(text)
     except ValueError:
         raise InvalidArgument(f"invalid IP address: {text}") from None
-
-
-def _bridge_of(address: IPv4Interface | IPv6Interface) -> tuple[str, str]:
-    """Return the gateway and the subnet of a bridge with this address."""
-    return str(address.ip), str(address.network)

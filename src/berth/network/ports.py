@@ -46,10 +46,6 @@ class Reservation:
         self.records: list[PortRecord] = []
         self.sockets: list[socket.socket] = []
 
-    def fds(self) -> tuple[int, ...]:
-        """Return the descriptors of the sockets."""
-        return tuple(sock.fileno() for sock in self.sockets)
-
 
 class _Taken(OSError):
     """A port that another container of ours publishes."""

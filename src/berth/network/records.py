@@ -180,15 +180,12 @@ class SandboxRequest:
 class Sandbox:
     """A container's network namespace with its endpoints.
 
-    The descriptors stay the service's: they are valid until ``disconnect`` or ``close``, and who needs
-    them longer duplicates them. ``netns_fd`` is None for host and none. ``keep_fds`` reserve the published
-    ports on the host; the monitor holds them too, so that they outlive berthd. ``resolves``: names are
-    answered at 127.0.0.11.
+    ``netns_fd`` stays the service's: it is valid until ``disconnect`` or ``close``, and who needs
+    it longer duplicates it. It is None for host and none. ``resolves``: names are answered at 127.0.0.11.
     """
 
     netns_fd: int | None
     endpoints: tuple[EndpointRecord, ...]
-    keep_fds: tuple[int, ...] = ()
     resolves: bool = False
 
     @property

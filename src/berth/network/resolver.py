@@ -20,7 +20,7 @@ from berth.network.upstream import Upstream
 from berth.network.wiring import RESOLVER
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from berth.network.foundation import Foundation
     from berth.network.records import EndpointRecord
@@ -48,8 +48,8 @@ class Resolvers:
         self._directories: dict[str, names.Directory] = {}
         self._version = 0
 
-    async def open(self, netns_fd: int, *, container_id: str, servers: tuple[str, ...]) -> Resolver:
-        """Begin to answer inside a namespace, which stays the caller's and open meanwhile."""
+    async def listen(self, netns_fd: int) -> list[socket.socket]:
+        """Return sockets at which questions from inside a namespace arrive: of datagrams, of connections."""
         wiring = self._base.wiring
 
         def make() -> list[socket.socket]:
@@ -65,7 +65,18 @@ class Resolvers:
                 raise
             return made
 
-        udp, tcp = await self._base.thread.run(make, undo=_close)
+        return await self._base.thread.run(make, undo=_close)
+
+    def open(
+        self,
+        sockets: Sequence[socket.socket],
+        netns_fd: int,
+        *,
+        container_id: str,
+        servers: tuple[str, ...],
+    ) -> Resolver:
+        """Begin to answer. Sockets and namespace stay the caller's, and open meanwhile."""
+        udp, tcp = sockets
         upstream = Upstream(self._base, netns_fd, servers)
         return Resolver(self, container_id, udp=udp, tcp=tcp, upstream=upstream)
 
@@ -120,7 +131,6 @@ class Resolver:
         """Answer no more."""
         for sock in (self._udp, self._tcp):
             self._loop.remove_reader(sock)
-            sock.close()
         for task in self._tasks:
             task.cancel()
 

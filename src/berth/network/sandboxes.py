@@ -18,6 +18,7 @@ import msgspec
 
 from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
 from berth.network import ipam, options
+from berth.network.attachments import attached
 from berth.network.held import Held
 from berth.network.networks import HOST
 from berth.network.publishing import Publishing
@@ -112,10 +113,7 @@ class Sandboxes:
     def close(self) -> None:
         """Let go of what is held; containers keep their networks."""
         for held in self._held.values():
-            if held.resolver is not None:
-                held.resolver.close()
-            if held.netns_fd is not None:
-                os.close(held.netns_fd)
+            held.close()
             for sock in held.reservation.sockets:
                 sock.close()
         self._held.clear()
@@ -175,7 +173,7 @@ class Sandboxes:
                 attachment = ready.attachment
             else:
                 attachment = self._attachments.choose(asked, network, device=device)
-            record = _attached(record, attachment, network)
+            record = attached(record, attachment, network)
             self._set(record)  # from here on its address is released with it
             attachments.append(attachment)
             records.append(record)
@@ -214,7 +212,10 @@ class Sandboxes:
             and held.netns_fd is not None
             and any(map(self._base.has_names, endpoints))
         ):
-            held.resolver = await self._base.resolvers.open(
+            resolvers = self._base.resolvers
+            held.names = held.names or await resolvers.listen(held.netns_fd)
+            held.resolver = resolvers.open(
+                held.names,
                 held.netns_fd,
                 container_id=held.request.container_id,
                 servers=held.request.servers,
@@ -229,24 +230,34 @@ class Sandboxes:
         return Sandbox(
             netns_fd=held.netns_fd,
             endpoints=self.of(container_id),
-            keep_fds=held.reservation.fds(),
             resolves=held.resolver is not None,
         )
 
-    async def adopt(self, request: SandboxRequest, *, pid: int | None = None) -> Sandbox | None:
+    def unkept(self, container_id: str) -> tuple[int, ...]:
+        """Return the descriptors that a container's monitor is to keep and does not have yet."""
+        held = self._held.get(container_id)
+        return held.unkept() if held is not None else ()
+
+    async def adopt(
+        self, request: SandboxRequest, *, pid: int | None = None, kept: Collection[int] = ()
+    ) -> Sandbox | None:
         """Return what a container has that went on while berthd did not; None when it has nothing.
 
-        With the ``pid`` of its first process its namespace is opened. Its ports are held by its monitor.
+        With the ``pid`` of its first process its namespace is opened. ``kept`` is what its monitor kept.
         """
         endpoints = self.of(request.container_id)
+        if not endpoints or request.container_id in self._held:
+            for fd in kept:
+                os.close(fd)
         if not endpoints:
             return None
         if request.container_id not in self._held:
             held = Held(request)
+            held.restore(kept)
             if pid is not None and endpoints[0].network_name != HOST:
                 held.netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             held.reservation.records = [p for e in endpoints for p in e.ports]
-            held.reservation.sockets = self._publishing.registry.hold(held.reservation.records)
+            held.reservation.sockets += self._publishing.registry.hold(held.reservation.records)
             self._held[request.container_id] = held
             asked = {place.network for place in request.endpoints}
             for endpoint in endpoints:
@@ -266,10 +277,7 @@ class Sandboxes:
             await self._publishing.close(*endpoints)
         finally:
             if held is not None:
-                if held.resolver is not None:
-                    held.resolver.close()
-                if held.netns_fd is not None:
-                    os.close(held.netns_fd)
+                held.close()
                 self._publishing.registry.release(held.reservation)
             for endpoint in endpoints:
                 self._publishing.registry.forget(endpoint.ports)
@@ -296,7 +304,7 @@ class Sandboxes:
         attachment = self._attachments.choose(
             asked, network, device=_free_device(endpoints, network, asked)
         )
-        record = _attached(_endpoint(held.request, asked, network), attachment, network)
+        record = attached(_endpoint(held.request, asked, network), attachment, network)
         self._set(record)
         before = leaders(endpoints)
         assert held.netns_fd is not None
@@ -404,24 +412,6 @@ def _endpoint(
         aliases=asked.aliases,
         links=asked.links,
         gateway_priority=asked.gateway_priority,
-    )
-
-
-def _attached(
-    record: EndpointRecord, attachment: Attachment, network: NetworkRecord
-) -> EndpointRecord:
-    fields: dict[str, object] = {}
-    for place in attachment.places:
-        suffix = "" if place.address.version == 4 else "6"
-        fields[f"address{suffix}"] = str(place.address)
-        fields[f"prefix_length{suffix}"] = place.prefix_length
-    return msgspec.structs.replace(
-        record,
-        device=attachment.device,
-        gateway="" if network.internal else network.gateway,
-        gateway6="" if network.internal else network.gateway6,
-        mac=attachment.mac.hex(":"),
-        **fields,
     )
 
 

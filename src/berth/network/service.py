@@ -166,9 +166,22 @@ class NetworkService:
         with self._base.stock.busy():
             return await self._sandboxes.connect(request)
 
-    async def adopt(self, request: SandboxRequest, *, pid: int | None = None) -> Sandbox | None:
-        """Return what a container has that went on while berthd did not; None when it has nothing."""
-        return await self._sandboxes.adopt(request, pid=pid)
+    def unkept(self, container_id: str) -> tuple[int, ...]:
+        """Return what a container's monitor is to keep and was not given yet, so that it outlives berthd.
+
+        Descriptors of sockets, which stay the service's until ``disconnect`` or ``close``: those that hold
+        published ports, and those at which questions for names arrive.
+        """
+        return self._sandboxes.unkept(container_id)
+
+    async def adopt(
+        self, request: SandboxRequest, *, pid: int | None = None, kept: Collection[int] = ()
+    ) -> Sandbox | None:
+        """Return what a container has that went on while berthd did not; None when it has nothing.
+
+        ``kept`` are the descriptors that its monitor kept; they are the service's from now on.
+        """
+        return await self._sandboxes.adopt(request, pid=pid, kept=kept)
 
     async def disconnect(self, container_id: str) -> None:
         """Release a container's addresses and ports; nothing when it has none."""

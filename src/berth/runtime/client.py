@@ -58,6 +58,7 @@ class Task:
         self.monitor = 0
         self.started_at_ns = 0
         self.detached = asyncio.Event()
+        self._kept: list[int] = []  # descriptors that an earlier berthd let the monitor hold
         self._directory = directory
         self._channel = channel
         self._exit: asyncio.Future[ExitRecord] = asyncio.get_running_loop().create_future()
@@ -73,6 +74,10 @@ class Task:
             self._channel.close()
             raise from_record(_strings(message["error"]))
         self._note(item)
+        expected = _integer(message.get("kept", 0))  # younger than the message
+        while item is not None and len(self._kept) < expected:
+            item = await self._channel.receive()
+            self._note(item)
         self._channel.deliver_to(self._note)
 
     def assume(self) -> bool:
@@ -116,6 +121,8 @@ class Task:
             self.started_at_ns = _integer(message["started_at_ns"])
         elif event == "exited" and not self._exit.done():
             self._exit.set_result(exit_record(message))
+        elif event == "kept":
+            self._kept += fds
         elif event == "detached":
             self.detached.set()
         elif event == "free":
@@ -164,6 +171,20 @@ class Task:
         except Unavailable:  # it is gone: the end, and the answer, come from here in a moment
             return
 
+    def keep(self, fds: Sequence[int]) -> None:
+        """Let the monitor hold descriptors till the end of the process, for a later berthd to take."""
+        try:
+            for first in range(0, len(fds), sockets.MAX_DESCRIPTORS):
+                part = fds[first : first + sockets.MAX_DESCRIPTORS]
+                self._channel.send({"op": "keep"}, part)
+        except Unavailable:  # it is gone, and what they were for, too
+            return
+
+    def take_kept(self) -> list[int]:
+        """Return the descriptors that an earlier berthd let the monitor hold; the caller's from now on."""
+        kept, self._kept = self._kept, []
+        return kept
+
     async def settle(self) -> None:
         """Say that the exit is recorded; returns when the monitor left and its records are gone."""
         try:
@@ -171,6 +192,8 @@ class Task:
         except Unavailable:
             self._channel.close()
         await self._gone.wait()
+        for fd in self.take_kept():
+            os.close(fd)
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
@@ -189,12 +212,14 @@ class PreparedTask:
     async def start(self, handover: Handover) -> Task:
         """Let it become its program; returns when it runs, raises what went wrong on the way."""
         document, fds = documents.of_handover(handover)
+        room = sockets.MAX_DESCRIPTORS - len(fds)
         try:
-            self._channel.send(document, fds)
+            self._channel.send(document, [*fds, *handover.keep_fds[:room]])
         except Unavailable:  # it failed already, and what it said about that is still to be read
             pass
         task = Task(self._id, self._channel, self._directory, self._release)
         await task.started()
+        task.keep(handover.keep_fds[room:])
         return task
 
     async def abandon(self) -> None:

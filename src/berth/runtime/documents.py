@@ -86,7 +86,10 @@ def of_exec(request: ExecRequest) -> tuple[Message, Message]:
 
 
 def of_handover(handover: Handover) -> tuple[Message, list[int]]:
-    """Put a handover into a message; the order of the descriptors is part of the protocol."""
+    """Put a handover into a message; the order of the descriptors is part of the protocol.
+
+    Those to be kept come after all of these.
+    """
     document: Message = {
         "netns": handover.netns_fd is not None,
         "trees": [tree.document() for tree in handover.trees],
@@ -99,7 +102,7 @@ def of_handover(handover: Handover) -> tuple[Message, list[int]]:
     if handover.log is not None and handover.log.fd is not None:
         fds.append(handover.log.fd)
     fds += [attachment.fd for attachment in handover.attachments]
-    fds += [*handover.orphans, *handover.keep_fds]
+    fds += handover.orphans
     return document, fds
 
 

@@ -184,6 +184,7 @@ class Launch:
             self.served.attach(Client(self.request.take(), attachment))
         for _ in range(self.orphans):
             self.served.orphans.add(self.request.take(), self.control)
+        self.served.kept, self.request.fds = self.request.fds, []
         self.served.announce()
         return self.served
 

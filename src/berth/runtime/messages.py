@@ -4,6 +4,7 @@ A request's descriptors follow in the order: control socket, pidfd of the contai
 attachment (exec). A handover's: network namespace (``netns``), one a tree, what goes with a log server
 (``has_fd``: the folder of its socket, or a memory file with :class:`CertificatesMessage`), one an
 attachment, one an orphan, and those that are only kept.
+Those that do not fit come in ``keep`` requests afterwards.
 """
 
 from __future__ import annotations

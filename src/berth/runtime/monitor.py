@@ -12,6 +12,8 @@ answers whoever berthd could not. It needs nothing from berthd while it runs.
        │ {"op": "attach", …} + socket  ───────────►│   any time, also from a later berthd
        │ {"op": "resize", "rows", "columns"} ─────►│   by <directory>/control.sock
        │ {"op": "answer"} + socket  ──────────────►│   a client's /wait, should this berthd be gone
+       │ {"op": "keep"} + descriptors  ───────────►│   to be held till the end, for later berthds
+       │◄── {"event": "kept"} + descriptors ───────│   to one that connects, after "started"
        │◄── {"event": "exited", "exit_code", …} ───│   before clients see the end of their streams
        │ {"op": "clear"}  ────────────────────────►│ forgets the log on disk
        │ {"op": "settle"}  ───────────────────────►│ removes its records
@@ -82,6 +84,9 @@ class Monitor:
         self.shipper: Shipper | None = None  # to where the log is sent as well
         self.stdin_once = stdin_once
         self.orphans = Orphans()
+        self.kept: list[
+            int
+        ] = []  # berthd's, which it would lose with its end: sockets of the network
         self.started: dict[str, object] = {}
         self.exited: dict[str, object] | None = None
         self.recorded = False
@@ -102,6 +107,7 @@ class Monitor:
             control.close()
         if self.log is not None:
             self.log.close()
+        self._close_kept()
         streams = set(self.outputs)  # a terminal's master is input and output in one
         if self.master is not None:
             streams.add(self.master)
@@ -162,16 +168,24 @@ class Monitor:
         fd, _ = self.listener._accept()  # type: ignore[attr-defined]  # typeshed leaves it out
         control = sockets.adopt(fd)
         self.add_control(control)
-        self.tell(self.exited or self.started, [self.pidfd] if not self.exited else [])
+        if self.exited:
+            self._send(control, self.exited, [])
+            return
+        self._send(control, {**self.started, "kept": len(self.kept)}, [self.pidfd])
+        for first in range(0, len(self.kept), sockets.MAX_DESCRIPTORS):
+            part = self.kept[first : first + sockets.MAX_DESCRIPTORS]
+            self._send(control, {"event": "kept"}, part)
 
     def tell(self, event: dict[str, object], fds: list[int]) -> None:
         """Send an event to every berthd connection; one that is gone is dropped."""
-        data = codec.encode(event)
         for control in list(self.controls.values()):
-            try:
-                sockets.send(control, data, fds)
-            except OSError:
-                self._drop_control(control)
+            self._send(control, event, fds)
+
+    def _send(self, control: sockets.Socket, event: dict[str, object], fds: list[int]) -> None:
+        try:
+            sockets.send(control, codec.encode(event), fds)
+        except OSError:
+            self._drop_control(control)
 
     def _drop_control(self, control: sockets.Socket) -> None:
         fd = control.fileno()
@@ -195,6 +209,9 @@ class Monitor:
             pty.set_size(self.master, request["rows"], request["columns"])
         elif operation == "answer":
             self.orphans.add(fds.pop(0), control)
+        elif operation == "keep" and self.exited is None:
+            self.kept += fds
+            fds = []
         elif operation == "clear" and self.log is not None and self.exited is None:
             self.log.clear()
         elif operation == "settle":
@@ -396,6 +413,7 @@ class Monitor:
 
     def _on_exit(self, _events: int) -> None:
         self.forget(self.pidfd)
+        self._close_kept()
         _, status = os.waitpid(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         finished = time.time_ns()
@@ -426,6 +444,11 @@ class Monitor:
                 self._interest(client)
             else:
                 self._drop_client(client)
+
+    def _close_kept(self) -> None:
+        for fd in self.kept:
+            os.close(fd)
+        self.kept = []
 
     def _hold_mounts(self) -> None:
         """Keep the mount namespace: its teardown (overlay syncs) then is ours, after the exit is told."""

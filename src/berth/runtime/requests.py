@@ -164,7 +164,7 @@ class Handover:
     attachments: tuple[Attachment, ...] = ()
     orphans: tuple[int, ...] = ()  # connections of /wait, see Task.answer_if_orphaned
     log: RemoteLog | None = None
-    keep_fds: tuple[int, ...] = ()  # held by the monitor while it lives (port reservations)
+    keep_fds: tuple[int, ...] = ()  # held by the monitor till the end of the process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

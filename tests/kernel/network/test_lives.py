@@ -138,7 +138,8 @@ def test_a_host_process_does_not_get_a_published_port(net, engine, reuse):
 
 def test_a_reservation_that_its_monitor_still_holds_does_not_hinder_the_next_start(engine):
     for protocol in ("tcp", "udp"):
-        held = [os.dup(fd) for fd in engine.connect("c1", (80, 8080, protocol)).keep_fds]
+        engine.connect("c1", (80, 8080, protocol))
+        held = [os.dup(fd) for fd in engine.service.unkept("c1")]
         engine.run(engine.service.disconnect("c1"))
         assert engine.connect("c1", (80, 8080, protocol)).ports[0].host_port == 8080
         engine.run(engine.service.disconnect("c1"))
@@ -164,12 +165,13 @@ def test_host_and_none_have_no_interface_and_publish_nothing(engine):
 
 def test_what_runs_keeps_its_network_over_a_crash_and_the_rest_is_released(net, engine):
     kept, _ = engine.connect("kept", (80, 8080)), engine.connect("gone", (80, 8081))
-    netns_fd, keep_fds = os.dup(kept.netns_fd), [os.dup(fd) for fd in kept.keep_fds]
+    netns_fd, held = os.dup(kept.netns_fd), [os.dup(fd) for fd in engine.service.unkept("kept")]
     engine.close()
     run(find("nft"), "delete", "table", "ip", NAMES.table, check=True)
     run(find("ip"), "link", "delete", NAMES.bridge, check=True)
     engine.open("kept")
-    adopted = engine.run(engine.service.adopt(sandbox_request("kept")))
+    adopted = engine.run(engine.service.adopt(sandbox_request("kept"), kept=held))
+    assert engine.service.unkept("kept") == ()  # its monitor has them
     assert adopted.endpoints == kept.endpoints
     assert engine.run(engine.service.adopt(sandbox_request("gone"))) is None
     server = net.listen(netns_fd, 80)
@@ -179,8 +181,7 @@ def test_what_runs_keeps_its_network_over_a_crash_and_the_rest_is_released(net, 
         engine.connect("c2", (80, 8080))
     assert engine.connect("c3", (80, 8081)).endpoints[0].address != kept.endpoints[0].address
     engine.run(engine.service.disconnect("kept"))
-    for fd in (netns_fd, *keep_fds):
-        os.close(fd)
+    os.close(netns_fd)
 
 
 def test_networks_survive_a_restart(engine):

@@ -99,6 +99,17 @@ def test_flag_and_file_may_not_both_say_it(tmp_path):
         ("default-address-pools = [{ base = '10.0.0.1/8', size = 24 }]", "invalid base pool"),
         ("bip = 'x'", "invalid CIDR address: x"),
         ("bip = '10.0.0.0/24'", "an address with a prefix"),
+        ("bip6 = '10.0.0.1/24'", "invalid CIDR address of IPv6"),
+        (
+            "bip = '10.0.0.1/24'\nfixed-cidr = '10.1.0.0/24'",
+            "not part of the subnet of 10.0.0.1/24",
+        ),
+        (
+            "bip = '10.0.0.1/24'\nfixed-cidr = '10.0.0.0/16'",
+            "not part of the subnet of 10.0.0.1/24",
+        ),
+        ("fixed-cidr-v6 = 'fd00::/127'", "too small for a gateway and a container"),
+        ("ip = 'eth0'", "invalid IP address: eth0"),
         ("dns = ['x']", "x is not an ip address"),
         ("labels = ['x']", "bad attribute format: x"),
         ("labels = ['x=1', 'x=2']", "conflict labels"),

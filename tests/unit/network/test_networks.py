@@ -1,4 +1,4 @@
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
@@ -34,6 +34,41 @@ def test_the_default_network_keeps_its_subnet_unless_it_may_move(state):
     networks.settle_default("berth0", occupied=taken, movable=True)
     assert networks.default().subnet == "172.18.0.0/16"
     assert networks.default().gateway == "172.18.0.1"
+
+
+def settled(state, plan, *, movable=True):
+    networks = Networks(state, plan)
+    networks.settle_default("berth0", occupied=[], movable=movable)
+    return networks.default()
+
+
+def test_the_default_network_is_as_the_settings_say(state):
+    plan = Plan(
+        range="10.9.8.0/24", ipv6=True, range6="fd00:9::/64", icc=False, binding="127.0.0.1"
+    )
+    found = settled(state, plan)
+    assert (found.gateway, found.subnet, found.ip_range) == (
+        *("10.9.8.1", "10.9.8.0/24"),
+        "10.9.8.0/24",
+    )
+    assert (found.gateway6, found.subnet6) == ("fd00:9::1", "fd00:9::/64")
+    assert (found.icc, found.masquerade, found.binding) == (False, True, "127.0.0.1")
+    # A range is a part of the bridge's subnet.
+    found = settled(state, Plan(bip="10.9.0.7/16", range="10.9.8.0/24"))
+    assert (found.gateway, found.subnet, found.ip_range) == (
+        *("10.9.0.7", "10.9.0.0/16"),
+        "10.9.8.0/24",
+    )
+    assert (found.subnet6, found.gateway6, found.icc) == ("", "", True)
+
+
+def test_the_default_network_gets_a_unique_local_subnet_and_keeps_it(state):
+    found = settled(state, Plan(ipv6=True))
+    assert IPv6Network(found.subnet6).subnet_of(IPv6Network("fd00::/8"))
+    assert settled(state, Plan(ipv6=True)).subnet6 == found.subnet6
+    assert settled(state, Plan(), movable=False).subnet6 == found.subnet6  # somebody is in it
+    assert settled(state, Plan()).subnet6 == ""
+    assert settled(state, Plan(ipv6=True, bip6="fd00:1::5/64")).gateway6 == "fd00:1::5"
 
 
 def test_without_a_free_subnet_the_refusal_says_what_to_set(state):

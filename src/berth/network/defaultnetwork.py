@@ -1,0 +1,85 @@
+"""The network that containers get unless told otherwise: what it is by the settings. No I/O."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface, ip_network
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.errors import Failed
+from berth.network import ipam
+from berth.network.ipam import choose_subnet
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from berth.network.ipam import Network, Plan
+    from berth.network.records import NetworkRecord
+
+_Bridge = tuple[str, str]  # its address, which is the gateway, and the subnet
+
+
+def settle(
+    record: NetworkRecord,
+    plan: Plan,
+    *,
+    bridge: str,
+    occupied: Collection[Network],
+    movable: bool,
+) -> NetworkRecord:
+    """Return the record as the settings have it, with a bridge and subnets.
+
+    It keeps the subnets it has, unless it was told others or one of them is ``occupied`` by now, and it is
+    ``movable``, that is, nobody is in it.
+    """
+    has_bridge = record.bridge == bridge
+    record = msgspec.structs.replace(
+        record,
+        bridge=bridge,
+        mtu=plan.mtu,
+        icc=plan.icc,
+        masquerade=plan.masquerade,
+        binding=plan.binding,
+    )
+    if has_bridge and not movable:
+        return record
+    told = _told(plan.bip, plan.range)
+    if not (has_bridge and _may_stay(record.gateway, record.subnet, told, occupied)):
+        gateway, subnet = told or _chosen(occupied, plan.subnets())
+        record = msgspec.structs.replace(record, gateway=gateway, subnet=subnet)
+    record = msgspec.structs.replace(record, ip_range=plan.range)
+    if not plan.ipv6:
+        return msgspec.structs.replace(record, gateway6="", subnet6="", ip_range6="")
+    told = _told(plan.bip6, plan.range6)
+    if not (has_bridge and _may_stay(record.gateway6, record.subnet6, told, occupied)):
+        gateway, subnet = told or _chosen(occupied, ipam.local_subnets(record.id))
+        record = msgspec.structs.replace(record, gateway6=gateway, subnet6=subnet)
+    return msgspec.structs.replace(record, ip_range6=plan.range6)
+
+
+def _told(address: str, span: str) -> _Bridge | None:
+    """Return the bridge that settings describe, by its address or by the range for containers alone."""
+    if address:
+        told = ip_interface(address)
+        return str(told.ip), str(told.network)
+    return _first_of(ip_network(span, strict=False)) if span else None
+
+
+def _may_stay(gateway: str, subnet: str, told: _Bridge | None, occupied: Iterable[Network]) -> bool:
+    if told is not None:
+        return (gateway, subnet) == told
+    return bool(subnet) and not any(ipam.overlap(ip_network(subnet), other) for other in occupied)
+
+
+def _chosen(occupied: Iterable[Network], offered: Iterable[Network]) -> _Bridge:
+    try:
+        return _first_of(choose_subnet(occupied, offered))
+    except Failed as error:
+        text = f'error creating default "bridge" network: {error.message}'
+        hint = "the settings may name a free subnet (bip, default-address-pools)"
+        raise Failed(text, hint=hint) from None
+
+
+def _first_of(subnet: Network) -> _Bridge:
+    return str(subnet.network_address + 1), str(subnet)
