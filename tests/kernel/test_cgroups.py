@@ -165,6 +165,13 @@ def test_a_file_that_is_not_there_is_named(v1, group):
         v1.open_group(f"{PARENT}/nowhere").apply({"memory": {"limit": MIB}})
 
 
+def test_a_unified_limit_of_a_controller_of_version_1_is_refused(v1, group):
+    if v1.unified is None:
+        pytest.skip("needs cgroup v2")
+    with pytest.raises(Unsupported, match=r"invalid configuration: unified limit memory\.min"):
+        group.apply({"unified": {"memory.min": "131072"}})
+
+
 def test_a_missing_controller_is_an_error_only_when_it_is_asked_for(hierarchies, group):
     without = cgroups.Hierarchies([_without_memory(h) for h in hierarchies.found])
     poor = without.open_group(group.path)

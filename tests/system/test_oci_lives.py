@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -282,7 +283,9 @@ def test_features_are_what_this_kernel_has(oci):
 
 
 def test_versions_and_help(oci):
-    assert "spec: 1.3.0" in oci("--version").out
+    assert re.fullmatch(
+        r"berth-oci version \d+\.\d+\.\d+\ncommit: \S+\nspec: 1\.3\.0\n", oci("--version").out
+    )
     assert "create" in oci("--help").out
     assert "--bundle" in oci("create", "--help").out
     assert oci("nothing").code == 1
@@ -313,3 +316,27 @@ def test_a_null_device_as_a_stream_is_the_containers(oci, bundle):
     devices = bundle.root / "work/devices"
     wait_for(lambda: devices.exists() and len(devices.read_text().split()) == 2, "it ran")
     assert len(set(devices.read_text().split())) == 1
+
+
+def test_it_calls_itself_as_it_is_called(oci, bundle, tmp_path):
+    """Some know the runtime that it stands in the place of by name only."""
+    (tmp_path / "runc").symlink_to(oci.program)
+    oci.program = str(tmp_path / "runc")
+    assert oci("--version").lines[0].startswith("runc version ")
+    assert oci("--help").lines[1].strip().startswith("runc - Open Container Initiative")
+    assert oci("list", "--help").lines[1].strip().startswith("runc list")
+    done = oci.run(bundle.runs("/not-there"), "a")
+    assert "runc run failed: " in done.err
+
+
+def test_ps_takes_options_of_either_kind(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    for arguments in (("-e", "-x"), ("ax",), ("-ax",)):
+        assert oci("ps", "a", *arguments).lines[0].split() == [
+            "PID",
+            "TTY",
+            "STAT",
+            "TIME",
+            "COMMAND",
+        ]
+    assert oci("ps", "a", "-aux").lines[0].split()[:4] == ["USER", "PID", "%CPU", "%MEM"]

@@ -211,6 +211,8 @@ def _check(ps_args: str) -> None:
 def _standard(words: Sequence[str]) -> tuple[str, ...]:
     unix = "".join(word[1:] for word in words if word.startswith("-"))
     bsd = "".join(word for word in words if not word.startswith("-"))
+    if "x" in unix:  # no option of Unix's: procps takes all of them as BSD's then
+        unix, bsd = "", unix + bsd
     if not set(unix + bsd) <= OPTIONS:
         raise Failed("ps: error: unsupported SysV option")
     for letter, names in (("F", EXTRA_FULL), ("f", FULL), ("j", JOBS), ("l", LISTING)):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Files = list[tuple[str, str]]
 
+CORE = "cgroup"  # files of version 2 itself
 UNLIMITED = -1
 PERIOD_US = 100_000
 MIN_SHARES, MAX_SHARES = 2, 262_144
@@ -115,6 +116,12 @@ def _apply_unified(hierarchies: Hierarchies, path: str, files: dict[str, str]) -
     for name, value in files.items():
         if "/" in name:
             raise InvalidArgument(f"invalid cgroup file {name!r}")
+        controller = name.partition(".")[0]
+        if controller not in (*hierarchies.unified.controllers, CORE):
+            raise Unsupported(
+                f"invalid configuration: unified limit {name}: version 2 of cgroups has no"
+                f" {controller} controller here"
+            )
         _write(hierarchies.unified, path, [(name, value)])
 
 

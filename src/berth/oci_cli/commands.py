@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -149,13 +152,9 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "create": Command("lives", "create a container", MAKING).fails_with(
-        "berth-oci create failed: "
-    ),
+    "create": Command("lives", "create a container", MAKING).fails_with("{} create failed: "),
     "start": Command("lives", "start the program of a created container"),
-    "run": Command("lives", "create and start a container", RUNNING).fails_with(
-        "berth-oci run failed: "
-    ),
+    "run": Command("lives", "create and start a container", RUNNING).fails_with("{} run failed: "),
     "state": Command("showing", "show the state of a container"),
     "kill": Command(
         "lives",
@@ -216,11 +215,16 @@ COMMANDS: dict[str, Command] = {
 ALIASES = {"init": "spec"}
 
 
+def program() -> str:
+    """Return the name that it was called by: callers may know it as another runtime's."""
+    return os.environ.get("BERTH_OCI_NAME") or os.path.basename(sys.argv[0])
+
+
 def show_version() -> int:
     """Print the versions of the command and of the specification."""
     from berth import __version__
 
-    print(f"berth-oci version {__version__}\nspec: {SPEC_VERSION}")
+    print(f"{program()} version {__version__}\ncommit: v{__version__}\nspec: {SPEC_VERSION}")
     return 0
 
 
@@ -228,13 +232,12 @@ def show_help(flags: Sequence[Flag], names: Sequence[str]) -> int:
     """Print what commands or flags there are."""
     if names and names[0] in COMMANDS:
         command = COMMANDS[names[0]]
-        print(f"NAME:\n   berth-oci {names[0]} - {command.usage}\n\nOPTIONS:")
+        print(f"NAME:\n   {program()} {names[0]} - {command.usage}\n\nOPTIONS:")
         _show_flags(command.flags)
         return 0
-    print("NAME:\n   berth-oci - Open Container Initiative runtime\n")
-    print(
-        "USAGE:\n   berth-oci [global options] command [command options] [arguments...]\n\nCOMMANDS:"
-    )
+    print(f"NAME:\n   {program()} - Open Container Initiative runtime\n")
+    print(f"USAGE:\n   {program()} [global options] command [command options] [arguments...]\n")
+    print("COMMANDS:")
     for name, command in COMMANDS.items():
         print(f"   {name:<12}{command.usage}")
     print("\nGLOBAL OPTIONS:")

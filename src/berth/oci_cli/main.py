@@ -99,15 +99,16 @@ def _run(name: str, arguments: list[str], given: options.Options, log: Log) -> i
     if own.on("help"):
         return commands.show_help(GLOBAL, [name])
     if not command.least <= len(positional) <= command.most:
-        log.failure(f'berth-oci: "{name}" {command.count()}')
+        log.failure(f'{commands.program()}: "{name}" {command.count()}')
         return EXIT_FAILURE
     log.debug(f"berth-oci {name} {' '.join(positional)}")
     try:
         return command.load(name)(Invocation(given, own, positional, log))
     except (BerthError, OSError) as error:
-        log.failure(f"{command.failure}{describe(error)}")
+        failure = describe(error)
     except Exception as error:  # noqa: BLE001 - a bug of ours; callers read the log, not a traceback
-        log.failure(f"{command.failure}internal error: {error!r}")
+        failure = f"internal error: {error!r}"
+    log.failure(f"{command.failure.format(commands.program())}{failure}")
     return command.exit_on_failure
 
 
