@@ -558,6 +558,28 @@ def test_a_network_that_cannot_be_is_refused(
     assert len(networks.request("GET", "/networks")[1]) == 3
 
 
+def test_a_macvlan_of_several_subnets_is_shown_with_all(cli: Cli, networks: EngineProcess) -> None:
+    made = cli(
+        *("network", "create", "-d", "macvlan", "--internal"),
+        *("--subnet", "10.97.1.0/24", "--gateway", "10.97.1.9", "--aux-address", "a=10.97.2.2"),
+        *("--subnet", "10.97.2.0/24", "--ip-range", "10.97.2.128/25", "wide"),
+    )
+    assert made.code == 0, str(made)
+    shown = networks.request("GET", "/networks/wide")[1]["IPAM"]["Config"]
+    assert sorted(shown, key=lambda pool: pool["Subnet"]) == [
+        {"Subnet": "10.97.1.0/24", "Gateway": "10.97.1.9"},
+        {
+            "Subnet": "10.97.2.0/24",
+            "IPRange": "10.97.2.128/25",
+            "AuxiliaryAddresses": {"a": "10.97.2.2"},
+        },
+    ]
+    start(cli, "member", "--network", "wide", "--ip", "10.97.2.130")
+    assert address(networks, "member", "wide") == "10.97.2.130"
+    cli("rm", "-f", "member")
+    assert cli("network", "rm", "wide").code == 0
+
+
 def test_a_macvlan_without_a_parent_joins_its_members(cli: Cli, networks: EngineProcess) -> None:
     made = cli("network", "create", "-d", "macvlan", "--subnet", "10.99.1.0/24", "own")
     assert made.code == 0, str(made)

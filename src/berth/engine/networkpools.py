@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from berth.engine.networkmodels import IpamPool
 from berth.errors import Forbidden, InvalidArgument
 from berth.network.ipam import overlap
-from berth.network.records import NetworkRequest
+from berth.network.records import NetworkRequest, SubnetRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,18 +16,27 @@ if TYPE_CHECKING:
     from berth.engine.networkmodels import NetworkCreate
     from berth.network.ipam import Network
 
+_WITH_SEVERAL = ("macvlan", "ipvlan")  # drivers whose networks may have several subnets
+
 
 def network_request(request: NetworkCreate) -> NetworkRequest:
     """Return what is asked of the network service."""
     pools = (request.ipam.config if request.ipam else None) or []
     _check(pools, has_ipv6=request.enable_ipv6)
     found: dict[int, IpamPool] = {}
+    more: list[IpamPool] = []
     for pool in pools:
         version = 6 if ":" in pool.subnet or ":" in pool.gateway else 4
-        if version in found:
+        if version not in found:
+            found[version] = pool
+        elif request.driver in _WITH_SEVERAL:
+            more.append(pool)
+        else:
             raise Forbidden("bridge driver doesn't support multiple subnets")
-        found[version] = pool
     four, six = (found.get(version, IpamPool()) for version in (4, 6))
+    auxiliary: dict[str, str] = {}
+    for pool in pools:
+        auxiliary |= pool.auxiliary_addresses or {}
     return NetworkRequest(
         name=request.name,
         driver=request.driver or "bridge",
@@ -39,12 +48,23 @@ def network_request(request: NetworkCreate) -> NetworkRequest:
         subnet6=_masked(six.subnet, "subnet"),
         gateway6=_text(six.gateway),
         ip_range6=_masked(six.ip_range, "ip-range"),
-        auxiliary={**(four.auxiliary_addresses or {}), **(six.auxiliary_addresses or {})},
+        more=tuple(map(_subnet, more)),
+        auxiliary=auxiliary,
         internal=request.internal,
         attachable=request.attachable,
         ipam_options=request.ipam.options if request.ipam else None,
         options=request.options or {},
         labels=request.labels or {},
+    )
+
+
+def _subnet(pool: IpamPool) -> SubnetRecord:
+    if not pool.subnet:
+        raise _refusal("a subnet is needed for each of several ranges of addresses")
+    return SubnetRecord(
+        subnet=_masked(pool.subnet, "subnet"),
+        gateway=_text(pool.gateway),
+        ip_range=_masked(pool.ip_range, "ip-range"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from berth.engine import times
@@ -166,19 +167,17 @@ def network_document(network: NetworkRecord, endpoints: Iterable[EndpointRecord]
 
 def _pools(network: NetworkRecord) -> list[Document]:
     pools: list[Document] = []
-    for subnet, gateway, span, version in (
-        (network.subnet, network.gateway, network.ip_range, 4),
-        (network.subnet6, network.gateway6, network.ip_range6, 6),
-    ):
-        if not subnet:
-            continue
-        pool: Document = {"Subnet": subnet, **({"Gateway": gateway} if gateway else {})}
-        if span:
-            pool["IPRange"] = span
+    for each in (*network.subnets(4), *network.subnets(6)):
+        pool: Document = {"Subnet": each.subnet}
+        if each.gateway:
+            pool["Gateway"] = each.gateway
+        if each.ip_range:
+            pool["IPRange"] = each.ip_range
+        subnet = ip_network(each.subnet)
         auxiliary = {
             name: address
             for name, address in network.auxiliary.items()
-            if (":" in address) == (version == 6)
+            if ip_address(address) in subnet
         }
         if auxiliary:
             pool["AuxiliaryAddresses"] = auxiliary

@@ -62,7 +62,7 @@ class Attachments:
         mac = ipam.parse_mac(asked.mac) if asked.mac else None
         shape, sysctls = _shape(asked, network), options.sysctls(asked.options, device)
         addresses = self._take_both(network, asked.address, asked.address6)
-        attachment = self._attachment(network, *addresses, mac, device)
+        attachment = self._attachment(network, addresses, mac, device)
         return replace(attachment, shape=shape, sysctls=sysctls)
 
     def _take_both(
@@ -94,7 +94,7 @@ class Attachments:
     def plan_spare(self, network: NetworkRecord) -> Callable[[], Ready]:
         """Take addresses for a spare; what is returned blocks and makes it."""
         addresses = self._take_both(network, "", "")
-        attachment = self._attachment(network, *addresses, None, FIRST_DEVICE)
+        attachment = self._attachment(network, addresses, None, FIRST_DEVICE)
 
         def make() -> Ready:
             try:
@@ -162,23 +162,11 @@ class Attachments:
     def _attachment(
         self,
         network: NetworkRecord,
-        address: Address | None,
-        address6: Address | None,
+        addresses: tuple[Address | None, Address | None],
         mac: bytes | None,
         device: str,
     ) -> Attachment:
-        places = [
-            Place(
-                found,
-                ip_network(subnet).prefixlen,
-                ip_address(gateway) if gateway and not network.internal else None,
-            )
-            for found, subnet, gateway in (
-                (address, network.subnet, network.gateway),
-                (address6, network.subnet6, network.gateway6),
-            )
-            if found is not None
-        ]
+        places = [_place(network, found) for found in addresses if found is not None]
         version = places[0].address.version
         return Attachment(
             device=device,
@@ -195,6 +183,13 @@ class Attachments:
         )
 
 
+def _place(network: NetworkRecord, address: Address) -> Place:
+    subnet = network.around(address)
+    leads_out = subnet.gateway and not network.internal
+    gateway = ip_address(subnet.gateway) if leads_out else None
+    return Place(address, ip_network(subnet.subnet).prefixlen, gateway)
+
+
 def attached(
     record: EndpointRecord, attachment: Attachment, network: NetworkRecord
 ) -> EndpointRecord:
@@ -202,13 +197,13 @@ def attached(
     fields: dict[str, object] = {}
     for place in attachment.places:
         suffix = "" if place.address.version == 4 else "6"
+        gateway = "" if network.internal else network.around(place.address).gateway
+        fields[f"gateway{suffix}"] = gateway
         fields[f"address{suffix}"] = str(place.address)
         fields[f"prefix_length{suffix}"] = place.prefix_length
     return msgspec.structs.replace(
         record,
         device=attachment.device,
-        gateway="" if network.internal else network.gateway,
-        gateway6="" if network.internal else network.gateway6,
         mac=attachment.mac.hex(":"),
         **fields,
     )

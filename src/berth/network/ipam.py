@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from berth.errors import Failed, Forbidden, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from ipaddress import IPv6Address
 
     Address = IPv4Address | IPv6Address
@@ -170,3 +170,37 @@ class AddressPool:
     def release(self, address: Address) -> None:
         """Give an address back; nothing when it was free."""
         self._used.discard(int(address))
+
+
+class Pools:
+    """The pools of one network and version of IP: addresses come from the first that has any left."""
+
+    def __init__(self, pools: Sequence[AddressPool]) -> None:
+        self._pools = pools
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pools))
+
+    def allocate(self) -> Address:
+        """Take the next free address; Failed when there is none."""
+        for pool in self._pools[:-1]:
+            try:
+                return pool.allocate()
+            except Failed:
+                continue
+        return self._pools[-1].allocate()
+
+    def claim(self, address: Address) -> None:
+        """Take this address; Forbidden when it is taken, InvalidArgument when it is not the network's."""
+        self._of(address).claim(address)
+
+    def restore(self, address: Address) -> None:
+        """Take the address that a running container has; the next ones come after it."""
+        self._of(address).restore(address)
+
+    def release(self, address: Address) -> None:
+        """Give an address back; nothing when it was free."""
+        self._of(address).release(address)
+
+    def _of(self, address: Address) -> AddressPool:
+        return next((p for p in self._pools if address in p.subnet), self._pools[0])

@@ -11,7 +11,7 @@ import msgspec
 
 from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
 from berth.network import defaultnetwork, ipam, options
-from berth.network.ipam import AddressPool, choose_subnet, parse_subnet
+from berth.network.ipam import AddressPool, Pools, choose_subnet, parse_subnet
 from berth.network.records import NetworkRecord
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT, HOST, NONE = "bridge", "host", "none"
 _DRIVERS = {DEFAULT: "bridge", HOST: "host", NONE: "null"}
 
+OVERLAPS = "Pool overlaps with other one on this address space"
 _MAKEABLE = ("bridge", "macvlan", "ipvlan")
 
 
@@ -34,7 +35,7 @@ class Networks:
         self._plan = plan
         self._table = state.table("networks", NetworkRecord)
         self._records = dict(self._table.items())
-        self._pools: dict[tuple[str, int], AddressPool] = {}  # by id and version of IP
+        self._pools: dict[tuple[str, int], Pools] = {}  # by id and version of IP
         for name, driver in _DRIVERS.items():
             if not any(r.name == name for r in self._records.values()):
                 self._put(_new(name, driver, builtin=True))
@@ -88,28 +89,32 @@ class Networks:
     def _subnets(self, *, without: NetworkRecord | None = None) -> list[Network]:
         """Return the subnets of all networks."""
         return [
-            ip_network(subnet)
+            ip_network(each.subnet)
             for record in self.all()
-            for subnet in (record.subnet, record.subnet6)
-            if subnet and record is not without
+            for each in (*record.subnets(4), *record.subnets(6))
+            if record is not without
         ]
 
-    def pool(self, record: NetworkRecord, *, version: int = 4) -> AddressPool:
-        """Return the network's address pool of a version of IP; its gateway is taken."""
-        pool = self._pools.get((record.id, version))
-        if pool is None:
-            subnet, span, gateway = (
-                (record.subnet, record.ip_range, record.gateway)
-                if version == 4
-                else (record.subnet6, record.ip_range6, record.gateway6)
+    def pool(self, record: NetworkRecord, *, version: int = 4) -> Pools:
+        """Return the network's address pools of a version of IP; gateways are taken."""
+        pools = self._pools.get((record.id, version))
+        if pools is None:
+            subnets = record.subnets(version)
+            pools = Pools(
+                [
+                    AddressPool(
+                        ip_network(each.subnet),
+                        ip_range=parse_subnet(each.ip_range) if each.ip_range else None,
+                    )
+                    for each in subnets
+                ]
             )
-            pool = AddressPool(ip_network(subnet), ip_range=parse_subnet(span) if span else None)
-            taken = [_address(text) for text in (gateway, *record.auxiliary.values()) if text]
-            for address in taken:
+            others = [*(each.gateway for each in subnets), *record.auxiliary.values()]
+            for address in [_address(text) for text in others if text]:
                 if address.version == version:
-                    pool.claim(address)
-            self._pools[record.id, version] = pool
-        return pool
+                    pools.claim(address)
+            self._pools[record.id, version] = pools
+        return pools
 
     def create(
         self, request: NetworkRequest, *, occupied: Iterable[Network], present: Collection[str] = ()
@@ -158,6 +163,13 @@ class Networks:
                 gateway6=gateway(request.gateway6, subnet),
                 ip_range6=request.ip_range6,
             )
+        for more in request.more:
+            if not (request.ipv4 if more.version == 4 else request.ipv6):
+                continue
+            present = (ip_network(s.subnet) for s in record.subnets(more.version))
+            if any(ipam.overlap(self._subnet(more.subnet, []), other) for other in present):
+                raise Forbidden(OVERLAPS)
+            record = msgspec.structs.replace(record, more=(*record.more, more))
         return record
 
     def _check_link(self, record: NetworkRecord) -> None:
@@ -191,7 +203,7 @@ class Networks:
             return choose_subnet([*self._subnets(), *occupied], offered)
         subnet = parse_subnet(asked)
         if any(ipam.overlap(subnet, other) for other in self._subnets()):
-            raise Forbidden("Pool overlaps with other one on this address space")
+            raise Forbidden(OVERLAPS)
         return subnet
 
     def remove(self, record: NetworkRecord) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from berth.network.ipam import Address
 
 NAT, ROUTED, UNPROTECTED, ISOLATED = "nat", "routed", "nat-unprotected", "isolated"
 
@@ -56,6 +59,19 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[PortRecord, ...] = ()
 
 
+class SubnetRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A subnet of a network. An empty gateway is nobody."""
+
+    subnet: str
+    gateway: str = ""
+    ip_range: str = ""
+
+    @property
+    def version(self) -> int:
+        """The version of IP that it is of."""
+        return 6 if ":" in self.subnet else 4
+
+
 class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A network. The interface on the host that its containers are behind is ``bridge`` or ``parent``.
 
@@ -97,6 +113,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     parent: str = ""
     link_mode: str = ""
     link_flag: str = ""
+    more: tuple[SubnetRecord, ...] = ()  # subnets beside the first one of each version of IP
     # of all
     builtin: bool = False
     attachable: bool = False
@@ -108,6 +125,21 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     def has_members(self) -> bool:
         """Say whether containers get interfaces of their own in it."""
         return bool(self.bridge or self.parent)
+
+    def subnets(self, version: int) -> list[SubnetRecord]:
+        """Return the subnets of a version of IP, from which addresses are taken in turn."""
+        subnet, gateway, ip_range = (
+            (self.subnet, self.gateway, self.ip_range)
+            if version == 4
+            else (self.subnet6, self.gateway6, self.ip_range6)
+        )
+        first = SubnetRecord(subnet=subnet, gateway=gateway, ip_range=ip_range)
+        return [*([first] if subnet else []), *(s for s in self.more if s.version == version)]
+
+    def around(self, address: Address) -> SubnetRecord:
+        """Return the subnet that an address of this network is in."""
+        subnets = self.subnets(address.version)
+        return next(found for found in subnets if address in ip_network(found.subnet))
 
     def mode_of(self, version: int) -> str:
         """Return how a version of IP leads out and in."""
@@ -128,6 +160,7 @@ class NetworkRequest:
     subnet6: str = ""
     gateway6: str = ""
     ip_range6: str = ""
+    more: tuple[SubnetRecord, ...] = ()
     auxiliary: dict[str, str] = field(default_factory=dict)
     internal: bool = False
     attachable: bool = False

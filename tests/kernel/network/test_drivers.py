@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from berth.errors import Failed, Forbidden, InvalidArgument, Unsupported
-from berth.network.records import EndpointRequest, NetworkRequest
+from berth.network.records import EndpointRequest, NetworkRequest, SubnetRecord
 from support.networks import HOST, OUTSIDE, within
 from support.programs import find, run
 
@@ -36,6 +36,30 @@ def test_a_macvlan_is_a_neighbour_of_its_host(net, engine, macvlan):
     server = net.listen(one.netns_fd, 80)
     assert net.talk(server, two.netns_fd, (first.address, 80)) == second.address
     assert net.talk(server, net.outside_fd, (first.address, 80)) == OUTSIDE
+
+
+def test_a_macvlan_may_have_several_subnets(net, engine):
+    more = (
+        SubnetRecord(subnet="10.77.2.0/24", gateway="10.77.2.9", ip_range="10.77.2.64/26"),
+        SubnetRecord(subnet="fd00:77::/64"),
+    )
+    first = {"subnet": "10.77.1.0/30", "gateway": "10.77.1.1", "subnet6": "fd00:76::/64"}
+    network = create(engine, "lan", driver="macvlan", options=WAN, **first, more=more, ipv6=True)
+    ends = [engine.connect(f"c{n}", network="lan").endpoints[0] for n in range(3)]
+    assert [(e.address, e.prefix_length, e.gateway) for e in ends] == [
+        ("10.77.1.2", 30, "10.77.1.1"),
+        ("10.77.2.64", 24, "10.77.2.9"),
+        ("10.77.2.65", 24, "10.77.2.9"),
+    ]
+    chosen = engine.connect("c4", network="lan", address="10.77.2.99", address6="fd00:77::5")
+    assert (chosen.endpoints[0].address6, chosen.endpoints[0].prefix_length6) == ("fd00:77::5", 64)
+    route = within(chosen.netns_fd, lambda: run(find("ip"), "route", check=True).out)
+    assert "default via 10.77.2.9" in route
+    with pytest.raises(Forbidden, match="overlaps"):
+        create(engine, "other", subnet="10.77.2.128/25")
+    with pytest.raises(Forbidden, match="overlaps"):
+        create(engine, "other", driver="macvlan", subnet="10.78.0.0/16", more=(more[0], more[0]))
+    assert engine.service.inspect("lan") == network
 
 
 def test_a_private_macvlan_keeps_its_members_apart(net, engine):
