@@ -37,6 +37,7 @@ from berth.network.service import NetworkService
 from berth.registry.begun import BegunUploads
 from berth.registry.client import RegistryClient
 from berth.runtime.client import Runtime
+from berth.snapshots.choice import open_snapshots
 from berth.state import State
 from berth.volumes.service import VolumeService
 
@@ -171,7 +172,15 @@ async def _build(
     hierarchies = cgroups.detect()
     hierarchies.prepare_parent(f"{instance.cgroup}/std", defaults.device_rules())
     hierarchies.prepare_parent(f"{instance.cgroup}/dev", [])
-    images = ImageService(state=state, data_root=options.data_root, runtime=runtime)
+    snapshots = await open_snapshots(
+        state=state,
+        data_root=options.data_root,
+        runtime=runtime,
+        wanted=options.settings.storage_driver,
+    )
+    images = ImageService(
+        state=state, data_root=options.data_root, runtime=runtime, snapshots=snapshots
+    )
     await images.open()
     volumes = VolumeService(state=state, data_root=options.data_root, runtime=runtime)
     volumes.clean()

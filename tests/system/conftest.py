@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from support import bundles
 
+STORAGE = os.environ.get(
+    "BERTH_TEST_STORAGE", ""
+)  # the driver of the engines, where a test does not say
 REFERENCE = os.environ.get("BERTH_TEST_REFERENCE") == "dockerd"
 CACHE = Path(__file__).parents[2] / ".build"
 APPLETS = """
@@ -122,7 +125,7 @@ def make_engine() -> EngineProcess:
         from support.reference import Reference
 
         return Reference()
-    return EngineProcess()
+    return EngineProcess(flags=("--storage-driver", STORAGE) if STORAGE else ())
 
 
 def import_busybox(engine: EngineProcess, archive: bytes) -> None:

@@ -51,6 +51,7 @@ SETTINGS: tuple[Flag, ...] = (
     ("mtu", "", "int", "MTU of the default bridge"),
     ("no-new-privileges", "", "bool", "Set no-new-privileges in containers"),
     ("registry-mirror", "", "list", "URL of a registry to ask before docker.io"),
+    ("storage-driver", "s", "string", "overlay2 or vfs (copies); default: what works"),
     ("tls", "", "bool", "Speak TLS on TCP; false allows TCP without"),
     ("tlscacert", "", "string", "Certificates of those who sign clients' certificates"),
     ("tlscert", "", "string", "Certificate of the engine"),

@@ -19,6 +19,7 @@ SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 IPC_MODES = ("", "private", "shareable")
 CGROUPNS_MODES = ("", "private", "host")
+STORAGE_DRIVERS = ("", "overlay2", "vfs")
 MTUS = range(68, 65_536)
 
 
@@ -44,6 +45,9 @@ def check(settings: Settings) -> None:
         )
     if size_bytes(settings.default_shm_size) <= 0:
         raise InvalidArgument("default-shm-size: must be above 0")
+    if settings.storage_driver not in STORAGE_DRIVERS:
+        known = " or ".join(STORAGE_DRIVERS[1:])
+        raise InvalidArgument(f"storage-driver {settings.storage_driver}: use {known}")
     if settings.mtu not in MTUS:
         raise InvalidArgument(f"invalid default MTU: {settings.mtu}")
     _check_labels(settings.labels)

@@ -198,6 +198,7 @@ class Containers:
                 imagemounts.prepare(record, self._services.images)
                 made = self._resolve_volumes(record)
                 self._records.put(record)
+            await imagemounts.fill(record, self._services.images)
             await self._fill_volumes(record, image)
         except BaseException:
             self._records.remove(record)
@@ -232,11 +233,11 @@ class Containers:
     async def _fill_volumes(self, record: ContainerRecord, image: Image) -> None:
         if image.is_of_host:  # this machine's files are for looking at, not for copying
             return
-        rootfs = self._services.images.rootfs(record.id)
+        lower = self._services.images.view(record.id)
         for point in record.mount_points:
             if point.kind == "volume" and not point.no_copy:
                 await self._services.volumes.fill(
-                    point.volume, rootfs, point.target, subpath=point.subpath
+                    point.volume, lower, point.target, subpath=point.subpath
                 )
 
     def rename(self, ref: str, name: str) -> None:

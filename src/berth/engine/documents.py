@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from berth.runtime.requests import Rootfs
 
 Document = dict[str, object]
-DRIVER = "overlay2"
 # Lists that clients expect as such, not as null.
 LISTS = ("BlkioWeightDevice", "Devices")
 # What Docker leaves out when there is nothing to say.
@@ -34,6 +33,7 @@ class Surroundings:
 
     folder: Path
     files_folder: Path  # of its hosts and resolv.conf: its own, or that of whose network it shares
+    driver: str = ""  # of the storage
     rootfs: Rootfs | None = None
     endpoints: tuple[EndpointRecord, ...] = ()
     networks: Mapping[str, NetworkRecord] = field(default_factory=dict)  # by name
@@ -79,14 +79,14 @@ def inspect(record: ContainerRecord, around: Surroundings) -> Document:
         "LogPath": str(folder / f"{record.id}-json.log") if has_log else "",
         "Name": f"/{record.name}",
         "RestartCount": record.restart_count,
-        "Driver": DRIVER,
+        "Driver": around.driver,
         "Platform": "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(around.exec_ids) or None,
         "HostConfig": host_config(record),
-        "GraphDriver": graph_driver(around.rootfs),
+        "GraphDriver": graph_driver(around.driver, around.rootfs),
         "Mounts": mountpoints.documents(record),
         "Config": config(record),
         "NetworkSettings": networksettings.settings(record, around.endpoints, around.networks),
@@ -138,14 +138,14 @@ def shown_env(record: ContainerRecord) -> list[str]:
     return [*record.env, *(entry for entry in record.config.env or () if "=" not in entry)]
 
 
-def graph_driver(rootfs: Rootfs | None) -> Document:
+def graph_driver(driver: str, rootfs: Rootfs | None) -> Document:
     """Return where the root's layers are; they are mounted in the container only."""
     if not isinstance(rootfs, OverlayRootfs):
-        return {"Name": DRIVER, "Data": None}
+        return {"Name": driver, "Data": None}
     base = rootfs.base
     lower = (name if name.startswith("/") else f"{base}/{name}" for name in rootfs.lower)
     return {
-        "Name": DRIVER,
+        "Name": driver,
         "Data": {
             "LowerDir": ":".join(lower),
             "MergedDir": "",

@@ -162,6 +162,7 @@ class Engine:
         record = self.containers.find(ref)
         around = replace(
             self._around(record, self._networks_by_name()),
+            driver=self._services.images.storage[0],
             rootfs=self._services.images.rootfs(record.id),
             exec_ids=tuple(self.execs.running_in(record.id)),
         )
@@ -248,7 +249,9 @@ class Engine:
 
     def image_inspect(self, ref: str, platform: Platform | None = None) -> Document:
         """Return everything about an image."""
-        return image_documents.inspect(self._services.images.resolve(ref, platform))
+        return image_documents.inspect(
+            self._services.images.resolve(ref, platform), driver=self._services.images.storage[0]
+        )
 
     def image_history(self, ref: str, platform: Platform | None = None) -> Sequence[Document]:
         """Return the steps in which an image came about."""

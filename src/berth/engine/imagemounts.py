@@ -10,7 +10,7 @@ from berth.runtime.requests import ImageTree
 if TYPE_CHECKING:
     from berth.engine.models import ContainerRecord, MountPoint
     from berth.images.service import ImageService
-    from berth.runtime.requests import OverlayRootfs
+    from berth.runtime.requests import Rootfs
 
 
 def resolve(record: ContainerRecord, images: ImageService) -> None:
@@ -22,14 +22,21 @@ def resolve(record: ContainerRecord, images: ImageService) -> None:
 def prepare(record: ContainerRecord, images: ImageService) -> None:
     """Make the snapshots of a new container's images."""
     for point in _points(record):
-        images.prepare_rootfs(images.resolve(point.image), _key(record, point), marked=False)
+        images.prepare_view(images.resolve(point.image), _key(record, point))
 
 
-def rootfs(record: ContainerRecord, images: ImageService) -> OverlayRootfs:
+async def fill(record: ContainerRecord, images: ImageService) -> None:
+    """Make what takes time of a container's snapshots."""
+    await images.fill_rootfs(record.id)
+    for point in _points(record):
+        await images.fill_rootfs(_key(record, point))
+
+
+def rootfs(record: ContainerRecord, images: ImageService) -> Rootfs:
     """Return a container's root with the images that it sees."""
     trees = tuple(
         ImageTree(
-            lower=images.rootfs(_key(record, point)).lower,
+            lower=images.view(_key(record, point)),
             target=point.target,
             subpath=point.subpath,
         )

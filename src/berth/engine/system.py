@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from berth import __version__
 from berth.engine import cdi, defaults, logoptions, status
-from berth.engine.documents import DRIVER
 
 if TYPE_CHECKING:
     from berth.engine.models import ContainerRecord
@@ -80,6 +79,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     settings = services.settings.now
     unified = services.hierarchies.only_unified
+    driver, backing = services.images.storage
     return {
         "ID": services.instance.name,
         "Containers": len(records),
@@ -87,8 +87,8 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "ContainersPaused": sum(r.status == status.PAUSED for r in records),
         "ContainersStopped": sum(r.status not in status.ALIVE for r in records),
         "Images": len(services.images.all()),
-        "Driver": DRIVER,
-        "DriverStatus": [["Backing", "overlayfs, mounted in containers only"]],
+        "Driver": driver,
+        "DriverStatus": [["Backing", backing]],
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],

@@ -1,4 +1,8 @@
-"""What a container has changed: jobs that read its upper directory, in a worker confined to nothing.
+"""What a container has changed: jobs that read its own directory, in a worker confined to nothing.
+
+An upper directory of overlayfs has changes only. A copy of the image is compared with the image, file by
+file; as one may be rewritten with its old time and size, all that changed after the copy was made is in a
+layer, too.
 
 Docker compares the container with its image after a few mount points were made in it (`STUBS`); those
 are no changes here either.
@@ -11,11 +15,12 @@ import stat
 from typing import TYPE_CHECKING
 
 from berth.files import roots
-from berth.images.layer import is_whiteout, write_all
-from berth.images.pack import FileSink, Packer, fill_up, is_opaque, joined
+from berth.images.layer import write_all
+from berth.images.pack import FileSink, Packer, fill_up, joined
 from berth.images.tar_writer import TarWriter
 from berth.images.unpack import Hasher
 from berth.kernel.mounts import open_in_root
+from berth.snapshots.whiteouts import is_opaque, is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,15 +75,21 @@ class HashingSink(FileSink):
 
 
 def layer(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
-    """Write the upper directory as a layer of an image to the file ``fds[0]``.
+    """Write what has changed as a layer of an image to the file ``fds[0]``.
 
     Argument: ``rootfs``. Returns ``digest`` and ``size``.
     """
     del report
-    upper, below = roots.open_layers(argument)
+    layers = roots.open_layers(argument)
+    stubs = _Stubs(layers.own, layers.below)
     sink = HashingSink(fds[0])
     writer = TarWriter(sink)
-    Packer(upper, writer, layer=True, skips=_Stubs(upper, below)).tree("", "")
+    if layers.copied_ns is None:
+        Packer(layers.own, writer, layer=True, skips=stubs).tree("", "")
+    else:
+        changed = Changed(layers, stubs)
+        skips, hidden = changed.is_unchanged, changed.hidden
+        Packer(layers.own, writer, layer=True, skips=skips, hidden=hidden).tree("", "")
     writer.end()
     os.fsync(fds[0])
     return {"digest": sink.digest(), "size": sink.size}
@@ -109,19 +120,53 @@ class _Stubs:
 
 def compare(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
     """Write what is different to the pipe ``fds[0]``: a letter and a path each, ended by a zero byte."""
-    upper, below = roots.open_layers(argument)
+    layers = roots.open_layers(argument)
     report({})
-    _Comparison(upper, below, fds[0]).run()
+
+    def tell(kind: str, path: str) -> None:
+        write_all(fds[0], os.fsencode(f"{kind}/{path}") + b"\0")
+
+    _Comparison(layers, tell).run()
     return {}
 
 
-class _Comparison:
-    """One walk over the upper directory, with a look below it for every file."""
+class Changed:
+    """What has changed in a copy of an image, as a layer has it."""
 
-    def __init__(self, upper: int, below: int, pipe: int) -> None:
-        self._upper = upper
-        self._below = below
-        self._pipe = pipe
+    def __init__(self, layers: roots.Layers, stubs: _Stubs) -> None:
+        self._stubs = stubs
+        self._paths = {""}  # made or changed, and the directories that these are in
+        self._hidden: dict[str, list[str]] = {}
+        _Comparison(layers, self._take, since_ns=layers.copied_ns).run()
+
+    def _take(self, kind: str, path: str) -> None:
+        if kind == DELETED:
+            folder, _, name = path.rpartition("/")
+            self._hidden.setdefault(folder, []).append(name)
+        else:
+            self._paths.add(path)
+
+    def is_unchanged(self, path: str, status: os.stat_result) -> bool:
+        """Say whether a file is no part of a layer."""
+        return path not in self._paths or self._stubs(path, status)
+
+    def hidden(self, folder: str) -> list[str]:
+        """Return the names in a directory that the image has and the container has not."""
+        return self._hidden.get(folder, [])
+
+
+class _Comparison:
+    """One walk over a container's own directory, with a look below it for every file."""
+
+    def __init__(
+        self, layers: roots.Layers, tell: Callable[[str, str], None], *, since_ns: int | None = None
+    ) -> None:
+        """Begin; what changed after ``since_ns`` is told of, whatever it is like."""
+        self._own = layers.own
+        self._below = layers.below
+        self._is_copy = layers.copied_ns is not None
+        self._since_ns = since_ns
+        self._write = tell
         self._told: set[str] = set()  # directories
 
     def run(self) -> None:
@@ -145,13 +190,10 @@ class _Comparison:
                 self._write(MODIFIED, above)
         self._write(kind, path)
 
-    def _write(self, kind: str, path: str) -> None:
-        write_all(self._pipe, os.fsencode(f"{kind}/{path}") + b"\0")
-
     def _folder(self, path: str) -> list[Change]:
         """Compare what is in one directory with what was there."""
         try:
-            here = open_in_root(self._upper, path, _DIRECTORY)
+            here = open_in_root(self._own, path, _DIRECTORY)
         except OSError:
             return []  # gone meanwhile
         try:
@@ -161,7 +203,7 @@ class _Comparison:
         try:
             names = sorted(os.listdir(here))
             found = [self._file(joined(path, name), name, here, below) for name in names]
-            if below is not None and path and is_opaque(here):
+            if below is not None and (self._is_copy or (path and is_opaque(here))):
                 hidden = set(os.listdir(below)) - set(names)
                 found += [(joined(path, name), DELETED, False) for name in hidden]
             return sorted(found)
@@ -177,13 +219,14 @@ class _Comparison:
         old = status_of(name, below) if below is not None else None
         if old is not None and is_whiteout(old):
             old = None
-        if is_whiteout(status):
+        if is_whiteout(status) and not self._is_copy:
             return path, DELETED if old is not None else "", False
         is_folder = stat.S_ISDIR(status.st_mode)
         if old is None:
             known = is_stub(path, status) or (path in STUB_FOLDERS and is_folder)
             return path, "" if known else ADDED, is_folder
         differs = is_different(old, status) or capability(name, here) != capability(name, below)
+        differs |= self._since_ns is not None and status.st_ctime_ns > self._since_ns
         return path, MODIFIED if differs else "", is_folder
 
 

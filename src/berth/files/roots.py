@@ -7,7 +7,7 @@ namespace of the worker's own, with the volumes and files from the host that it 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from berth.kernel import mounts, namespaces
 from berth.runtime import rootfs
@@ -80,8 +80,20 @@ def own_namespace() -> None:
     mounts.mount("", "/", flags=mounts.MS_REC | mounts.MS_PRIVATE)
 
 
-def open_layers(argument: dict[str, object]) -> tuple[int, int]:
-    """Open a container's upper directory and, in one, those below it; then drop privileges.
+class Layers(NamedTuple):
+    """A container's own directory and its image's, open.
+
+    ``own`` has what the container has changed only, in overlayfs's form. With ``copied_ns`` it is a copy of
+    all of the image, made until then.
+    """
+
+    own: int
+    below: int
+    copied_ns: int | None
+
+
+def open_layers(argument: dict[str, object]) -> Layers:
+    """Open a container's layers; then drop privileges.
 
     The process's root is an empty directory afterwards. CAP_SYS_ADMIN stays, for trusted.* attributes.
     """
@@ -89,15 +101,13 @@ def open_layers(argument: dict[str, object]) -> tuple[int, int]:
     own_namespace()
     os.chdir(message["base"])
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    upper = os.open(message["upper"], flags)
-    lower = message["lower"]
-    if len(lower) == 1:  # overlayfs wants two
-        below = os.open(lower[0], flags)
+    if "path" in message:
+        copied_ns = os.stat(os.path.dirname(message["path"])).st_mtime_ns
+        found = Layers(os.open(message["path"], flags), os.open(message["below"], flags), copied_ns)
     else:
-        rootfs.mount_machine(lower)
-        data = f"lowerdir={':'.join(lower)},{rootfs.OVERLAY_OPTIONS}"
-        mounts.mount("overlay", ROOTFS, "overlay", mounts.MS_RDONLY, data)
-        below = os.open(ROOTFS, flags)
+        own = os.open(message["upper"], flags)
+        rootfs.mount_lower(message["lower"])
+        found = Layers(own, os.open(ROOTFS, flags), None)
         mounts.umount2(ROOTFS, mounts.MNT_DETACH)
     confine(ROOTFS, keep_capabilities=(*CAPABILITIES, "CAP_SYS_ADMIN"))
-    return upper, below
+    return found

@@ -95,8 +95,8 @@ def blob_file(digest: Digest) -> str:
 def read(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
     """Take the archive that comes through the pipe ``fds[0]`` into the empty directory ``fds[1]``.
 
-    Argument: ``platform``, which image of an index to take, and ``known``, the digests (hex) of blobs whose
-    trees are not wanted. Returns an :class:`Outcome`.
+    Argument: ``platform``, which image of an index to take, ``known``, the digests (hex) of blobs whose
+    trees are not wanted, and ``plain``, as for unpacking. Returns an :class:`Outcome`.
     """
     source, directory = fds
     os.umask(0)
@@ -104,7 +104,7 @@ def read(argument: dict[str, object], fds: list[int], report: Report) -> Mapping
     platform = msgspec.convert(argument["platform"], Platform)
     known = msgspec.convert(argument["known"], frozenset[str])
     try:
-        members = Members(directory, known, report)
+        members = Members(directory, known, report, plain=bool(argument["plain"]))
         stream = ByteStream(ahead(plain_chunks(pipe_chunks(source))))
         members.take(tar.TarReader(stream))
         reader = ArchiveReader(members, platform)

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from berth.images.garbage import Garbage
     from berth.images.layers import LayerStore
     from berth.images.records import Image, ImageUser
-    from berth.snapshots.overlay import OverlaySnapshots
+    from berth.snapshots.store import Snapshots
 
 REMOVED = "removed"
 UNPACKED = "unpacked again"
+MERGED = "merged again"
 
 
 class Problem(msgspec.Struct, rename="pascal", kw_only=True):
@@ -55,7 +56,7 @@ class StoreCheck:
         *,
         catalog: Catalog,
         content: ContentStore,
-        snapshots: OverlaySnapshots,
+        snapshots: Snapshots,
         layers: LayerStore,
         garbage: Garbage,
     ) -> None:
@@ -162,6 +163,9 @@ class StoreCheck:
                 if problem:
                     broken[chain_id] = problem
         repaired = await self._replace(broken) if repair and broken else set()
+        for chain_id in self._snapshots.layers():
+            if chain_id not in broken:
+                await self._check_merged(chain_id, repair=repair)
         for chain_id, problem in broken.items():
             if chain_id in repaired:
                 self._tell(
@@ -170,6 +174,16 @@ class StoreCheck:
             else:
                 used = " (a container is on it)" if repair else ""
                 self._tell(f"layer {chain_id}", problem + used)
+
+    async def _check_merged(self, chain_id: str, *, repair: bool) -> None:
+        try:
+            problem = await self._layers.merged_difference(chain_id, repair=repair)
+        except BerthError as error:
+            self._tell(f"layer {chain_id}", error.message)
+        else:
+            if problem:
+                what = f"the whole image on it: {problem}"
+                self._tell(f"layer {chain_id}", what, MERGED if repair else "")
 
     async def _replace(self, broken: dict[str, str]) -> set[str]:
         """Remove broken layers and what is on them, but below containers; unpack images again."""

@@ -7,9 +7,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed
-from berth.images.layer import is_whiteout
 from berth.kernel.mounts import open_in_root
 from berth.runtime.worker import confine
+from berth.snapshots.whiteouts import is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -51,7 +51,7 @@ def summary(image: Image, *, containers: int = -1, shared_bytes: int = -1) -> Js
     }
 
 
-def inspect(image: Image) -> Json:
+def inspect(image: Image, *, driver: str) -> Json:
     """Return an image as /images/{name}/json shows it."""
     tagged = datetime.fromtimestamp(image.tagged_ns // 1_000_000_000, UTC)
     document: Json = {
@@ -67,7 +67,7 @@ def inspect(image: Image) -> Json:
         "Architecture": image.architecture,
         "Os": image.os,
         "Size": image.size_bytes,
-        "GraphDriver": {"Data": None, "Name": "overlayfs"},
+        "GraphDriver": {"Data": None, "Name": driver},
         "RootFS": {"Type": "layers", "Layers": image.diff_ids},
         "Metadata": {
             "LastTagTime": f"{tagged:%Y-%m-%dT%H:%M:%SZ}" if image.tagged_ns else NEVER,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from berth.content.store import ContentStore
     from berth.images.layers import LayerStore, Progress
     from berth.oci.image import Descriptor, Manifest
-    from berth.snapshots.overlay import OverlaySnapshots
+    from berth.snapshots.store import Snapshots
 
 COUNT_BYTES = 8
 SMALL_BYTES = 1 << 20  # below, a worker of its own costs more than it does
@@ -38,7 +38,7 @@ class Early:
         self,
         *,
         content: ContentStore,
-        snapshots: OverlaySnapshots,
+        snapshots: Snapshots,
         layers: LayerStore,
         progress: Progress,
         is_whole: Callable[[str], bool],

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from berth.content.store import ContentStore
     from berth.images.catalog import Catalog
     from berth.images.layers import LayerStore
-    from berth.snapshots.overlay import OverlaySnapshots
+    from berth.snapshots.store import Snapshots
 
 # How long the finished layers of a broken pull wait for the next one.
 KEPT_S = 24 * 3600.0
@@ -28,7 +28,7 @@ class Garbage:
         *,
         catalog: Catalog,
         content: ContentStore,
-        snapshots: OverlaySnapshots,
+        snapshots: Snapshots,
         layers: LayerStore,
     ) -> None:
         self._catalog = catalog

@@ -1,7 +1,6 @@
-"""Extracting a layer into a directory, so that overlayfs takes it as a lower one.
+"""Extracting a layer into a directory, with overlayfs's whiteouts or plain files for them.
 
-Whiteouts (image-spec, layer.md) become overlayfs's: ``.wh.NAME`` a character device 0:0,
-``.wh..wh..opq`` the attribute trusted.overlay.opaque. Every parent is opened by openat2(2) inside the
+Every parent is opened by openat2(2) inside the
 root, and the last component is never followed, so nothing outside is reached whatever the archive says;
 the worker is chrooted besides.
 """
@@ -18,19 +17,22 @@ from berth.errors import Failed, InvalidArgument
 from berth.images import tar
 from berth.kernel.mounts import open_in_root
 from berth.snapshots.removal import remove_tree
+from berth.snapshots.whiteouts import (
+    ALLOWED_XATTRS,
+    META,
+    OPAQUE,
+    OPAQUE_XATTR,
+    RESERVED_XATTRS,
+    WHITEOUT,
+    is_whiteout,
+    make_marker,
+    make_opaque,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from berth.images.tar import Member, TarReader
-
-WHITEOUT = ".wh."
-META = ".wh..wh."  # of AUFS; only the opaque marker means something
-OPAQUE = ".wh..wh..opq"
-OPAQUE_XATTR = "trusted.overlay.opaque"
-# Attributes by which an archive would speak to overlayfs itself.
-RESERVED_XATTRS = ("trusted.overlay.", "user.overlay.")
-ALLOWED_XATTRS = ("user.", "trusted.", "security.capability", "system.posix_acl_")
 
 OPEN_DIRECTORIES = 64
 REPORT_BYTES = 4 << 20
@@ -78,13 +80,16 @@ class Extractor:
     """Extracts members below the directory ``root``, a descriptor that stays the caller's.
 
     The umask must be 0, and the working directory is this object's while it works. With ``layer`` there
-    are whiteouts, and the archive may say what the root itself is like.
+    are whiteouts, ``plain`` ones or overlayfs's, and the archive may say what the root itself is like.
     """
 
-    def __init__(self, root: int, report: Callable[[], None], *, layer: bool = True) -> None:
+    def __init__(
+        self, root: int, report: Callable[[], None], *, layer: bool = True, plain: bool = False
+    ) -> None:
         self._root = root
         self._report = report
         self._layer = layer
+        self._plain = plain
         self._parents: dict[str, int] = {}  # open directories
         self._directories: dict[str, Member] = {}  # what they get at the end
         self.size_bytes = 0  # of the files, as Docker counts layers
@@ -286,14 +291,17 @@ class Extractor:
         os.utime(leaf, ns=times, dir_fd=parent, follow_symlinks=False)
 
     def _white_out(self, parent: int, leaf: str, member: Member) -> None:
-        if leaf == OPAQUE:
-            os.setxattr(parent, OPAQUE_XATTR, b"y")
-            return
-        if leaf.startswith(META):
+        if leaf.startswith(META) and leaf != OPAQUE:
             return
         hidden = leaf.removeprefix(WHITEOUT)
         if hidden in ("", ".", ".."):
             raise InvalidArgument(f"{member.name[:200]!r} is not a whiteout")
+        if self._plain:
+            make_marker(parent, leaf)
+            return
+        if leaf == OPAQUE:
+            os.setxattr(parent, OPAQUE_XATTR, b"y")
+            return
         try:
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
         except FileExistsError:
@@ -322,20 +330,6 @@ class Extractor:
                 os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
             finally:
                 os.close(fd)
-
-
-def is_whiteout(status: os.stat_result) -> bool:
-    """Say whether overlayfs hides what is below such a file."""
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def make_opaque(parent: int, leaf: str) -> None:
-    """Make overlayfs show nothing from below the directory ``leaf``."""
-    fd = os.open(leaf, _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-    try:
-        os.setxattr(fd, OPAQUE_XATTR, b"y")
-    finally:
-        os.close(fd)
 
 
 def make_special(member: Member, parent: int, leaf: str) -> None:

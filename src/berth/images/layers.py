@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from berth.content.store import ContentStore
     from berth.images.records import Image, LayerRecord
     from berth.runtime.client import Runtime
-    from berth.snapshots.overlay import OverlaySnapshots
+    from berth.snapshots.store import Snapshots
 
     Progress = Callable[[Mapping[str, object]], None]
 
@@ -80,10 +80,9 @@ NOTHING_READY: Mapping[str, Ready] = {}
 class LayerStore:
     """Makes the snapshots of images' layers."""
 
-    def __init__(
-        self, *, snapshots: OverlaySnapshots, content: ContentStore, runtime: Runtime
-    ) -> None:
+    def __init__(self, *, snapshots: Snapshots, content: ContentStore, runtime: Runtime) -> None:
         self._snapshots = snapshots
+        self._plain = snapshots.driver.has_plain_layers
         self._content = content
         self._runtime = runtime
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -167,7 +166,7 @@ class LayerStore:
 
         async with self._workers:
             with self._content.open_blob(Digest.parse(layer.digest)) as blob:
-                argument = {"digest": layer.digest, "diff_id": diff_id}
+                argument = {"digest": layer.digest, "diff_id": diff_id, "plain": self._plain}
                 places = (blob.fileno(), partial / "fs")
                 outcome = await self.run(UNPACK, argument, places, report)
         teller.end(layer, diff_id)
@@ -203,7 +202,10 @@ class LayerStore:
                         opened.enter_context(self._content.open_blob(Digest.parse(layer.digest)))
                         for layer, _ in work
                     ]
-                    layers = [{"digest": layer.digest, "diff_id": id_} for layer, id_ in work]
+                    layers = [
+                        {"digest": layer.digest, "diff_id": id_, "plain": self._plain}
+                        for layer, id_ in work
+                    ]
                     places: list[int | Path] = [partial, *(blob.fileno() for blob in blobs)]
                     (partial / "fs").rmdir()
                     found = await self.run(SEVERAL, {"layers": layers}, places, report)
@@ -232,8 +234,9 @@ class LayerStore:
 
         partial = self._snapshots.partial()
         try:
+            argument = {"diff_id": diff_id, "plain": self._plain}
             places = (*growing, partial / "fs")
-            outcome = await self.run(FOLLOW, {"diff_id": diff_id}, places, report)
+            outcome = await self.run(FOLLOW, argument, places, report)
         except BaseException:
             self._snapshots.discard(partial)
             raise
@@ -256,11 +259,32 @@ class LayerStore:
             self._snapshots.discard(partial)
         return str(found["difference"])
 
+    async def merged_difference(self, chain_id: str, *, repair: bool) -> str:
+        """Return how the whole image that a driver keeps differs from its layers; "" for not at all.
+
+        With ``repair`` it is made anew then.
+        """
+        partial = self._snapshots.partial()
+        made = f"{partial.name}/whole"
+        try:
+            kept = await self._snapshots.merge_anew(chain_id, made)
+            if not kept:
+                return ""
+            argument = {"one": made, "other": kept, "root": True}
+            places = (self._snapshots.base,)
+            found = await self.run(COMPARE, argument, places, lambda _: None)
+            if repair and found["difference"]:
+                self._snapshots.replace(kept, made)
+        finally:
+            self._snapshots.discard(partial)
+        return str(found["difference"])
+
     async def unpack_file(self, file: Path, partial: Path) -> Mapping[str, object]:
         """Unpack a layer that is no blob yet; returns what the job does."""
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return await self.run(UNPACK, {}, (fd, partial / "fs"), lambda _: None)
+            argument = {"plain": self._plain}
+            return await self.run(UNPACK, argument, (fd, partial / "fs"), lambda _: None)
         finally:
             os.close(fd)
 

@@ -54,11 +54,14 @@ class Member:
 class Members:
     """What an archive has, in the directory ``directory``."""
 
-    def __init__(self, directory: int, known: Container[str], report: Report) -> None:
-        """Begin; of files called like one of ``known`` no tree is wanted."""
+    def __init__(
+        self, directory: int, known: Container[str], report: Report, *, plain: bool
+    ) -> None:
+        """Begin; of files called like one of ``known`` no tree is wanted. ``plain``: see Extractor."""
         self._directory = directory
         self._known = known
         self._report = report
+        self._plain = plain
         self._files: dict[str, Member] = {}
         self._links: dict[str, str] = {}
 
@@ -105,7 +108,9 @@ class Members:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         root = os.open(f"{name}/fs", flags, dir_fd=self._directory)
         layer = Layer(pieces, compressed=kind is not None, copy_to=target)
-        extractor = Extractor(root, lambda: self._report({"bytes": layer.blob_size}))
+        extractor = Extractor(
+            root, lambda: self._report({"bytes": layer.blob_size}), plain=self._plain
+        )
         whole = True
         try:
             extractor.extract(tar.TarReader(layer.stream()))

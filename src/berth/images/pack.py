@@ -13,17 +13,17 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from berth.images import tar
-from berth.images.layer import (
-    ALLOWED_XATTRS,
-    OPAQUE,
-    OPAQUE_XATTR,
-    RESERVED_XATTRS,
-    WHITEOUT,
-    is_whiteout,
-    write_all,
-)
+from berth.images.layer import write_all
 from berth.images.tar_writer import new_member
 from berth.kernel.mounts import file_system_type, open_in_root
+from berth.snapshots.whiteouts import (
+    ALLOWED_XATTRS,
+    OPAQUE,
+    RESERVED_XATTRS,
+    WHITEOUT,
+    is_opaque,
+    is_whiteout,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,8 +84,9 @@ def fill_up(sink: FileSink, size: int) -> None:
 class Packer:
     """Packs trees below the directory ``root`` (a descriptor, the caller's) into one archive.
 
-    The working directory is this object's while it works. ``layer``: ``root`` is an overlay's upper
-    directory, and its whiteouts become those of an image layer. ``skips``: paths not to be packed.
+    The working directory is this object's while it works. ``layer``: whiteouts of an image layer are
+    made, of those that ``root`` has as an overlay's upper directory, or of the names that ``hidden`` says
+    are no more in a directory. ``skips``: paths not to be packed.
     """
 
     def __init__(
@@ -95,11 +96,13 @@ class Packer:
         *,
         layer: bool = False,
         skips: Callable[[str, os.stat_result], bool] = lambda _path, _status: False,
+        hidden: Callable[[str], list[str]] | None = None,
     ) -> None:
         self._root = root
         self._writer = writer
-        self._layer = layer
+        self._finds_whiteouts = layer and hidden is None
         self._skips = skips
+        self._hidden = hidden
         self._folders: OrderedDict[str, int] = OrderedDict()  # open ones
         self._links: dict[tuple[int, int], str] = {}
 
@@ -138,7 +141,7 @@ class Packer:
             status = os.stat(leaf, dir_fd=folder, follow_symlinks=False)
             if self._skips(path, status) or stat.S_ISSOCK(status.st_mode):
                 return []
-            if self._layer and is_whiteout(status):
+            if self._finds_whiteouts and is_whiteout(status):
                 self._white_out(name, status)
                 return []
             if stat.S_ISDIR(status.st_mode):
@@ -156,9 +159,11 @@ class Packer:
             member = new_member(joined(name, ""), tar.DIRECTORY, status)
             member.xattrs = attributes(fd)
             self._writer.add(member)
-            opaque = self._layer and is_opaque(fd)
+            opaque = self._finds_whiteouts and is_opaque(fd)
         if opaque:
             self._white_out(joined(name, ""), status, marker=OPAQUE)
+        for gone in sorted(self._hidden(path)) if self._hidden else ():
+            self._white_out(joined(name, gone), status)
         return [] if file_system_type(fd) in VIEWS else os.listdir(fd)
 
     def _white_out(self, name: str, status: os.stat_result, *, marker: str = "") -> None:
@@ -221,11 +226,3 @@ def attributes(target: int | str) -> dict[str, bytes] | None:
             except OSError:
                 continue  # gone, or not for us
     return found or None
-
-
-def is_opaque(fd: int) -> bool:
-    """Say whether overlayfs shows nothing from below a directory of an upper layer."""
-    try:
-        return os.getxattr(fd, OPAQUE_XATTR) == b"y"
-    except OSError:
-        return False

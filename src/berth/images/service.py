@@ -35,9 +35,9 @@ from berth.oci.image import (
     decode,
 )
 from berth.oci.reference import Reference
-from berth.snapshots.overlay import OverlaySnapshots
 
 if TYPE_CHECKING:
+    import builtins
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from berth.oci.image import Descriptor
     from berth.oci.platform import Platform
     from berth.runtime.client import Runtime
-    from berth.runtime.requests import OverlayRootfs
+    from berth.runtime.requests import Rootfs
+    from berth.snapshots.store import Snapshots
     from berth.state import State
 
 __all__ = ["Image", "ImageConfig", "ImageService", "ImageUser"]
@@ -62,10 +63,12 @@ def _quiet(_: Mapping[str, object]) -> None:
 class ImageService:
     """Everything berthd knows of images."""
 
-    def __init__(self, *, state: State, data_root: Path, runtime: Runtime) -> None:
+    def __init__(
+        self, *, state: State, data_root: Path, runtime: Runtime, snapshots: Snapshots
+    ) -> None:
         self.content = ContentStore(data_root / "content")
         self._catalog = Catalog(state)
-        self._snapshots = OverlaySnapshots(state=state, data_root=data_root)
+        self._snapshots = snapshots
         self._layers = LayerStore(snapshots=self._snapshots, content=self.content, runtime=runtime)
         self._transfer = Transfer(
             content=self.content, snapshots=self._snapshots, layers=self._layers
@@ -85,7 +88,7 @@ class ImageService:
         """Remove what a crash left, and make the built-in image what this machine is now."""
         for left in self.content.leftovers():
             remove_ingest(left)
-        self._snapshots.clean()
+        await self._snapshots.open()
         built_in = host.image()
         for image in self._catalog.all():
             if image.builtin:
@@ -147,22 +150,39 @@ class ImageService:
         if not image.builtin:
             await self._layers.restore(image)
 
-    def prepare_rootfs(self, image: Image, key: str, *, marked: bool = True) -> OverlayRootfs:
-        """Make the writable snapshot ``key`` (the container's id) on top of the image.
+    def prepare_rootfs(self, image: Image, key: str) -> None:
+        """Begin the writable snapshot ``key`` (the container's id) on top of the image.
 
-        ``marked``: with the file of containers in its root, which this machine's image has anyway.
+        In its root is the file of containers, which this machine's image has anyway.
         """
+        self._snapshots.prepare(key, self._lower(image), marked=not image.is_of_host)
+
+    def prepare_view(self, image: Image, key: str) -> None:
+        """Begin the snapshot ``key`` through which a container sees an image."""
+        self._snapshots.prepare_view(key, self._lower(image))
+
+    def _lower(self, image: Image) -> builtins.list[str]:
         lower = self._snapshots.lower_of(image.chain_id) if image.chain_id else []
         if image.is_of_host:
-            lower = [*lower, host.MACHINE] if lower else host.lower()
-        elif not lower:
-            lower = self._snapshots.lower_of_nothing()
-        self._snapshots.prepare(key, lower, marked=marked and not image.is_of_host)
-        return self._snapshots.rootfs(key)
+            return self._snapshots.lower_of_host([*lower, host.MACHINE] if lower else host.lower())
+        return lower or self._snapshots.lower_of_nothing()
 
-    def rootfs(self, key: str) -> OverlayRootfs:
+    async def fill_rootfs(self, key: str) -> None:
+        """Make what takes time of a snapshot that was begun, before anybody uses it."""
+        await self._snapshots.fill(key)
+
+    def rootfs(self, key: str) -> Rootfs:
         """Return how to mount the writable snapshot ``key``."""
         return self._snapshots.rootfs(key)
+
+    def view(self, key: str) -> tuple[str, ...]:
+        """Return the directories that are the image under a snapshot, topmost first."""
+        return self._snapshots.view(key)
+
+    @property
+    def storage(self) -> tuple[str, str]:
+        """Return the storage driver's name, and what it works with."""
+        return self._snapshots.driver.name, self._snapshots.driver.backing
 
     async def remove_rootfs(self, key: str) -> None:
         """Remove a writable snapshot; nothing when there is none."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.images.layers import LayerStore, Teller
-    from berth.snapshots.overlay import OverlaySnapshots
+    from berth.snapshots.store import Snapshots
 
 READ = "berth.images.archive:read"
 SPOOL_BYTES = 1 << 20
@@ -46,9 +46,7 @@ EPOCH = "1970-01-01T00:00:00Z"
 class Transfer:
     """Turns incoming bytes into blobs, snapshots and image records (which the caller names and keeps)."""
 
-    def __init__(
-        self, *, content: ContentStore, snapshots: OverlaySnapshots, layers: LayerStore
-    ) -> None:
+    def __init__(self, *, content: ContentStore, snapshots: Snapshots, layers: LayerStore) -> None:
         self._content = content
         self._snapshots = snapshots
         self._layers = layers
@@ -146,7 +144,11 @@ class Transfer:
 
     async def _read(self, pipe: int, folder: Path, known: list[str]) -> Outcome | BerthError:
         """Run the job; its error waits until the whole body has come, which clients expect."""
-        argument = {"platform": msgspec.to_builtins(this_machine()), "known": known}
+        argument = {
+            "platform": msgspec.to_builtins(this_machine()),
+            "known": known,
+            "plain": self._snapshots.driver.has_plain_layers,
+        }
         try:
             result = await self._layers.run(READ, argument, (pipe, folder), lambda _: None)
             return msgspec.convert(result, Outcome)

@@ -156,9 +156,10 @@ class Layer:
 def unpack(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
     """Unpack the layer blob ``fds[0]`` into the empty directory ``fds[1]``.
 
-    Argument: ``digest`` and ``diff_id``, what these have to be (empty: whatever they are). Reports
-    ``bytes``, how much of the blob is done. Returns ``digest``, ``diff_id``, ``blob_size``, ``size`` (bytes
-    in files) and ``root``: whether the archive describes the root directory itself.
+    Argument: ``digest`` and ``diff_id``, what these have to be (empty: whatever they are), and ``plain``:
+    whiteouts are kept as plain files. Reports ``bytes``, how much of the blob is done. Returns ``digest``,
+    ``diff_id``, ``blob_size``, ``size`` (bytes in files) and ``root``: whether the archive describes the root
+    directory itself.
     """
     blob, directory = fds
     os.umask(0)
@@ -221,7 +222,8 @@ def extract_from(
     layer: Layer, directory: int, argument: Mapping[str, object], report: Report
 ) -> dict[str, object]:
     """Extract a layer, and compare its digests with what they have to be."""
-    extractor = Extractor(directory, lambda: report({"bytes": layer.blob_size}))
+    plain = bool(argument.get("plain"))
+    extractor = Extractor(directory, lambda: report({"bytes": layer.blob_size}), plain=plain)
     extractor.extract(TarReader(layer.stream()))
     outcome = layer.finish()
     for key, text in (("digest", "blob digest"), ("diff_id", "diffID")):

@@ -23,6 +23,9 @@ MACHINE = os.uname().machine
 # Numbers of calls that glibc 2.31 has no function for. From 424 on they are the same everywhere.
 SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
+SYS_FSOPEN = 430
+SYS_FSCONFIG = 431
+SYS_FSMOUNT = 432
 SYS_PIDFD_SEND_SIGNAL = 424
 SYS_CLONE3 = 435
 SYS_CLOSE_RANGE = 436

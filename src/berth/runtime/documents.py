@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berth.kernel import namespaces
-from berth.runtime.requests import DirectoryRootfs
 
 if TYPE_CHECKING:
     from berth.oci.runtime_spec import Spec
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
         ExecRequest,
         Handover,
         RemoteLog,
-        Rootfs,
         TaskRequest,
     )
 
@@ -46,7 +44,7 @@ def of_task(request: TaskRequest) -> tuple[Message, Message]:
     plan: Message = {
         "spec": request.spec,
         "process": request.spec.get("process"),
-        "rootfs": _rootfs(request.rootfs),
+        "rootfs": request.rootfs.document(),
         "netns": request.netns,
         "user": request.user,
         "groups": list(request.groups),
@@ -134,12 +132,6 @@ def _remote_log(log: RemoteLog) -> Message:
         "hostname": log.hostname,
         "fields": log.fields,
     }
-
-
-def _rootfs(rootfs: Rootfs) -> Message:
-    if isinstance(rootfs, DirectoryRootfs):
-        return {"path": str(rootfs.path)}
-    return rootfs.document()
 
 
 def _clone_flags(spec: Spec, *, netns: bool) -> int:

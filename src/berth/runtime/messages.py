@@ -24,10 +24,11 @@ class ImageMessage(TypedDict):
 
 
 class RootfsMessage(TypedDict, total=False):
-    """A directory (``path``) or an overlay (the rest)."""
+    """A directory (``path``, a copy of ``below``) or an overlay; all paths are below ``base``."""
 
-    path: str
     base: str
+    path: str
+    below: str
     lower: list[str]
     upper: str
     work: str

@@ -107,7 +107,7 @@ def _plan(directory: str) -> bytes:
         {
             "spec": SPEC,
             "process": {},
-            "rootfs": {"path": directory},
+            "rootfs": {"base": "/", "path": directory},
             "netns": False,
             "user": "",
             "groups": [],

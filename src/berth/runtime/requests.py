@@ -19,6 +19,10 @@ class ImageTree:
     target: str
     subpath: str = ""
 
+    def document(self) -> dict[str, object]:
+        """Return it as messages have it."""
+        return {"lower": list(self.lower), "target": self.target, "subpath": self.subpath}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverlayRootfs:
@@ -41,18 +45,30 @@ class OverlayRootfs:
             "lower": list(self.lower),
             "upper": self.upper,
             "work": self.work,
-            "images": [
-                {"lower": list(image.lower), "target": image.target, "subpath": image.subpath}
-                for image in self.images
-            ],
+            "images": [image.document() for image in self.images],
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryRootfs:
-    """A directory that is the root itself (berth-oci, the copying snapshot driver)."""
+    """A directory that is the root itself: a copy of the image that the directory ``below`` has.
 
-    path: Path
+    Both are relative to ``base``.
+    """
+
+    base: Path
+    path: str
+    below: str
+    images: tuple[ImageTree, ...] = ()
+
+    def document(self) -> dict[str, object]:
+        """Return it as messages have it."""
+        return {
+            "base": str(self.base),
+            "path": self.path,
+            "below": self.below,
+            "images": [image.document() for image in self.images],
+        }
 
 
 Rootfs = OverlayRootfs | DirectoryRootfs

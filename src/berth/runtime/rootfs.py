@@ -114,12 +114,7 @@ def open_images(rootfs: RootfsMessage) -> list[Tree]:
     trees = []
     for image in rootfs.get("images", ()):
         os.chdir(rootfs["base"])
-        lower = image["lower"]
-        if len(lower) == 1:  # overlayfs wants two
-            mount(lower[0], ROOTFS, flags=MS_BIND)
-        else:
-            mount_machine(lower)
-            mount("overlay", ROOTFS, "overlay", MS_RDONLY, f"lowerdir={':'.join(lower)}")
+        mount_lower(image["lower"])
         trees.append(Tree(places.open_below(ROOTFS, image["subpath"]), image["target"], True, ""))
         mounts.umount2(ROOTFS, mounts.MNT_DETACH)
     return trees
@@ -130,18 +125,42 @@ def mount_root(rootfs: RootfsMessage) -> None:
 
     A read-only root stays writable until :func:`seal_root`, for mount points have to be made in it.
     """
+    os.chdir(rootfs["base"])
     if "path" in rootfs:
         mount(rootfs["path"], ROOTFS, flags=MS_BIND | MS_REC)
     else:
-        os.chdir(rootfs["base"])
         mount_machine(rootfs["lower"])
-        layers = f"lowerdir={':'.join(rootfs['lower'])}"
-        data = f"{layers},upperdir={rootfs['upper']},workdir={rootfs['work']},{OVERLAY_OPTIONS}"
-        mount("overlay", ROOTFS, "overlay", 0, data)
+        mount_overlay(rootfs["lower"], upper=rootfs["upper"], work=rootfs["work"])
     os.chdir(ROOTFS)
     mounts.pivot_root(".", ".")
     mounts.umount2(".", mounts.MNT_DETACH)
     os.chdir("/")
+
+
+def mount_lower(lower: list[str]) -> None:
+    """Mount an image at ROOTFS, to be read."""
+    if len(lower) == 1:  # overlayfs wants two
+        mount(lower[0], ROOTFS, flags=MS_BIND)
+    else:
+        mount_machine(lower)
+        mount_overlay(lower)
+
+
+def mount_overlay(
+    lower: list[str], *, upper: str = "", work: str = "", target: str = ROOTFS
+) -> None:
+    """Mount directories, the topmost first, as one; without ``upper`` to be read only."""
+    own = f",upperdir={upper},workdir={work}" if upper else ""
+    data = f"lowerdir={':'.join(lower)}{own},{OVERLAY_OPTIONS}"
+    if len(data) < mounts.DATA_BYTES:
+        mount("overlay", target, "overlay", 0 if upper else MS_RDONLY, data)
+        return
+    options = [("lowerdir+", name) for name in lower]
+    options += [("upperdir", upper), ("workdir", work)] if upper else []
+    for option in OVERLAY_OPTIONS.split(","):
+        key, _, value = option.partition("=")
+        options.append((key, value))
+    mounts.mount_new("overlay", target, options, read_only=not upper)
 
 
 def mount_machine(lower: list[str]) -> None:

@@ -1,325 +1,72 @@
-"""The overlayfs driver: a directory a layer, an upper and a work directory a container.
-
-Directories have short numeric names, for all of a container's layers must fit one page of mount
-options. A layer is filled under another name and renamed when it is whole. A removal is a rename first,
-so it is quick and never half done; what was renamed is deleted afterwards, or when the engine starts again.
-"""
+"""The overlayfs driver: an upper and a work directory a container, mounted in its mount namespace only."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import secrets
-import stat
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from berth.errors import Failed, NotFound
-from berth.kernel.mounts import open_in_root
 from berth.runtime.requests import OverlayRootfs
 from berth.runtime.template import HIDING, HOST_ROOT, MACHINE
-from berth.snapshots.removal import remove_tree
+from berth.snapshots.attributes import copy_attributes
+from berth.snapshots.usage import disk_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Container
     from pathlib import Path
 
-    from berth.state import State
+    from berth.snapshots.driver import SnapshotRecord
 
-log = logging.getLogger("berth")
-
-REMOVED_PREFIX = "removed-"
-PARTIAL_PREFIX = "partial-"
-# The lower of an image without layers: a container needs one.
-EMPTY = "empty"
-# On top of every image: the file by which programs know that they are in a container.
-MARK, MARK_FILE = "mark", ".dockerenv"
-CONCURRENT_REMOVALS = 2
-BLOCK_BYTES = 512  # of st_blocks
+OF_HOST = (HIDING, HOST_ROOT, MACHINE)
 
 
-class SnapshotRecord(msgspec.Struct, kw_only=True):
-    """A directory under ``snapshots``: a layer (key: its chain ID) or a container's (key: its id)."""
+class OverlayDriver:
+    """See :class:`berth.snapshots.driver.Driver`."""
 
-    number: int
-    lower: list[str]  # topmost first, as the overlay takes it
-    size_bytes: int = 0  # of a layer's files
+    name = "overlay2"
+    backing = "overlayfs, mounted in containers only"
+    has_plain_layers = False
+    can_show_host = True
 
+    def __init__(self, base: Path) -> None:
+        self._base = base
 
-def is_layer(record: SnapshotRecord) -> bool:
-    """Say whether a record is a layer's: those have themselves on top."""
-    return record.lower[:1] == [f"{record.number}/fs"]
-
-
-class OverlaySnapshots:
-    """Snapshots of one engine."""
-
-    def __init__(self, *, state: State, data_root: Path) -> None:
-        self.base = data_root / "snapshots"
-        # Nobody else may reach the set-user-ID programs of images.
-        self.base.mkdir(mode=0o700, exist_ok=True)
-        self.base.chmod(0o700)
-        self._table = state.table("snapshots", SnapshotRecord)
-        self._records = dict(self._table.items())
-        self._last = max((record.number for record in self._records.values()), default=0)
-        self._removals = asyncio.Semaphore(CONCURRENT_REMOVALS)
-        self._removing: set[asyncio.Task[None]] = set()
-
-    def clean(self) -> None:
-        """Forget what has no directory; delete what has no record. Deleting goes on in the background."""
-        there = set(os.listdir(self.base))
-        for key, record in list(self._records.items()):
-            if str(record.number) not in there:
-                del self._records[key]
-                self._table.remove(key)
-        known = {str(record.number) for record in self._records.values()}
-        for name in there - known:
-            self._delete_later(name)
-
-    def has(self, key: str) -> bool:
-        """Say whether there is a snapshot ``key``."""
-        return key in self._records
-
-    def size(self, key: str) -> int:
-        """Return the bytes in a layer's files."""
-        return self._record(key).size_bytes
-
-    # Layers
-
-    def partial(self) -> Path:
-        """Make a directory to unpack into; it becomes a layer by :meth:`commit`."""
-        path = self.base / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
-        path.mkdir(mode=0o700)
-        (path / "fs").mkdir()
-        (path / "fs").chmod(0o755)
-        return path
-
-    def adopt(self, folder: Path) -> Path:
-        """Take over a directory of this file system with a filled ``fs`` in it, as a partial one."""
-        path = self.base / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
-        folder.rename(path)
-        return path
-
-    def commit(
-        self,
-        chain_id: str,
-        partial: Path,
-        *,
-        parent: str | None,
-        size_bytes: int = 0,
-        has_root: bool = True,
-    ) -> None:
-        """Turn a filled partial directory into the layer ``chain_id`` on top of ``parent``.
-
-        Without ``has_root`` its root directory becomes like the parent's.
-        """
-        above = self._record(parent).lower if parent else []
-        if above and not has_root:
-            copy_attributes(self.base / above[0], partial / "fs")
-        self._last += 1
-        number = self._last
-        partial.rename(self.base / str(number))
-        record = SnapshotRecord(
-            number=number, lower=[f"{number}/fs", *above], size_bytes=size_bytes
-        )
-        self._put(chain_id, record, durable=True)
-
-    def discard(self, partial: Path) -> None:
-        """Delete a partial directory in the background; nothing when it was committed."""
-        if partial.exists():
-            self._rename_away(partial.name)
-
-    def layers(self) -> list[str]:
-        """Return the chain IDs of the layers there are."""
-        return [key for key, record in self._records.items() if is_layer(record) and key != MARK]
-
-    def is_layer(self, key: str) -> bool:
-        """Say whether a snapshot is a layer, not a container's."""
-        return is_layer(self._record(key))
-
-    def tree(self, chain_id: str) -> str:
-        """Return the directory of a layer, below ``base``."""
-        return self._record(chain_id).lower[0]
-
-    def above(self, chain_id: str) -> list[str]:
-        """Return what needs a layer's directory, the topmost first and the layer itself last."""
-        tree = self.tree(chain_id)
-        found = [(r.number, key) for key, r in self._records.items() if tree in r.lower]
-        return [key for _, key in sorted(found, reverse=True)]
-
-    def absent(self, key: str) -> list[str]:
-        """Return the directories of a layer, or all that a container needs, that are not there."""
-        record = self._records.get(key)
-        if record is None:
-            return []
-        wanted = record.lower[:1]
-        if not is_layer(record):
-            wanted = [f"{record.number}/fs", f"{record.number}/work", *record.lower]
-        return [path for path in wanted if not self._real(path).is_dir()]
-
-    def unused(self, wanted: Container[str]) -> list[str]:
-        """Return the layers that are not ``wanted`` and carry nothing that is, topmost first."""
-        needed: set[str] = set()
-        found: dict[int, str] = {}
-        for key, record in self._records.items():
-            if is_layer(record) and key not in wanted and key != MARK:
-                found[record.number] = key
-            else:
-                needed.update(record.lower)
-        return [found[n] for n in sorted(found, reverse=True) if f"{n}/fs" not in needed]
-
-    # Containers
-
-    def prepare(self, key: str, lower: list[str], *, marked: bool = True) -> None:
-        """Make the writable snapshot ``key`` over ``lower`` (names as in a record, topmost first).
-
-        ``marked``: with the file of containers in its root.
-        """
-        above = [self._mark()] if marked else []
-        self._last += 1
-        number = self._last
-        path = self.base / str(number)
-        path.mkdir(mode=0o700)
+    def make(self, folder: Path, record: SnapshotRecord) -> None:
+        """Make the two directories, which is all."""
         for name in ("fs", "work"):
-            (path / name).mkdir()
-        copy_attributes(self._real(lower[0]), path / "fs")
-        self._put(key, SnapshotRecord(number=number, lower=[*above, *lower]), durable=False)
+            (folder / name).mkdir()
+        # The host's are elsewhere for containers.
+        top = "/" if record.lower[0] in OF_HOST else record.lower[0]
+        copy_attributes(self._base / top, folder / "fs")
 
-    def _mark(self) -> str:
-        """Return the layer that every container has on top of its image."""
-        if not self.has(MARK):
-            partial = self.partial()
-            (partial / "fs" / MARK_FILE).touch()
-            (partial / "fs" / MARK_FILE).chmod(0o755)
-            self.commit(MARK, partial, parent=None)
-        return self.tree(MARK)
+    async def fill(self, record: SnapshotRecord) -> None:
+        """Nothing takes time."""
 
-    def _real(self, lower: str) -> Path:
-        """Return where a lower directory is for berthd: those of the host are elsewhere for containers."""
-        return self.base / ("/" if lower in (HIDING, HOST_ROOT, MACHINE) else lower)
+    def is_filled(self, record: SnapshotRecord) -> bool:
+        """See Driver."""
+        del record
+        return True
 
-    def lower_of(self, chain_id: str) -> list[str]:
-        """Return the lower directories of a container on top of the layer ``chain_id``."""
-        return self._record(chain_id).lower
+    async def merge_anew(self, layer: SnapshotRecord, target: str) -> str:
+        """Nothing is kept: the kernel merges."""
+        del layer, target
+        return ""
 
-    def lower_of_nothing(self) -> list[str]:
-        """Return the lower directories of a container of an image without layers."""
-        if not self.has(EMPTY):
-            self.commit(EMPTY, self.partial(), parent=None)
-        return self.lower_of(EMPTY)
-
-    def rootfs(self, key: str) -> OverlayRootfs:
-        """Return how to mount the writable snapshot ``key``."""
-        record = self._record(key)
+    def rootfs(self, record: SnapshotRecord) -> OverlayRootfs:
+        """See Driver."""
         return OverlayRootfs(
-            base=self.base,
+            base=self._base,
             lower=tuple(record.lower),
             upper=f"{record.number}/fs",
             work=f"{record.number}/work",
         )
 
-    async def usage(self, key: str) -> int:
-        """Return how many bytes the writable layer takes on disk."""
-        upper = self.base / f"{self._record(key).number}/fs"
-        return await asyncio.to_thread(disk_usage, upper)
+    def view(self, record: SnapshotRecord) -> tuple[str, ...]:
+        """See Driver."""
+        return tuple(record.lower)
 
-    # The end
+    def needed(self, record: SnapshotRecord) -> list[str]:
+        """See Driver."""
+        own = [f"{record.number}/fs", f"{record.number}/work"]
+        return [*own, *(name for name in record.lower if name not in OF_HOST)]
 
-    async def remove(self, key: str) -> None:
-        """Remove a snapshot; nothing when there is none. Its files are deleted in the background."""
-        record = self._records.get(key)
-        if record is None:
-            return
-        self._rename_away(str(record.number))
-        del self._records[key]
-        self._table.remove(key)
-
-    async def settle(self) -> None:
-        """Wait until what was removed is deleted."""
-        while self._removing:
-            await asyncio.gather(*self._removing)
-
-    def _rename_away(self, name: str) -> None:
-        doomed = f"{REMOVED_PREFIX}{secrets.token_hex(8)}"
-        try:
-            (self.base / name).rename(self.base / doomed)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise Failed(f"remove snapshot {name}: {error.strerror}") from error
-        self._delete_later(doomed)
-
-    def _delete_later(self, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._delete(name), name=f"delete {name}")
-        self._removing.add(task)
-        task.add_done_callback(self._removing.discard)
-
-    async def _delete(self, name: str) -> None:
-        async with self._removals:
-            try:
-                await asyncio.to_thread(delete, self.base / name)
-            except OSError as error:
-                # It has no record: the next start tries again.
-                log.warning("delete snapshot %s: %s", name, error)
-
-    def _put(self, key: str, record: SnapshotRecord, *, durable: bool) -> None:
-        self._table.put(key, record, durable=durable)
-        self._records[key] = record
-
-    def _record(self, key: str) -> SnapshotRecord:
-        record = self._records.get(key)
-        if record is None:
-            raise NotFound(f"no snapshot {key}")
-        return record
-
-
-def delete(path: Path) -> None:
-    """Delete a stray entry of the snapshots' directory."""
-    if path.is_dir() and not path.is_symlink():
-        remove_tree(str(path))
-    else:
-        path.unlink(missing_ok=True)
-
-
-def copy_attributes(source: Path, target: Path) -> None:
-    """Give the directory ``target`` the owner, mode and times of ``source``."""
-    status = source.stat()
-    os.chown(target, status.st_uid, status.st_gid)
-    target.chmod(stat.S_IMODE(status.st_mode))
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def disk_usage(path: Path) -> int:
-    """Return the bytes that the files below ``path`` take. They may change meanwhile, or be hostile."""
-    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    total = 0
-    folders = [""]
-    try:
-        while folders:
-            folder = folders.pop()
-            try:
-                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-                fd = open_in_root(root, folder, flags)
-            except OSError:
-                continue  # gone, replaced or too deep to name
-            try:
-                with os.scandir(fd) as entries:
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            folders.append(f"{folder}/{entry.name}" if folder else entry.name)
-                        else:
-                            total += _blocks(entry) * BLOCK_BYTES
-            finally:
-                os.close(fd)
-    finally:
-        os.close(root)
-    return total
-
-
-def _blocks(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat(follow_symlinks=False).st_blocks
-    except FileNotFoundError:
-        return 0
+    def usage(self, record: SnapshotRecord) -> int:
+        """See Driver."""
+        return disk_usage(self._base / f"{record.number}/fs")

@@ -11,6 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from berth.kernel import mounts, namespaces
+from berth.runtime import rootfs
 from berth.runtime.worker import confine
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _open_image(base: str, lower: list[str]) -> int:
         return os.open(lower[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     namespaces.unshare(namespaces.CLONE_NEWNS)
     mounts.mount("", "/", flags=mounts.MS_REC | mounts.MS_PRIVATE)
-    mounts.mount("overlay", base, "overlay", mounts.MS_RDONLY, f"lowerdir={':'.join(lower)}")
+    rootfs.mount_overlay(lower, target=base)
     return os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 

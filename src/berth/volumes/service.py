@@ -19,11 +19,10 @@ from berth.kernel.mounts import open_beneath
 from berth.volumes import local
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     from berth.runtime.client import Runtime
-    from berth.runtime.requests import OverlayRootfs
     from berth.state import State
 
 log = logging.getLogger("berth")
@@ -56,6 +55,7 @@ class VolumeService:
     def __init__(self, *, state: State, data_root: Path, runtime: Runtime) -> None:
         self._table = state.table("volumes", Volume)
         self._folder = data_root / FOLDER
+        self._snapshots = data_root / "snapshots"
         self._folder.mkdir(mode=0o711, exist_ok=True)
         self._runtime = runtime
         self._mounted: dict[str, set[str]] = {}  # volumes with something mounted, and who uses them
@@ -156,9 +156,12 @@ class VolumeService:
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
     async def fill(
-        self, name: str, rootfs: OverlayRootfs, target: str, *, subpath: str = ""
+        self, name: str, lower: Sequence[str], target: str, *, subpath: str = ""
     ) -> None:
-        """Copy what the image has at ``target`` into the volume, or ``subpath`` in it, when that is empty."""
+        """Copy what an image has at ``target`` into the volume, or ``subpath`` in it, when that is empty.
+
+        ``lower``: the directories that are the image, below those of the snapshots, topmost first.
+        """
         user = secrets.token_hex(16)
         try:
             try:
@@ -166,11 +169,11 @@ class VolumeService:
             except Failed as error:  # it cannot be mounted, which the start will say
                 log.debug("%s", error)
                 return
-            await self._fill(self.path(name), rootfs, target, subpath=subpath)
+            await self._fill(self.path(name), lower, target, subpath=subpath)
         finally:
             await self.release(user)
 
-    async def _fill(self, path: Path, rootfs: OverlayRootfs, target: str, *, subpath: str) -> None:
+    async def _fill(self, path: Path, lower: Sequence[str], target: str, *, subpath: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             if subpath:
@@ -178,7 +181,7 @@ class VolumeService:
                 os.close(base)
             if os.listdir(fd):  # noqa: PTH208 - of a descriptor
                 return
-            argument = {"base": str(rootfs.base), "lower": list(rootfs.lower), "path": target}
+            argument = {"base": str(self._snapshots), "lower": [*lower], "path": target}
             job = await self._runtime.run_job(COPY_UP, argument, fds=[fd])
         except OSError:  # there is no such directory in the volume, which the start will say
             return
