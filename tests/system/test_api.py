@@ -394,3 +394,13 @@ def test_a_volume_made_for_a_mount_is_as_the_mount_says(engine: EngineProcess) -
         404,
         'error looking up volume plugin foreign: plugin "foreign" not found',
     )
+
+
+def test_the_runtime_has_the_name_that_clients_know(engine: EngineProcess) -> None:
+    info = engine.request("GET", "/info")[1]
+    assert info["DefaultRuntime"] == "runc"  # type: ignore[index]
+    assert "runc" in info["Runtimes"]  # type: ignore[index]
+    assert engine.docker("create", "--name", "box", "busybox", "true").code == 0
+    assert engine.inspect("box")["HostConfig"]["Runtime"] == "runc"  # type: ignore[index]
+    refused = engine.docker("create", "--runtime", "kata", "busybox", "true")
+    assert "unknown or invalid runtime name: kata" in refused.err

@@ -10,6 +10,7 @@ import re
 import select
 import socket
 import ssl
+import subprocess
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -213,6 +214,41 @@ def test_logs_are_cleared(engine: EngineProcess, driver: str) -> None:
     assert engine.docker("logs", "box").out == ""
     assert engine.docker("start", "box").code == 0
     wait_for(lambda: "ready" in engine.docker("logs", "box").out, "it speaks again")
+
+
+@pytest.mark.berth_only  # where Docker has no word of what it threw away
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_a_disk_that_does_not_write_stops_no_container_that_asks_for_it(
+    engine: EngineProcess, driver: str
+) -> None:
+    options = ("mode=non-blocking", "max-buffer-size=200k", "max-size=-1")
+    options = options if driver == "json-file" else options[:2]
+    flags = ("--log-driver", driver, *(word for o in options for word in ("--log-opt", o)))
+    script = f"yes {'x' * 99} | head -c 3000000; echo; echo end"
+    assert engine.docker("create", "--name", "box", *flags, *RUN, script).code == 0
+    assert engine.docker("start", "-a", "box").raw.endswith(b"\nend\n")
+    log = next(folder(engine, "box").glob("*.log"))
+    log.unlink()
+    os.mkfifo(log)  # which takes no more than a pipe does, like a disk that is stuck
+    stuck = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    command = [find("docker"), "-H", engine.host, "start", "-a", "box"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as attached:
+        try:
+            assert attached.stdout is not None
+            said = b""
+            while not said.endswith(b"\nend\n"):
+                data = os.read(attached.stdout.fileno(), 1 << 16)
+                assert data, said[-500:]
+                said += data
+            assert len(said) > 3_000_000  # the one who is attached got all of it
+            os.set_blocking(stuck, True)
+            written = b"".join(iter(lambda: os.read(stuck, 1 << 16), b""))
+        finally:
+            os.close(stuck)
+            log.unlink()
+    assert attached.returncode == 0
+    assert re.search(rb"berth: \d+ bytes of the log are missing here: its disk is", written)
+    assert len(written) < 1_000_000
 
 
 # Servers

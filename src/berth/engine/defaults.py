@@ -50,9 +50,9 @@ READ_ONLY_PATHS = (
     "/proc/sysrq-trigger",
 )
 
-RUNTIME = "berth"
-# What clients call the runtime elsewhere: the same one here.
-RUNTIMES = (RUNTIME, "runc", "io.containerd.runc.v2")
+PROGRAM = "berth"
+RUNTIME = "runc"  # as clients know Docker's default; it is our own
+RUNTIMES = (RUNTIME, PROGRAM, "io.containerd.runc.v2")
 SHM_SIZE_BYTES = 64 << 20
 STOP_TIMEOUT_S = 10
 MIN_MEMORY_BYTES = 6 << 20

@@ -22,6 +22,8 @@ from berth.runtime import locallog
 from berth.runtime.requests import LogTarget, RemoteLog
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from berth.engine.models import ContainerRecord
     from berth.logs.formats import Format
 
@@ -72,6 +74,7 @@ def log_target(record: ContainerRecord, folder: Path) -> LogTarget | None:
             max_files=files,
             compress=compress,
             attributes=form if found else "",
+            max_buffer_bytes=_buffer_bytes(options),
         )
     prefix = "" if config.type == LOCAL else "cache-"
     if config.type == NONE or (prefix and not _is_cached(record)):
@@ -83,7 +86,16 @@ def log_target(record: ContainerRecord, folder: Path) -> LogTarget | None:
         max_size_bytes=size or locallog.MAX_SIZE_BYTES,
         max_files=files,
         compress=compress or f"{prefix}compress" not in options,
+        max_buffer_bytes=_buffer_bytes(options),
     )
+
+
+def _buffer_bytes(options: Mapping[str, str]) -> int:
+    """Return how much may wait in mode ``non-blocking``; 0 in the other, in which the container waits."""
+    if options.get("mode") != "non-blocking":
+        return 0
+    size = options.get("max-buffer-size", "")
+    return size_bytes(size) if size else options_of.MAX_BUFFER_BYTES
 
 
 def _is_cached(record: ContainerRecord) -> bool:
@@ -169,7 +181,7 @@ def _remote(
 ) -> RemoteLog:
     config = record.host_config.log_config
     options = config.config or {}
-    size = options.get("max-buffer-size", "")
+    limit = _buffer_bytes(options)
     return RemoteLog(
         driver=config.type,
         network=where.network,
@@ -177,8 +189,8 @@ def _remote(
         address=where.address,
         shown=where.shown,
         fd=fd,
-        blocking=options.get("mode") != "non-blocking",
-        max_buffer_bytes=size_bytes(size) if size else options_of.MAX_BUFFER_BYTES,
+        blocking=not limit,
+        max_buffer_bytes=limit,
         tag=tag(record, options.get("tag", "")),
         format=options.get("syslog-format", ""),
         facility=options_of.facility(options.get("syslog-facility", "")),

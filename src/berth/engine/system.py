@@ -129,7 +129,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "ExperimentalBuild": False,
         "ServerVersion": __version__,
         "CDISpecDirs": list(cdi.FOLDERS),
-        "Runtimes": {name: {"path": defaults.RUNTIME} for name in defaults.RUNTIMES},
+        "Runtimes": {name: {"path": defaults.PROGRAM} for name in defaults.RUNTIMES},
         "DefaultRuntime": defaults.RUNTIME,
         "Swarm": NO_SWARM,
         "GenericResources": None,
@@ -142,7 +142,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
             {"Base": pool.base, "Size": pool.size} for pool in settings.default_address_pools
         ],
         "Isolation": "",
-        "InitBinary": defaults.RUNTIME,
+        "InitBinary": defaults.PROGRAM,
         "SecurityOptions": ["name=cgroupns"],
         "Warnings": support.warnings() or None,
     }

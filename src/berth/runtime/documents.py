@@ -39,6 +39,7 @@ def of_task(request: TaskRequest) -> tuple[Message, Message]:
             "max_files": log.max_files,
             "compress": log.compress,
             "attributes": log.attributes,
+            "max_buffer": log.max_buffer_bytes,
         },
     }
     plan: Message = {

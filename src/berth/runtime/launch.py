@@ -166,6 +166,13 @@ class Launch:
         shipping = imports.from_host("berth.runtime.shipping")
         self.served.ship(shipping.open_shipper(log, fd))
 
+    def _buffer_log(self) -> None:
+        target, log = self.request.message["log"], self.served.log
+        if target and target["max_buffer"] and isinstance(log, LogWriter | LocalWriter):
+            ringlog = imports.from_host("berth.runtime.ringlog")
+            self.served.ring = ringlog.RingLog(log, target["max_buffer"])
+            self.served.log = self.served.ring
+
     def end(self) -> None:
         """Kill the process, wherever it is on its way: entering its groups later, it would keep them."""
         try:
@@ -180,6 +187,7 @@ class Launch:
         master = _hear(self.sync, self.pid)
         if master is not None:
             self.served.use_terminal(master)
+        self._buffer_log()
         for attachment in self.request.message.get("attachments", []):
             self.served.attach(Client(self.request.take(), attachment))
         for _ in range(self.orphans):

@@ -29,6 +29,12 @@ class Lines:
         """Write what is left, and end."""
         raise NotImplementedError
 
+    def lose(self, size_bytes: int, time_ns: int) -> None:
+        """Say in the log that so much is not in it."""
+        self.flush(time_ns)
+        text = f"berth: {size_bytes} bytes of the log are missing here: its disk is too slow\n"
+        self.take("stderr", [text.encode()], time_ns)
+
     def flush(self, time_ns: int) -> None:
         """Write what is left of unfinished lines, as entries without a newline."""
         for stream, rest in self._partial.items():

@@ -56,7 +56,10 @@ class AttachmentMessage(TypedDict):
 
 
 class LogMessage(TypedDict):
-    """The log on disk: ``json-file``, or ``local``, which is also what clients read of remote logs."""
+    """The log on disk: ``json-file``, or ``local``, which is also what clients read of remote logs.
+
+    ``max_buffer``: of the mode ``non-blocking``, else 0.
+    """
 
     driver: str
     path: str
@@ -64,6 +67,7 @@ class LogMessage(TypedDict):
     max_files: int
     compress: bool
     attributes: str
+    max_buffer: int
 
 
 class RemoteLogMessage(TypedDict):

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from berth.kernel.cgroups import Cgroup
     from berth.runtime.jsonlog import LogWriter
     from berth.runtime.locallog import LocalWriter
+    from berth.runtime.ringlog import RingLog
     from berth.runtime.shipping import Shipper
 
 TASK_FILE = "task.json"
@@ -80,7 +81,8 @@ class Monitor:
         self.paused_outputs = False
         self.input: Input | None = None
         self.master: int | None = None
-        self.log: LogWriter | LocalWriter | None = None
+        self.log: LogWriter | LocalWriter | RingLog | None = None
+        self.ring: RingLog | None = None  # the same log, when a thread writes it
         self.shipper: Shipper | None = None  # to where the log is sent as well
         self.stdin_once = stdin_once
         self.orphans = Orphans()
@@ -420,6 +422,20 @@ class Monitor:
         for fd in list(self.outputs):
             while fd in self.outputs and self._read_output(fd):
                 pass
+        if self.ring is None:
+            self._conclude(code, finished)
+            return
+        written = self.ring.finish()
+
+        def on_written(_events: int) -> None:
+            self.forget(written)
+            os.close(written)
+            self._conclude(code, finished)
+
+        self.watch(written, select.EPOLLIN, on_written)
+
+    def _conclude(self, code: int, finished: int) -> None:
+        """Record the end, and tell everybody."""
         for log in (self.log, self.shipper):
             if log is not None:
                 log.close()
@@ -473,10 +489,12 @@ class Monitor:
     def release(self) -> sockets.Socket | None:
         """Close everything but the connection to the berthd that asked for this run, and return that.
 
-        None, and nothing closed, when others are still to be served or that berthd is gone.
+        None, and nothing closed, when others are still to be served, berthd is gone, or it has a thread.
         """
         control = self.controls.pop(self.control.fileno(), None)
-        if control is None or self.controls or self.clients or not self.settled:
+        is_needed = bool(self.controls or self.clients) or not self.settled
+        # One with a thread clones no other process: locks of the heap may be held.
+        if control is None or is_needed or self.ring is not None:
             if control is not None:
                 self.controls[control.fileno()] = control
             return None

@@ -143,6 +143,7 @@ def _document(directory: str) -> bytes:
                 "max_files": 1,
                 "compress": False,
                 "attributes": "",
+                "max_buffer": 0,
             },
         }
     )

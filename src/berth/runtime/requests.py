@@ -109,6 +109,7 @@ class LogTarget:
     max_files: int = 1
     compress: bool = False
     attributes: str = ""  # a JSON object for each entry
+    max_buffer_bytes: int = 0  # of what waits for the disk; 0: the container does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
