@@ -14,6 +14,7 @@ import pytest
 from support import kernel
 from support.networks import Neighbourhood
 from support.programs import find, run
+from support.waiting import wait_for
 from system.conftest import assert_gone, import_busybox, make_engine
 
 if TYPE_CHECKING:
@@ -460,7 +461,34 @@ def test_a_killed_monitor_leaves_no_port_and_no_link(fresh_engine: EngineProcess
     start(fresh_engine.docker, "next", "-p", "18080:80")
 
 
-def test_a_flushed_table_comes_back_with_the_next_change(
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("flush", "ruleset"),
+        ("flush", "table", "ip", "{table}"),
+        ("delete", "table", "bridge", "{table}"),
+        ("flush", "chain", "ip", "{table}", "forward"),
+    ],
+    ids=" ".join,
+)
+def test_rules_that_somebody_takes_away_come_back_by_themselves(
+    fresh_engine: EngineProcess, places: Places, words: tuple[str, ...]
+) -> None:
+    nft, table = find("nft"), fresh_engine.instance.table
+
+    def listed() -> str:
+        return "".join(run(nft, "list", "table", f, table).out for f in ("ip", "bridge"))
+
+    start(fresh_engine.docker, "server", "-p", "18080:80")
+    server = places.listen(places.of(fresh_engine, "server"), 80)
+    before = sorted(listed().split())
+    run(nft, *(word.format(table=table) for word in words), check=True)
+    wait_for(lambda: sorted(listed().split()) == before, "the rules are back")
+    assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
+    assert fresh_engine.log.read_text().count("was changed by somebody else, restoring it") == 1
+
+
+def test_a_flushed_table_comes_back_with_the_next_change_or_start(
     fresh_engine: EngineProcess, places: Places
 ) -> None:
     start(fresh_engine.docker, "server", "-p", "18080:80")
@@ -472,8 +500,9 @@ def test_a_flushed_table_comes_back_with_the_next_change(
         assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
         fresh_engine.docker("rm", "-f", words[0])
         assert len(elements(fresh_engine)) == 1
+    fresh_engine.kill()
     run(find("nft"), "flush", "table", "ip", fresh_engine.instance.table, check=True)
-    fresh_engine.restart()
+    fresh_engine.start()
     assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
 
 

@@ -31,11 +31,15 @@ _SUBSYSTEM = 10
 _BATCH_BEGIN = 0x10
 _BATCH_END = 0x11
 _NEWTABLE, _DELTABLE = 0, 2
-_NEWCHAIN = 3
-_NEWRULE, _GETRULE = 6, 7
-_NEWSET = 9
+_NEWCHAIN, _DELCHAIN = 3, 5
+_NEWRULE, _GETRULE, _DELRULE = 6, 7, 8
+_NEWSET, _DELSET = 9, 11
 _NEWSETELEM, _DELSETELEM = 12, 14
-_GETGEN = 16
+_NEWGEN, _GETGEN = 15, 16
+
+# Kinds of events that changes of elements cause, which are the most; and those that tell of a loss.
+ORDINARY_EVENTS = tuple(_SUBSYSTEM << 8 | kind for kind in (_NEWSETELEM, _DELSETELEM, _NEWGEN))
+_LOSSES = tuple(_SUBSYSTEM << 8 | kind for kind in (_DELTABLE, _DELCHAIN, _DELRULE, _DELSET))
 
 # Families of packets; a table is for one of them.
 IPV4, BRIDGE, IPV6 = 2, 7, 10
@@ -116,6 +120,11 @@ def generation(sock: NetlinkSocket) -> int:
     """Return the ruleset's generation."""
     answer = sock.query(_message(_GETGEN, 0), "look at the nftables generation")
     return int.from_bytes(attributes(answer.body, 4)[1], "big")
+
+
+def is_loss(event: Message, table: str) -> bool:
+    """Say whether an event tells that something of a table of this name was deleted, or all of it."""
+    return event.kind in _LOSSES and string(attributes(event.body, 4)[1]) == table
 
 
 def count_rules(sock: NetlinkSocket, table: Table) -> int:

@@ -24,6 +24,7 @@ from berth.network.networks import Networks
 from berth.network.resolver import Resolvers
 from berth.network.sandboxes import Sandboxes
 from berth.network.stock import Stock
+from berth.network.watch import Watch
 from berth.network.wiring import Wiring
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class NetworkService:
         self._attachments = Attachments(base)
         self._sandboxes = Sandboxes(base, self._attachments)
         self._is_open = False
+        self._watch: Watch | None = None
 
     # Life of the service
 
@@ -84,6 +86,7 @@ class NetworkService:
             await self._mend(network)
         await self._sandboxes.restore()
         await base.thread.run(base.table.replace)
+        self._watch = await Watch.open(base)
         default = self._networks.default()
         base.stock.add(default.id, lambda: self._attachments.plan_spare(default))
         base.stock.fill()
@@ -144,6 +147,8 @@ class NetworkService:
         """Stop. Containers keep their networks, unless the engine is to leave nothing on the host."""
         base = self._base
         await base.stock.close()
+        if self._watch is not None:
+            await self._watch.close()
         self._sandboxes.close()
         if self._is_open:
             if remove:

@@ -69,11 +69,23 @@ class Table:
         """Apply a change that the records show already."""
         if self._try(messages, call):
             return
+        if not self._is_whole() or not self._try(messages, call):
+            self._restore()
+
+    def look(self) -> None:
+        """Restore the tables if somebody took something from them."""
+        if nftables.generation(self._socket) != self._generation and not self._is_whole():
+            self._restore()
+
+    def _is_whole(self) -> bool:
+        """Say whether all rules are there, although somebody changed something somewhere."""
         generation = nftables.generation(self._socket)
-        if self._count() == self._rules:
-            self._generation = generation
-            if self._try(messages, call):
-                return
+        if self._count() != self._rules:
+            return False
+        self._generation = generation
+        return True
+
+    def _restore(self) -> None:
         log.warning("nftables table %s was changed by somebody else, restoring it", self._name)
         self.replace()
 

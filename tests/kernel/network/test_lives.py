@@ -8,6 +8,8 @@ import socket
 import pytest
 
 from berth.errors import BerthError, Conflict, Failed, Forbidden, InvalidArgument, NotFound
+from berth.kernel import nftables
+from berth.kernel.netlinkevents import NFTABLES, Listener
 from berth.network.records import EndpointRequest, NetworkRequest
 from support.networks import HOST, NAMES, OUTSIDE, sandbox_request
 from support.programs import find, run
@@ -55,6 +57,21 @@ def test_ports_are_elements_of_maps(engine):
     assert elements("ports") == [[{"concat": ["127.0.0.1", "udp", 53]}, {"concat": [address, 53]}]]
     engine.run(engine.service.disconnect("c1"))
     assert elements("any_ports") == elements("ports") == []
+
+
+def test_changes_of_elements_wake_nobody_and_losses_do(engine):
+    listener = Listener(NFTABLES, ignored=nftables.ORDINARY_EVENTS)
+    try:
+        engine.connect("c1", (80, 8080))
+        engine.run(engine.service.disconnect("c1"))
+        engine.connect("c2")
+        assert listener.read() == []
+        run(find("nft"), "flush", "chain", "ip", NAMES.table, "forward", check=True)
+        events = listener.read()
+        assert any(nftables.is_loss(event, NAMES.table) for event in events)
+        assert not any(nftables.is_loss(event, "other") for event in events)
+    finally:
+        listener.close()
 
 
 def test_the_bridge_has_the_gateway_and_a_lasting_mac(engine):

@@ -173,7 +173,7 @@ def test_after_a_flush_of_all_rules_the_next_change_brings_everything_back(net, 
     victim, there = wire.victim.endpoints[0].address, wire.address("witness")
     run(find("nft"), "flush", "ruleset", check=True)
     run(find("ip"), "link", "delete", "bd012345in", check=True)
-    assert wire.arrives(ipv4(victim, there))
+    assert wire.arrives(ipv4(victim, there))  # until the engine hears of it
     container = engine.connect("more", (80, 8080), network="dual")
     assert not wire.arrives(ipv4(victim, there))
     server = net.listen(container.netns_fd, 80, "::")
