@@ -1,25 +1,41 @@
-"""OCI runtimes beside each other: one bundle, `run` as a cold process."""
+"""OCI runtimes beside each other: one bundle, `run` as a cold process, and by berth-oci's zygote."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import berth
+from bench.accounts import Spawner
 from bench.engines import call, program
 
 if TYPE_CHECKING:
-    from bench.measure import Bench
+    from collections.abc import Iterator
+
+    from bench.measure import Bench, Measure
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "berth-oci"
 RIVALS = ("runc", "crun")
-COUNT = "import sys; sys.path.append({path!r}); import berth.oci_cli.main, berth.oci_cli.lives as l"
-PRINT = "; print(len(sys.modules), *sorted(m for m in sys.modules if m.startswith('berth.')))"
+ZYGOTE = "via-zygote"
+PAUSE_S = 0.01
+VARIABLE = "BERTH_OCI_ZYGOTE"
+# What a call imports: the command's own modules, or the one that asks the zygote.
+PATHS = {
+    "berth-oci run": "berth.oci_cli.main, berth.oci_cli.lives",
+    "the caller of a zygote": "berth.oci_cli.asking",
+}
+COUNT = (
+    "import sys; before = len(sys.modules); sys.path.append({path!r}); import {modules};"
+    " own = sum(name.partition('.')[0] == 'berth' for name in sys.modules);"
+    " print(len(sys.modules) - before, own)"
+)
 
 
 def runtimes(bench: Bench) -> None:
@@ -27,30 +43,47 @@ def runtimes(bench: Bench) -> None:
     ours = _install(bench.base / "prefix")
     found = {"berth-oci": str(ours), **{name: program(name) for name in RIVALS}}
     bundle = _bundle(bench.base / "bundle", found["runc"] or str(ours))
-    spawner = bench.berth.spawner
-    commands = {
-        name: [
-            path,
-            "--root",
-            str(bench.base / f"state-{name}"),
-            "run",
-            "--bundle",
-            str(bundle),
-            f"bench-{name}",
-        ]
-        for name, path in found.items()
-        if path
+
+    def command(name: str, path: str) -> list[str]:
+        state = str(bench.base / f"state-{name}")
+        return [path, "--root", state, "run", "--bundle", str(bundle), f"bench-{name}"]
+
+    cold = Spawner(bench.berth.account, {**bench.berth.env, VARIABLE: ""})
+    commands = {name: command(name, path) for name, path in found.items() if path}
+    measures: dict[str, Measure] = {
+        name: lambda words=words: cold.cost(words)
+        for name, words in commands.items()
+        if name == "berth-oci" or _runs_here(words)
     }
-    measures = {
-        name: lambda command=command: spawner.cost(command)
-        for name, command in commands.items()
-        if name == "berth-oci" or _runs_here(command)
-    }
-    bench.compare("oci run", measures, bench.rounds * 2)
+    with _zygote(bench, ours) as served:
+        words = command(ZYGOTE, str(ours))
+        measures[ZYGOTE] = lambda: served.cost(words)
+        bench.compare("oci run", measures, bench.rounds * 2)
     path = str(Path(berth.__file__).parents[1])
-    code = COUNT.format(path=path) + PRINT
-    words = call(sys.executable, "-I", "-S", "-c", code).split()
-    print(f"berth-oci run imports {words[0]} modules, {len(words) - 1} of them berth's\n")
+    for what, modules in PATHS.items():
+        counted = call(sys.executable, "-I", "-S", "-c", COUNT.format(path=path, modules=modules))
+        every, own = counted.split()
+        print(f"{what} imports {every} modules, {own} of them berth's")
+    print()
+
+
+@contextlib.contextmanager
+def _zygote(bench: Bench, ours: Path) -> Iterator[Spawner]:
+    """Run `berth-oci zygote` on berth's account; yield what starts its callers."""
+    path = bench.base / "zygote"
+    environment = {**bench.berth.env, VARIABLE: str(path)}
+    spawner = Spawner(bench.berth.account, environment)
+    with spawner:
+        process = subprocess.Popen([ours, "zygote"], env=environment, stdin=subprocess.DEVNULL)
+    try:
+        while not path.exists():
+            if process.poll() is not None:
+                raise RuntimeError("berth-oci zygote has ended")
+            time.sleep(PAUSE_S)
+        yield spawner
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _runs_here(command: list[str]) -> bool:

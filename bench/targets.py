@@ -37,6 +37,7 @@ TARGETS = (
     Target("* at once, *", 0.10, 0.08),
     Target("run * among *", 1.3, 1.1, rival="alone"),
     Target("oci run", 1.3, 1.0, rival="runc", engine="berth-oci", columns=("wall",)),
+    Target("oci run", 0.5, 0.4, rival="runc", engine="via-zygote", columns=("wall",)),
     Target("exec", 0.45, 0.35),
     Target("create", 0.50, 0.40),
     Target("start", 0.13, 0.09),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING
 
 import berth
 from support.programs import PATH, Outcome, find, run
+from support.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "berth-oci"
+VARIABLE = "BERTH_OCI_ZYGOTE"
 APPLETS = """
 sh cat echo ls id env true false sleep wc head tail mkdir rm touch test stat mount umount ps kill hostname
 grep dd tr cut sort seq chmod ln readlink mknod pwd stty printf awk sed df find tty nproc uname chown setsid
@@ -35,6 +38,19 @@ def install(prefix: Path) -> Path:
     folder.mkdir()
     (folder / "python3").symlink_to(sys.executable)
     return Path(shutil.copy(SCRIPT, folder / "berth-oci"))
+
+
+@contextlib.contextmanager
+def zygote(program: str, path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `berth-oci zygote` at ``path``; it has to end by itself when it is told to, and its workers too."""
+    environment = {**os.environ, "PATH": PATH, VARIABLE: str(path)}
+    process = subprocess.Popen([program, "zygote"], env=environment, stdin=subprocess.DEVNULL)
+    try:
+        wait_for(path.exists, "the zygote listens")
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
 
 
 class Runtime:

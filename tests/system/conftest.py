@@ -243,6 +243,24 @@ def berth_oci(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(bundles.install(tmp_path_factory.mktemp("prefix") / "env"))
 
 
+@pytest.fixture(scope="session")
+def shared_zygote(berth_oci: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The socket of a `berth-oci zygote` that runs as long as the tests."""
+    from support import bundles
+
+    path = tmp_path_factory.mktemp("zygote") / "socket"
+    with bundles.zygote(berth_oci, path):
+        yield str(path)
+
+
+@pytest.fixture(params=["cold", "zygote"])
+def each_door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to `run`: the command itself does it, or a zygote."""
+    socket = request.getfixturevalue("shared_zygote") if request.param == "zygote" else ""
+    monkeypatch.setenv("BERTH_OCI_ZYGOTE", socket)
+    return str(request.param)
+
+
 @pytest.fixture
 def oci(berth_oci: str, tmp_path: Path) -> Iterator[bundles.Runtime]:
     """berth-oci with a state directory of its own; afterwards nothing of it may be left."""

@@ -30,6 +30,7 @@ def every_capability(spec):
         spec["process"]["capabilities"][key] = names
 
 
+@pytest.mark.usefixtures("each_door")
 @pytest.mark.parametrize("how", ["entrypoint", "shebang", "exec"])
 def test_the_interpreter_cannot_be_overwritten(oci, bundle, berth_oci, how):
     program = Path(berth_oci).with_name("python3").resolve()
@@ -62,6 +63,7 @@ def test_a_container_that_waits_shows_a_sealed_copy_only(oci, bundle):
         os.open(f"/proc/{pid}/exe", os.O_WRONLY)
 
 
+@pytest.mark.usefixtures("each_door")
 def test_nothing_is_inherited(oci, bundle):
     script = "ls -l /proc/self/fd; env"
     reader, writer = os.pipe()
@@ -77,6 +79,7 @@ def test_nothing_is_inherited(oci, bundle):
     assert "SECRET" not in out
 
 
+@pytest.mark.usefixtures("each_door")
 def test_signals_have_their_default_actions(oci, bundle):
     bundle.runs("cat", "/proc/self/status")  # a shell ignores some itself
     words = oci.command("run", "--bundle", str(bundle.path), "a")
@@ -85,6 +88,7 @@ def test_signals_have_their_default_actions(oci, bundle):
     assert "SigIgn:\t0000000000000000" in done.out
 
 
+@pytest.mark.usefixtures("each_door")
 @pytest.mark.parametrize("number", range(3, 12))
 def test_no_descriptor_is_a_way_out_as_the_working_directory(oci, bundle, number):
     bundle.edit(lambda spec: spec["process"].update(cwd=f"/proc/self/fd/{number}"))
@@ -98,6 +102,7 @@ def test_no_descriptor_is_a_way_out_as_the_working_directory(oci, bundle, number
     assert done.code == 255
 
 
+@pytest.mark.usefixtures("each_door")
 @pytest.mark.parametrize("target", ["/proc/self/fd/5", "/proc/self/fd/6", "/proc/1/root", "../.."])
 def test_mounts_and_devices_through_links_stay_inside(oci, bundle, tmp_path, target):
     (bundle.root / "link").symlink_to(target)
@@ -121,6 +126,7 @@ def test_mounts_and_devices_through_links_stay_inside(oci, bundle, tmp_path, tar
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.usefixtures("each_door")
 @pytest.mark.parametrize("path", ["proc", "sys"])
 def test_links_in_the_place_of_kernel_file_systems_are_refused(oci, bundle, path):
     (bundle.root / path).rmdir()
@@ -130,6 +136,7 @@ def test_links_in_the_place_of_kernel_file_systems_are_refused(oci, bundle, path
     assert "must be mounted on ordinary directory" in done.err
 
 
+@pytest.mark.usefixtures("each_door")
 def test_nothing_but_proc_is_mounted_into_proc(oci, bundle, tmp_path):
     (tmp_path / "x").mkdir()
     for where in ("/proc", "/proc/self", "/proc/sys/kernel"):
@@ -142,6 +149,7 @@ def test_nothing_but_proc_is_mounted_into_proc(oci, bundle, tmp_path):
         bundle.edit(lambda spec: spec["mounts"].pop())
 
 
+@pytest.mark.usefixtures("each_door")
 def test_files_are_not_hidden_by_what_is_no_null_device(oci, bundle, tmp_path):
     """A /dev of the host's that has something else there."""
     fake = tmp_path / "dev"
@@ -167,6 +175,7 @@ def test_capabilities_are_not_inherited_by_programs(oci, started):
     assert set(oci("exec", "a", "sh", "-c", script).lines) == {"0" * 16}
 
 
+@pytest.mark.usefixtures("each_door")
 def test_a_session_keyring_is_the_containers_own(oci, bundle):
     bundle.edit(lambda spec: spec["linux"].update(maskedPaths=[]))
     done = oci.run(bundle.shell("grep -c _ses /proc/keys"), "a")
@@ -174,6 +183,7 @@ def test_a_session_keyring_is_the_containers_own(oci, bundle):
     assert int(done.out or 0) <= 1 + own.count("_ses")
 
 
+@pytest.mark.usefixtures("each_door")
 def test_the_release_agent_of_groups_cannot_be_written(oci, bundle):
     bundle.edit(lambda spec: spec["linux"]["namespaces"].append({"type": "cgroup"}))
     script = "echo /evil >/sys/fs/cgroup/memory/release_agent; cat /evil"
@@ -196,6 +206,7 @@ def test_an_exec_is_not_led_astray_by_the_containers_proc(oci, bundle):
     assert done.lines == ["ran", "/"]
 
 
+@pytest.mark.usefixtures("each_door")
 def test_names_with_newlines_and_colons_stay_names(oci, bundle):
     (bundle.root / "etc/passwd").write_text(
         "a\nb:x:notanumber:0:::\n:x:0:0:::\nroot:x:0:0::/r:/b\n"
@@ -204,6 +215,7 @@ def test_names_with_newlines_and_colons_stay_names(oci, bundle):
     assert done.lines == ["/r"]
 
 
+@pytest.mark.usefixtures("each_door")
 def test_a_huge_or_special_passwd_holds_nobody_up(oci, bundle):
     os.mkfifo(bundle.root / "etc/passwd")
     assert oci.run(bundle.runs("true"), "a").code == 0
@@ -215,6 +227,7 @@ def test_state_is_closed_to_others(oci, started):
     assert (folder / "a/state.json").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.usefixtures("each_door")
 def test_start_container_hooks_have_the_containers_privileges(oci, bundle):
     script = "grep CapEff /proc/self/status >/tmp/caps; id -u >/tmp/uid"
     hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}

@@ -16,6 +16,7 @@ from support.programs import find
 from support.waiting import wait_for
 
 
+@pytest.mark.usefixtures("each_door")
 def test_run_passes_streams_and_the_exit_code(oci, bundle):
     bundle.shell("cat; echo bad >&2; exit 7")
     done = oci("run", "--bundle", str(bundle.path), "a", stdin=b"through\n")
@@ -23,6 +24,7 @@ def test_run_passes_streams_and_the_exit_code(oci, bundle):
     assert oci("list", "-q").out == ""
 
 
+@pytest.mark.usefixtures("each_door")
 def test_a_signal_that_ends_the_program_is_told_as_the_shell_does(oci, bundle):
     assert oci.run(bundle.shell("kill -9 $$"), "a").code == 0  # pid 1 of its namespace
     bundle.edit(lambda spec: spec["linux"]["namespaces"].remove({"type": "pid"}))
@@ -95,6 +97,7 @@ def test_the_same_id_is_refused(oci, bundle):
     assert oci.status("a") == "created"
 
 
+@pytest.mark.usefixtures("each_door")
 @pytest.mark.parametrize("id_", ["", "..", "a/b", "ä", "a b"])
 def test_ids_that_are_no_names_are_refused(oci, bundle, id_):
     done = oci.run(bundle, id_)
@@ -109,6 +112,7 @@ def test_a_program_that_is_not_there_fails_at_create(oci, bundle):
     assert oci("list", "-q").out == ""
 
 
+@pytest.mark.usefixtures("each_door")
 def test_errors_go_to_the_log_as_json(oci, bundle, tmp_path):
     log = tmp_path / "log.json"
     done = oci(
@@ -185,6 +189,7 @@ def test_a_detached_exec_writes_its_pid(oci, bundle, tmp_path):
     assert pid in json.loads(oci("ps", "--format", "json", "a").out)
 
 
+@pytest.mark.usefixtures("each_door")
 def test_signals_are_passed_on_in_the_foreground(oci, bundle):
     bundle.shell("trap 'echo got; exit 3' TERM; echo ready; while true; do sleep 0.1; done")
     process = oci.background(
@@ -197,6 +202,7 @@ def test_signals_are_passed_on_in_the_foreground(oci, bundle):
     assert process.wait() == 3
 
 
+@pytest.mark.usefixtures("each_door")
 def test_descriptors_are_preserved_when_asked_for(oci, bundle):
     bundle.shell("cat <&3; ls /proc/self/fd | wc -l")
     reader, writer = os.pipe()
@@ -217,6 +223,7 @@ def test_descriptors_are_preserved_when_asked_for(oci, bundle):
     assert process.wait() == 0
 
 
+@pytest.mark.usefixtures("each_door")
 def test_a_terminal_is_sent_to_the_console_socket(oci, bundle, tmp_path):
     from support.consoles import Console
 
@@ -235,6 +242,7 @@ def test_a_terminal_is_sent_to_the_console_socket(oci, bundle, tmp_path):
     assert text.endswith("got word\r\n")
 
 
+@pytest.mark.usefixtures("each_door")
 def test_a_terminal_in_the_foreground(oci, bundle):
     pexpect = pytest.importorskip("pexpect")
     bundle.edit(lambda spec: spec["process"].update(terminal=True))

@@ -16,6 +16,8 @@ from support import kernel
 from support.programs import run
 from support.waiting import wait_for
 
+pytestmark = pytest.mark.usefixtures("each_door")
+
 
 def output(oci, bundle, script, id_="a"):
     """Run a script in the bundle; return its lines."""

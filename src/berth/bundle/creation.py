@@ -36,6 +36,7 @@ class Options:
         self.preserve_fds = 0
         self.no_pivot = False
         self.no_new_keyring = False
+        self.maker = "self"  # the process, in /proc, that makes the container or has it made
 
 
 class Made:
@@ -64,7 +65,7 @@ class Creation:
     def __init__(self, folder: Folder, spec: Spec, bundle: str, options: Options) -> None:
         self._folder = folder
         self._options = options
-        self._plan = Plan(spec, id_=folder.id, bundle=bundle)
+        self._plan = Plan(spec, id_=folder.id, bundle=bundle, maker=options.maker)
         self._plan.no_pivot = options.no_pivot
         self._plan.no_new_keyring = options.no_new_keyring
         self._plan.preserved = options.preserve_fds

@@ -124,7 +124,7 @@ def drop_unknown_capabilities(process: Process) -> None:
 class Plan:
     """Everything about a process that is about to be made."""
 
-    def __init__(self, spec: Spec, *, id_: str, bundle: str) -> None:
+    def __init__(self, spec: Spec, *, id_: str, bundle: str, maker: str = "self") -> None:
         self.spec = spec
         self.id = id_
         self.bundle = bundle
@@ -140,7 +140,7 @@ class Plan:
         self.entries = mounting.entries(spec)
         self.joined = _open_namespaces(self.namespaces)
         self.hierarchies = cgroups.detect()
-        self.group = self.hierarchies.open_group(group_path(spec, id_))
+        self.group = self.hierarchies.open_group(group_path(spec, id_, maker))
         self.has_group = True
         self.has_own_group = False  # nobody else's processes are in it
         self.no_pivot = False
@@ -206,20 +206,20 @@ def _is_kind(fd: int, name: str, wanted: str) -> bool:
         return False
 
 
-def group_path(spec: Spec, id_: str) -> str:
-    """Return the path of the groups from the top of each hierarchy: cgroupsPath, absolute or below ours."""
+def group_path(spec: Spec, id_: str, maker: str) -> str:
+    """Return the path of the groups from the tops of hierarchies: cgroupsPath, or one below the maker."""
     path = (spec.get("linux") or {}).get("cgroupsPath") or ""
     if ".." in path.split("/"):
         path = os.path.normpath(f"/{path}")
     if path.startswith("/"):
         return path.strip("/") or id_
-    return f"{_own_group()}/{path or id_}".strip("/")
+    return f"{_group_of(maker)}/{path or id_}".strip("/")
 
 
-def _own_group() -> str:
-    """Return the group that this process is in, by the hierarchy that counts processes."""
+def _group_of(maker: str) -> str:
+    """Return the group that a process is in, by the hierarchy that counts processes."""
     own = ""
-    with open("/proc/self/cgroup") as file:
+    with open(f"/proc/{maker}/cgroup") as file:
         for line in file:
             _, controllers, path = line.rstrip("\n").split(":", 2)
             if "pids" in controllers.split(",") or (not controllers and not own):

@@ -51,6 +51,10 @@ class Options:
         """Say whether the flag was on the command line."""
         return name in self._values
 
+    def names(self) -> set[str]:
+        """Return the flags that were on the command line."""
+        return set(self._values)
+
     def on(self, name: str, *, default: bool = False) -> bool:
         """Return a switch."""
         value = self._values.get(name, default)

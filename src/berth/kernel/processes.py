@@ -17,6 +17,7 @@ from berth.kernel.libc import (
     syscall,
 )
 
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38

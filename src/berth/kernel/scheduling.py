@@ -12,6 +12,7 @@ from berth.kernel.libc import MACHINE, check, libc, syscall
 SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}.get(MACHINE, 274)
 SYS_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}.get(MACHINE, 30)
 SYS_SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}.get(MACHINE, 237)
+SYS_IOPRIO_GET = {"x86_64": 252, "aarch64": 31}.get(MACHINE, 31)
 IOPRIO_WHO_PROCESS = 1
 IOPRIO_CLASS_SHIFT = 13
 
@@ -48,6 +49,11 @@ def ioprio_set(class_: int, priority: int) -> None:
     """ioprio_set(2) for the calling process."""
     value = class_ << IOPRIO_CLASS_SHIFT | priority
     check(syscall(SYS_IOPRIO_SET, IOPRIO_WHO_PROCESS, 0, value), f"ioprio_set {class_} {priority}")
+
+
+def ioprio_get(pid: int) -> int:
+    """ioprio_get(2) for a process: class and priority in one number, 0 for none."""
+    return check(syscall(SYS_IOPRIO_GET, IOPRIO_WHO_PROCESS, pid), f"ioprio_get {pid}")
 
 
 def personality(domain: int) -> None:

@@ -207,6 +207,7 @@ COMMANDS: dict[str, Command] = {
         ),
         counts=(0, 0),
     ),
+    "zygote": Command("zygote", "run containers for later calls of run, quicker", counts=(0, 0)),
     "checkpoint": Command(
         "checkpoints", "write the processes of a running container to files", CHECKPOINTING
     ),

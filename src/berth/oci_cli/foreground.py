@@ -6,42 +6,53 @@ import _signal
 import os
 import select
 
+from berth.oci_cli.asking import PASSED_ON
 from berth.runtime import pty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
+    from berth.oci_cli.callers import Caller
+
 CHUNK_BYTES = 65536
-NOT_PASSED_ON = (_signal.SIGCHLD, _signal.SIGPIPE, _signal.SIGURG, _signal.SIGWINCH)
 FIRST_SIGNAL_EXIT = 128
 
 
 class Foreground:
-    """A child of this process that runs in the foreground; ``terminal`` is its terminal's master, or -1."""
+    """A child of this process that runs in the foreground; ``terminal`` is its terminal's master, or -1.
 
-    def __init__(self, pid: int, terminal: int) -> None:
+    In the zygote's worker the signals come from the ``caller``.
+    """
+
+    def __init__(self, pid: int, terminal: int, caller: Caller | None = None) -> None:
         self._pid = pid
         self._terminal = terminal
+        self._caller = caller
         self._saved: list[int | list[bytes | int]] | None = None
         self._pidfd = os.pidfd_open(pid)
-        for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP, *NOT_PASSED_ON}:
-            if number < _signal.SIGRTMIN and number not in (_signal.SIGTTIN, _signal.SIGTTOU):
-                _signal.signal(number, self._pass_on)
+        if caller is not None:
+            caller.say_starting()
+        for number in PASSED_ON:
+            _signal.signal(number, self._pass_on)
         if terminal >= 0:
             _clear_carriage_returns(terminal)
-            _signal.signal(_signal.SIGWINCH, self._resize)
             if os.isatty(0):
                 self._saved = _set_raw(0)
-            self._resize(0, None)
+            self._resize()
 
-    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+    def _pass_on(self, number: int, _frame: FrameType | None = None) -> None:
+        if number == _signal.SIGWINCH:
+            self._resize()
+            return
         try:
             os.kill(self._pid, number)
         except ProcessLookupError:
             return
 
-    def _resize(self, _number: int, _frame: FrameType | None) -> None:
+    def _resize(self) -> None:
+        if self._terminal < 0:
+            return
         try:
             size = os.get_terminal_size(0)
         except OSError:
@@ -55,8 +66,12 @@ class Foreground:
         if self._terminal >= 0:
             poll.register(self._terminal, select.POLLIN)
             poll.register(0, select.POLLIN)
+        if self._caller is not None:
+            poll.register(self._caller.fileno(), select.POLLIN)
         while True:
             ready = dict(poll.poll())
+            if self._caller is not None and self._caller.fileno() in ready:
+                self._pass_on(self._caller.take_signal())
             if self._terminal in ready and not self._copy(self._terminal, 1):
                 poll.unregister(self._terminal)
             elif 0 in ready and self._terminal >= 0 and not self._copy(0, self._terminal):

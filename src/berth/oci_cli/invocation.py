@@ -10,15 +10,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.bundle.records import Folder, Record
     from berth.cli.options import Options
+    from berth.oci_cli.callers import Caller
     from berth.oci_cli.log import Log
 
 DEFAULT_ROOT = "/run/berth-oci"
 
 
-class Invocation:
-    """One call of the command."""
+class Declined(BaseException):
+    """A caller of the zygote makes its container itself: here it would not be the same.
 
-    def __init__(self, given: Options, own: Options, arguments: list[str], log: Log) -> None:
+    No failure, so nothing that logs failures sees it.
+    """
+
+
+class Invocation:
+    """One call of the command; ``caller`` is there when it came to the zygote."""
+
+    def __init__(
+        self,
+        given: Options,
+        own: Options,
+        arguments: list[str],
+        log: Log,
+        caller: Caller | None = None,
+    ) -> None:
+        self.caller = caller
         self.given = given
         self.options = own
         self.arguments = arguments

@@ -9,6 +9,7 @@ from berth.bundle.records import Folder
 from berth.bundle.status import CREATED, STOPPED, status
 from berth.errors import BerthError, Conflict, InvalidArgument, NotFound
 from berth.oci_cli import bundles, foreground
+from berth.oci_cli.invocation import Declined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     Making = Callable[[Folder, Spec, str, creation.Options], creation.Creation]
 
+# What of the caller no worker of the zygote can give: its children, descriptors and keyring.
+UNSERVED = {"detach", "preserve-fds", "no-new-keyring"}
 INIT_FAILED = "unable to start container process: "
 
 
@@ -39,6 +42,8 @@ def _options(call: Invocation) -> creation.Options:
     found.preserve_fds = call.options.number("preserve-fds") + _given_sockets()
     found.no_pivot = call.options.on("no-pivot")
     found.no_new_keyring = call.options.on("no-new-keyring")
+    if call.caller is not None:
+        found.maker = str(call.caller.pid)
     return found
 
 
@@ -122,6 +127,10 @@ def do_start(call: Invocation) -> int:
 
 def do_run(call: Invocation) -> int:
     """Make a container, start it, and unless told to detach stay until it ends."""
+    if call.caller is not None:
+        if UNSERVED & call.options.names():
+            raise Declined
+        call.caller.take()
     return live(call, Fresh, creation.start)
 
 
@@ -133,7 +142,7 @@ def live(call: Invocation, making: Making, start: Callable[[Folder, Record], obj
     _check_terminal(call, terminal=terminal, detached=detached)
     folder, made = _make(call, spec, bundle, making)
     try:
-        stay = None if detached else foreground.Foreground(made.pid, made.terminal)
+        stay = None if detached else foreground.Foreground(made.pid, made.terminal, call.caller)
         start(folder, made.record)
     except BaseException:
         ending.delete(folder, made.record, force=True)
@@ -150,6 +159,8 @@ def live(call: Invocation, making: Making, start: Callable[[Folder, Record], obj
             ending.delete(folder, folder.open(), force=True)
         except NotFound:  # somebody else was quicker
             pass
+    if call.caller is not None:
+        call.caller.finish()
     return code
 
 

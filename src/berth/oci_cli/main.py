@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
@@ -10,12 +9,14 @@ from berth.bundle import warnings
 from berth.cli import options
 from berth.errors import BerthError
 from berth.oci_cli import commands
-from berth.oci_cli.invocation import Invocation
+from berth.oci_cli.invocation import Declined, Invocation
 from berth.oci_cli.log import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from berth.oci_cli.callers import Caller
 
 GLOBAL: tuple[options.Flag, ...] = (
     ("debug", "", "bool", "enable debug logging"),
@@ -34,7 +35,6 @@ EXIT_FAILURE = 1
 def leave(argv: Sequence[str]) -> None:
     """Run the command line and end the process."""
     status = EXIT_FAILURE
-    gc.disable()  # it ends before there is anything to collect
     try:
         status = main(list(argv[1:]))
         sys.stdout.flush()
@@ -45,8 +45,8 @@ def leave(argv: Sequence[str]) -> None:
         os._exit(status)
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command line; return the exit code."""
+def main(arguments: list[str], caller: Caller | None = None) -> int:
+    """Run the command line, in the zygote's worker for ``caller``; return the exit code."""
     log = Log()
     try:
         given, rest = options.parse(GLOBAL, doubled(GLOBAL, arguments), mixed=False)
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
             "systemd cgroup flag passed, but systemd support for managing cgroups is not available"
         )
         return EXIT_FAILURE
-    return _run(name, rest[1:], given, log)
+    return _run(name, rest[1:], given, log, caller)
 
 
 def doubled(flags: Sequence[options.Flag], arguments: Sequence[str]) -> list[str]:
@@ -87,7 +87,11 @@ def doubled(flags: Sequence[options.Flag], arguments: Sequence[str]) -> list[str
     return found
 
 
-def _run(name: str, arguments: list[str], given: options.Options, log: Log) -> int:
+def _run(
+    name: str, arguments: list[str], given: options.Options, log: Log, caller: Caller | None
+) -> int:
+    if caller is not None and name != "run":
+        raise Declined
     command = commands.COMMANDS[name]
     try:
         flags = (*command.flags, ("help", "h", "bool", "show help"))
@@ -103,7 +107,7 @@ def _run(name: str, arguments: list[str], given: options.Options, log: Log) -> i
         return EXIT_FAILURE
     log.debug(f"berth-oci {name} {' '.join(positional)}")
     try:
-        return command.load(name)(Invocation(given, own, positional, log))
+        return command.load(name)(Invocation(given, own, positional, log, caller))
     except (BerthError, OSError) as error:
         failure = describe(error)
     except Exception as error:  # noqa: BLE001 - a bug of ours; callers read the log, not a traceback
