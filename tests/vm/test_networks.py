@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import time
+
 import pytest
 
 from berth.network.records import NetworkRequest
@@ -64,3 +67,62 @@ def test_delays_and_losses_are_the_kernels(net, engine):  # noqa: F811
     assert "delay 40ms" in shown
     assert "loss 2%" in shown
     assert "rate 8Mbit" in shown
+
+
+def datagrams(net, one, two, port):  # noqa: F811
+    """Return a socket of one container that sends to the other's, and that one."""
+    receiver = net.socket(two.netns_fd, socket.SOCK_DGRAM)
+    receiver.bind(("0.0.0.0", port))
+    sender = net.socket(one.netns_fd, socket.SOCK_DGRAM)
+    sender.connect((two.endpoints[0].address, port))
+    return sender, receiver
+
+
+def way_ns(sender, receiver):
+    """Return the least time that a datagram took."""
+    found = []
+    for _ in range(10):
+        sender.send(time.monotonic_ns().to_bytes(8))
+        sent = int.from_bytes(receiver.recv(8))
+        found.append(time.monotonic_ns() - sent)
+    return min(found)
+
+
+def test_packets_are_as_late_as_asked_in_one_direction(net, engine):  # noqa: F811
+    create(engine, "plain", "bridge")
+    late = engine.connect("c1", network="plain", options={"berth.delay": "120ms"})
+    prompt = engine.connect("c2", network="plain")
+    assert way_ns(*datagrams(net, late, prompt, 9000)) >= 120_000_000
+    assert way_ns(*datagrams(net, prompt, late, 9001)) < 120_000_000
+
+
+def test_as_many_packets_are_lost_as_asked(net, engine):  # noqa: F811
+    create(engine, "plain", "bridge")
+    lossy = engine.connect("c1", network="plain", options={"berth.loss": "25%"})
+    sure = engine.connect("c2", network="plain")
+
+    def arrived(sender, receiver, bursts=8):
+        found = 0
+        receiver.settimeout(1)
+        for _ in range(bursts):
+            for _ in range(50):
+                sender.send(b"x")
+            try:
+                for _ in range(50):
+                    receiver.recv(1)
+                    found += 1
+            except TimeoutError:
+                continue
+        return found
+
+    to_lossy, from_lossy = datagrams(net, sure, lossy, 9001), datagrams(net, lossy, sure, 9000)
+    for way in (
+        to_lossy,
+        from_lossy,
+    ):  # until they know each other's MAC; such questions are lost, too
+        for _ in range(30):
+            if arrived(*way, bursts=1):
+                break
+    assert arrived(*to_lossy) == 400
+    # Six standard deviations around 300.
+    assert 248 <= arrived(*from_lossy) <= 352
