@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bench import (
     measure,
     memory,
+    names,
     queries,
     report,
     runs,
@@ -43,6 +44,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "queries": queries.queries,
     "logs": streams.logs,
     "traffic": traffic.traffic,
+    "names": names.names,
     "images": transfers.transfers,
     "crowd": runs.crowd,
     "oci": runtimes.runtimes,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Table = dict[str, dict[str, list[Cost]]]
 
 # Against whom a case is measured: the first that took part.
-RIVALS = ("floor", "alone", "dockerd", "podman", "runc")
+RIVALS = ("floor", "alone", "none", "dockerd", "podman", "runc")
 
 
 def figures(table: Table) -> dict[str, dict[str, dict[str, float]]]:

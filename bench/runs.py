@@ -33,6 +33,9 @@ NETWORKS = {
 }
 
 
+NETWORK_ADDED = "library bridge, none"
+
+
 def run(bench: Bench) -> None:
     """`docker run --rm busybox true`, each kind of network."""
     for network in NETWORKS:
@@ -48,7 +51,7 @@ def _cost(engine: Engine, network: str) -> Cost:
 
 
 def library(bench: Bench) -> None:
-    """A run over a warm connection beside the kernel's price of the same container."""
+    """A run over a warm connection beside the kernel's price of the same container, and a network's price."""
     with contextlib.closing(Library(bench.berth)) as warm:
         for network in ("none", "host"):
             floor = Floor(bench.base, network=network == "none")
@@ -58,6 +61,8 @@ def library(bench: Bench) -> None:
                     {"berth": lambda n=network: warm.run(n), "floor": floor.run},
                     bench.rounds * 2,
                 )
+        runs = {network: lambda n=network: warm.run(n) for network in ("bridge", "none")}
+        bench.compare(NETWORK_ADDED, runs, bench.rounds * 4)
 
 
 def concurrent(bench: Bench) -> None:

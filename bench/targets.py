@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
+from bench.names import CASE, COUNT
+from bench.runs import NETWORK_ADDED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bench.accounts import Cost
     from bench.measure import Bench
 
 DOCKERD = "dockerd"
@@ -35,7 +39,7 @@ TARGETS = (
     Target("run *", 1.1, 1.0, rival="berth", engine="berth-cli", columns=("wall",)),
     Target("library *", 1.5, 1.5, rival="floor"),
     Target("* at once, *", 0.10, 0.08),
-    Target("run * among *", 1.3, 1.1, rival="alone"),
+    Target("run * among *", 1.2, 1.1, rival="alone"),
     Target("oci run", 1.3, 1.0, rival="runc", engine="berth-oci", columns=("wall",)),
     Target("oci run", 0.5, 0.4, rival="runc", engine="via-zygote", columns=("wall",)),
     Target("exec", 0.45, 0.35),
@@ -48,6 +52,11 @@ TARGETS = (
     Target("log *", 0.35, 0.2),
     Target("read log *", 0.25, 0.12),
     Target("attached *", 0.5, 0.3),
+    Target("* MiB between containers", 1.0, 0.9),
+    Target("* MiB from outside by a published port", 1.0, 0.9),
+    Target("* connections between containers", 1.0, 0.9),
+    Target("* connections from outside by a published port", 1.0, 0.9),
+    Target(CASE, 1.0, 0.5),
     Target("load *", 0.4, 0.25),
     Target("save *", 0.5, 0.4),
     Target("push *", 0.6, 0.4),
@@ -56,6 +65,8 @@ TARGETS = (
     *(Target(f"{v} *", 1.0, 0.8, rival="podman", columns=("wall",)) for v in TRANSFERS),
     Target("pull *", 0.67, 0.5, rival="podman", columns=("wall",)),
 )
+NETWORK_MS = 5.0, 2.0  # what a bridge adds to a run
+NAME_MS = 1.0, 0.3  # an answer of the name server
 # Megabytes of berth alone.
 MEMORY = {"daemon resident": 40.0, "keeper of a container, private": 1.0}
 PEAK_MB = 150.0  # of berthd while images come and go
@@ -93,7 +104,19 @@ def verdicts(bench: Bench) -> Iterator[Verdict]:
                     if theirs:
                         what = f"{column}, {target.engine} / {target.rival}"
                         yield Verdict(case, what, mine / theirs, target.gate, target.goal)
+    yield from _amounts(bench.costs)
     yield from _memory(bench.megabytes)
+
+
+def _amounts(found: dict[str, dict[str, list[Cost]]]) -> Iterator[Verdict]:
+    def wall_ms(case: str, name: str) -> float:
+        return statistics.median(cost.wall_s for cost in found[case][name]) * 1e3
+
+    if {"bridge", "none"} <= found.get(NETWORK_ADDED, {}).keys():
+        added = wall_ms(NETWORK_ADDED, "bridge") - wall_ms(NETWORK_ADDED, "none")
+        yield Verdict(NETWORK_ADDED, "wall, ms added by a bridge", added, *NETWORK_MS)
+    if "berth" in found.get(CASE, {}):
+        yield Verdict(CASE, "wall, ms each", wall_ms(CASE, "berth") / COUNT, *NAME_MS)
 
 
 def _memory(found: dict[str, dict[str, float]]) -> Iterator[Verdict]:

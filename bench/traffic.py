@@ -65,7 +65,7 @@ def _world(engine: Daemon) -> Iterator[Callable[[str, int, int], Cost]]:
             "between containers": (inside[1], (address, PORT)),
             "from outside by a published port": (f"/run/netns/{outside}", (HOST, PUBLISHED)),
         }
-        with _within(inside[0], lambda: socket.create_server(("", PORT), backlog=512)) as server:
+        with within(inside[0], lambda: socket.create_server(("", PORT), backlog=512)) as server:
             yield lambda name, size, count: _measure(server, places[name], size, count)
     finally:
         for container in containers:
@@ -85,7 +85,7 @@ def _join(host: str, outside: str) -> None:
     call("ip", "-n", outside, "link", "set", "eth0", "up")
 
 
-def _within(path: str, work: Callable[[], socket.socket]) -> socket.socket:
+def within(path: str, work: Callable[[], socket.socket]) -> socket.socket:
     """Make a socket in a network namespace."""
     found: list[socket.socket] = []
 
@@ -114,7 +114,7 @@ def _measure(server: socket.socket, place: Place, mebibytes: int, connections: i
             client.connect(target)
         return client
 
-    with _within(path, work) as client:
+    with within(path, work) as client:
         if mebibytes:
             accepted, _ = server.accept()
             with accepted:

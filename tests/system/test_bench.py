@@ -38,6 +38,7 @@ def test_the_benchmark_measures_every_case(tmp_path):
     assert figures["costs"].keys() >= {
         *("run none", "run host", "run bridge", "run port", "library none", "library host"),
         *("create", "start", "exec", "stop", "5 at once, bridge", "list of 10", "info", "ping"),
+        *("library bridge, none", "1000 questions for a name", "64 MiB between containers"),
         *("log 4 MiB", "read log of 4 MiB", "attached 4 MiB", "run bridge among 10"),
     }
     assert all(

@@ -183,6 +183,20 @@ def test_a_container_cannot_reach_what_the_host_keeps_on_its_loopback(net, engin
     assert net.is_silent(container.netns_fd, ("127.0.0.1", 9000))
 
 
+def test_the_metadata_address_and_the_hosts_services_are_reached_as_in_docker(net, engine):
+    engine.run(engine.service.create(NetworkRequest(name="inner", internal=True)))
+    one, two = engine.connect("c1"), engine.connect("c2", network="inner")
+    ip, metadata = find("ip"), "169.254.169.254"
+    within(net.outside_fd, lambda: run(ip, "addr", "add", metadata, "dev", "lan0", check=True))
+    within(net.host_fd, lambda: run(ip, "route", "add", metadata, "dev", "wan0", check=True))
+    cloud, own = net.listen(net.outside_fd, 80, metadata), net.listen(net.host_fd, 9000)
+    assert net.talk(cloud, one.netns_fd, (metadata, 80)) == HOST
+    assert net.talk(own, one.netns_fd, (GATEWAY, 9000)) == one.endpoints[0].address
+    assert net.talk(own, one.netns_fd, (HOST, 9000)) == one.endpoints[0].address
+    assert net.socket(two.netns_fd).connect_ex((metadata, 80)) != 0
+    assert net.socket(two.netns_fd).connect_ex((HOST, 9000)) != 0
+
+
 def test_a_port_closes_when_its_container_is_disconnected(net, engine):
     engine.connect("c1", (80, 8080))
     engine.run(engine.service.disconnect("c1"))
