@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.network import firewall
+from berth.network import firewall, flows
 from berth.network.ports import ANY, Inside, PortRegistry
 from berth.network.records import ROUTED, leaders
 
@@ -85,6 +84,7 @@ class Publishing:
             for endpoint in opened:
                 self._base.wiring.set_hairpin(endpoint.interface)
             self._base.table.change(rules, "publish ports")
+            flows.forget(port for endpoint in opened for port in endpoint.ports)
 
         if opened:
             await self._base.thread.run(work)
@@ -92,5 +92,10 @@ class Publishing:
     async def close(self, *endpoints: EndpointRecord) -> None:
         """Close the ports of endpoints that have no record any more, or none of them."""
         rules = firewall.unpublish(self._base.names.table, *endpoints)
+
+        def work() -> None:
+            self._base.table.change(rules, "close ports")
+            flows.forget(port for endpoint in endpoints for port in endpoint.ports)
+
         if rules:
-            await self._base.thread.run(partial(self._base.table.change, rules, "close ports"))
+            await self._base.thread.run(work)

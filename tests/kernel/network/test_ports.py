@@ -1,5 +1,7 @@
 """Ports of protocols and in numbers that no test of programs reaches."""
 
+import contextlib
+import socket
 import struct
 
 import pytest
@@ -7,7 +9,8 @@ import pytest
 from berth.errors import Failed
 from berth.kernel.netlink import NetlinkSocket
 from berth.network import wiring
-from support.networks import HOST, OUTSIDE
+from berth.network.records import NetworkRequest
+from support.networks import HOST, HOST6, OUTSIDE
 
 SCTP = 132
 CRC32C = 0x82F63B78
@@ -37,6 +40,41 @@ def test_the_first_packet_of_sctp_reaches_a_published_port(net, engine):
     packet, (sender, _) = inside.recvfrom(2000)
     source, target = struct.unpack_from(">HH", packet, (packet[0] & 15) * 4)
     assert (sender, source, target) == (OUTSIDE, 5000, 9)
+
+
+@pytest.mark.parametrize("host", [HOST, HOST6])
+def test_a_sender_that_goes_on_is_led_to_each_container_that_comes(net, engine, host):
+    engine.run(engine.service.create(NetworkRequest(name="dual", ipv6=True)))
+    sender = net.socket(net.outside_fd, socket.SOCK_DGRAM, near=host)
+    sender.connect((host, 5353))
+
+    def send():
+        for _ in range(3):
+            with contextlib.suppress(ConnectionRefusedError):  # what the one before met
+                sender.send(b"x")
+
+    for name in ("first", "second"):
+        send()
+        container = engine.connect(name, (53, 5353, "udp"), network="dual")
+        receiver = net.socket(container.netns_fd, socket.SOCK_DGRAM, near="::")
+        receiver.bind(("::", 53))
+        send()
+        assert receiver.recv(10) == b"x"
+        engine.run(engine.service.disconnect(name))
+
+
+def test_datagrams_that_only_pass_through_are_left_alone(net, engine):
+    container = engine.connect("client")
+    world = net.socket(net.outside_fd, socket.SOCK_DGRAM)
+    world.bind(("0.0.0.0", 5353))
+    client = net.socket(container.netns_fd, socket.SOCK_DGRAM)
+    client.connect((OUTSIDE, 5353))
+    client.send(b"question")
+    _, peer = world.recvfrom(100)
+    engine.connect("server", (53, 5353, "udp"))
+    engine.run(engine.service.disconnect("server"))
+    world.sendto(b"answer", peer)
+    assert client.recv(100) == b"answer"
 
 
 def test_many_ports_are_published_and_gone_with_their_container(net, engine):
