@@ -39,8 +39,9 @@ def ensure(links: NetlinkSocket, network: NetworkRecord) -> int:
 
 
 def _settle(links: NetlinkSocket, link: rtnetlink.Link, network: NetworkRecord) -> None:
-    if network.subnet6:
-        _settle_ipv6(network)
+    speaks_ipv6 = bool(network.subnet6) and network.mode6 != ISOLATED
+    if speaks_ipv6 or network.is_ours:
+        _settle_ipv6(network, is_on=speaks_ipv6)
     wanted = {
         ip_address(gateway).packed: ip_network(subnet).prefixlen
         for gateway, subnet, is_host in (
@@ -63,7 +64,7 @@ def _settle(links: NetlinkSocket, link: rtnetlink.Link, network: NetworkRecord) 
         rtnetlink.address_message(link.index, address, length) for address, length in wanted.items()
     ]
     messages.append(rtnetlink.up_message(link.index))
-    if network.subnet6 and answers_loopback6():
+    if speaks_ipv6 and answers_loopback6():
         messages.append(rtnetlink.loopback6_message(link.index))
     if not network.icc and has_netfilter():
         messages.append(rtnetlink.bridge_netfilter_message(link.index))
@@ -72,12 +73,15 @@ def _settle(links: NetlinkSocket, link: rtnetlink.Link, network: NetworkRecord) 
     write_sysctl(SYSCTL / "ipv4/conf" / network.bridge / "route_localnet", "1")
 
 
-def _settle_ipv6(network: NetworkRecord) -> None:
-    if not has_ipv6():
+def _settle_ipv6(network: NetworkRecord, *, is_on: bool) -> None:
+    """Let the host itself be reached by IPv6 on a bridge or not, by an address of the link either."""
+    if network.subnet6 and not has_ipv6():
         raise Failed(f"create bridge {network.bridge}: the kernel has no IPv6, or it is disabled")
-    write_sysctl(SYSCTL / "ipv6/conf" / network.bridge / "disable_ipv6", "0")
-    write_sysctl(SYSCTL / "ipv6/conf" / network.bridge / "accept_ra", "0")
-    enable_forwarding6()
+    parameters = SYSCTL / "ipv6/conf" / network.bridge
+    write_sysctl(parameters / "disable_ipv6", "0" if is_on else "1")
+    if is_on:
+        write_sysctl(parameters / "accept_ra", "0")
+        enable_forwarding6()
 
 
 def remove(links: NetlinkSocket, name: str) -> None:

@@ -239,6 +239,26 @@ def test_an_isolated_gateway_is_not_on_the_bridge(net, engine):
     assert net.talk(server, two.netns_fd, (one.endpoints[0].address, 80))
 
 
+def test_an_isolated_gateway_is_not_there_by_ipv6_either(net, engine):
+    options = {BRIDGE + f"gateway_mode_ipv{n}": "isolated" for n in (4, 6)}
+    options[BRIDGE + "name"] = "brtest7"
+    create(engine, "inner", internal=True, ipv6=True, options=options)
+    shown = lambda: run(find("ip"), "addr", "show", "brtest7", check=True).out  # noqa: E731
+    assert "inet" not in shown()
+    one, two = engine.connect("c1", network="inner"), engine.connect("c2", network="inner")
+    server = net.listen(one.netns_fd, 80, "::")
+    assert net.talk(server, two.netns_fd, (one.endpoints[0].address6, 80))
+    assert "inet" not in shown()
+
+
+@pytest.mark.parametrize("has_ipv6", [True, False])
+def test_the_host_has_ipv6_on_a_bridge_as_its_network_has(engine, has_ipv6):
+    create(engine, "some", ipv6=has_ipv6, options={BRIDGE + "name": "brtest7"})
+    engine.connect("c1", network="some")
+    shown = run(find("ip"), "addr", "show", "brtest7", check=True).out
+    assert ("inet6" in shown) == has_ipv6
+
+
 def test_a_bridge_may_have_no_address(engine):
     options = {BRIDGE + "inhibit_ipv4": "true", BRIDGE + "name": "brtest7"}
     create(engine, "bare", options=options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,3 +77,25 @@ def test_a_task_whose_monitor_is_free_cannot_reach_the_next_one(tmp_path: Path) 
     free, heard = asyncio.run(released(tmp_path))
     assert len(free) == 1
     assert json.loads(heard) == {"op": "task"}
+
+
+async def kept(directory: Path, *parts: int) -> list[int]:
+    """Return what a later berthd is given by a monitor that keeps this many descriptors a message."""
+    ours, theirs = sockets.pair()
+    task = Task("a" * 64, Channel(ours), directory)
+    with open("/dev/null", "rb") as file:
+        started = {**STARTED, "kept": sum(parts)} if parts else STARTED
+        sockets.send(theirs, json.dumps(started).encode(), [file.fileno()])
+        for count in parts:
+            sockets.send(theirs, b'{"event": "kept"}', [file.fileno()] * count)
+        await asyncio.wait_for(task.started(), 20)
+    theirs.close()
+    return task.take_kept()
+
+
+def test_what_a_monitor_kept_is_there_when_its_task_is(tmp_path: Path) -> None:
+    found = asyncio.run(kept(tmp_path, 250, 3))
+    assert len(set(found)) == 253
+    for fd in found:
+        os.close(fd)
+    assert asyncio.run(kept(tmp_path)) == []  # of an earlier version, which kept nothing
