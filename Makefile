@@ -40,7 +40,7 @@ clients:
 	@tools/test-kernel.sh .build/kernel
 	@PYTHON=$(PY) tools/test-clients.sh $(CURDIR)/.build/clients
 
-$(VENV)/run.stamp: pyproject.toml scripts/berth src/berth/__init__.py tools/venv.sh
+$(VENV)/run.stamp: pyproject.toml scripts/berth scripts/berth-oci src/berth/__init__.py tools/venv.sh
 	PYTHON="$(PYTHON)" tools/venv.sh $(VENV) -e .
 	@touch $@
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import berth
 from bench.accounts import Spawner
 from bench.engines import call, program
+from berth.oci_cli import asking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,13 +25,14 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "berth-oci"
 RIVALS = ("runc", "crun")
-ZYGOTE = "via-zygote"
+VIA = "via-zygote"
+SOCKET = "zygote.sock"
 PAUSE_S = 0.01
 VARIABLE = "BERTH_OCI_ZYGOTE"
 # What a call imports: the command's own modules, or the one that asks the zygote.
 PATHS = {
-    "berth-oci run": "berth.oci_cli.main, berth.oci_cli.lives",
-    "the caller of a zygote": "berth.oci_cli.asking",
+    "berth-oci run": "berth.oci_cli.start, berth.oci_cli.main, berth.oci_cli.lives",
+    "the caller of a zygote": "berth.oci_cli.start, berth.oci_cli.asking",
 }
 COUNT = (
     "import sys; before = len(sys.modules); sys.path.append({path!r}); import {modules};"
@@ -56,12 +59,15 @@ def runtimes(bench: Bench) -> None:
         if name == "berth-oci" or _runs_here(words)
     }
     with _zygote(bench, ours) as served:
-        words = command(ZYGOTE, str(ours))
-        measures[ZYGOTE] = lambda: served.cost(words)
+        words = command(VIA, str(ours))
+        measures[VIA] = lambda: served.cost(words)
+        path = os.fsencode(bench.base / SOCKET)
+        measures["zygote"] = lambda: served.cost_of_fork(lambda: asking.run(path, words[1:]))
         bench.compare("oci run", measures, bench.rounds * 2)
-    path = str(Path(berth.__file__).parents[1])
+    library = str(Path(berth.__file__).parents[1])
     for what, modules in PATHS.items():
-        counted = call(sys.executable, "-I", "-S", "-c", COUNT.format(path=path, modules=modules))
+        code = COUNT.format(path=library, modules=modules)
+        counted = call(sys.executable, "-I", "-S", "-c", code)
         every, own = counted.split()
         print(f"{what} imports {every} modules, {own} of them berth's")
     print()
@@ -70,7 +76,7 @@ def runtimes(bench: Bench) -> None:
 @contextlib.contextmanager
 def _zygote(bench: Bench, ours: Path) -> Iterator[Spawner]:
     """Run `berth-oci zygote` on berth's account; yield what starts its callers."""
-    path = bench.base / "zygote"
+    path = bench.base / SOCKET
     environment = {**bench.berth.env, VARIABLE: str(path)}
     spawner = Spawner(bench.berth.account, environment)
     with spawner:

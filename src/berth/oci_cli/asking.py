@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-CODE = f"{__version__} {__file__}"
+ENCODING = ("utf-8", "surrogateescape")
+CODE = f"{__version__} {__file__}".encode(*ENCODING)
+NAME = b"BERTH_OCI_NAME"  # of the command, in messages
 STREAMS = (0, 1, 2)
 CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid
 UID = slice(4, 8)
@@ -52,7 +54,8 @@ def run(path: bytes, arguments: Sequence[str]) -> None:
         zygote.settimeout(None)
         folder = posix.open(".", posix.O_PATH | posix.O_CLOEXEC)
         fds = b"".join(fd.to_bytes(FD_BYTES, sys.byteorder) for fd in (*STREAMS, folder))
-        text = "\0".join((CODE, *arguments)).encode("utf-8", "surrogateescape")
+        name = posix.environ.get(NAME, b"")
+        text = b"\0".join((CODE, name, *(word.encode(*ENCODING) for word in arguments)))
         zygote.sendmsg([text], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
         answer = zygote.recv(MAX_ANSWER_BYTES)
     except OSError:  # it has just ended, or a stream is closed, or there are too many arguments

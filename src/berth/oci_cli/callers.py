@@ -83,9 +83,11 @@ class Caller:
 
     def _receive(self) -> None:
         data, fds = sockets.receive(self._connection)
-        code, *self.arguments = data.decode("utf-8", "surrogateescape").split("\0")
+        code, name, *words = [*data.split(b"\0"), b""]
         if code != asking.CODE or len(fds) != len(asking.STREAMS) + 1:
             raise Declined
+        os.environb[asking.NAME] = name
+        self.arguments = [word.decode(*asking.ENCODING) for word in words[:-1]]
         *self._streams, self._folder = fds
 
     def _adopt(self, theirs: Likeness, own: Likeness) -> None:

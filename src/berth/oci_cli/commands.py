@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -218,7 +217,7 @@ ALIASES = {"init": "spec"}
 
 def program() -> str:
     """Return the name that it was called by: callers may know it as another runtime's."""
-    return os.environ.get("BERTH_OCI_NAME") or os.path.basename(sys.argv[0])
+    return os.environ.get("BERTH_OCI_NAME") or "berth-oci"
 
 
 def show_version() -> int:

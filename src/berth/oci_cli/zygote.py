@@ -32,7 +32,7 @@ import sys
 from berth.bundle import stdio
 from berth.errors import Conflict, Failed, Unsupported
 from berth.kernel import processes, sockets
-from berth.oci_cli import asking, callers, commands, main
+from berth.oci_cli import asking, callers, commands, main, start
 from berth.oci_cli.invocation import Declined
 from berth.runtime import compact
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
     from berth.oci_cli.invocation import Invocation
 
-PATH = "/run/berth-oci.sock"
-VARIABLE = "BERTH_OCI_ZYGOTE"
 BACKLOG = 128
 KILL = 9
 MOST_WAITING = 2
@@ -55,7 +53,7 @@ def do_zygote(call: Invocation) -> int:
     """Fork workers until a signal ends it."""
     if os.geteuid():
         raise Unsupported("the zygote serves root's calls only, and has to be root's")
-    path = os.environ.get(VARIABLE) or PATH
+    path = os.fsdecode(os.environb.get(start.ZYGOTE_VARIABLE) or start.ZYGOTE)
     listener = _listen(path)
     leave_streams()
     processes.set_name(b"berth-zygote")
