@@ -135,3 +135,44 @@ def test_policies_that_cannot_be_are_refused(oci, bundle, policy, why):
     bundle.edit(lambda spec: spec["linux"].update(memoryPolicy=policy))
     done = oci.run(bundle.runs("true"), "a")
     assert (done.code, why in done.err) == (1, True), str(done)
+
+
+def test_root_binds_for_a_user_namespace_what_that_may_not_look_at(oci, bundle, tmp_path):
+    closed = tmp_path / "closed"
+    (closed / "inner").mkdir(parents=True)
+    (closed / "inner/file").write_text("seen")
+    closed.chmod(0)
+    rows = [{"containerID": 0, "hostID": 700_000, "size": 1000}]
+    bind = {"destination": "/work", "type": "bind", "options": ["bind", "ro"]}
+    relative = {**bind, "destination": "/tmp", "source": "rootfs/etc"}
+    bundle.edit(lambda spec: spec["linux"]["namespaces"].append({"type": "user"}))
+    bundle.edit(lambda spec: spec["linux"].update(uidMappings=rows, gidMappings=rows))
+    bundle.edit(
+        lambda spec: spec["mounts"].extend([{**bind, "source": str(closed / "inner")}, relative])
+    )
+    os.chown(bundle.root, 700_000, 700_000)
+    os.chmod(bundle.path.parent, 0o755)
+    (bundle.root / "etc/mark").touch()
+    done = oci.run(bundle.shell("cat /work/file; ls /tmp"), "a")
+    assert (done.code, done.out) == (0, "seenmark\n"), str(done)
+    closed.chmod(0o700)
+    (closed / "inner/file").unlink()
+    (closed / "inner").rmdir()
+    done = oci.run(bundle, "b")
+    assert done.code == 1
+    assert f"stat {closed}/inner: no such file or directory" in done.err
+    assert oci("list", "-q").out == ""
+
+
+def test_hooks_without_an_environment_have_the_callers(oci, bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("FROM_THE_CALLER", "apples")
+    told = tmp_path / "told"
+    line = {"path": "/bin/sh", "args": ["sh", "-c", f"echo $FROM_THE_CALLER >>{told}"]}
+    hooks = {"prestart": [line, {**line, "env": ["PATH=/bin"]}]}
+    inside = {"path": "/bin/sh", "args": ["sh", "-c", "echo [$FROM_THE_CALLER] >/work/told"]}
+    bundle.edit(lambda spec: spec.update(hooks={**hooks, "startContainer": [inside]}))
+    bundle.edit(lambda spec: spec["root"].update(readonly=False))
+    done = oci.run(bundle.runs("true"), "a")
+    assert done.code == 0, str(done)
+    assert told.read_text() == "apples\n\n"
+    assert (bundle.root / "work/told").read_text() == "[]\n", "programs of the container's own"

@@ -140,6 +140,18 @@ def test_what_a_container_inherits_is_its_callers(oci, zygote, bundle):
     assert (bundle.path / "pid").read_text().isdecimal()
 
 
+def test_hooks_have_the_callers_environment(oci, zygote, bundle, tmp_path, monkeypatch):
+    told = tmp_path / "told"
+    line = {"path": "/bin/sh", "args": ["sh", "-c", f"echo $OF_THE_CALLER >>{told}"]}
+    bundle.runs("true").edit(lambda spec: spec.update(hooks={"prestart": [line]}))
+    for fruit in ("apples", "pears"):
+        monkeypatch.setenv("OF_THE_CALLER", fruit)
+        assert oci.run(bundle, "a").code == 0
+    monkeypatch.delenv("OF_THE_CALLER")
+    assert oci.run(bundle, "a").code == 0
+    assert told.read_text().splitlines() == ["apples", "pears", ""]
+
+
 def test_groups_are_below_the_callers(oci, zygote, bundle, running):
     bundle.edit(lambda spec: spec["linux"].pop("cgroupsPath"))
     top = next(root for root in kernel.hierarchies() if root.name == "pids")

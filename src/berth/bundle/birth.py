@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from berth.bundle import child
+from berth.bundle import child, mounting
 from berth.errors import Failed, Unsupported
 from berth.kernel import namespaces, processes, sockets
 from berth.runtime import codec
@@ -224,6 +224,34 @@ def _map_by_helper(kind: str, pid: int, table: list[IdMapping]) -> None:
         )
 
 
-def release(plan: Plan, sync: sockets.Socket, trees: list[int]) -> None:
-    """Let the process go on."""
-    sockets.send(sync, codec.encode({"go": True, "state": plan.state}), trees)
+def open_sources(plan: Plan, pid: int) -> list[int]:
+    """Open what is bound for a process in a user namespace, which may not look everywhere root does.
+
+    From within its mount namespace: in another one nothing can be made of it.
+    """
+    if os.geteuid() or not plan.in_user_namespace or not plan.is_new("mount"):
+        return []
+    ours, theirs = sockets.pair()
+    try:
+        in_child(lambda: _send_sources(plan, pid, theirs))
+        _, fds = sockets.receive(ours)
+    finally:
+        ours.close()
+        theirs.close()
+    return fds
+
+
+def _send_sources(plan: Plan, pid: int, sock: sockets.Socket) -> None:
+    fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    namespaces.setns(fd, namespaces.CLONE_NEWNS)
+    os.chdir(plan.bundle)
+    found = [entry for entry in plan.entries if entry.is_bind and not entry.is_mapped]
+    for entry in found:
+        mounting.open_source(entry)
+    sockets.send(sock, b"{}", [entry.source for entry in found])
+
+
+def release(plan: Plan, sync: sockets.Socket, trees: list[int], sources: list[int]) -> None:
+    """Let the process go on, with id-mapped trees and what else was opened for it."""
+    message = {"go": True, "state": plan.state, "trees": len(trees)}
+    sockets.send(sync, codec.encode(message), [*trees, *sources])

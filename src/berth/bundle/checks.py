@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from berth.bundle import hooks, options
+from berth.bundle import hooks, labels, options
 from berth.errors import InvalidArgument, Unsupported
 from berth.kernel import namespaces
 
@@ -28,9 +28,7 @@ IPC_SYSCTLS = (
     "kernel.shm_rmid_forced",
 )
 MAJOR_VERSION = "1"
-UNCONFINED = "unconfined"
 NUMA = "/proc/self/numa_maps"
-LABELS = {"apparmorProfile": "/sys/module/apparmor", "selinuxLabel": "/sys/fs/selinux"}
 
 
 def check(spec: Spec, bundle: str) -> None:
@@ -76,14 +74,7 @@ def check_process(process: Process) -> None:
         raise InvalidArgument("Cwd must be an absolute path")
     if not process.get("args"):
         raise InvalidArgument("args must not be empty")
-    for name, place in LABELS.items():
-        if process.get(name, UNCONFINED) not in ("", UNCONFINED):
-            what = "apparmor" if name == "apparmorProfile" else "selinux"
-            if not os.path.isdir(place):
-                raise Unsupported(f"{name} is specified but {what} is not supported on the host")
-            raise Unsupported(
-                f"{name} is specified, but berth-oci does not set labels of {what} yet"
-            )
+    labels.check(process)
     seen: set[str] = set()
     for limit in process.get("rlimits") or ():
         if limit["type"] in seen:
@@ -189,5 +180,5 @@ def _check_kernel(linux: Linux, kinds: Mapping[str, str]) -> None:
         from berth.bundle import netdevices
 
         netdevices.check(devices, kinds)
-    if linux.get("mountLabel") and not os.path.isdir(LABELS["selinuxLabel"]):
+    if linux.get("mountLabel") and not labels.has_selinux():
         raise Unsupported("mountLabel is specified but selinux is not supported on the host")

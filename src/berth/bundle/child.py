@@ -16,7 +16,7 @@ from __future__ import annotations
 import _signal
 import os
 
-from berth.bundle import attributes, checks, hooks, stdio
+from berth.bundle import attributes, checks, hooks, labels, stdio
 from berth.bundle.plan import FIRST_PRESERVED, account
 from berth.bundle.root import Root
 from berth.kernel import loopback, namespaces, processes, seccomp, sockets
@@ -43,6 +43,7 @@ class Child:
         self.sync = sync
         self.root = Root(plan)
         self.account: Account | None = None
+        self.labels: labels.Labels
 
     def run(self) -> NoReturn:
         """Do every step; on failure tell whoever listens which one and why. Never returns."""
@@ -64,6 +65,7 @@ class Child:
 
     def _leave_the_maker(self) -> None:
         reset_signals()
+        self.labels = labels.Labels(self.plan.process)
         processes.set_name(b"berth-init")
         # Root's is not dumpable from the start. An ordinary user may map its ids only while it is.
         if not self.plan.is_new("user"):
@@ -91,8 +93,9 @@ class Child:
         data, fds = sockets.receive(self.sync)
         if not data:
             os._exit(EXIT_SETUP_FAILED)
-        self.plan.state = codec.decode(data)["state"]
-        self.root.open_sources(fds)
+        message = codec.decode(data)
+        self.plan.state = message["state"]
+        self.root.open_sources(fds[: message["trees"]], fds[message["trees"] :])
         if self.plan.in_user_namespace:
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
@@ -147,6 +150,7 @@ class Child:
         keep = [self.sync.fileno(), self.plan.listener.fileno()]
         if self.plan.filter is not None and self.plan.filter.agent is not None:
             keep.append(self.plan.filter.agent.fileno())
+        keep += self.labels.descriptors()
         stdio.close_all_but(keep)
 
     def _say_ready(self) -> None:
@@ -163,6 +167,7 @@ class Child:
         assert self.account is not None
         plan = self.plan
         attributes.apply(plan.process, plan.linux)
+        self.labels.apply()
         become(plan.process, self.account, plan.filter, self.state("running"))
         # Programs of the container's own, so with its privileges and below its filter.
         if plan.filter is not None and plan.process.get("noNewPrivileges"):

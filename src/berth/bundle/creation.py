@@ -11,7 +11,7 @@ from berth.bundle.plan import Plan
 from berth.bundle.records import SOCKET
 from berth.bundle.status import start_time, state
 from berth.bundle.warnings import warn
-from berth.errors import Conflict, Failed, from_record
+from berth.errors import BerthError, Conflict, Failed, from_record
 from berth.kernel import sockets
 from berth.runtime import codec
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from berth.bundle.records import Folder, Record
+    from berth.bundle.systemd import Scope
     from berth.kernel.cgroups import Cgroup
     from berth.oci.runtime_spec import NetDevice, Spec
 
@@ -37,6 +38,7 @@ class Options:
         self.no_pivot = False
         self.no_new_keyring = False
         self.maker = "self"  # the process, in /proc, that makes the container or has it made
+        self.systemd_cgroup = False
 
 
 class Made:
@@ -65,7 +67,10 @@ class Creation:
     def __init__(self, folder: Folder, spec: Spec, bundle: str, options: Options) -> None:
         self._folder = folder
         self._options = options
-        self._plan = Plan(spec, id_=folder.id, bundle=bundle, maker=options.maker)
+        self._scope = _scope(spec, folder.id) if options.systemd_cgroup else None
+        group = self._scope.path() if self._scope is not None else ""
+        maker = options.maker
+        self._plan = Plan(spec, id_=folder.id, bundle=bundle, maker=maker, group=group)
         self._plan.no_pivot = options.no_pivot
         self._plan.no_new_keyring = options.no_new_keyring
         self._plan.preserved = options.preserve_fds
@@ -83,6 +88,8 @@ class Creation:
             "owner": "",
             "spec": spec,
         }
+        if self._scope is not None:
+            self.record["systemd_unit"] = self._scope.place.unit
 
     def make(self) -> Made:
         """Make it."""
@@ -95,8 +102,7 @@ class Creation:
     def _make(self) -> Made:
         plan = self._plan
         self._folder.save(self.record)
-        if not make_group(plan):
-            self.record["cgroup_path"] = ""
+        self._make_group()
         trees = _mapped_trees(plan)
         stdio.preserve(plan.preserved)
         plan.listener = self._listen()
@@ -115,14 +121,22 @@ class Creation:
             _set_oom_score(self._pid, score)
         plan.state = state(self.record, "creating")
         try:
-            birth.release(plan, ours, trees)
+            birth.release(plan, ours, trees, birth.open_sources(plan, self._pid))
         except BrokenPipeError:  # it failed already; its report is read next
             pass
         terminal = self._converse(ours)
         ours.close()
+        if self._scope is not None:
+            self._scope.let_go()
         if self._options.pid_file:
             write_pid(self._options.pid_file, self._pid)
         return Made(self._pid, self.record, terminal)
+
+    def _make_group(self) -> None:
+        if self._scope is not None:
+            self._scope.start()
+        if not make_group(self._plan, systemds=self._scope is not None):
+            self.record["cgroup_path"] = ""
 
     def _listen(self) -> sockets.Socket:
         """Listen for the `start` to come; the path through a descriptor, for a socket's is short."""
@@ -166,21 +180,38 @@ class Creation:
                 os.waitpid(self._pid, 0)
             except (ProcessLookupError, ChildProcessError):
                 pass
+        if self._scope is not None:
+            self._scope.let_go()
         if self._plan.has_own_group:
             try:
                 self._plan.group.kill()
                 self._plan.group.remove()
             except OSError:  # what is left is empty, or somebody else's
                 pass
+        if self._scope is not None:
+            try:
+                self._scope.stop()
+            except BerthError as error:
+                warn(f"unit {self._scope.place.unit} may be left: {error.message}")
         self._folder.remove()
 
 
-def make_group(plan: Plan) -> bool:
-    """Make the groups; say whether there are any: an ordinary user may have no right to, and no limits."""
-    shared = plan.group.exists()
+def _scope(spec: Spec, id_: str) -> Scope:
+    from berth.bundle import systemd
+
+    return systemd.Scope(systemd.Place(spec, id_), spec, id_)
+
+
+def make_group(plan: Plan, *, systemds: bool) -> bool:
+    """Make the groups; say whether there are any: an ordinary user may have no right to, and no limits.
+
+    ``systemds``: systemd has made some of them, for this container.
+    """
+    shared = plan.group.exists() and not systemds
     try:
         plan.group.create_alone()
-        _check_group(plan.group)
+        if not systemds:
+            _check_group(plan.group)
         plan.group.apply(plan.resources())
     except PermissionError:
         limits = (plan.linux.get("resources") or {}).keys() - {"devices"}
@@ -198,7 +229,7 @@ def make_group(plan: Plan) -> bool:
 
 
 def _mapped_trees(plan: Plan) -> list[int]:
-    if not any({"idmap", "ridmap"} & entry.options.extensions for entry in plan.entries):
+    if not any(entry.is_mapped for entry in plan.entries):
         return []
     from berth.bundle import mapping
 

@@ -86,11 +86,22 @@ def delete(folder: Folder, record: Record, *, force: bool) -> None:
         if not record.get("own_pid_namespace"):
             groups.kill()  # otherwise all have died with the first, and who is in there is somebody else's
         _remove(groups)
+    if unit := record.get("systemd_unit"):
+        _stop_unit(unit)
     folder.remove()
     try:
         hooks.run(record.get("spec", {}), "poststop", state(record, STOPPED))
     except BerthError as error:  # the specification lets it be told only
         warn(str(error))
+
+
+def _stop_unit(unit: str) -> None:
+    from berth.bundle import systemd
+
+    try:
+        systemd.stop(unit)
+    except BerthError as error:  # its groups are gone all the same
+        warn(f"unit {unit} may be left: {error.message}")
 
 
 def _remove(groups: Cgroup) -> None:

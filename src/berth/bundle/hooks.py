@@ -33,21 +33,27 @@ def of(spec: Spec, kind: str) -> list[Hook]:
 
 
 def run(spec: Spec, kind: str, state: Mapping[str, object]) -> None:
-    """Run all of a kind, one after the other; the first that fails raises Failed."""
+    """Run all of a kind, one after the other; the first that fails raises Failed.
+
+    Those of the host's that are given no environment have the caller's.
+    """
+    inherited = {} if kind == "startContainer" else os.environ
     document = codec.encode(dict(state))
     for number, hook in enumerate(of(spec, kind)):
         try:
-            _run(hook, document)
+            _run(hook, document, inherited)
         except (OSError, Failed) as error:
             raise Failed(f"error running hook #{number} of {kind}: {error}") from error
 
 
-def _run(hook: Hook, document: bytes) -> None:
+def _run(hook: Hook, document: bytes, inherited: Mapping[str, str]) -> None:
     stdin = _memory(document)
     output, theirs = os.pipe2(os.O_CLOEXEC)
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, theirs, 1)]
     actions.append((os.POSIX_SPAWN_DUP2, theirs, 2))
-    environment = dict(entry.partition("=")[::2] for entry in hook.get("env") or ())
+    environment = inherited
+    if "env" in hook:
+        environment = dict(entry.partition("=")[::2] for entry in hook["env"])
     arguments = hook.get("args") or [hook["path"]]
     try:
         pid = os.posix_spawn(

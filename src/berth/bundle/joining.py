@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from berth.bundle import attributes, birth, checks, child, groups, stdio
+from berth.bundle import attributes, birth, checks, child, groups, labels, stdio
 from berth.bundle.creation import connect, write_pid
 from berth.bundle.plan import account, compiled, drop_unknown_capabilities
 from berth.bundle.status import CREATED, PAUSED, RUNNING, lives, state, status
@@ -119,6 +119,7 @@ class Joining:
         process = self._process
         try:
             child.reset_signals()
+            wanted = labels.Labels(process)
             processes.set_name(b"berth-init")
             os.setsid()
             groups.enter(self._places)
@@ -132,12 +133,13 @@ class Joining:
             if process.get("terminal"):
                 os.close(stdio.open_pair(process, self._console, sync))
             who = account(process)
-            keep = [sync.fileno()]
+            keep = [sync.fileno(), *wanted.descriptors()]
             if self._filter is not None and self._filter.agent is not None:
                 keep.append(self._filter.agent.fileno())
             stdio.close_all_but(keep)
             attributes.set_processors((process.get("execCPUAffinity") or {}).get("final", ""))
             attributes.apply(process, self._linux)
+            wanted.apply()
             step = "become the program"
             child.become(process, who, self._filter, self._state)
             if self._filter is not None and process.get("noNewPrivileges"):

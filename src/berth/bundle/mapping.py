@@ -20,8 +20,7 @@ def open_trees(plan: Plan) -> list[int]:
     """Return the trees of all id-mapped mounts of a plan, in order."""
     trees = []
     for entry in plan.entries:
-        words = {"idmap", "ridmap"} & entry.options.extensions
-        if not entry.is_bind or not words:
+        if not entry.is_mapped:
             continue
         uids = entry.spec.get("uidMappings") or plan.linux.get("uidMappings") or []
         gids = entry.spec.get("gidMappings") or plan.linux.get("gidMappings") or []
@@ -34,7 +33,7 @@ def open_trees(plan: Plan) -> list[int]:
                 entry.tree,
                 attr_set=mounts.MOUNT_ATTR_IDMAP,
                 userns_fd=namespace,
-                recursive="ridmap" in words,
+                recursive="ridmap" in entry.options.extensions,
             )
         except OSError as error:
             raise Failed(

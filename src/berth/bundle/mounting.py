@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import stat
 
-from berth.bundle import copying  # here: where it is used, no module can be found any more
+from berth.bundle import (
+    copying,  # here: where it is used, no module can be found any more
+    labels,
+)
 from berth.bundle.options import MountOptions
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 # mount(2) knows these on a new file system; the others are attributes set afterwards.
 PER_MOUNT = MS_REC | MS_BIND
 GROUPS = ("cgroup", "cgroup2")
+UNLABELLED = ("proc", "sysfs", "mqueue")  # they have labels of their own (SELinux)
 
 
 class Entry:
@@ -47,6 +51,11 @@ class Entry:
     def is_bind(self) -> bool:
         """Whether it shows something of the host's; `remount` only changes what is there."""
         return self.options.is_bind and not self.options.flags & MS_REMOUNT
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it shows that with other owners."""
+        return self.is_bind and bool({"idmap", "ridmap"} & self.options.extensions)
 
     @property
     def fstype(self) -> str:
@@ -91,8 +100,9 @@ def open_group_trees(entry: Entry, group: Cgroup) -> None:
 class Mounter:
     """Mounts entries inside the root."""
 
-    def __init__(self, controllers: list[str]) -> None:
+    def __init__(self, controllers: list[str], label: str = "") -> None:
         self._controllers = controllers
+        self._label = labels.mount_option(label)
         self._later: list[Entry] = []  # what becomes read-only when everything is in its place
 
     def mount(self, entry: Entry) -> None:
@@ -139,7 +149,8 @@ class Mounter:
 
     def _mount_file_system(self, entry: Entry) -> None:
         options, fstype = entry.options, entry.fstype
-        flags, data = options.flags & ~PER_MOUNT, ",".join(options.data)
+        labelled = [self._label] if self._label and fstype not in UNLABELLED else []
+        flags, data = options.flags & ~PER_MOUNT, ",".join([*options.data, *labelled])
         existed = os.path.isdir(entry.target)
         if fstype in ("proc", "sysfs") and os.path.lexists(entry.target):
             _check_plain(entry.target, fstype)

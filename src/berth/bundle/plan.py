@@ -124,7 +124,10 @@ def drop_unknown_capabilities(process: Process) -> None:
 class Plan:
     """Everything about a process that is about to be made."""
 
-    def __init__(self, spec: Spec, *, id_: str, bundle: str, maker: str = "self") -> None:
+    def __init__(
+        self, spec: Spec, *, id_: str, bundle: str, maker: str = "self", group: str = ""
+    ) -> None:
+        """Gather it; ``group``: the path of its groups where somebody else says it."""
         self.spec = spec
         self.id = id_
         self.bundle = bundle
@@ -140,7 +143,7 @@ class Plan:
         self.entries = mounting.entries(spec)
         self.joined = _open_namespaces(self.namespaces)
         self.hierarchies = cgroups.detect()
-        self.group = self.hierarchies.open_group(group_path(spec, id_, maker))
+        self.group = self.hierarchies.open_group(group or group_path(spec, id_, maker))
         self.has_group = True
         self.has_own_group = False  # nobody else's processes are in it
         self.no_pivot = False

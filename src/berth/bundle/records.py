@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         init_process_pid: int
         init_process_start: int
         cgroup_path: str
+        systemd_unit: str
         own_pid_namespace: bool
         owner: str
         spec: Spec

@@ -37,8 +37,7 @@ class Restoring(creation.Creation):
     def _make(self) -> creation.Made:
         plan = self._plan
         self._folder.save(self.record)
-        if not creation.make_group(plan):
-            self.record["cgroup_path"] = ""
+        self._make_group()
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mounts.mount("", "/", flags=mounts.MS_SLAVE | mounts.MS_REC)
         birth.in_child(lambda: _make_places(plan))
@@ -51,6 +50,8 @@ class Restoring(creation.Creation):
             log = self._how.log(LOG)
             self._pid = process.ask(criu.RESTORE, values, self._notice, log=log) or self._pid
         self._note(self._pid)
+        if self._scope is not None:
+            self._scope.let_go()
         if self._options.pid_file:
             creation.write_pid(self._options.pid_file, self._pid)
         return creation.Made(self._pid, self.record, self._terminal)

@@ -29,10 +29,10 @@ class Root:
         self._nodes: devices.Nodes | None = None
         self._mounter: mounting.Mounter | None = None
 
-    def open_sources(self, mapped: list[int]) -> None:
+    def open_sources(self, mapped: list[int], opened: list[int]) -> None:
         """Open everything of the host's that will be mounted, while it can be seen.
 
-        ``mapped``: what the maker has opened.
+        ``mapped``: id-mapped trees that the maker has opened; ``opened``: the rest, if it has.
         """
         plan = self._plan
         self._outside = _open_directory("/")
@@ -48,8 +48,10 @@ class Root:
             flags = MS_PRIVATE | MS_REC if is_late else propagation or MS_SLAVE | MS_REC
             mount("", "/", flags=flags)
         for entry in plan.entries:
-            if entry.is_bind and {"idmap", "ridmap"} & entry.options.extensions:
+            if entry.is_mapped:
                 entry.tree = mapped.pop(0)
+            elif entry.is_bind and opened:
+                entry.source = opened.pop(0)
             elif entry.is_bind:
                 mounting.open_source(entry)
             elif entry.fstype in mounting.GROUPS and "cgroup" not in plan.namespaces:
@@ -65,7 +67,9 @@ class Root:
         self.enter()
         if not self._has_mounts:
             return
-        self._mounter = mounting.Mounter(self._plan.hierarchies.mount_options())
+        self._mounter = mounting.Mounter(
+            self._plan.hierarchies.mount_options(), self._plan.linux.get("mountLabel", "")
+        )
         for entry in self._plan.entries:
             self._mounter.mount(entry)
         assert self._nodes is not None

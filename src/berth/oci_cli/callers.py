@@ -2,7 +2,7 @@
 
 A container made for a caller must be the one that the caller itself would have made, with no right more. So
 namespaces, root, privileges, labels and scheduling have to be the zygote's; streams, working directory and
-limits become those of the process that serves the caller.
+limits become those of the process that serves the caller, and its environment, which hooks may have.
 """
 
 from __future__ import annotations
@@ -73,11 +73,13 @@ class Caller:
             self._connection.send(asking.WELCOME)
             pidfd = self._connection.getsockopt(_socket.SOL_SOCKET, SO_PEERPIDFD)
             theirs = Likeness(self.pid)
+            environment = _read(self.pid, "environ")
             # Not before it was looked at: its number may be another's as soon as it has ended.
             if theirs.fixed != own.fixed or _has_ended(pidfd):
                 raise Declined
             self._receive()
             self._adopt(theirs, own)
+            _adopt_environment(environment)
         except (OSError, ValueError) as error:  # no such option yet; limits that cannot be raised
             raise Declined from error
 
@@ -173,6 +175,15 @@ def _read(pid: int, name: str) -> str:
         if error.errno == errno.EINVAL:  # there are no labels
             return ""
         raise
+
+
+def _adopt_environment(text: str) -> None:
+    """Have the environment that a caller began with."""
+    os.environ.clear()
+    for entry in text.split("\0"):
+        name, equals, value = entry.partition("=")
+        if name and equals:
+            os.environ[name] = value
 
 
 def _write(name: str, value: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from berth.bundle import attributes, checks, hooks, options, plan
+from berth.bundle import attributes, checks, hooks, labels, options, plan, systemd
 from berth.kernel import capabilities, cgroups, namespaces
 from berth.runtime.seccomp import actions, compiler, conditions
 
@@ -44,8 +44,8 @@ def document() -> dict[str, object]:
                 "knownFlags": list(plan.FILTER_FLAGS),
                 "supportedFlags": list(plan.FILTER_FLAGS),
             },
-            "apparmor": {"enabled": False},
-            "selinux": {"enabled": False},
+            "apparmor": {"enabled": labels.has_apparmor()},
+            "selinux": {"enabled": labels.has_selinux()},
             "intelRdt": {"enabled": False},
             "memoryPolicy": _memory_policy(),
             "mountExtensions": {"idmap": {"enabled": True}},
@@ -67,7 +67,7 @@ def _groups() -> dict[str, object]:
     return {
         "v1": any(not hierarchy.unified for hierarchy in found),
         "v2": any(hierarchy.unified for hierarchy in found),
-        "systemd": False,
-        "systemdUser": False,
+        "systemd": systemd.is_running(),
+        "systemdUser": systemd.is_running() and os.geteuid() != 0,
         "rdma": any("rdma" in hierarchy.controllers for hierarchy in found),
     }

@@ -41,6 +41,7 @@ def _options(call: Invocation) -> creation.Options:
     found.pid_file = _absolute(call.options.text("pid-file"))
     found.preserve_fds = call.options.number("preserve-fds") + _given_sockets()
     found.no_pivot = call.options.on("no-pivot")
+    found.systemd_cgroup = call.given.on("systemd-cgroup")
     found.no_new_keyring = call.options.on("no-new-keyring")
     if call.caller is not None:
         found.maker = str(call.caller.pid)

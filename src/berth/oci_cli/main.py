@@ -63,11 +63,6 @@ def main(arguments: list[str], caller: Caller | None = None) -> int:
     if name not in commands.COMMANDS:
         log.failure(f"No help topic for '{rest[0]}'")
         return EXIT_FAILURE
-    if given.on("systemd-cgroup"):
-        log.failure(
-            "systemd cgroup flag passed, but systemd support for managing cgroups is not available"
-        )
-        return EXIT_FAILURE
     return _run(name, rest[1:], given, log, caller)
 
 
@@ -107,6 +102,10 @@ def _run(
         return EXIT_FAILURE
     log.debug(f"berth-oci {name} {' '.join(positional)}")
     try:
+        if given.on("systemd-cgroup"):
+            from berth.bundle import systemd
+
+            systemd.check_running()
         return command.load(name)(Invocation(given, own, positional, log, caller))
     except (BerthError, OSError) as error:
         failure = describe(error)

@@ -40,6 +40,10 @@ def do_update(call: Invocation) -> int:
     if groups is None:
         raise Unsupported("the container has no cgroup of its own")
     groups.apply(wanted)
+    if unit := record.get("systemd_unit"):
+        from berth.bundle import systemd
+
+        systemd.set_limits(unit, wanted)
     _note(record.setdefault("spec", {}).setdefault("linux", {}).setdefault("resources", {}), wanted)
     folder.save(record)
     return 0
