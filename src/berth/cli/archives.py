@@ -30,12 +30,14 @@ LOAD_FLAGS: tuple[Flag, ...] = (
 SAVE_FLAGS: tuple[Flag, ...] = (
     ("output", "o", "string", "Write to a file, instead of STDOUT"),
     PLATFORM,
+    ("referrers", "", "bool", "With what is kept of what refers to the images"),
 )
 PULL_FLAGS: tuple[Flag, ...] = (
     ("all-tags", "a", "bool", "Download all tagged images in the repository"),
     ("disable-content-trust", "", "true", "Skip image verification"),
     PLATFORM,
     ("quiet", "q", "bool", "Suppress verbose output"),
+    ("referrers", "", "bool", "Keep what refers to the image, too: signatures, bills of materials"),
 )
 READ_BYTES = 1 << 18
 
@@ -92,6 +94,7 @@ def save(call: Call) -> int:
     session.check_output(path, "save image")
     names = [("names", name) for name in call.arguments]
     query = [*names, ("platform", options.text("platform"))]
+    query.append(("referrers", "1" if options.on("referrers") else ""))
     answer = call.engine.request("GET", "/images/get", query)
     session.write_out(path, answer.chunks())
     return 0
@@ -101,12 +104,12 @@ def pull(call: Call) -> int:
     """Pull an image from a registry."""
     options = call.options
     reference = call.arguments[0]
-    quiet = options.on("quiet")
+    quiet, referrers = options.on("quiet"), "1" if options.on("referrers") else ""
     name, tag = pulling.split(reference)
     if options.on("all-tags"):
         if reference != name:
             raise InvalidArgument("tag can't be used with --all-tags/-a")
-        query = {"fromImage": name, "platform": options.text("platform")}
+        query = {"fromImage": name, "platform": options.text("platform"), "referrers": referrers}
         more = credentials.headers(name)
         answer = call.engine.request("POST", "/images/create", query, headers=more)
         pulling.progress(answer.lines(), None if quiet else sys.stdout)
@@ -115,7 +118,8 @@ def pull(call: Call) -> int:
     if tag == "latest" and reference == name and not quiet:
         print("Using default tag: latest", flush=True)
     output = None if quiet else sys.stdout
-    print(pulling.pull(call.engine, reference, platform=options.text("platform"), output=output))
+    more = {"platform": options.text("platform"), "referrers": referrers}
+    print(pulling.pull(call.engine, reference, more, output=output))
     return 0
 
 

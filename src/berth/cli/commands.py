@@ -143,6 +143,10 @@ COMMANDS: dict[str, Row] = {
         *("manifest", "[OPTIONS] MANIFEST"),
         *("Display an image manifest, or manifest list", 1, 1),
     ),
+    "manifest referrers": (
+        *("manifest", "[OPTIONS] IMAGE"),
+        *("List what refers to an image in its registry", 1, 1),
+    ),
     "manifest create": (
         *("manifest", "[OPTIONS] MANIFEST_LIST MANIFEST [MANIFEST...]"),
         *("Create a local manifest list for pushing to a registry", 2, MANY),

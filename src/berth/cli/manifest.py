@@ -9,7 +9,7 @@ import binascii
 import json
 import os
 
-from berth.cli import credentials
+from berth.cli import credentials, tables, units
 from berth.client import documents
 from berth.client.connection import quote
 from berth.errors import InvalidArgument, NotFound
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from berth.cli.call import Call
     from berth.cli.commands import Verb
     from berth.cli.options import Flag
+    from berth.client.documents import Document
 
     Lists = dict[str, dict[str, dict[str, str]]]  # by name, by part: what was said of its platform
 
@@ -29,6 +30,10 @@ ANNOTATIONS: tuple[Flag, ...] = (
     ("arch", "", "string", "Set architecture"),
     ("os", "", "string", "Set operating system"),
     ("variant", "", "string", "Set architecture variant"),
+)
+REFERRERS: tuple[Flag, ...] = (
+    ("artifact-type", "", "string", "Only artifacts of this type"),
+    ("format", "", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"),
 )
 INSECURE: Flag = (
     "insecure",
@@ -82,6 +87,30 @@ def inspect(call: Call) -> int:
             "Manifest": shown,
         }
     print(json.dumps(shown, indent=3, ensure_ascii=False))
+    return 0
+
+
+def referrers(call: Call) -> int:
+    """List what refers to an image in its registry: its type, digest and size."""
+    (name,) = call.arguments
+    answer = call.engine.request(
+        "GET",
+        f"/distribution/{quote(name)}/referrers",
+        {"artifactType": call.options.text("artifact-type")},
+        headers=credentials.headers(name),
+    ).document()
+    rows: list[Document] = [
+        {
+            "Type": documents.text(item, "artifactType"),
+            "Digest": documents.text(item, "digest"),
+            "Size": units.human_size(documents.number(item, "size")),
+            "Annotations": documents.field(item, "annotations") or {},
+        }
+        for item in documents.items(answer, "Referrers")
+    ]
+    columns = (("Type", "ARTIFACT TYPE"), ("Digest", "DIGEST"), ("Size", "SIZE"))
+    if text := tables.show(rows, columns, form=call.options.text("format")):
+        print(text)
     return 0
 
 
@@ -148,6 +177,7 @@ def remove(call: Call) -> int:
 
 VERBS: dict[str, Verb] = {
     "manifest inspect": ((VERBOSE, INSECURE), inspect),
+    "manifest referrers": (REFERRERS, referrers),
     "manifest create": ((AMEND, INSECURE), create),
     "manifest annotate": (ANNOTATIONS, annotate),
     "manifest push": ((PURGE, INSECURE), push),

@@ -8,6 +8,7 @@ from berth.errors import Failed, InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import TextIO
 
     from berth.client.connection import Connection
@@ -33,13 +34,17 @@ def canonical(name: str) -> str:
 
 
 def pull(
-    engine: Connection, reference: str, *, platform: str = "", output: TextIO | None = None
+    engine: Connection,
+    reference: str,
+    more: Mapping[str, str],
+    *,
+    output: TextIO | None = None,
 ) -> str:
-    """Pull; return the name that was pulled. Progress goes to ``output``."""
+    """Pull; return the name that was pulled. ``more`` is the query's, progress goes to ``output``."""
     name, tag = split(reference)
     if not name:
         raise InvalidArgument("invalid reference format")
-    query = {"fromImage": name, "tag": tag, "platform": platform}
+    query = {"fromImage": name, "tag": tag, **more}
     answer = engine.request("POST", "/images/create", query, headers=credentials.headers(name))
     progress(answer.lines(), output)
     return canonical(f"{name}@{tag}" if ":" in tag else f"{name}:{tag}")

@@ -27,6 +27,7 @@ PUSH_FLAGS: tuple[Flag, ...] = (
     ("disable-content-trust", "", "true", "Skip image signing"),
     ("platform", "", "string", "Push a platform-specific manifest (os[/arch[/variant]])"),
     ("quiet", "q", "bool", "Suppress verbose output"),
+    ("referrers", "", "bool", "Push what is kept of what refers to the image, too"),
 )
 INSECURE = "WARNING! Using --password via the CLI is insecure. Use --password-stdin."
 
@@ -100,6 +101,7 @@ def push(call: Call) -> int:
     elif reference == name and not quiet:
         print(f"Using default tag: {tag}", flush=True)
     query = {"tag": tag, "platform": options.text("platform")}
+    query["referrers"] = "1" if options.on("referrers") else ""
     path = f"/images/{quote(name)}/push"
     more = credentials.headers(reference)
     answer = call.engine.request("POST", path, query, headers=more)

@@ -128,7 +128,7 @@ def _pull(call: Call, *, quiet: bool) -> None:
     pulling.pull(
         call.engine,
         call.arguments[0],
-        platform=call.options.text("platform"),
+        {"platform": call.options.text("platform")},
         output=None if quiet else sys.stderr,
     )
 

@@ -93,9 +93,11 @@ class Images:
                 lines.append(f"Loaded image ID: {image.id}")
         return lines
 
-    def save(self, refs: Sequence[str], platform: Platform | None) -> AsyncIterator[bytes]:
-        """Return an archive of images."""
-        images, chunks = self._service.save(refs, platform)
+    def save(
+        self, refs: Sequence[str], platform: Platform | None, *, referrers: bool
+    ) -> AsyncIterator[bytes]:
+        """Return an archive of images, with ``referrers`` of what refers to them as well."""
+        images, chunks = self._service.save(refs, platform, referrers=referrers)
         for image in images:
             self._emit("save", image)
         return chunks

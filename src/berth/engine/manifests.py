@@ -44,6 +44,16 @@ class Manifests:
             "Manifest": base64.b64encode(data).decode(),
         }
 
+    async def referrers(self, name: str, *, kind: str, auth: str) -> Document:
+        """Return what refers to a manifest in its registry, of a type if one is given."""
+        subject, found = await self._registry.referrers(
+            Reference.parse(name), Credentials.decode(auth), kind=kind
+        )
+        return {
+            "Subject": msgspec.to_builtins(subject),
+            "Referrers": [msgspec.to_builtins(entry) for entry in found],
+        }
+
     async def assemble(self, name: str, request: AssembleRequest, *, auth: str) -> Document:
         """Make a tag an index of images that are in the same registry."""
         sources = [

@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berth.errors import NotFound
+from berth.images.records import LayerRecord, Referrer
 from berth.oci.platform import Platform
 from berth.oci.reference import Reference
+from berth.registry import progress as messages
 from berth.registry.auth import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from berth.engine.events import Events
+    from berth.images.records import Image
     from berth.images.service import ImageService
-    from berth.registry.client import RegistryClient
+    from berth.registry.client import PulledImage, RegistryClient
+    from berth.registry.referrers import Attached
 
 
 class Pulls:
@@ -31,9 +35,12 @@ class Pulls:
         *,
         platform: str,
         auth: str,
+        referrers: bool = False,
         progress: Callable[[Mapping[str, object]], None],
     ) -> None:
         """Pull an image and name it; without a tag all tags of the repository.
+
+        With ``referrers`` what refers to it is fetched and kept with it.
 
         ``auth`` is an X-Registry-Auth header. ``progress`` gets Docker's messages, none before the image
         was found. Raises kinds with Docker's texts; what a failed pull fetched is kept for the next one.
@@ -41,11 +48,14 @@ class Pulls:
         reference = Reference.parse(name)
         credentials = Credentials.decode(auth)
         wanted = Platform.parse(platform) if platform else None
-        if not reference.is_name_only:
-            await self._pull_one(reference, wanted, credentials, progress)
-            return
-        for tag in await self._registry.tags(reference, credentials):
-            await self._pull_one(reference.with_tag(tag), wanted, credentials, progress)
+        names = [reference]
+        if reference.is_name_only:
+            tags = await self._registry.tags(reference, credentials)
+            names = [reference.with_tag(tag) for tag in tags]
+        for one in names:
+            image, pulled = await self._pull_one(one, wanted, credentials, progress)
+            if referrers:
+                await self._pull_referrers(image, pulled, credentials, progress)
 
     async def _pull_one(
         self,
@@ -53,7 +63,7 @@ class Pulls:
         platform: Platform | None,
         credentials: Credentials | None,
         progress: Callable[[Mapping[str, object]], None],
-    ) -> None:
+    ) -> tuple[Image, PulledImage]:
         async with self._images.unpacking(progress) as early:
             pulled = await self._registry.pull(
                 reference,
@@ -75,9 +85,45 @@ class Pulls:
             progress(message)
         familiar = reference.familiar()
         self._events.emit("image", "pull", familiar, {"name": reference.familiar_name})
+        return image, pulled
+
+    async def _pull_referrers(
+        self,
+        image: Image,
+        pulled: PulledImage,
+        credentials: Credentials | None,
+        progress: Callable[[Mapping[str, object]], None],
+    ) -> None:
+        subjects = dict.fromkeys((pulled.manifest.digest, pulled.descriptor.digest))
+        found = await self._registry.pull_referrers(
+            pulled.reference,
+            list(subjects),
+            auth=credentials,
+            content=self._images.content,
+            progress=progress,
+        )
+        self._images.keep_referrers(image, [record_of(one) for one in found])
+        for one in found:
+            progress(messages.referrer(one.descriptor, "Pulled"))
 
     def _known(self, reference: Reference, platform: Platform | None) -> str | None:
         try:
             return self._images.resolve(reference.familiar(), platform).id
         except NotFound:
             return None
+
+
+def record_of(one: Attached) -> Referrer:
+    """Return an artifact as an image's record has it."""
+    return Referrer(
+        digest=one.descriptor.digest,
+        media_type=one.descriptor.media_type,
+        size=one.descriptor.size,
+        subject=one.subject,
+        artifact_type=one.descriptor.artifact_type,
+        annotations=one.descriptor.annotations,
+        blobs=[
+            LayerRecord(digest=blob.digest, media_type=blob.media_type, size=blob.size)
+            for blob in one.blobs
+        ],
+    )

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument, NotFound
+from berth.oci.digest import Digest
+from berth.oci.image import Descriptor
 from berth.oci.reference import Reference
 from berth.registry.auth import Credentials
 from berth.registry.push import Parcel
@@ -14,9 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from berth.engine.events import Events
+    from berth.images.records import Image
     from berth.images.service import ImageService
     from berth.oci.platform import Platform
     from berth.registry.client import RegistryClient
+    from berth.registry.referrers import Attached
 
 
 class Pushes:
@@ -33,10 +37,12 @@ class Pushes:
         *,
         auth: str,
         platform: Platform | None,
+        referrers: bool = False,
         progress: Callable[[Mapping[str, object]], None],
     ) -> None:
         """Push an image; without a tag all tags of the repository.
 
+        With ``referrers`` also what is kept here of what refers to it.
         ``auth`` is an X-Registry-Auth header. ``progress`` gets Docker's messages, and is called before
         anything can fail.
         """
@@ -51,7 +57,8 @@ class Pushes:
             )
         credentials = Credentials.decode(auth)
         for target in tagged:
-            await self._push_one(target, credentials, platform, progress)
+            image = self._images.resolve(target.familiar(), platform)
+            await self._push_one(target, credentials, image, progress, referrers=referrers)
 
     def _tagged(self, reference: Reference) -> list[Reference]:
         """Return the references of this engine's images that are meant."""
@@ -65,10 +72,11 @@ class Pushes:
         self,
         target: Reference,
         credentials: Credentials | None,
-        platform: Platform | None,
+        image: Image,
         progress: Callable[[Mapping[str, object]], None],
+        *,
+        referrers: bool,
     ) -> None:
-        image = self._images.resolve(target.familiar(), platform)
         with self._images.content.hold(image.blobs()):
             shipment = await self._images.shipment(image, target)
             with self._images.content.hold(shipment.blobs()):
@@ -79,6 +87,7 @@ class Pushes:
                     layers=shipment.layers,
                     names=shipment.diff_ids,
                     neighbours=shipment.neighbours,
+                    referrers=self._attached(image, shipment.manifest) if referrers else (),
                 )
                 digest = await self._registry.push(
                     target,
@@ -89,3 +98,26 @@ class Pushes:
                 )
         self._images.note_pushed(image, target, digest)
         self._events.emit("image", "push", target.familiar(), {"name": target.familiar_name})
+
+    def _attached(self, image: Image, manifest: bytes) -> list[Attached]:
+        """Return what refers to a manifest, as it is sent."""
+        from berth.registry.referrers import Attached
+
+        return [
+            Attached(
+                descriptor=Descriptor(
+                    media_type=one.media_type,
+                    digest=one.digest,
+                    size=one.size,
+                    annotations=one.annotations,
+                    artifact_type=one.artifact_type,
+                ),
+                data=self._images.content.read(Digest(one.digest)),
+                subject=one.subject,
+                blobs=[
+                    Descriptor(media_type=blob.media_type, digest=blob.digest, size=blob.size)
+                    for blob in one.blobs
+                ],
+            )
+            for one in image.referring_to(str(Digest.of(manifest)))
+        ]

@@ -16,11 +16,13 @@ import msgspec
 from berth.errors import Corrupt, Failed, InvalidArgument
 from berth.images import tar
 from berth.images.members import Members
+from berth.images.records import LayerRecord, Referrer
 from berth.images.streams import ByteStream, file_chunks, pipe_chunks, plain_chunks
 from berth.images.unpack import CAPABILITIES, ahead
 from berth.oci.digest import CANONICAL, Digest
 from berth.oci.image import (
     INDEXES,
+    MANIFESTS,
     MAX_DOCUMENT_BYTES,
     NAME_ANNOTATIONS,
     OCI_CONFIG,
@@ -28,6 +30,7 @@ from berth.oci.image import (
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
     REFERENCE_TYPE_ANNOTATION,
+    Artifact,
     Descriptor,
     ImageDocument,
     Index,
@@ -63,11 +66,15 @@ class Found(msgspec.Struct, kw_only=True):
     config: Descriptor
     layers: list[Descriptor]
     manifest: Descriptor | None = None  # where the archive has one
+    referrers: list[Referrer] = []
 
     def blobs(self) -> list[str]:
         """Return the digests of all its blobs."""
         parts = (self.config, *self.layers, *((self.manifest,) if self.manifest else ()))
-        return [part.digest for part in parts]
+        found = [part.digest for part in parts]
+        for one in self.referrers:
+            found += [one.digest, *(blob.digest for blob in one.blobs)]
+        return found
 
 
 class ReadyTree(msgspec.Struct, kw_only=True):
@@ -131,6 +138,7 @@ class ArchiveReader:
     def __init__(self, members: Members, platform: Platform) -> None:
         self._members = members
         self._platform = platform
+        self._artifacts: dict[str, Artifact] = {}  # manifests that have a subject, by digest
         self.written: set[str] = set()
 
     def _document(self, name: str) -> bytes:
@@ -151,10 +159,17 @@ class ArchiveReader:
                 entries = msgspec.json.decode(data, type=list[DockerEntry])
             except msgspec.DecodeError as error:
                 raise InvalidArgument(f"read image archive: manifest.json: {error}") from error
-            return [self._docker_image(entry) for entry in entries]
+            found = [self._docker_image(entry) for entry in entries]
+            if self._members.has("index.json"):
+                self._add_referrers(found)
+            return found
         if self._members.has("index.json"):
             index = decode(self._document("index.json"), Index, "image archive: index.json")
-            return self._oci_images(index, [], 0)
+            self._look_for_artifacts(index)
+            found = self._oci_images(index, [], 0)
+            for image in found:
+                self._attach(image)
+            return found
         raise InvalidArgument(
             "read image archive: it has neither manifest.json nor index.json",
             hint="use import for the tar of a root file system",
@@ -192,6 +207,8 @@ class ArchiveReader:
             called = [*names, *names_of(entry)]
             if entry.annotations and REFERENCE_TYPE_ANNOTATION in entry.annotations:
                 continue
+            if entry.digest in self._artifacts:
+                continue
             if entry.media_type in INDEXES:
                 nested = decode(self._blob(entry.digest), Index, "image archive: index")
                 images = self._oci_images(nested, called, depth + 1)
@@ -201,6 +218,63 @@ class ArchiveReader:
                 known = found.setdefault(image.config.digest, image)
                 known.names = list(dict.fromkeys([*known.names, *image.names]))
         return list(found.values())
+
+    # Artifacts
+
+    def _look_for_artifacts(self, index: Index) -> None:
+        """Find what is no image of its own, but refers to one."""
+        for entry in index.manifests:
+            if entry.media_type in MANIFESTS and self._members.has(self._member_of(entry.digest)):
+                artifact = decode(self._blob(entry.digest), Artifact, "image archive: manifest")
+                if artifact.subject is not None:
+                    self._artifacts[entry.digest] = artifact
+
+    def _add_referrers(self, images: list[Found]) -> None:
+        """Give images of a docker-archive that is a layout, too, their manifests if others refer to those."""
+        index = decode(self._document("index.json"), Index, "image archive: index.json")
+        self._look_for_artifacts(index)
+        if not self._artifacts:
+            return
+        by_config = {image.config.digest: image for image in images}
+        for entry in index.manifests:
+            if entry.media_type not in MANIFESTS or entry.digest in self._artifacts:
+                continue
+            manifest = decode(self._blob(entry.digest), Manifest, "image archive: manifest")
+            image = by_config.get(manifest.config.digest)
+            parts = [layer.digest for layer in manifest.layers]
+            if image is not None and parts == [layer.digest for layer in image.layers]:
+                image.manifest = Descriptor(
+                    media_type=manifest.media_type, digest=entry.digest, size=entry.size
+                )
+                self._write_blob(image.manifest)
+                self._attach(image)
+
+    def _attach(self, image: Found) -> None:
+        """Keep what refers to an image, and to what refers to it."""
+        subjects = [image.manifest.digest] if image.manifest else []
+        for subject in subjects:
+            for digest, artifact in self._artifacts.items():
+                if artifact.subject is None or artifact.subject.digest != subject:
+                    continue
+                parts = [artifact.config, *artifact.layers]
+                own = Descriptor(media_type=artifact.media_type, digest=digest)
+                for part in (own, *parts):
+                    self._write_blob(part)
+                image.referrers.append(
+                    Referrer(
+                        digest=digest,
+                        media_type=artifact.media_type,
+                        size=own.size,
+                        subject=subject,
+                        artifact_type=artifact.type,
+                        annotations=artifact.annotations,
+                        blobs=[
+                            LayerRecord(digest=p.digest, media_type=p.media_type, size=p.size)
+                            for p in parts
+                        ],
+                    )
+                )
+                subjects.append(digest)
 
     def _suiting(self, index: Index) -> Descriptor:
         chosen = choose(self._platform, [entry.platform for entry in index.manifests])

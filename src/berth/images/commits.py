@@ -1,4 +1,4 @@
-"""What an image is like that a container became: its parent, one layer more, and a step in its history."""
+"""What images are like that are made here: of a container, its parent with one layer more, or of a tar."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.images.records import Image
+    from berth.oci.platform import Platform
 
 EMPTY_TAR = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 
@@ -65,3 +66,19 @@ def _history(parent: Image, document: ImageDocument) -> list[History]:
     if parent.builtin:
         steps = [History(created=parent.created, comment=parent.comment, empty_layer=True)]
     return steps
+
+
+def imported(
+    diff_id: str, config: ImageConfig, platform: Platform, *, comment: str, created: str
+) -> ImageDocument:
+    """Return the configuration of an image that is one imported layer."""
+    return ImageDocument(
+        architecture=platform.architecture,
+        os=platform.os,
+        variant=platform.variant,
+        created=created,
+        comment=comment,
+        config=config,
+        rootfs=RootFs(diff_ids=[diff_id]),
+        history=[History(created=created, comment=comment)],
+    )

@@ -15,6 +15,18 @@ class LayerRecord(msgspec.Struct, kw_only=True):
     size: int  # of the blob, in bytes
 
 
+class Referrer(msgspec.Struct, kw_only=True):
+    """An artifact about an image, or about another such artifact: what its ``subject`` is."""
+
+    digest: str  # of its manifest
+    media_type: str
+    size: int
+    subject: str
+    artifact_type: str = ""
+    annotations: dict[str, str] | None = None
+    blobs: list[LayerRecord] = []
+
+
 class Image(msgspec.Struct, kw_only=True):
     """An image as it is stored. Its documents' bytes are in the content store."""
 
@@ -40,6 +52,7 @@ class Image(msgspec.Struct, kw_only=True):
     manifest_type: str = ""
     repo_digests: list[str] = []  # familiar: busybox@sha256:…
     tagged_ns: int = 0  # when a name was last given
+    referrers: list[Referrer] = []  # what was asked for of what refers to it, subjects first
 
     @property
     def short_id(self) -> str:
@@ -56,7 +69,22 @@ class Image(msgspec.Struct, kw_only=True):
         if self.builtin:
             return []
         blobs = [self.id, *(layer.digest for layer in self.layers)]
+        for referrer in self.referrers:
+            blobs += [referrer.digest, *(blob.digest for blob in referrer.blobs)]
         return [*blobs, self.manifest] if self.manifest else blobs
+
+    def add_referrers(self, referrers: list[Referrer]) -> None:
+        """Keep what refers to it, beside what is kept."""
+        known = {one.digest for one in self.referrers}
+        self.referrers = [*self.referrers, *(one for one in referrers if one.digest not in known)]
+
+    def referring_to(self, manifest: str) -> list[Referrer]:
+        """Return what refers to a manifest, and to what refers to it, subjects first."""
+        found: dict[str, Referrer] = {}
+        for referrer in self.referrers:
+            if referrer.subject == manifest or referrer.subject in found:
+                found[referrer.digest] = referrer
+        return list(found.values())
 
 
 class ImageUser(msgspec.Struct, frozen=True, kw_only=True):

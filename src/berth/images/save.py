@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from berth.content.store import ContentStore
     from berth.images.catalog import Catalog
-    from berth.images.records import Image, LayerRecord
+    from berth.images.records import Image, LayerRecord, Referrer
 
 PIECE_BYTES = 1 << 20
 BLOCK = 512
@@ -112,8 +112,17 @@ def entries_of(
 class ArchiveWriter:
     """Plans an archive of some images, then yields its bytes."""
 
-    def __init__(self, content: ContentStore, wanted: Sequence[tuple[Image, list[str]]]) -> None:
-        """Plan it. ``wanted`` has each image with the names to be saved, maybe none."""
+    def __init__(
+        self,
+        content: ContentStore,
+        wanted: Sequence[tuple[Image, list[str]]],
+        *,
+        referrers: bool = False,
+    ) -> None:
+        """Plan it. ``wanted`` has each image with the names to be saved, maybe none.
+
+        ``referrers``: with what is kept of what refers to them.
+        """
         self._content = content
         self._documents: dict[str, bytes] = {}  # manifests, by digest
         self._blobs: dict[str, int] = {}  # sizes by digest, in order
@@ -126,6 +135,7 @@ class ArchiveWriter:
             entries += entries_of(image, digest, len(data), media_type, names)
             for blob in (image.id, *(layer.digest for layer in image.layers)):
                 self._blobs[blob] = content.size(Digest(blob))
+            entries += self._take(image.referring_to(digest)) if referrers else []
             docker.append(
                 {
                     "Config": blob_path(image.id),
@@ -135,6 +145,23 @@ class ArchiveWriter:
             )
         self._index = msgspec.json.encode(Index(manifests=entries))
         self._docker = msgspec.json.encode(docker)
+
+    def _take(self, referrers: Sequence[Referrer]) -> list[Descriptor]:
+        """Plan artifacts; return their entries in the index."""
+        for one in referrers:
+            self._documents[one.digest] = self._content.read(Digest(one.digest))
+            for blob in one.blobs:
+                self._blobs[blob.digest] = blob.size
+        return [
+            Descriptor(
+                media_type=one.media_type,
+                digest=one.digest,
+                size=one.size,
+                annotations=one.annotations,
+                artifact_type=one.artifact_type,
+            )
+            for one in referrers
+        ]
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the archive."""

@@ -27,10 +27,8 @@ from berth.images.transfer import Transfer, platform_of, record, remove_ingest
 from berth.oci.digest import Digest
 from berth.oci.image import (
     OCI_LAYER,
-    History,
     ImageConfig,
     ImageDocument,
-    RootFs,
     chain_ids,
     decode,
 )
@@ -45,6 +43,7 @@ if TYPE_CHECKING:
     from berth.images.check import Report
     from berth.images.commits import Commit
     from berth.images.layers import Progress, Ready
+    from berth.images.records import Referrer
     from berth.images.shipping import Shipment
     from berth.oci.image import Descriptor
     from berth.oci.platform import Platform
@@ -252,16 +251,8 @@ class ImageService:
         expanded = self.content.temporary()
         try:
             diff_id, layer, size = await self._transfer.import_layer(spooled, expanded.name)
-            now = _now()
-            document = ImageDocument(
-                architecture=target.architecture,
-                os=target.os,
-                variant=target.variant,
-                created=now,
-                comment=message or "Imported from -",
-                config=config,
-                rootfs=RootFs(diff_ids=[diff_id]),
-                history=[History(created=now, comment=message or "Imported from -")],
+            document = commits.imported(
+                diff_id, config, target, comment=message or "Imported from -", created=_now()
             )
             data = msgspec.json.encode(document)
             with self.content.hold([layer.digest, Digest.of(data)]), self._layers.hold(diff_id):
@@ -326,6 +317,7 @@ class ImageService:
         image = await self._transfer.make_image(
             found.config, found.layers, found.manifest, teller, ready
         )
+        image.add_referrers(found.referrers)
         return self._keep(image, names), names
 
     def unpacking(self, progress: Progress) -> Early:
@@ -381,6 +373,7 @@ class ImageService:
         known = self._catalog.get(image.id)
         if known is not None:
             known.repo_digests = sorted({*known.repo_digests, *image.repo_digests})
+            known.add_referrers(image.referrers)
             extra = image.blobs()
             image = known
             self._disposal.drop_blobs([blob for blob in extra if blob not in known.blobs()])
@@ -403,15 +396,23 @@ class ImageService:
             known.repo_digests = sorted({*known.repo_digests, name})
             self._catalog.put(known)
 
+    def keep_referrers(self, image: Image, referrers: builtins.list[Referrer]) -> None:
+        """Keep artifacts whose blobs are here with the image that they are about."""
+        if known := self._catalog.get(image.id):
+            known.add_referrers(referrers)
+            self._catalog.put(known)
+
     def save(
-        self, refs: Sequence[str], platform: Platform | None = None
+        self, refs: Sequence[str], platform: Platform | None = None, *, referrers: bool = False
     ) -> tuple[Sequence[Image], AsyncIterator[bytes]]:
         """Return the images, and an archive of them: a docker-archive that is an OCI layout as well.
 
-        A name without a tag stands for all tags of the repository, as in Docker.
+        A name without a tag stands for all tags of the repository, as in Docker. With ``referrers``
+        the layout has what refers to them.
         """
         wanted = selected(self._catalog, refs, platform)
-        return [image for image, _ in wanted], ArchiveWriter(self.content, wanted).stream()
+        writer = ArchiveWriter(self.content, wanted, referrers=referrers)
+        return [image for image, _ in wanted], writer.stream()
 
 
 def _now() -> str:

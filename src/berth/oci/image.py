@@ -60,6 +60,7 @@ class Descriptor(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     urls: list[str] | None = None
     annotations: dict[str, str] | None = None
     platform: Platform | None = None
+    artifact_type: str = ""
 
 
 def is_foreign(layer: Descriptor) -> bool:
@@ -74,6 +75,22 @@ class Manifest(msgspec.Struct, rename="camel", kw_only=True):
     media_type: str = OCI_MANIFEST
     config: Descriptor
     layers: list[Descriptor]
+
+
+class Artifact(msgspec.Struct, rename="camel", kw_only=True):
+    """A manifest of something else than an image, which may be about another manifest: its subject."""
+
+    media_type: str = OCI_MANIFEST
+    artifact_type: str = ""
+    config: Descriptor
+    layers: list[Descriptor] = []
+    subject: Descriptor | None = None
+    annotations: dict[str, str] | None = None
+
+    @property
+    def type(self) -> str:
+        """What it is; those of before version 1.1 say it by their configuration."""
+        return self.artifact_type or self.config.media_type
 
 
 class Index(msgspec.Struct, rename="camel", kw_only=True):
@@ -148,7 +165,7 @@ class ImageDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.os in ("", "linux")
 
 
-Document = TypeVar("Document", Manifest, Index, ImageDocument)
+Document = TypeVar("Document", Manifest, Artifact, Index, ImageDocument)
 
 
 def decode(data: bytes, kind: type[Document], what: str) -> Document:

@@ -27,6 +27,8 @@ from berth.registry.resolve import describe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from urllib3.response import BaseHTTPResponse
+
     from berth.registry.session import Session
 
 TAKEN = (HTTPStatus.CREATED, HTTPStatus.ACCEPTED, HTTPStatus.OK)
@@ -73,7 +75,7 @@ def assemble(session: Session, parts: Sequence[Part]) -> Descriptor:
     kind = DOCKER_INDEX if kinds == {DOCKER_MANIFEST} else OCI_INDEX
     index = Index(media_type=kind, manifests=[one.descriptor for one in parts])
     data = msgspec.json.encode(index)
-    _put(session, session.reference.tag or "", data, kind)
+    put(session, session.reference.tag or "", data, kind)
     return Descriptor(media_type=kind, digest=str(Digest.of(data)), size=len(data))
 
 
@@ -88,9 +90,10 @@ def _bring(session: Session, one: Part) -> None:
                 f"the registry does not mount {blob.digest} from {one.path}: push the image to"
                 f" {session.reference.familiar_name} first"
             )
-    _put(session, one.descriptor.digest, one.data, one.descriptor.media_type)
+    put(session, one.descriptor.digest, one.data, one.descriptor.media_type)
 
 
-def _put(session: Session, which: str, data: bytes, media_type: str) -> None:
+def put(session: Session, which: str, data: bytes, media_type: str) -> BaseHTTPResponse:
+    """Put a manifest or index under a tag or its digest."""
     url = session.url(f"manifests/{which}")
-    session.call("PUT", url, TAKEN, headers={"Content-Type": media_type}, body=lambda: data)
+    return session.call("PUT", url, TAKEN, headers={"Content-Type": media_type}, body=lambda: data)

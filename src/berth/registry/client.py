@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from berth.errors import BerthError, InvalidArgument, Unavailable
+from berth.oci.digest import Digest
 from berth.oci.platform import Platform, this_machine
 from berth.registry import progress as messages
 from berth.registry.endpoints import Endpoints
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from berth.registry.look import Looked
     from berth.registry.progress import Message, Progress
     from berth.registry.push import Parcel
+    from berth.registry.referrers import Attached
     from berth.registry.resolve import Resolved
     from berth.registry.session import Patience, Session
     from berth.registry.transport import Transport
@@ -149,6 +151,44 @@ class RegistryClient:
             layers=tuple(resolved.manifest.layers),
             downloaded=downloaded,
         )
+
+    async def referrers(
+        self, reference: Reference, auth: Credentials | None, *, kind: str = ""
+    ) -> tuple[Descriptor, list[Descriptor]]:
+        """Return what a reference leads to and what refers to that, of a type if one is given."""
+        from berth.registry.assembling import raw
+        from berth.registry.referrers import find
+
+        def ask(session: Session) -> tuple[Descriptor, list[Descriptor]]:
+            subject, _ = raw(session)
+            return subject, find(session, Digest.parse(subject.digest), kind=kind)
+
+        _, found = await asyncio.to_thread(self._reach, self._access(reference, auth), ask)
+        return found
+
+    async def pull_referrers(
+        self,
+        reference: Reference,
+        subjects: Sequence[str],
+        *,
+        auth: Credentials | None,
+        content: ContentStore,
+        progress: Progress,
+    ) -> list[Attached]:
+        """Fetch all that refers to manifests; held, as :meth:`pull` says, until this returns."""
+        from berth.registry.referrers import gather
+
+        access = self._access(reference, auth)
+        pull = Pull(content, progress, access.patience)
+        try:
+            session, found = await asyncio.to_thread(
+                self._reach, access, partial(gather, subjects=subjects)
+            )
+            with content.hold([digest for one in found for digest in one.digests()]):
+                await self._downloads.fetch_referrers(session, found, pull)
+        finally:
+            access.patience.cancel()
+        return found
 
     async def push(
         self,

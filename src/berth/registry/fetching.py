@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from berth.content.store import ContentStore
     from berth.oci.image import Descriptor, Manifest
     from berth.registry.progress import Message, Progress
+    from berth.registry.referrers import Attached
     from berth.registry.resolve import Resolved
     from berth.registry.session import Patience, Session
 
@@ -69,6 +70,24 @@ class Downloads:
             for document, data in resolved.documents:
                 await asyncio.to_thread(_store, pull.content, document, data)
         return downloaded
+
+    async def fetch_referrers(
+        self, session: Session, found: Sequence[Attached], pull: Pull
+    ) -> None:
+        """Fetch what is missing of artifacts and store their manifests. The caller holds it all."""
+        blobs = _unique([blob for one in found for blob in one.blobs])
+        fetches = [
+            asyncio.ensure_future(self._fetch(session, descriptor, pull, quiet=True))
+            for digest, descriptor in blobs.items()
+            if not pull.content.has(Digest.parse(digest))
+        ]
+        try:
+            await _until_failure(fetches)
+        finally:
+            pull.patience.cancel()
+            await _end(fetches)
+        for one in found:
+            await asyncio.to_thread(_store, pull.content, one.descriptor, one.data)
 
     async def _fetch_all(
         self, session: Session, resolved: Resolved, blobs: dict[str, Descriptor], pull: Pull

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from berth.oci.image import Descriptor
     from berth.oci.reference import Reference
 
 Message = dict[str, object]
@@ -39,6 +40,11 @@ def summary(reference: Reference, digest: str, *, newer: bool) -> tuple[Message,
         {"status": f"Digest: {digest}"},
         {"status": f"Status: {what} {reference.familiar()}"},
     )
+
+
+def referrer(found: Descriptor, status: str) -> Message:
+    """Say what happened to an artifact that refers to an image."""
+    return {"status": f"{status} referrer {found.digest} ({found.artifact_type})"}
 
 
 def pushed(tag: str, digest: str, size: int) -> tuple[Message, Message]:

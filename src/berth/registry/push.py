@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from berth.oci.image import Descriptor
     from berth.registry.begun import BegunUploads
     from berth.registry.progress import Progress
+    from berth.registry.referrers import Attached
     from berth.registry.session import Session
 
 MAX_UPLOADS = 5  # at once, of all pushes together, as Docker
@@ -32,9 +33,9 @@ class Parcel:
     config: Descriptor
     layers: Sequence[Descriptor]
     names: Sequence[str]  # what the layers are called in messages: their diff IDs
-    neighbours: Mapping[
-        str, Sequence[str]
-    ]  # of a digest: repositories of the registry that have it
+    # Of a digest: repositories of the registry that have it.
+    neighbours: Mapping[str, Sequence[str]]
+    referrers: Sequence[Attached] = ()  # to the manifest, and to each other: subjects first
 
 
 async def push(
@@ -74,6 +75,9 @@ async def push(
         quiet = messages.Meter(parcel.config.digest, parcel.config.size, lambda _: None)
         await asyncio.to_thread(_upload, session, parcel.config, content, quiet, _Way())
         await asyncio.to_thread(session.retry, lambda: _put_manifest(session, parcel))
+        for one in parcel.referrers:
+            await asyncio.to_thread(_push_referrer, session, one, content)
+            progress(messages.referrer(one.descriptor, "Pushed"))
     finally:
         session.patience.cancel()
         await asyncio.gather(*uploads, return_exceptions=True)
@@ -115,6 +119,15 @@ def _upload(
 
     upload = Upload(session, descriptor, content, meter, place=way.place, note=way.note)
     upload.run(way.neighbours)
+
+
+def _push_referrer(session: Session, one: Attached, content: ContentStore) -> None:
+    from berth.registry.referrers import attach
+
+    for blob in one.blobs:
+        quiet = messages.Meter(blob.digest, blob.size, lambda _: None)
+        _upload(session, blob, content, quiet, _Way())
+    session.retry(lambda: attach(session, one))
 
 
 def _put_manifest(session: Session, parcel: Parcel) -> None:

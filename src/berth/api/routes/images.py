@@ -44,6 +44,7 @@ class ImageRoutes:
             Route("POST", "/images/{}/push", self.push, long=True),
             Route("GET", "/distribution/{}/json", self.distribution),
             Route("GET", "/distribution/{}/raw", self.raw_manifest),
+            Route("GET", "/distribution/{}/referrers", self.referrers),
             Route("POST", "/distribution/{}/index", self.assemble),
             Route("DELETE", "/images/{}", self.remove),
         ]
@@ -101,6 +102,7 @@ class ImageRoutes:
             reference_of(call.text("fromImage"), call.text("tag")),
             platform=call.text("platform"),
             auth=call.exchange.header(b"x-registry-auth") or "",
+            referrers=call.flag("referrers"),
             progress=stream.report,
         )
         await stream.end()
@@ -112,6 +114,7 @@ class ImageRoutes:
             reference_of(call.name, call.text("tag")),
             auth=call.exchange.header(b"x-registry-auth") or "",
             platform=chosen_platform(call),
+            referrers=call.flag("referrers"),
             progress=stream.report,
         )
         await stream.end()
@@ -126,6 +129,13 @@ class ImageRoutes:
         """Answer a manifest or index as a registry has it. Docker's clients ask registries themselves."""
         auth = call.exchange.header(b"x-registry-auth") or ""
         await call.exchange.respond(200, await self._engine.manifests.raw(call.name, auth=auth))
+
+    async def referrers(self, call: Call) -> None:
+        """Answer what refers to a manifest in its registry: signatures and other artifacts."""
+        auth = call.exchange.header(b"x-registry-auth") or ""
+        kind = call.text("artifactType")
+        found = await self._engine.manifests.referrers(call.name, kind=kind, auth=auth)
+        await call.exchange.respond(200, found)
 
     async def assemble(self, call: Call) -> None:
         """Make a tag of a registry an index of images there."""
@@ -169,7 +179,7 @@ class ImageRoutes:
         await self._send(call, [call.name])
 
     async def _send(self, call: Call, names: Sequence[str]) -> None:
-        chunks = self._images.save(names, chosen_platform(call))
+        chunks = self._images.save(names, chosen_platform(call), referrers=call.flag("referrers"))
         call.exchange.begin(TAR)
         async for chunk in chunks:
             await call.exchange.write(chunk)
