@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import secrets
 from typing import TYPE_CHECKING
 
 from berth import errors
 
 if TYPE_CHECKING:
     from berth.errors import BerthError
+
+log = logging.getLogger("berth.api")
 
 # The first that an error is an instance of.
 STATUSES: tuple[tuple[type[errors.BerthError], int], ...] = (
@@ -39,3 +44,13 @@ def message_of(error: BerthError) -> dict[str, object]:
         "errorDetail": {"code": status_of(error), "message": error.message},
         "error": error.message,
     }
+
+
+def unforeseen(error: Exception, request: str) -> BerthError:
+    """Return what a client is told of an error that nobody expected: a full disk as such, others by an id."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f"write {error.filename}: " if error.filename else ""
+        return errors.Failed(f"{place}no space left on device")
+    id_ = secrets.token_hex(6)
+    log.error("internal error %s: %s", id_, request, exc_info=error)
+    return errors.Failed(f"internal error (id {id_})")

@@ -8,10 +8,8 @@ does: half a `stop` helps nobody.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
-import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,11 +17,12 @@ import h11
 import msgspec
 
 from berth.api import plain
-from berth.api.errors import document_of, message_of, status_of
+from berth.api.bodies import ChunkedBody, has_body, head_size
+from berth.api.errors import document_of, message_of, status_of, unforeseen
 from berth.api.exchange import JSON, Exchange
 from berth.api.peers import hung_up, unread_bytes
 from berth.api.reasons import REASONS
-from berth.errors import BerthError, Failed, InvalidArgument, Unavailable
+from berth.errors import BerthError, InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -68,6 +67,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._parser: h11.Connection | None = None
         self._plain: plain.Plain | None = None  # a request that waits to be served
         self._body: bytes | None = None  # of the one that is served, when that is plain
+        self._chunks: ChunkedBody | None = None  # the body that h11 does not see
         self._answering: plain.Answer | None = None
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
@@ -124,6 +124,16 @@ class HttpConnection(asyncio.BufferedProtocol):
         ):
             self._plain = plain.parse(data)
         if self._plain is None or not idle:
+            self._receive_parsed(data, begins=idle)
+
+    def _receive_parsed(self, data: bytes, *, begins: bool) -> None:
+        """Give h11 what it is to take apart, but not a body that comes in chunks."""
+        if begins and not self._http.trailing_data[0] and (size := head_size(data)):
+            self._http.receive_data(data[:size])
+            self._chunks, data = ChunkedBody(), data[size:]
+        if self._chunks is not None:
+            data = self._chunks.receive(data)
+        if data:
             self._http.receive_data(data)
 
     def eof_received(self) -> bool:
@@ -212,6 +222,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._http.they_are_waiting_for_100_continue:
             self.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
         try:
+            while self._chunks is not None:
+                if data := self._chunks.take():
+                    return data
+                if self._chunks.is_over or self._ended:
+                    self._chunks = None
+                else:
+                    await self._wait_readable()
             event = await self._next_event()
         except h11.RemoteProtocolError as error:
             raise InvalidArgument(f"read request body: {error}") from error
@@ -277,9 +294,12 @@ class HttpConnection(asyncio.BufferedProtocol):
             event = self._http.next_event()
             if event is not h11.NEED_DATA:
                 return event
-            self._readable.clear()
-            self._transport.resume_reading()
-            await self._readable.wait()
+            await self._wait_readable()
+
+    async def _wait_readable(self) -> None:
+        self._readable.clear()
+        self._transport.resume_reading()
+        await self._readable.wait()
 
     async def _serve(self) -> None:
         try:
@@ -304,9 +324,7 @@ class HttpConnection(asyncio.BufferedProtocol):
                 event = self._http.next_event()
                 if event is not h11.NEED_DATA:
                     return event
-            self._readable.clear()
-            self._transport.resume_reading()
-            await self._readable.wait()
+            await self._wait_readable()
         found, self._plain = self._plain, None
         return found
 
@@ -333,9 +351,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         if not isinstance(event, h11.Request):
             return False
         if not has_body(event):
-            await (
-                self._next_event()
-            )  # the end of the message, so that the connection is free to upgrade
+            # The end of the message, so that the connection is free to upgrade.
+            await self._next_event()
         # From here on reading shows that the client hung up.
         self._transport.resume_reading()
         waits_for_permission = self._http.they_are_waiting_for_100_continue
@@ -369,7 +386,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         except BerthError as error:
             await self._fail(exchange, error)
         except Exception as error:  # noqa: BLE001 - told to the client, and to the log
-            await self._fail(exchange, _unforeseen(error, exchange))
+            await self._fail(exchange, unforeseen(error, f"{exchange.method} {exchange.target}"))
 
     async def _fail(self, exchange: Exchange, error: BerthError) -> None:
         if self._detached or self._closed:
@@ -409,21 +426,3 @@ class HttpConnection(asyncio.BufferedProtocol):
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 await self._gone.wait()
-
-
-def has_body(request: h11.Request) -> bool:
-    """Say whether a body may follow the head of a request."""
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in request.headers
-    )
-
-
-def _unforeseen(error: Exception, exchange: Exchange) -> Failed:
-    """Return what a client is told of an error that nobody expected: a full disk as such, others by an id."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = f"write {error.filename}: " if error.filename else ""
-        return Failed(f"{place}no space left on device")
-    id_ = secrets.token_hex(6)
-    log.error("internal error %s: %s %s", id_, exchange.method, exchange.target, exc_info=error)
-    return Failed(f"internal error (id {id_})")

@@ -32,6 +32,7 @@ from berth.snapshots.whiteouts import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from berth.images.streams import Bytes
     from berth.images.tar import Member, TarReader
 
 OPEN_DIRECTORIES = 64
@@ -232,11 +233,12 @@ class Extractor:
         self.size_bytes += member.size
 
     def _long_data(self, reader: TarReader, member: Member, fd: int) -> None:
-        done = 0
+        unreported = 0
         for piece in reader.pieces(member.size):
             write_all(fd, piece)
-            done += len(piece)
-            if done % REPORT_BYTES == 0:
+            unreported += len(piece)
+            if unreported >= REPORT_BYTES:
+                unreported = 0
                 self._report()
 
     def _sparse_data(self, reader: TarReader, member: Member, fd: int) -> None:
@@ -374,7 +376,7 @@ def set_xattrs(target: int | str, xattrs: dict[str, bytes]) -> None:
                 raise
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: Bytes) -> None:
     """Write every byte."""
     written = os.write(fd, data)
     while written < len(data):

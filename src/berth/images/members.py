@@ -23,6 +23,8 @@ from berth.oci.digest import CANONICAL
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
 
+    from berth.images.streams import Bytes
+
     Report = Callable[[Mapping[str, object]], None]
 
 MAX_LINKS = 16
@@ -85,7 +87,7 @@ class Members:
 
     def _take_file(self, reader: tar.TarReader, entry: tar.Member, file: str) -> Member:
         head = reader.read_data(min(entry.size, tar.PIECE_BYTES))
-        pieces = chain((head,), reader.pieces(entry.size - len(head)))
+        pieces: Iterator[Bytes] = chain((head,), reader.pieces(entry.size - len(head)))
         kind = compression(head)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         target = os.open(file, flags, 0o600, dir_fd=self._directory)
@@ -100,7 +102,7 @@ class Members:
         return Member(file=file, size=entry.size, digest=digest, compression=kind, tree=tree)
 
     def _take_layer(
-        self, pieces: Iterator[bytes], kind: str | None, target: int, name: str
+        self, pieces: Iterator[Bytes], kind: str | None, target: int, name: str
     ) -> tuple[str, Tree | None]:
         """Write, hash and extract at once. What does not extract is only a file: it may be no layer."""
         os.mkdir(name, 0o700, dir_fd=self._directory)
@@ -170,7 +172,7 @@ def looks_like_layer(head: bytes, kind: str | None) -> bool:
     return kind in (GZIP, ZSTD) or head[USTAR] == b"ustar"
 
 
-def copy(pieces: Iterator[bytes], target: int) -> str:
+def copy(pieces: Iterator[Bytes], target: int) -> str:
     """Write pieces to a file; return their digest."""
     hasher = hashlib.new(CANONICAL)
     for piece in pieces:

@@ -51,6 +51,9 @@ if FAST_GZIP:
     DAMAGE += (cast("type[Exception]", IsalError),)
 
 
+Bytes = bytes | memoryview
+
+
 class Decompressor(Protocol):
     """What bz2, lzma, zstd and isal have in common."""
 
@@ -66,7 +69,7 @@ class Decompressor(Protocol):
     def unused_data(self) -> bytes:
         """What follows the member."""
 
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+    def decompress(self, data: Bytes, max_length: int = -1) -> bytes:
         """Return up to ``max_length`` bytes."""
 
 
@@ -85,7 +88,7 @@ class _Gunzip:
     def unused_data(self) -> bytes:
         return self._zlib.unused_data
 
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+    def decompress(self, data: Bytes, max_length: int = -1) -> bytes:
         """See Decompressor."""
         out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max(max_length, 0))
         self.needs_input = not self._zlib.unconsumed_tail and len(out) < max_length
@@ -154,12 +157,12 @@ def pipe_chunks(fd: int) -> Iterator[bytes]:
         yield data
 
 
-def plain_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def plain_chunks(chunks: Iterator[Bytes]) -> Iterator[Bytes]:
     """Yield the plain bytes of a compressed or plain stream, told by its beginning.
 
     InvalidArgument when it is damaged or cut off.
     """
-    head = next(chunks, b"")
+    head = bytes(next(chunks, b""))
     while len(head) < MAGIC_BYTES and (more := next(chunks, b"")):
         head += more
     name = compression(head)
@@ -181,7 +184,7 @@ def plain_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _members(
-    make: Callable[[], Decompressor], data: bytes, chunks: Iterator[bytes]
+    make: Callable[[], Decompressor], data: Bytes, chunks: Iterator[Bytes]
 ) -> Iterator[bytes]:
     """Decompress members one after the other; zeros after the last are padding."""
     while data:
@@ -197,15 +200,15 @@ def _members(
                     raise EOFError
         data = member.unused_data.lstrip(b"\0")
         while not data and (more := next(chunks, b"")):
-            data = more.lstrip(b"\0")
+            data = bytes(more).lstrip(b"\0")
 
 
 class ByteStream:
     """Exact reads from chunks. A read that meets the end returns less."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[Bytes]) -> None:
         self._chunks = chunks
-        self._chunk = b""
+        self._chunk: Bytes = b""
         self._offset = 0
 
     def read(self, size: int) -> bytes:
@@ -214,7 +217,7 @@ class ByteStream:
         if end <= len(self._chunk):
             data = self._chunk[self._offset : end]
             self._offset = end
-            return data
+            return data if isinstance(data, bytes) else bytes(data)
         return b"".join(self.pieces(size))
 
     def pieces(self, size: int) -> Iterator[memoryview]:

@@ -51,6 +51,9 @@ class Stream(Protocol):
     def read(self, size: int) -> bytes:
         """Return ``size`` bytes, fewer at the end."""
 
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """Yield ``size`` bytes as they came, fewer at the end."""
+
     def skip(self, size: int) -> int:
         """Pass over ``size`` bytes; return how many there were."""
 
@@ -181,12 +184,15 @@ class TarReader:
         self._left -= size
         return data
 
-    def pieces(self, size: int) -> Iterator[bytes]:
-        """Yield ``size`` bytes of the current member's data."""
-        while size:
-            data = self.read_data(min(size, PIECE_BYTES))
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """Yield ``size`` bytes of the current member's data, as they came."""
+        assert size <= self._left
+        for data in self._stream.pieces(size):
             size -= len(data)
+            self._left -= len(data)
             yield data
+        if size:
+            raise cut_off()
 
     def _next(self) -> Member | None:
         """Read headers up to that of the next member; None at the end."""

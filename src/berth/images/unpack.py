@@ -27,6 +27,8 @@ from berth.runtime.worker import confine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from berth.images.streams import Bytes
+
     Report = Callable[[Mapping[str, object]], None]
 
 CAPABILITIES = (
@@ -48,7 +50,7 @@ class Hasher:
         self._copy_to = copy_to
         self._error: OSError | None = None
         self._hash = hashlib.sha256()
-        self._queue: queue.Queue[bytes] = queue.Queue(QUEUED_CHUNKS)
+        self._queue: queue.Queue[Bytes] = queue.Queue(QUEUED_CHUNKS)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -61,7 +63,7 @@ class Hasher:
                 except OSError as error:
                     self._error = error  # for whoever waits for the end
 
-    def update(self, chunk: bytes) -> None:
+    def update(self, chunk: Bytes) -> None:
         """Add a chunk; waits while too many are queued."""
         if chunk:
             self._queue.put(chunk)
@@ -75,9 +77,9 @@ class Hasher:
         return f"sha256:{self._hash.hexdigest()}"
 
 
-def ahead(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def ahead(chunks: Iterator[Bytes]) -> Iterator[Bytes]:
     """Yield the chunks, made by a thread that runs ahead by a few."""
-    made: queue.Queue[bytes | BaseException] = queue.Queue(QUEUED_CHUNKS)
+    made: queue.Queue[Bytes | BaseException] = queue.Queue(QUEUED_CHUNKS)
 
     def run() -> None:
         try:
@@ -103,7 +105,7 @@ class Layer:
 
     def __init__(
         self,
-        chunks: Iterator[bytes],
+        chunks: Iterator[Bytes],
         *,
         compressed: bool,
         copy_to: int | None = None,
@@ -117,14 +119,14 @@ class Layer:
         self._raw = self._blob_bytes(chunks)
         self._chunks = self._plain_bytes()
 
-    def _blob_bytes(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _blob_bytes(self, chunks: Iterator[Bytes]) -> Iterator[Bytes]:
         for chunk in chunks:
             if self._blob is not None:
                 self._blob.update(chunk)
             self.blob_size += len(chunk)
             yield chunk
 
-    def _plain_bytes(self) -> Iterator[bytes]:
+    def _plain_bytes(self) -> Iterator[Bytes]:
         if not self._compressed:
             yield from self._raw
             return
