@@ -117,6 +117,44 @@ def test_a_name_goes_from_every_platform_or_from_one(engine: EngineProcess, both
     assert engine.berth("images", "-q", both).out == ""
 
 
+def test_a_name_is_listed_once_with_the_manifests_of_its_platforms(
+    engine: EngineProcess, both: str
+) -> None:
+    for platform in ("linux/arm64", "linux/amd64"):
+        assert engine.docker("pull", "--platform", platform, both).code == 0
+    made = engine.docker("create", "--platform", "linux/arm64", "--name", "c-arm", both)
+    assert made.code == 0, str(made)
+    ids = {
+        wanted: engine.request("GET", f"/images/{both}/json?platform=linux/{wanted}")[1]["Id"]
+        for wanted in ("amd64", "arm64")
+    }
+    listed = engine.request("GET", "/v1.51/images/json?manifests=1")[1]
+    (found,) = [image for image in listed if both in image["RepoTags"]]
+    assert found["Id"] == ids["amd64"]  # what suits this machine
+    manifests = {one["ImageData"]["Platform"]["architecture"]: one for one in found["Manifests"]}
+    assert {*manifests} == {"amd64", "arm64"}
+    assert manifests["arm64"]["ImageData"]["Containers"] == [made.out.strip()]
+    assert manifests["amd64"]["ImageData"]["Containers"] == []
+    for one in manifests.values():
+        raw = engine.request("GET", f"/distribution/{both.removesuffix(':1')}@{one['ID']}/json")[1]
+        assert raw["Descriptor"]["digest"] == one["Descriptor"]["digest"] == one["ID"]
+        assert raw["Descriptor"]["size"] == one["Descriptor"]["size"]
+        size = one["Size"]
+        assert size["Total"] == size["Content"] + one["ImageData"]["Size"]["Unpacked"]
+    inspected = engine.request("GET", f"/v1.51/images/{both}/json?manifests=1")[1]
+    assert inspected["Manifests"] == found["Manifests"]
+    sharing = engine.request("GET", "/images/json?shared-size=1")[1]
+    assert all(image["SharedSize"] >= 0 for image in sharing)
+    older = engine.request("GET", "/v1.46/images/json?manifests=1")[1]
+    assert sum(both in image["RepoTags"] for image in older) == 2
+    assert "Manifests" not in older[0]
+    tree = engine.docker("images", "--tree")
+    assert tree.code == 0, str(tree)
+    assert tree.out.count("linux/amd64") >= 1
+    assert tree.out.count("linux/arm64") == 1
+    assert engine.docker("rm", "c-arm").code == 0
+
+
 def test_a_name_of_several_platforms_moves_as_a_whole(
     docker: Cli, engine: EngineProcess, both: str, registry: Registry, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Document = dict[str, object]
 
 READ_ONLY_RECURSIVE_SINCE: Version = (1, 44)
+MANIFESTS_SINCE: Version = (1, 47)
 IMAGE_FILTERS_SINCE: Version = (1, 41)  # before, the name of an image was a parameter
 OWN_OPTIONS = (
     ("bind", "bind_options", "BindOptions"),

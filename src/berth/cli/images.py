@@ -48,11 +48,12 @@ def images(call: Call) -> int:
         "all": "1" if options.on("all") else "",
         "digests": "1" if options.on("digests") else "",
         "filters": filters(options.all("filter") + wanted),
+        "manifests": "1" if options.on("tree") else "",
     }
     found = documents_of(call, "/images/json", query)
     found.sort(key=lambda item: -documents.number(item, "Created"))
     if options.on("tree"):
-        print(tree(call, found))
+        print(tree(found))
         return 0
     whole = options.on("no-trunc")
     rows = [row for item in found for row in rows_of(item, whole=whole)]
@@ -68,30 +69,34 @@ def images(call: Call) -> int:
     return 0
 
 
-def tree(call: Call, found: list[object]) -> str:
+def tree(found: list[object]) -> str:
     """Return a table of names, below each the images that it stands for on their platforms."""
-    below: dict[str, list[Document]] = {}
-    for item in found:
-        id_ = documents.text(item, "Id")
-        detail = call.engine.request("GET", f"/images/{quote(id_)}/json").document()
-        parts = (documents.text(detail, key) for key in ("Os", "Architecture", "Variant"))
-        row: Document = {
-            "Image": "/".join(part for part in parts if part),
-            "ID": id_.removeprefix("sha256:")[:SHORT_ID],
-            "Size": units.human_size(documents.number(item, "Size")),
-            "Used": "yes" if documents.number(item, "Containers") > 0 else "",
-        }
-        for name in documents.strings(item, "RepoTags") or ["<untagged>"]:
-            below.setdefault(name, []).append(row)
     rows: list[Document] = []
-    for name, images_ in below.items():
-        rows.append({"Image": name, "ID": "", "Size": "", "Used": ""})
-        ends = ["├─ "] * (len(images_) - 1) + ["└─ "]
-        rows += [
-            {**row, "Image": f"{end}{row['Image']}"} for end, row in zip(ends, images_, strict=True)
-        ]
+    for item in found:
+        below = [_platform_row(entry) for entry in documents.items(item, "Manifests")]
+        ends = ["├─ "] * (len(below) - 1) + ["└─ "]
+        for name in documents.strings(item, "RepoTags") or ["<untagged>"]:
+            id_ = documents.text(item, "Id").removeprefix("sha256:")[:SHORT_ID]
+            size = units.human_size(documents.number(item, "Size"))
+            rows.append({"Image": name, "ID": id_, "Size": size, "Used": ""})
+            rows += [
+                {**row, "Image": f"{end}{row['Image']}"}
+                for end, row in zip(ends, below, strict=True)
+            ]
     columns = (("Image", "IMAGE"), ("ID", "ID"), ("Size", "DISK USAGE"), ("Used", "IN USE"))
     return tables.show(rows, columns, form="")
+
+
+def _platform_row(entry: object) -> Document:
+    data = documents.field(entry, "ImageData")
+    platform = documents.field(data, "Platform")
+    parts = (documents.text(platform, key) for key in ("os", "architecture", "variant"))
+    return {
+        "Image": "/".join(part for part in parts if part),
+        "ID": documents.text(entry, "ID").removeprefix("sha256:")[:SHORT_ID],
+        "Size": units.human_size(documents.number(documents.field(data, "Size"), "Unpacked")),
+        "Used": "yes" if documents.strings(data, "Containers") else "",
+    }
 
 
 def rows_of(item: object, *, whole: bool) -> list[Document]:

@@ -33,6 +33,7 @@ from berth.engine.pulls import Pulls
 from berth.engine.pushes import Pushes
 from berth.engine.volumes import Volumes
 from berth.images import documents as image_documents
+from berth.images import manifests as image_manifests
 from berth.images.records import ImageUser
 from berth.logs import reader
 from berth.oci.platform import Platform
@@ -242,16 +243,44 @@ class Engine:
 
     # Images
 
-    def image_list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[Document]:
-        """Return summaries of the images that pass."""
-        found = self._services.images.list(filters=filters or {})
-        return [image_documents.summary(image) for image in found]
+    def image_list(
+        self, filters: Mapping[str, Sequence[str]], *, manifests: bool, shared_size: bool
+    ) -> list[Document]:
+        """Return summaries of the images that pass.
 
-    def image_inspect(self, ref: str, platform: Platform | None = None) -> Document:
-        """Return everything about an image."""
-        return image_documents.inspect(
-            self._services.images.resolve(ref, platform), driver=self._services.images.storage[0]
-        )
+        ``manifests``: one a name, with its platforms. ``shared_size``: what each shares is counted.
+        """
+        images = self._services.images
+        found = images.list(filters=filters)
+        if not manifests:
+            shared = images.shared_bytes()[0] if shared_size else {}
+            return [
+                image_documents.summary(image, shared_bytes=shared.get(image.id, -1))
+                for image in found
+            ]
+        users = self._containers_by_image()
+        groups = image_manifests.groups(found)
+        return [image_manifests.summary(group, images.content, users) for group in groups]
+
+    def image_inspect(
+        self, ref: str, platform: Platform | None = None, *, manifests: bool = False
+    ) -> Document:
+        """Return everything about an image; ``manifests``: and what else has its name."""
+        images = self._services.images
+        image = images.resolve(ref, platform)
+        shown = image_documents.inspect(image, driver=images.storage[0])
+        if manifests:
+            groups = image_manifests.groups(images.all())
+            group = next(group for group in groups if image in group)
+            users = self._containers_by_image()
+            shown["Manifests"] = image_manifests.described(group, images.content, users)
+        return shown
+
+    def _containers_by_image(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for record in self.containers.all():
+            found.setdefault(record.image_id, []).append(record.id)
+        return found
 
     def image_history(self, ref: str, platform: Platform | None = None) -> Sequence[Document]:
         """Return the steps in which an image came about."""

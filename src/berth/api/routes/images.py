@@ -54,13 +54,17 @@ class ImageRoutes:
         filters = call.filters()
         if (name := call.text("filter")) and call.version < compatibility.IMAGE_FILTERS_SINCE:
             filters.setdefault("reference", []).append(name)
-        found = self._engine.image_list(filters)
+        manifests = call.flag("manifests") and call.version >= compatibility.MANIFESTS_SINCE
+        found = self._engine.image_list(
+            filters, manifests=manifests, shared_size=call.flag("shared-size")
+        )
         compatibility.older_images(found, call.version)
         await call.exchange.respond(200, found)
 
     async def inspect(self, call: Call) -> None:
         """Answer everything about one."""
-        found = self._engine.image_inspect(call.name, chosen_platform(call))
+        manifests = call.flag("manifests") and call.version >= compatibility.MANIFESTS_SINCE
+        found = self._engine.image_inspect(call.name, chosen_platform(call), manifests=manifests)
         compatibility.older_images([found], call.version)
         await call.exchange.respond(200, found)
 
