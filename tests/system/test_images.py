@@ -166,6 +166,23 @@ def test_a_saved_image_is_the_same_when_loaded_again(
     assert json.loads(cli("inspect", "--type", "image", "layered:1").out)[0]["Id"] == id_
 
 
+def test_several_images_travel_in_one_archive_with_all_their_tags(
+    cli: Cli, engine: EngineProcess, busybox_tar: bytes
+) -> None:
+    names = ["one:1", "one:2", "two:1"]
+    assert cli("load", stdin=docker_archive([busybox_tar], "one:1")).code == 0
+    assert cli("load", stdin=docker_archive(layers(busybox_tar), "two:1")).code == 0
+    assert cli("tag", "one:1", "one:2").code == 0
+    ids = {name: engine.request("GET", f"/images/{name}/json")[1]["Id"] for name in names}
+    saved = cli("save", "one", "two:1")
+    assert saved.code == 0, saved.err
+    assert cli("rmi", *names).code == 0
+    loaded = cli("load", stdin=saved.raw)
+    assert sorted(loaded.lines) == [f"Loaded image: {name}" for name in names], str(loaded)
+    for name, id_ in ids.items():
+        assert engine.request("GET", f"/images/{name}/json")[1]["Id"] == id_
+
+
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])
 def test_archives_that_skopeo_writes_are_loaded(
     cli: Cli, saved: bytes, form: str, tmp_path: Path, engine: EngineProcess

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.archives import docker_archive, layer, layers_of
+from support.archives import docker_archive, layer, layers_of, oci_archive
 from support.engine import EngineProcess
 from support.programs import find, run
 from support.registries import Registry
@@ -288,3 +289,21 @@ def test_a_full_disk_is_said_and_leaves_a_whole_store(
     done = small_engine.docker("load", stdin=docker_archive(PARTS[1:], "small:1"))
     assert done.code == 0, str(done)
     assert_whole(small_engine)
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+def test_a_bomb_fills_the_disk_and_nothing_else(small_engine: EngineProcess, packing: str) -> None:
+    plain = layer([("bomb", bytes(64 << 20), {})])
+    bomb = gzip.compress(plain)
+    if packing == "zstd":
+        bomb = run(find("zstd"), "-q", "-c", stdin=plain, check=True).raw
+    assert len(bomb) < 1 << 20
+    media_type = f"application/vnd.oci.image.layer.v1.tar+{packing}"
+    archive = oci_archive([bomb], "bomb:1", [media_type], plain=[plain])
+    done = small_engine.docker("load", stdin=archive)
+    assert done.code == 1
+    assert "no space left on device" in done.err, str(done)
+    assert_whole(small_engine)
+    wait_for(lambda: not layers_of(small_engine), "what was half made is gone")
+    done = small_engine.docker("load", stdin=docker_archive(PARTS[1:], "small:1"))
+    assert done.code == 0, str(done)
