@@ -261,6 +261,21 @@ def test_a_file_rewritten_with_its_old_size_and_time_is_in_a_layer(
     run(place, check)
 
 
+def test_containers_made_at_once_are_all_whole(place: Place) -> None:
+    async def check(opened: Opened) -> None:
+        await opened.add_image()
+        keys = [f"c-{number}" for number in range(8)]
+        async with asyncio.TaskGroup() as group:
+            for key in keys:
+                group.create_task(opened.begin(key))
+        for key in keys:
+            assert opened.snapshots.absent(key) == []
+            assert await opened.changes(key) == []
+            assert (await opened.exported(key))["kept/file"].data == b"kept\n"
+
+    run(place, check)
+
+
 def test_a_view_is_the_image_alone(place: Place) -> None:
     async def check(opened: Opened) -> None:
         await opened.add_image()

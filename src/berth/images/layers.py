@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter, defaultdict
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from berth.errors import Failed
@@ -13,7 +13,7 @@ from berth.oci.digest import Digest
 from berth.oci.image import chain_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from berth.content.store import ContentStore
@@ -86,12 +86,13 @@ class LayerStore:
         self._content = content
         self._runtime = runtime
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._wanted: Counter[str] = Counter()  # by how many a lock is held or waited for
         self._held: Counter[str] = Counter()
         self._workers = asyncio.Semaphore(os.cpu_count() or 1)
 
     def busy(self) -> set[str]:
         """Return the chain IDs of the layers that somebody is working on or with."""
-        return {*self._held, *(id_ for id_, lock in self._locks.items() if lock.locked())}
+        return {*self._held, *self._wanted}
 
     @contextmanager
     def hold(self, chain_id: str) -> Iterator[None]:
@@ -118,7 +119,7 @@ class LayerStore:
         async with AsyncExitStack() as undo:
             for chain_id in chain:
                 # Always from the bottom up, so that two images with common layers do not deadlock.
-                await undo.enter_async_context(self._locks[chain_id])
+                await undo.enter_async_context(self._lock(chain_id))
             missing = [n for n, chain_id in enumerate(chain) if not self._snapshots.has(chain_id)]
             outcomes, partials, work = {}, {}, {}
             for n in missing:
@@ -135,10 +136,19 @@ class LayerStore:
             outcomes.update(zip(work, filled, strict=True))
             for n in missing:
                 self.commit(chain[n], partials[n], chain[n - 1] if n else None, outcomes[n])
-        for chain_id in chain:
-            if not self._locks[chain_id].locked():
-                del self._locks[chain_id]
         return sum(self._snapshots.size(chain_id) for chain_id in chain)
+
+    @asynccontextmanager
+    async def _lock(self, chain_id: str) -> AsyncIterator[None]:
+        """Work on a layer alone. The lock goes with the last who wants it, not with the last who had it."""
+        self._wanted[chain_id] += 1
+        try:
+            async with self._locks[chain_id]:
+                yield
+        finally:
+            self._wanted -= Counter([chain_id])
+            if chain_id not in self._wanted:
+                del self._locks[chain_id]
 
     async def restore(self, image: Image) -> None:
         """Unpack what is missing of an image whose blobs are here."""

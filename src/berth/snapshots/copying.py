@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed
@@ -39,7 +38,7 @@ class CopyingDriver:
     def __init__(self, base: Path, runtime: Runtime) -> None:
         self._base = base
         self._runtime = runtime
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._merging = asyncio.Lock()
         self._workers = asyncio.Semaphore(os.cpu_count() or 1)
 
     def make(self, folder: Path, record: SnapshotRecord) -> None:
@@ -57,11 +56,10 @@ class CopyingDriver:
         """Return the directory that is the whole image ``image``: directories of layers, topmost first."""
         folder = image[0].partition("/")[0]
         whole = f"{folder}/{WHOLE}"
-        async with self._locks[folder]:
-            if not (self._base / whole).is_dir():
-                await self._build([*reversed(image)], f"{whole}-partial", whole, link=True)
-        if not self._locks[folder].locked():
-            del self._locks[folder]
+        if not (self._base / whole).is_dir():
+            async with self._merging:
+                if not (self._base / whole).is_dir():
+                    await self._build([*reversed(image)], f"{whole}-partial", whole, link=True)
         return whole
 
     async def _build(self, layers: Sequence[str], partial: str, target: str, *, link: bool) -> None:
