@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tarfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.archives import layer, oci_archive
+from support.archives import blobs_of, layer, oci_archive
 from support.programs import find, run
 from support.registries import Answer, Front, Layout, Registry
 
@@ -153,6 +154,31 @@ def test_a_name_is_listed_once_with_the_manifests_of_its_platforms(
     assert tree.out.count("linux/amd64") >= 1
     assert tree.out.count("linux/arm64") == 1
     assert engine.docker("rm", "c-arm").code == 0
+
+
+@pytest.mark.parametrize("form", ["layout", "docker-archive"])
+def test_of_an_archive_one_platform_is_loaded(
+    docker: Cli, engine: EngineProcess, both: str, tmp_path: Path, form: str
+) -> None:
+    archive = tmp_path / "both.tar"
+    if form == "layout":
+        with tarfile.open(archive, "w") as packed:
+            packed.add(tmp_path / "both", ".")
+    else:
+        assert docker("pull", "--platform", "linux/arm64", both).code == 0
+        assert docker("save", "-o", str(archive), both).code == 0
+        docker("rmi", both)
+    before = blobs_of(engine)
+    missing = docker("load", "--platform", "linux/s390x", "-i", str(archive))
+    assert missing.code == 1
+    words = "linux/s390x) not found" if form == "docker-archive" else "linux/s390x"
+    assert words in missing.err, str(missing)
+    assert blobs_of(engine) == before
+    loaded = docker("load", "--platform", "linux/arm64", "-i", str(archive))
+    assert loaded.code == 0, str(loaded)
+    id_ = loaded.out.split("sha256:")[-1].strip() if form == "layout" else both
+    assert architecture(engine, id_) == "arm64"
+    assert docker("rmi", id_).code == 0
 
 
 def test_a_name_of_several_platforms_moves_as_a_whole(

@@ -82,11 +82,15 @@ class Images:
         return image
 
     async def load(
-        self, body: AsyncIterator[bytes], *, progress: Callable[[Mapping[str, object]], None]
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        platform: Platform | None,
+        progress: Callable[[Mapping[str, object]], None],
     ) -> list[str]:
         """Load an archive; return what was loaded, a line each, for people."""
         lines = []
-        for image, names in await self._service.load(body, progress=progress):
+        for image, names in await self._service.load(body, platform=platform, progress=progress):
             self._emit("load", image)
             lines += [f"Loaded image: {name}" for name in names]
             if not names:

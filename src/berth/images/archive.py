@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.errors import Corrupt, Failed, InvalidArgument
+from berth.errors import Corrupt, Failed, InvalidArgument, NotFound
 from berth.images import tar
 from berth.images.members import Members
 from berth.images.records import LayerRecord, Referrer
@@ -102,8 +102,9 @@ def blob_file(digest: Digest) -> str:
 def read(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
     """Take the archive that comes through the pipe ``fds[0]`` into the empty directory ``fds[1]``.
 
-    Argument: ``platform``, which image of an index to take, ``known``, the digests (hex) of blobs whose
-    trees are not wanted, and ``plain``, as for unpacking. Returns an :class:`Outcome`.
+    Argument: ``platform``, which image of an index to take, ``only``, whether nothing for others is taken,
+    ``known``, the digests (hex) of blobs whose trees are not wanted, and ``plain``, as for unpacking. Returns
+    an :class:`Outcome`.
     """
     source, directory = fds
     os.umask(0)
@@ -114,7 +115,7 @@ def read(argument: dict[str, object], fds: list[int], report: Report) -> Mapping
         members = Members(directory, known, report, plain=bool(argument["plain"]))
         stream = ByteStream(ahead(plain_chunks(pipe_chunks(source))))
         members.take(tar.TarReader(stream))
-        reader = ArchiveReader(members, platform)
+        reader = ArchiveReader(members, platform, only=bool(argument["only"]))
         images = reader.images()
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -135,9 +136,10 @@ def read(argument: dict[str, object], fds: list[int], report: Report) -> Mapping
 class ArchiveReader:
     """Finds the images among an archive's members."""
 
-    def __init__(self, members: Members, platform: Platform) -> None:
+    def __init__(self, members: Members, platform: Platform, *, only: bool) -> None:
         self._members = members
         self._platform = platform
+        self._only = only  # images for this platform
         self._artifacts: dict[str, Artifact] = {}  # manifests that have a subject, by digest
         self.written: set[str] = set()
 
@@ -153,13 +155,19 @@ class ArchiveReader:
 
     def images(self) -> list[Found]:
         """Return every image for the platform, each with its blobs written."""
+        found = self._images()
+        if self._only and not found:
+            raise NotFound(f"requested platform ({self._platform}) not found")
+        return found
+
+    def _images(self) -> list[Found]:
         if self._members.has("manifest.json"):
             data = self._document("manifest.json")
             try:
                 entries = msgspec.json.decode(data, type=list[DockerEntry])
             except msgspec.DecodeError as error:
                 raise InvalidArgument(f"read image archive: manifest.json: {error}") from error
-            found = [self._docker_image(entry) for entry in entries]
+            found = [image for entry in entries if (image := self._docker_image(entry))]
             if self._members.has("index.json"):
                 self._add_referrers(found)
             return found
@@ -177,10 +185,11 @@ class ArchiveReader:
 
     # docker-archive
 
-    def _docker_image(self, entry: DockerEntry) -> Found:
+    def _docker_image(self, entry: DockerEntry) -> Found | None:
         data = self._document(entry.config)
         digest = Digest.of(data)
-        self._check_document(data, len(entry.layers or []))
+        if not self._suits(data, len(entry.layers or [])):
+            return None
         self._keep(self._members.find(entry.config), digest)
         layers = [self._docker_layer(name) for name in entry.layers or []]
         config = Descriptor(media_type=OCI_CONFIG, digest=str(digest), size=len(data))
@@ -213,7 +222,8 @@ class ArchiveReader:
                 nested = decode(self._blob(entry.digest), Index, "image archive: index")
                 images = self._oci_images(nested, called, depth + 1)
             else:
-                images = [self._oci_image(entry, called)]
+                image = self._oci_image(entry, called)
+                images = [image] if image else []
             for image in images:
                 known = found.setdefault(image.config.digest, image)
                 known.names = list(dict.fromkeys([*known.names, *image.names]))
@@ -284,11 +294,12 @@ class ArchiveReader:
             )
         return index.manifests[chosen]
 
-    def _oci_image(self, entry: Descriptor, names: list[str]) -> Found:
+    def _oci_image(self, entry: Descriptor, names: list[str]) -> Found | None:
         data = self._blob(entry.digest)
         manifest = decode(data, Manifest, "image archive: manifest")
         config = self._blob(manifest.config.digest)
-        self._check_document(config, len(manifest.layers))
+        if not self._suits(config, len(manifest.layers)):
+            return None
         entry = Descriptor(media_type=manifest.media_type, digest=entry.digest, size=len(data))
         for part in (entry, manifest.config, *manifest.layers):
             self._write_blob(part)
@@ -314,7 +325,8 @@ class ArchiveReader:
 
     # Both
 
-    def _check_document(self, data: bytes, layers: int) -> None:
+    def _suits(self, data: bytes, layers: int) -> bool:
+        """Refuse a configuration that is none; say whether it is for a platform that is wanted."""
         document = decode(data, ImageDocument, "image configuration")
         if not document.is_for_linux:
             raise InvalidArgument(f"cannot load {document.os} image on linux")
@@ -325,6 +337,8 @@ class ArchiveReader:
             )
         for diff_id in document.rootfs.diff_ids:
             Digest.parse(diff_id)
+        own = Platform(architecture=document.architecture, variant=document.variant)
+        return not self._only or choose(self._platform, [own]) is not None
 
     def _keep(self, member: Member, expected: Digest) -> None:
         """Make a member's file a blob's; Corrupt when it is not what was expected."""

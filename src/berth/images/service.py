@@ -287,14 +287,21 @@ class ImageService:
             return self._keep(image, [name] if name else [])
 
     async def load(
-        self, body: AsyncIterator[bytes], *, progress: Progress = _quiet
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        platform: Platform | None = None,
+        progress: Progress = _quiet,
     ) -> Sequence[tuple[Image, Sequence[str]]]:
-        """Load a docker-archive or an OCI layout; return the images, each with the names it came with."""
+        """Load a docker-archive or an OCI layout; return the images, each with the names it came with.
+
+        With ``platform`` those for it only.
+        """
         folder = self.content.temporary()
         folder.mkdir(mode=0o700)
         blobs: Sequence[str] = ()
         try:
-            found, ready = await self._transfer.read_archive(body, folder, self._known())
+            found, ready = await self._transfer.read_archive(body, folder, self._known(), platform)
             blobs = [blob for one in found for blob in one.blobs()]
             teller = LoadTeller(progress)
             with self.content.hold(blobs):

@@ -119,16 +119,20 @@ class Transfer:
     # docker load
 
     async def read_archive(
-        self, body: AsyncIterator[bytes], folder: Path, known: Iterable[str]
+        self,
+        body: AsyncIterator[bytes],
+        folder: Path,
+        known: Iterable[str],
+        platform: Platform | None,
     ) -> tuple[list[Found], dict[str, Ready]]:
         """Read an archive as it comes into ``folder``, which is empty; return its images and their layers.
 
-        The images' blobs are in the store then, held by nobody.
+        With ``platform`` only those for that. The images' blobs are in the store then, held by nobody.
         """
         reading, writing = open_pipe()
         async with asyncio.TaskGroup() as group:
             group.create_task(feed(body, writing))
-            task = group.create_task(self._read(reading, folder, list(known)))
+            task = group.create_task(self._read(reading, folder, list(known), platform))
         outcome = task.result()
         if isinstance(outcome, BerthError):
             raise outcome
@@ -142,10 +146,13 @@ class Transfer:
         }
         return outcome.images, ready
 
-    async def _read(self, pipe: int, folder: Path, known: list[str]) -> Outcome | BerthError:
+    async def _read(
+        self, pipe: int, folder: Path, known: list[str], platform: Platform | None
+    ) -> Outcome | BerthError:
         """Run the job; its error waits until the whole body has come, which clients expect."""
         argument = {
-            "platform": msgspec.to_builtins(this_machine()),
+            "platform": msgspec.to_builtins(platform or this_machine()),
+            "only": platform is not None,
             "known": known,
             "plain": self._snapshots.driver.has_plain_layers,
         }

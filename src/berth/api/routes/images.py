@@ -165,7 +165,9 @@ class ImageRoutes:
         stream = ProgressStream(call.exchange)
         report = quiet if call.flag("quiet") else stream.report
         try:
-            loaded = await self._images.load(call.exchange.body_stream(), progress=report)
+            loaded = await self._images.load(
+                call.exchange.body_stream(), platform=chosen_platform(call), progress=report
+            )
         except BerthError:
             stream.begin()  # it is said in the stream, as Docker does here alone
             raise
