@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support import criu
 from support.programs import PATH, find, run
 from support.waiting import wait_for
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Caller = Callable[..., Outcome]
 
 pytestmark = [pytest.mark.peers, pytest.mark.berth_only]
+WITH_CRIU = f"{criu.FETCHED}:{PATH}"
 # Limits that need no CAP_SYS_RESOURCE.
 PODMAN_CONFIGURATION = """
 [containers]
@@ -45,7 +47,8 @@ def podman(berth_oci: str, busybox_tar: bytes) -> Iterator[Caller]:
         )
 
         def call(*args: str, **options: object) -> Outcome:
-            return run(*command, *args, env={"CONTAINERS_CONF": str(configuration)}, **options)
+            environment = {"CONTAINERS_CONF": str(configuration), "PATH": WITH_CRIU}
+            return run(*command, *args, env=environment, **options)
 
         done = call("import", "-c", "ENV PATH=/bin", "-", "busybox", stdin=busybox_tar)
         assert done.code == 0, str(done)
@@ -69,10 +72,11 @@ def docker(berth_oci: str, busybox_tar: bytes) -> Iterator[Caller]:
                     *("-H", f"unix://{base}/docker.sock", "--data-root", f"{base}/data"),
                     *("--exec-root", f"{base}/exec", "--pidfile", f"{base}/pid"),
                     *("--add-runtime", f"berth={berth_oci}", "--default-runtime", "berth"),
+                    "--experimental",  # checkpoints
                 ],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PATH": PATH},
+                env={**os.environ, "PATH": WITH_CRIU},
                 start_new_session=True,
             )
 
@@ -229,3 +233,34 @@ def test_limits_are_changed_while_it_runs(docker):
         pytest.skip("needs cgroup v1")
     assert int(shown.out) == 50 << 20
     docker("rm", "-f", name)
+
+
+def counted(call: Caller) -> int:
+    """Return how far the container has counted."""
+    return int(call("logs", "--tail", "1", "counting").out.split()[0])
+
+
+def test_a_container_goes_on_from_a_checkpoint(request, caller):
+    criu.path()  # skips where there is none that works
+    script = "i=0; while true; do i=$((i + 1)); echo $i; sleep 0.1; done"
+    done = caller(
+        "run", "-d", "--name", "counting", "--network", "none", "busybox", "sh", "-c", script
+    )
+    assert done.code == 0, str(done)
+    wait_for(lambda: caller("logs", "counting").lines[3:], "it counts")
+    if request.node.callspec.params["caller"] == "podman":
+        making, going_on = (
+            ("container", "checkpoint", "counting"),
+            ("container", "restore", "counting"),
+        )
+    else:
+        making = ("checkpoint", "create", "counting", "one")
+        going_on = ("start", "--checkpoint", "one", "counting")
+    done = caller(*making)
+    assert done.code == 0, str(done)
+    wait_for(lambda: caller("ps", "-q").out == "", "it has ended")
+    at = counted(caller)
+    done = caller(*going_on)
+    assert done.code == 0, str(done)
+    wait_for(lambda: counted(caller) > at + 1, "it goes on")
+    assert counted(caller) < at + 1000
