@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support import bundles, kernel
-from support.programs import find
+from support.programs import find, run
 from support.waiting import wait_for
 
 OF_A_WORKER = 6  # streams, the zygote's socket, the listening one, where complaints go
@@ -152,6 +152,14 @@ def test_hooks_have_the_callers_environment(oci, zygote, bundle, tmp_path, monke
     assert told.read_text().splitlines() == ["apples", "pears", ""]
 
 
+def test_messages_have_the_name_that_the_caller_was_called_by(oci, zygote, bundle, tmp_path):
+    link = tmp_path / "another"
+    link.symlink_to(oci.program)
+    done = run(str(link), "--root", str(oci.root), "run", "--bundle", str(tmp_path / "none"), "a")
+    assert done.code == 1
+    assert 'msg="another run failed: bundle' in done.err
+
+
 def test_groups_are_below_the_callers(oci, zygote, bundle, running):
     bundle.edit(lambda spec: spec["linux"].pop("cgroupsPath"))
     top = next(root for root in kernel.hierarchies() if root.name == "pids")
@@ -219,19 +227,22 @@ def test_a_caller_that_is_killed_leaves_the_container_as_a_cold_one_does(oci, zy
     assert oci("delete", "--force", "a").code == 0
 
 
-def test_a_caller_that_is_killed_before_the_start_leaves_nothing(oci, zygote, bundle, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_caller_that_ends_before_the_start_leaves_nothing(oci, zygote, bundle, tmp_path, number):
     reached, go = tmp_path / "reached", tmp_path / "go"
     os.mkfifo(go)
     script = f"touch {reached}; cat {go}"
     hook = {"path": find("sh"), "args": ["sh", "-c", script]}
     bundle.edit(lambda spec: spec.update(hooks={"createRuntime": [hook]}))
-    caller = oci.background("run", "--bundle", str(bundle.path), "a", stdin=subprocess.DEVNULL)
+    words = ("run", "--bundle", str(bundle.path), "a")
+    caller = oci.background(*words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for(reached.exists, "the hook runs")
-    caller.kill()
-    caller.wait()
+    caller.send_signal(number)
+    assert caller.wait() == -number
     go.write_text("")
     wait_for(lambda: oci("list", "-q").out == "", "the container is gone")
-    assert zygote.poll() is None
+    assert b"Traceback" not in caller.stderr.read()
+    caller.stderr.close()
 
 
 def test_a_worker_that_is_killed_is_missed_by_its_caller(oci, zygote, running):

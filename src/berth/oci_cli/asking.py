@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 ENCODING = ("utf-8", "surrogateescape")
 CODE = f"{__version__} {__file__}".encode(*ENCODING)
-NAME = b"BERTH_OCI_NAME"  # of the command, in messages
 STREAMS = (0, 1, 2)
 CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid
 UID = slice(4, 8)
@@ -45,6 +44,7 @@ def run(path: bytes, arguments: Sequence[str]) -> None:
     """Have the zygote at ``path`` run the command line, and end as that does. Returns if it does not."""
     if b"LISTEN_FDS" in posix.environ:
         return
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # it ends this process, without a traceback
     zygote = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     zygote.settimeout(PATIENCE_S)
     try:
@@ -54,8 +54,7 @@ def run(path: bytes, arguments: Sequence[str]) -> None:
         zygote.settimeout(None)
         folder = posix.open(".", posix.O_PATH | posix.O_CLOEXEC)
         fds = b"".join(fd.to_bytes(FD_BYTES, sys.byteorder) for fd in (*STREAMS, folder))
-        name = posix.environ.get(NAME, b"")
-        text = b"\0".join((CODE, name, *(word.encode(*ENCODING) for word in arguments)))
+        text = b"\0".join((CODE, *(word.encode(*ENCODING) for word in arguments)))
         zygote.sendmsg([text], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
         answer = zygote.recv(MAX_ANSWER_BYTES)
     except OSError:  # it has just ended, or a stream is closed, or there are too many arguments

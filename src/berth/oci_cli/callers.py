@@ -85,11 +85,10 @@ class Caller:
 
     def _receive(self) -> None:
         data, fds = sockets.receive(self._connection)
-        code, name, *words = [*data.split(b"\0"), b""]
+        code, *words = data.split(b"\0")
         if code != asking.CODE or len(fds) != len(asking.STREAMS) + 1:
             raise Declined
-        os.environb[asking.NAME] = name
-        self.arguments = [word.decode(*asking.ENCODING) for word in words[:-1]]
+        self.arguments = [word.decode(*asking.ENCODING) for word in words]
         *self._streams, self._folder = fds
 
     def _adopt(self, theirs: Likeness, own: Likeness) -> None:

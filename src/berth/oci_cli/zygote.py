@@ -53,8 +53,10 @@ def do_zygote(call: Invocation) -> int:
     """Fork workers until a signal ends it."""
     if os.geteuid():
         raise Unsupported("the zygote serves root's calls only, and has to be root's")
-    path = os.fsdecode(os.environb.get(start.ZYGOTE_VARIABLE) or start.ZYGOTE)
+    path = os.path.abspath(os.fsdecode(os.environb.get(start.ZYGOTE_VARIABLE) or start.ZYGOTE))
     listener = _listen(path)
+    os.chdir("/")
+    os.environ.clear()  # of whoever started it
     leave_streams()
     processes.set_name(b"berth-zygote")
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
