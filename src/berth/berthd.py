@@ -17,6 +17,7 @@ from berth.api import listeners, metrics
 from berth.api.router import Router
 from berth.api.routes.table import routes_of
 from berth.api.server import Server
+from berth.builds.service import Builds
 from berth.configuration.settings import Held, Settings
 from berth.engine import defaults, status, support
 from berth.engine.background import Background
@@ -125,11 +126,11 @@ async def serve(options: Options) -> None:
         undo.callback(state.close)
         background = Background()
         undo.push_async_callback(background.close)
-        engine = await _build(options, runtime, state, background)
+        engine, builds = await _build(options, runtime, state, background)
         undo.push_async_callback(engine.close)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, reload, engine, options)
-        server = Server(Router(routes_of(engine)).handle)
+        server = Server(Router(routes_of(engine, builds)).handle)
         undo.push_async_callback(server.close)
         await _listen(server, options)
         if options.settings.metrics_addr:
@@ -167,7 +168,7 @@ def _say_ready(options: Options) -> None:
 
 async def _build(
     options: Options, runtime: Runtime, state: State, background: Background
-) -> Engine:
+) -> tuple[Engine, Builds]:
     instance = Instance.of(options.data_root)
     hierarchies = cgroups.detect()
     hierarchies.prepare_parent(f"{instance.cgroup}/std", defaults.device_rules())
@@ -224,7 +225,10 @@ async def _build(
         background=background,
     )
     background.start(health.run(), name="health")
-    return Engine(services, containers=containers, execs=execs, health=health)
+    engine = Engine(services, containers=containers, execs=execs, health=health)
+    builds = Builds(services, engine)
+    await builds.open()
+    return engine, builds
 
 
 def _plan(settings: Settings) -> Plan:

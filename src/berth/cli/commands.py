@@ -103,6 +103,11 @@ COMMANDS: dict[str, Row] = {
         *("inspect", "[OPTIONS] NAME|ID [NAME|ID...]"),
         *("Return low-level information on objects", 1, MANY),
     ),
+    "build": (
+        *("build", "[OPTIONS] PATH | URL | -"),
+        *("Build an image from a Dockerfile", 1, 1),
+    ),
+    "builder prune": ("prune", "[OPTIONS]", "Remove build cache", 0, 0),
     "images": ("images", "[OPTIONS] [REPOSITORY[:TAG]]", "List images", 0, 1),
     "rmi": ("images", "[OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", 1, MANY),
     "tag": (
@@ -202,6 +207,7 @@ COMMANDS: dict[str, Row] = {
     "volume prune": ("prune", "[OPTIONS]", "Remove unused local volumes", 0, 0),
 }
 GROUPS = {
+    "builder": "Manage builds",
     "container": "Manage containers",
     "image": "Manage images",
     "network": "Manage networks",
@@ -211,6 +217,7 @@ GROUPS = {
 }
 # Commands of groups that are plain ones too, under the name that they have in the group.
 MEMBERS: dict[str, dict[str, str]] = {
+    "builder": {"build": "build"},
     "container": {
         **{
             name: name
@@ -236,7 +243,10 @@ MEMBERS: dict[str, dict[str, str]] = {
         "ls": "ps",
     },
     "image": {
-        **{name: name for name in ("history", "import", "load", "pull", "push", "save", "tag")},
+        **{
+            name: name
+            for name in ("build", "history", "import", "load", "pull", "push", "save", "tag")
+        },
         "ls": "images",
         "rm": "rmi",
     },

@@ -9,10 +9,9 @@ from __future__ import annotations
 import binascii
 import os
 import sys
-import threading
 
 from berth.cli import session, units
-from berth.cli.localfiles import Place, extract, local_source, pack, resolve
+from berth.cli.localfiles import Place, extract, local_source, pack, pieces, piped, resolve
 from berth.client import documents
 from berth.client.connection import quote
 from berth.errors import InvalidArgument
@@ -34,7 +33,6 @@ FLAGS: tuple[Flag, ...] = (
 STAT_HEADER = "x-docker-container-path-stat"
 # Bits of Go's file modes, as the engine tells them.
 FOLDER, LINK, DEVICE = 1 << 31, 1 << 27, 1 << 26
-READ_BYTES = 1 << 18
 
 
 def copy(call: Call) -> int:
@@ -138,7 +136,7 @@ def _into(call: Call, path: str, container: str, target: str) -> int:
     if path == "-":
         if not goal.is_folder:
             raise InvalidArgument(f'destination "{container}:{target}" must be a directory')
-        data, where = counted.of(_pieces(0)), goal.path
+        data, where = counted.of(pieces(0)), goal.path
     else:
         source = local_source(path, follow=call.options.on("follow-link"))
         where, new = arrange(source, goal)
@@ -163,33 +161,9 @@ class Counter:
             yield piece
 
 
-def _pieces(fd: int) -> Iterator[bytes]:
-    while data := os.read(fd, READ_BYTES):
-        yield data
-
-
 def packed(source: Place, new: str) -> Iterator[bytes]:
-    """Give an archive of a file or directory, packed by a thread that runs ahead; named ``new`` if said."""
-    reading, writing = os.pipe()
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            pack(source, new, writing)
-        except BaseException as error:  # noqa: BLE001 - raised where the pieces are wanted
-            failure.append(error)
-        finally:
-            os.close(writing)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield from _pieces(reading)
-        thread.join()
-        if failure:
-            raise failure[0]
-    finally:
-        os.close(reading)
+    """Give an archive of a file or directory; named ``new`` if said."""
+    return piped(lambda fd: pack(source, new, fd))
 
 
 # Names

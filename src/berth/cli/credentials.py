@@ -111,6 +111,17 @@ def stored(server: str) -> Document:
     return _stored_in_file(server)
 
 
+def everything() -> Document:
+    """Return what is kept, by server."""
+    config = _read()
+    servers = {
+        **documents.mapping(config.get("auths")),
+        **documents.mapping(config.get("credHelpers")),
+    }
+    found = {server: stored(server) for server in servers}
+    return {server: entry for server, entry in found.items() if entry}
+
+
 def _stored_in_file(server: str) -> Document:
     entry = documents.field(_read(), "auths", server)
     found: Document = {"serveraddress": server}

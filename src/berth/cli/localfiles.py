@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 
 from berth.errors import InvalidArgument
 from berth.files.archives import Unpacker
@@ -14,11 +15,12 @@ from berth.images.tar_writer import TarWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from berth.images.tar import Member, Stream
 
 MAX_LINKS = 10
+READ_BYTES = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -93,6 +95,36 @@ def pack(source: Place, new: str, fd: int) -> None:
     else:
         Packer(os.open(os.path.dirname(path) or "/", _DIRECTORY), writer).tree(own, name)
     writer.end()
+
+
+def pieces(fd: int) -> Iterator[bytes]:
+    """Give what comes from a descriptor until its end."""
+    while data := os.read(fd, READ_BYTES):
+        yield data
+
+
+def piped(write: Callable[[int], None]) -> Iterator[bytes]:
+    """Give what ``write`` writes to the descriptor that it gets, in a thread that runs ahead."""
+    reading, writing = os.pipe()
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            write(writing)
+        except BaseException as error:  # noqa: BLE001 - raised where the pieces are wanted
+            failure.append(error)
+        finally:
+            os.close(writing)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield from pieces(reading)
+        thread.join()
+        if failure:
+            raise failure[0]
+    finally:
+        os.close(reading)
 
 
 class Renaming(TarReader):

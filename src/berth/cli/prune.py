@@ -1,4 +1,4 @@
-"""`berth container prune`, `image prune`, `network prune`, `volume prune` and `system prune`."""
+"""`berth builder`, `container`, `image`, `network`, `volume` and `system prune`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ IMAGE_FLAGS: tuple[Flag, ...] = (
     ("all", "a", "bool", "Remove all unused images, not just dangling ones"),
     *FLAGS,
 )
+BUILDER_FLAGS: tuple[Flag, ...] = (
+    ("all", "a", "bool", "Remove all unused build cache, not just dangling ones"),
+    *FLAGS,
+)
 VOLUME_FLAGS: tuple[Flag, ...] = (
     ("all", "a", "bool", "Remove all unused volumes, not just anonymous ones"),
     *(LABEL, FORCE),
@@ -34,6 +38,7 @@ SYSTEM_FLAGS: tuple[Flag, ...] = (
     ("volumes", "", "bool", "Prune anonymous volumes"),
 )
 CONTAINERS = "WARNING! This will remove all stopped containers."
+BUILDS = "WARNING! This will remove all dangling build cache."
 NETWORKS = "WARNING! This will remove all custom networks not used by at least one container."
 DANGLING_IMAGES = "WARNING! This will remove all dangling images."
 UNUSED_IMAGES = (
@@ -81,6 +86,12 @@ def _images(call: Call) -> Pruned:
         if (name := documents.text(item, verb))
     ]
     return _names("Deleted Images", lines), documents.number(answer, "SpaceReclaimed")
+
+
+def _builds(call: Call) -> Pruned:
+    answer = _answer(call, "/build/prune", call.options.all("filter"))
+    text = _names("Deleted build cache objects", documents.strings(answer, "CachesDeleted"))
+    return text, documents.number(answer, "SpaceReclaimed")
 
 
 def _networks(call: Call) -> Pruned:
@@ -159,6 +170,7 @@ def _system_warning(call: Call) -> str:
 
 VERBS: dict[str, Verb] = {
     "container prune": (FLAGS, _pruning(_containers, CONTAINERS)),
+    "builder prune": (BUILDER_FLAGS, _pruning(_builds, BUILDS)),
     "image prune": (IMAGE_FLAGS, _pruning(_images, DANGLING_IMAGES, of_all=UNUSED_IMAGES)),
     "network prune": (FLAGS, _pruning(_networks, NETWORKS, counts=False)),
     "volume prune": (VOLUME_FLAGS, _pruning(_volumes, UNNAMED_VOLUMES, of_all=UNUSED_VOLUMES)),

@@ -55,30 +55,30 @@ class Commits:
         record = self._containers.find(ref)
         images = self._services.images
         parent = images.resolve(record.image_id)
+        name = familiar(request.reference) if request.reference else None
         wanted = apply_changes(image_config(request.config), [*request.changes])
         own = image_config(record.config, env=record.env)
         path = images.content.temporary()
         try:
             async with self._quiet(record, pause=request.pause):
-                digest, size = await self._files.layer(record, path)
+                layer = await self._files.layer(record.id, path)
             commit = Commit(
                 layer=path,
-                digest=digest,
-                size=size,
+                digest=layer.digest,
+                size=layer.size,
                 config=merged(wanted, own),
                 author=request.author,
                 comment=request.comment,
                 created_by=" ".join(own.cmd or ()),
             )
-            image = await images.commit(parent, commit, reference=request.reference)
+            image = await images.derived.commit(parent, commit, name=name)
         finally:
             remove_ingest(path)
         more = {"comment": request.comment, "imageID": image.id}
-        reference = familiar(request.reference) if request.reference else ""
-        if reference:
-            named = {**(image.config.labels or {}), "name": reference}
+        if name:
+            named = {**(image.config.labels or {}), "name": name}
             self._services.events.emit("image", "tag", image.id, named)
-        self._containers.emit(record, "commit", **more, imageRef=reference)
+        self._containers.emit(record, "commit", **more, imageRef=name or "")
         return image
 
     @asynccontextmanager

@@ -244,14 +244,19 @@ class Engine:
     # Images
 
     def image_list(
-        self, filters: Mapping[str, Sequence[str]], *, manifests: bool, shared_size: bool
+        self,
+        filters: Mapping[str, Sequence[str]],
+        *,
+        all_: bool,
+        manifests: bool,
+        shared_size: bool,
     ) -> list[Document]:
-        """Return summaries of the images that pass.
+        """Return summaries of the images that pass; with ``all_`` also of steps of builds.
 
         ``manifests``: one a name, with its platforms. ``shared_size``: what each shares is counted.
         """
         images = self._services.images
-        found = images.list(filters=filters)
+        found = images.list(filters=filters, steps=all_)
         if not manifests:
             shared = images.shared_bytes()[0] if shared_size else {}
             return [

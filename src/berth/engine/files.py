@@ -6,6 +6,8 @@ import os
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from berth.engine import hostfiles, imagemounts, mountpoints, pipes, status
 from berth.errors import Failed
 
@@ -28,6 +30,14 @@ WRITE = "berth.files.archives:write"
 EXPORT = "berth.files.archives:export"
 LAYER = "berth.files.differences:layer"
 COMPARE = "berth.files.differences:compare"
+
+
+class WrittenLayer(msgspec.Struct, frozen=True):
+    """A layer that was written: the digest and size of its tar, the bytes in its files."""
+
+    digest: str
+    size: int
+    files: int
 
 
 class Files:
@@ -124,18 +134,19 @@ class Files:
                 for entry in whole:
                     yield chr(entry[0]), os.fsdecode(entry[1:])
 
-    async def layer(self, record: ContainerRecord, path: Path) -> tuple[str, int]:
-        """Write what a container has changed as an image's layer to a new file: its digest and size."""
-        argument: Document = {"rootfs": self._services.images.rootfs(record.id).document()}
+    async def layer(self, id_: str, path: Path, *, strip: bool = False) -> WrittenLayer:
+        """Write what a container has changed as an image's layer to a new file.
+
+        ``strip``: its upper directory, which nobody has mounted, becomes the layer's files.
+        """
+        rootfs = self._services.images.rootfs(id_)
+        argument: Document = {"rootfs": rootfs.document(), "strips": strip}
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             async with self._job(LAYER, argument, [fd]) as job:
-                result = await job.result()
+                return msgspec.convert(await job.result(), WrittenLayer)
         finally:
             os.close(fd)
-        size = result["size"]
-        assert isinstance(size, int)
-        return str(result["digest"]), size
 
     # Into roots
 

@@ -36,12 +36,15 @@ class Images:
         self._emit("tag", image, Reference.parse(name).with_default_tag().familiar())
 
     async def remove(
-        self, ref: str, *, platforms: Sequence[Platform], force: bool
+        self, ref: str, *, platforms: Sequence[Platform], force: bool, prune: bool
     ) -> Sequence[Deleted]:
-        """Remove a name, and with the last one the image; of every platform, or of some."""
+        """Remove a name, and with the last one the image; of every platform, or of some.
+
+        ``prune``: and the images without a name that it was made of.
+        """
         everything: list[Deleted] = []
         for image, done in await self._service.remove(
-            ref, platforms=platforms, force=force, users=self._users()
+            ref, platforms=platforms, force=force, prune=prune, users=self._users()
         ):
             self._tell_removed(image, done)
             everything += [step for step in done if step not in everything]
@@ -62,6 +65,10 @@ class Images:
             self._events.emit("image", "delete", id_, {"name": id_})
         self._events.emit("image", "prune", "", {"reclaimed": str(found["SpaceReclaimed"])})
         return found
+
+    async def prune_builds(self, filters: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
+        """Remove what builds made that nothing with a name needs."""
+        return await self._service.prune_builds(filters=filters, users=self._users())
 
     async def import_rootfs(
         self,

@@ -20,12 +20,14 @@ from berth.images.pack import FileSink, Packer, fill_up, joined
 from berth.images.tar_writer import TarWriter
 from berth.images.unpack import Hasher
 from berth.kernel.mounts import open_in_root
+from berth.snapshots.removal import remove_tree
 from berth.snapshots.whiteouts import is_opaque, is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     Report = Callable[[Mapping[str, object]], None]
+    Skips = Callable[[str, os.stat_result], bool]
     Change = tuple[str, str, bool]  # path, kind ("" for none), whether to look into it
 
 STUBS = frozenset(
@@ -77,22 +79,37 @@ class HashingSink(FileSink):
 def layer(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
     """Write what has changed as a layer of an image to the file ``fds[0]``.
 
-    Argument: ``rootfs``. Returns ``digest`` and ``size``.
+    Argument: ``rootfs``; ``strips``: what is no part of the layer is removed, so that the directory is one.
+    Returns ``digest`` and ``size``, and what is in ``files``.
     """
     del report
     layers = roots.open_layers(argument)
     stubs = _Stubs(layers.own, layers.below)
-    sink = HashingSink(fds[0])
+    found = write_layer(layers, fds[0], stubs)
+    if argument["strips"]:
+        stubs.remove()
+    return found
+
+
+def nothing(path: str, status: os.stat_result) -> bool:
+    """Skip nothing."""
+    del path, status
+    return False
+
+
+def write_layer(layers: roots.Layers, file: int, skips: Skips = nothing) -> Mapping[str, object]:
+    """Write a layer of what has changed, without what ``skips`` says, to a file; return what `layer` does."""
+    sink = HashingSink(file)
     writer = TarWriter(sink)
     if layers.copied_ns is None:
-        Packer(layers.own, writer, layer=True, skips=stubs).tree("", "")
+        Packer(layers.own, writer, layer=True, skips=skips).tree("", "")
     else:
-        changed = Changed(layers, stubs)
-        skips, hidden = changed.is_unchanged, changed.hidden
-        Packer(layers.own, writer, layer=True, skips=skips, hidden=hidden).tree("", "")
+        changed = Changed(layers, skips)
+        unchanged, hidden = changed.is_unchanged, changed.hidden
+        Packer(layers.own, writer, layer=True, skips=unchanged, hidden=hidden).tree("", "")
     writer.end()
-    os.fsync(fds[0])
-    return {"digest": sink.digest(), "size": sink.size}
+    os.fsync(file)
+    return {"digest": sink.digest(), "size": sink.size, "files": writer.file_bytes}
 
 
 class _Stubs:
@@ -101,8 +118,28 @@ class _Stubs:
     def __init__(self, upper: int, below: int) -> None:
         self._upper = upper
         self._below = below
+        self._found: list[str] = []
 
     def __call__(self, path: str, status: os.stat_result) -> bool:
+        is_one = self._is_one(path, status)
+        if is_one:
+            self._found.append(path)
+        return is_one
+
+    def remove(self) -> None:
+        """Remove what was found; the directory was not changed meanwhile."""
+        for path in self._found:
+            folder, _, leaf = path.rpartition("/")
+            parent = open_in_root(self._upper, folder, _DIRECTORY)
+            try:
+                if stat.S_ISDIR(os.stat(leaf, dir_fd=parent, follow_symlinks=False).st_mode):
+                    remove_tree(leaf, dir_fd=parent)
+                else:
+                    os.unlink(leaf, dir_fd=parent)
+            finally:
+                os.close(parent)
+
+    def _is_one(self, path: str, status: os.stat_result) -> bool:
         if path not in STUBS:
             return False
         if not stat.S_ISDIR(status.st_mode):
@@ -115,7 +152,9 @@ class _Stubs:
             children = [(name, status_of(name, folder)) for name in os.listdir(folder)]
         finally:
             os.close(folder)
-        return all(found is None or self(f"{path}/{name}", found) for name, found in children)
+        return all(
+            found is None or self._is_one(f"{path}/{name}", found) for name, found in children
+        )
 
 
 def compare(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
@@ -133,7 +172,7 @@ def compare(argument: dict[str, object], fds: list[int], report: Report) -> Mapp
 class Changed:
     """What has changed in a copy of an image, as a layer has it."""
 
-    def __init__(self, layers: roots.Layers, stubs: _Stubs) -> None:
+    def __init__(self, layers: roots.Layers, stubs: Skips) -> None:
         self._stubs = stubs
         self._paths = {""}  # made or changed, and the directories that these are in
         self._hidden: dict[str, list[str]] = {}

@@ -97,8 +97,14 @@ def open_layers(argument: dict[str, object]) -> Layers:
 
     The process's root is an empty directory afterwards. CAP_SYS_ADMIN stays, for trusted.* attributes.
     """
-    message = cast("RootfsMessage", argument["rootfs"])
     own_namespace()
+    found = layers_of(cast("RootfsMessage", argument["rootfs"]))
+    confine(ROOTFS, keep_capabilities=(*CAPABILITIES, "CAP_SYS_ADMIN"))
+    return found
+
+
+def layers_of(message: RootfsMessage) -> Layers:
+    """Open a container's layers, in a mount namespace of this process's own."""
     os.chdir(message["base"])
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     if "path" in message:
@@ -109,5 +115,4 @@ def open_layers(argument: dict[str, object]) -> Layers:
         rootfs.mount_lower(message["lower"])
         found = Layers(own, os.open(ROOTFS, flags), None)
         mounts.umount2(ROOTFS, mounts.MNT_DETACH)
-    confine(ROOTFS, keep_capabilities=(*CAPABILITIES, "CAP_SYS_ADMIN"))
     return found

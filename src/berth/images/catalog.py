@@ -132,12 +132,25 @@ class Catalog:
         image.repo_digests = [known for known in image.repo_digests if known != name]
         self.put(image)
 
-    def select(self, filters: Filters) -> list[Image]:
-        """Return the images that pass, the youngest first; with ``reference``, only the names that match."""
+    def parents(self) -> set[str]:
+        """Return the ids of images that others were made of."""
+        return {image.parent for image in self._images.values()}
+
+    def select(self, filters: Filters, *, steps: bool = True) -> list[Image]:
+        """Return the images that pass, the youngest first; with ``reference``, only the names that match.
+
+        Without ``steps`` none that has no name and that others were made of: those are steps of builds.
+        """
         for key in filters:
             if key not in KNOWN_FILTERS:
                 raise InvalidArgument(f"invalid filter '{key}'")
-        found = [image for image in self.all() if self._passes(image, filters)]
+        parents = self.parents()
+        found = [
+            image
+            for image in self.all()
+            if (steps or image.names or image.repo_digests or image.id not in parents)
+            and self._passes(image, filters, parents)
+        ]
         patterns = filters.get("reference")
         if not patterns:
             return found
@@ -149,9 +162,11 @@ class Catalog:
                 narrowed.append(msgspec.structs.replace(image, names=names, repo_digests=digests))
         return narrowed
 
-    def _passes(self, image: Image, filters: Filters) -> bool:
-        if "dangling" in filters and flag("dangling", filters["dangling"]) == bool(image.names):
-            return False
+    def _passes(self, image: Image, filters: Filters, parents: set[str]) -> bool:
+        if "dangling" in filters:
+            is_dangling = not image.names and image.id not in parents
+            if flag("dangling", filters["dangling"]) != is_dangling:
+                return False
         labels = image.config.labels or {}
         if not all(has_label(labels, wanted) for wanted in filters.get("label", ())):
             return False

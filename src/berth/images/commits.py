@@ -1,16 +1,16 @@
-"""What images are like that are made here: of a container, its parent with one layer more, or of a tar."""
+"""What images are like that are made here: of another with a layer more or none, or of a tar."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from berth.images.records import Image
 from berth.oci.image import History, ImageConfig, ImageDocument, RootFs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from berth.images.records import Image
     from berth.oci.platform import Platform
 
 EMPTY_TAR = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
@@ -18,20 +18,36 @@ EMPTY_TAR = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """A layer as a plain tar in a file of the ingest directory, and what is said about it."""
+    """A layer as a plain tar in a file of the ingest directory, if any, and what is said about it."""
 
-    layer: Path
-    digest: str
-    size: int
+    layer: Path | None = None
+    digest: str = EMPTY_TAR
+    size: int = 0
     config: ImageConfig
     author: str = ""
     comment: str = ""
     created_by: str = ""
+    step: str = ""  # of a build: what tells it from others on the same parent
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was changed: no layer then, as in Docker."""
         return self.digest == EMPTY_TAR
+
+
+def nothing(platform: Platform) -> Image:
+    """Return what an image is made of that has no parent."""
+    return Image(
+        id="",
+        config=ImageConfig(),
+        chain_id="",
+        diff_ids=[],
+        size_bytes=0,
+        created="",
+        architecture=platform.architecture,
+        os=platform.os,
+        variant=platform.variant,
+    )
 
 
 def document(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from berth.errors import Failed
 from berth.kernel.mounts import open_in_root
 from berth.runtime.worker import confine
-from berth.snapshots.whiteouts import is_whiteout
+from berth.snapshots.whiteouts import OPAQUE_XATTR, RESERVED_XATTRS, is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -135,8 +135,13 @@ def same_content(one: int, other: int, name: str) -> bool:
 
 def _attributes(folder: int, name: str) -> dict[str, bytes]:
     os.fchdir(folder)  # there is no call that takes a directory and a name
-    names = sorted(os.listxattr(name, follow_symlinks=False))
+    names = [key for key in sorted(os.listxattr(name, follow_symlinks=False)) if counts(key)]
     return {key: os.getxattr(name, key, follow_symlinks=False) for key in names}
+
+
+def counts(key: str) -> bool:
+    """Say whether an attribute is one of the layer's: overlayfs leaves notes of its own in trees it made."""
+    return key == OPAQUE_XATTR or not key.startswith(RESERVED_XATTRS)
 
 
 def _shown(folder: str, name: str) -> str:

@@ -36,11 +36,13 @@ class Disposal:
         *,
         platforms: Sequence[Platform],
         force: bool,
+        prune: bool,
         users: Sequence[ImageUser],
     ) -> list[tuple[Image, Sequence[Deleted]]]:
         """Remove a name, and with the last one the image: of every platform, or of some.
 
-        Returns what was done to which image. All is decided before anything is done.
+        ``prune``: and the images without a name that it was made of. Returns what was done to which image.
+        All is decided before anything is done.
         """
         if platforms:
             found = {(image := self._catalog.resolve(ref, p)).id: image for p in platforms}
@@ -51,15 +53,35 @@ class Disposal:
             (
                 image,
                 removal.plan(
-                    image, ref, self._catalog.names_it(ref, image), force=force, users=users
+                    image,
+                    ref,
+                    self._catalog.names_it(ref, image),
+                    force=force,
+                    users=users,
+                    is_parent=image.id in self._catalog.parents(),
                 ),
             )
             for image in images
         ]
-        return [
-            (image, await self._carry_out(image, plan.names, deleted=plan.deleted))
-            for image, plan in plans
-        ]
+        done = []
+        for image, plan in plans:
+            steps = await self._carry_out(image, plan.names, deleted=plan.deleted)
+            if plan.deleted and prune:
+                steps = [*steps, *await self._prune_parents(image, users)]
+            done.append((image, steps))
+        return done
+
+    async def _prune_parents(self, image: Image, users: Sequence[ImageUser]) -> Sequence[Deleted]:
+        """Remove the images that one was made of, as far as they have no name and no other use."""
+        used = {user.image_id for user in users}
+        done: Sequence[Deleted] = []
+        parent = self._catalog.get(image.parent)
+        while parent is not None and parent.id not in {*used, *self._catalog.parents()}:
+            if parent.builtin or parent.names or parent.repo_digests:
+                break
+            done = [*done, *await self._carry_out(parent, [], deleted=True)]
+            parent = self._catalog.get(parent.parent)
+        return done
 
     async def _carry_out(
         self, image: Image, names: Sequence[str], *, deleted: bool
@@ -95,11 +117,33 @@ class Disposal:
         used = {user.image_id for user in users}
         deleted: Sequence[Deleted] = []
         reclaimed = 0
-        for image in self._catalog.select(others):
+        for image in self._catalog.select(others):  # the youngest first, so children before parents
             if image.builtin or image.id in used or (dangling and image.names):
                 continue
+            if image.id in self._catalog.parents():
+                continue
             names = [*image.names, *image.repo_digests]
-            reclaimed += image.size_bytes
+            reclaimed += self._own_bytes(image)
             deleted = [*deleted, *await self._carry_out(image, names, deleted=True)]
         reclaimed += 0 if others else self._garbage.remove_blobs()
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": reclaimed}
+
+    def _own_bytes(self, image: Image) -> int:
+        """Return the bytes that are gone with an image: those of its parent's layers are not."""
+        parent = self._catalog.get(image.parent)
+        return image.size_bytes - (parent.size_bytes if parent else 0)
+
+    async def prune_builds(
+        self, *, filters: Mapping[str, Sequence[str]], users: Sequence[ImageUser]
+    ) -> Mapping[str, object]:
+        """Remove what builds made that has no name and that no image with a name is made of."""
+        others = {key: values for key, values in filters.items() if key == "until"}
+        used = {user.image_id for user in users}
+        deleted, reclaimed = [], 0
+        for image in self._catalog.select(others):
+            kept = {*used, *self._catalog.parents()}
+            if image.step and not image.names and not image.repo_digests and image.id not in kept:
+                reclaimed += self._own_bytes(image)
+                await self._carry_out(image, [], deleted=True)
+                deleted.append(image.id)
+        return {"CachesDeleted": deleted, "SpaceReclaimed": reclaimed}

@@ -31,6 +31,10 @@ EXPAND = "berth.images.unpack:expand"
 SHORT_CHARS = 12
 
 
+def quiet(_: Mapping[str, object]) -> None:
+    """Report to nobody."""
+
+
 class Teller:
     """Tells of layers that are being unpacked, in the words of a pull, which names layers by their blobs."""
 
@@ -152,7 +156,7 @@ class LayerStore:
 
     async def restore(self, image: Image) -> None:
         """Unpack what is missing of an image whose blobs are here."""
-        await self.unpack(image.layers, image.diff_ids, Teller(lambda _: None))
+        await self.unpack(image.layers, image.diff_ids, Teller(quiet))
 
     async def _fill(
         self, work: Sequence[tuple[Path, LayerRecord, str]], teller: Teller
@@ -257,7 +261,7 @@ class LayerStore:
         """Return what a layer's tree has that its blob has not, or the reverse; "" for nothing."""
         partial = self._snapshots.partial()
         try:
-            outcome = await self._unpack_blob(partial, layer, diff_id, Teller(lambda _: None))
+            outcome = await self._unpack_blob(partial, layer, diff_id, Teller(quiet))
             argument = {
                 "one": f"{partial.name}/fs",
                 "other": self._snapshots.tree(chain_id),

@@ -86,7 +86,8 @@ class Packer:
 
     The working directory is this object's while it works. ``layer``: whiteouts of an image layer are
     made, of those that ``root`` has as an overlay's upper directory, or of the names that ``hidden`` says
-    are no more in a directory. ``skips``: paths not to be packed.
+    are no more in a directory. ``skips``: paths not to be packed, with all below them. ``passes``:
+    directories not to be packed themselves.
     """
 
     def __init__(
@@ -97,12 +98,14 @@ class Packer:
         layer: bool = False,
         skips: Callable[[str, os.stat_result], bool] = lambda _path, _status: False,
         hidden: Callable[[str], list[str]] | None = None,
+        passes: Callable[[str], bool] = lambda _path: False,
     ) -> None:
         self._root = root
         self._writer = writer
         self._finds_whiteouts = layer and hidden is None
         self._skips = skips
         self._hidden = hidden
+        self._passes = passes
         self._folders: OrderedDict[str, int] = OrderedDict()  # open ones
         self._links: dict[tuple[int, int], str] = {}
 
@@ -155,7 +158,7 @@ class Packer:
     def _directory(self, path: str, name: str, status: os.stat_result) -> list[str]:
         fd = self._folder(path)
         opaque = False
-        if name:
+        if name and not self._passes(path):
             member = new_member(joined(name, ""), tar.DIRECTORY, status)
             member.xattrs = attributes(fd)
             self._writer.add(member)

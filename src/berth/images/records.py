@@ -45,6 +45,7 @@ class Image(msgspec.Struct, kw_only=True):
     os: str = "linux"
     variant: str = ""
     parent: str = ""  # the image it was committed from on this machine
+    step: str = ""  # of the build that made it of the parent: a hash by which the next one finds it
     author: str = ""
     comment: str = ""
     layers: list[LayerRecord] = []

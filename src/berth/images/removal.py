@@ -35,9 +35,29 @@ def is_single(image: Image) -> bool:
 
 
 def plan(
+    image: Image,
+    ref: str,
+    name: str | None,
+    *,
+    force: bool,
+    users: Sequence[ImageUser],
+    is_parent: bool = False,
+) -> Removal:
+    """Decide about removing ``ref``, which is ``name`` of the image or (None) its id. Raises Conflict.
+
+    ``is_parent``: other images were made of it, so it stays; at most its name goes.
+    """
+    found = _plan(image, ref, name, force=force, users=users)
+    if found.deleted and is_parent:
+        if name is None:
+            raise _refused(image, "cannot be forced", "image has dependent child images")
+        return Removal(found.names, deleted=False)
+    return found
+
+
+def _plan(
     image: Image, ref: str, name: str | None, *, force: bool, users: Sequence[ImageUser]
 ) -> Removal:
-    """Decide about removing ``ref``, which is ``name`` of the image or (None) its id. Raises Conflict."""
     using = [user for user in users if user.image_id == image.id]
     if name is not None:
         return _by_name(image, ref, name, force=force, using=using)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Sequence  # noqa: TC003 - `list` is a method here
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,17 +16,17 @@ from berth.images import commits, documents, host
 from berth.images.catalog import Catalog, familiar
 from berth.images.changes import apply_changes
 from berth.images.check import StoreCheck
+from berth.images.derived import Derived, now_text
 from berth.images.disposal import Deleted, Disposal
 from berth.images.early import Early
 from berth.images.garbage import KEPT_S, Garbage
-from berth.images.layers import NOTHING_READY, LayerStore, LoadTeller, Teller
-from berth.images.records import Image, ImageUser, LayerRecord
+from berth.images.layers import NOTHING_READY, LayerStore, LoadTeller, Ready, Teller, quiet
+from berth.images.records import Image, ImageUser
 from berth.images.save import ArchiveWriter, selected
 from berth.images.shipping import Shipping
 from berth.images.transfer import Transfer, platform_of, record, remove_ingest
 from berth.oci.digest import Digest
 from berth.oci.image import (
-    OCI_LAYER,
     ImageConfig,
     ImageDocument,
     chain_ids,
@@ -36,13 +36,12 @@ from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from pathlib import Path
 
     from berth.images.archive import Found
     from berth.images.check import Report
-    from berth.images.commits import Commit
-    from berth.images.layers import Progress, Ready
+    from berth.images.layers import Progress
     from berth.images.records import Referrer
     from berth.images.shipping import Shipment
     from berth.oci.image import Descriptor
@@ -53,10 +52,6 @@ if TYPE_CHECKING:
     from berth.state import State
 
 __all__ = ["Image", "ImageConfig", "ImageService", "ImageUser"]
-
-
-def _quiet(_: Mapping[str, object]) -> None:
-    """Report to nobody."""
 
 
 class ImageService:
@@ -81,6 +76,14 @@ class ImageService:
         )
         self._disposal = Disposal(
             catalog=self._catalog, content=self.content, garbage=self._garbage
+        )
+
+        self.derived = Derived(
+            catalog=self._catalog,
+            content=self.content,
+            layers=self._layers,
+            keep=self._keep,
+            is_whole=self.is_whole,
         )
 
     async def open(self) -> None:
@@ -109,9 +112,9 @@ class ImageService:
         """Return every image, the youngest first."""
         return self._catalog.all()
 
-    def list(self, *, filters: Mapping[str, Sequence[str]]) -> Sequence[Image]:
-        """Return the images that pass Docker's filters, the youngest first."""
-        return self._catalog.select(filters)
+    def list(self, *, filters: Mapping[str, Sequence[str]], steps: bool) -> Sequence[Image]:
+        """Return the images that pass Docker's filters, the youngest first; with those of builds' steps."""
+        return self._catalog.select(filters, steps=steps)
 
     def resolve(self, ref: str, platform: Platform | None = None) -> Image:
         """Return the image that ``ref`` names: a reference, an id or a unique prefix of one.
@@ -149,15 +152,15 @@ class ImageService:
         if not image.builtin:
             await self._layers.restore(image)
 
-    def prepare_rootfs(self, image: Image, key: str) -> None:
+    def prepare_rootfs(self, image: Image, key: str, *, marked: bool = True) -> None:
         """Begin the writable snapshot ``key`` (the container's id) on top of the image.
 
-        In its root is the file of containers, which this machine's image has anyway.
+        ``marked``: in its root is the file of containers, which this machine's image has anyway.
         """
-        self._snapshots.prepare(key, self._lower(image), marked=not image.is_of_host)
+        self._snapshots.prepare(key, self._lower(image), marked=marked and not image.is_of_host)
 
     def prepare_view(self, image: Image, key: str) -> None:
-        """Begin the snapshot ``key`` through which a container sees an image."""
+        """Begin the snapshot ``key`` through which an image is seen."""
         self._snapshots.prepare_view(key, self._lower(image))
 
     def _lower(self, image: Image) -> builtins.list[str]:
@@ -165,6 +168,16 @@ class ImageService:
         if image.is_of_host:
             return self._snapshots.lower_of_host([*lower, host.MACHINE] if lower else host.lower())
         return lower or self._snapshots.lower_of_nothing()
+
+    @property
+    def snapshots_folder(self) -> Path:
+        """Where the directories of snapshots are."""
+        return self._snapshots.base
+
+    @property
+    def has_layers_as_made(self) -> bool:
+        """Whether what a container has written is a layer's files as it is."""
+        return self._snapshots.driver.writes_layers
 
     async def fill_rootfs(self, key: str) -> None:
         """Make what takes time of a snapshot that was begun, before anybody uses it."""
@@ -189,9 +202,21 @@ class ImageService:
         if self._garbage.awaits_containers:
             await self._garbage.remove_layers()
 
+    @contextmanager
+    def detached_rootfs(self, key: str, size_bytes: int) -> Iterator[Ready | None]:
+        """Give the files of a snapshot that nobody has mounted, and end it; None when they are no layer's."""
+        if not self.has_layers_as_made:
+            yield None
+            return
+        folder = self._snapshots.detach(key)
+        try:
+            yield Ready(folder, {"size": size_bytes, "root": False})
+        finally:
+            self._snapshots.discard(folder)
+
     async def rootfs_size(self, key: str) -> int:
-        """Return the bytes that a container's writable layer takes."""
-        return await self._snapshots.usage(key)
+        """Return the bytes that a container's writable layer takes, 0 when it has none any more."""
+        return await self._snapshots.usage(key) if self._snapshots.has(key) else 0
 
     # Names and removal
 
@@ -210,16 +235,28 @@ class ImageService:
         *,
         platforms: Sequence[Platform] = (),
         force: bool = False,
+        prune: bool = True,
         users: Sequence[ImageUser] = (),
     ) -> Sequence[tuple[Image, Sequence[Deleted]]]:
-        """Remove a name, and with the last one the image: of every platform, or of some."""
-        return await self._disposal.remove(ref, platforms=platforms, force=force, users=users)
+        """Remove a name, and with the last one the image: of every platform, or of some.
+
+        ``prune``: and the images without a name that it was made of.
+        """
+        return await self._disposal.remove(
+            ref, platforms=platforms, force=force, prune=prune, users=users
+        )
 
     async def prune(
         self, *, filters: Mapping[str, Sequence[str]], users: Sequence[ImageUser]
     ) -> Mapping[str, object]:
         """Remove images that no container uses, and what broken transfers have left."""
         return await self._disposal.prune(filters=filters, users=users)
+
+    async def prune_builds(
+        self, *, filters: Mapping[str, Sequence[str]], users: Sequence[ImageUser]
+    ) -> Mapping[str, object]:
+        """Remove what builds made that has no name and that no image with a name is made of."""
+        return await self._disposal.prune_builds(filters=filters, users=users)
 
     async def check(self, *, users: Sequence[ImageUser], repair: bool) -> Report:
         """Verify the whole store; with ``repair`` remove what is broken. ``users``: the containers."""
@@ -252,7 +289,7 @@ class ImageService:
         try:
             diff_id, layer, size = await self._transfer.import_layer(spooled, expanded.name)
             document = commits.imported(
-                diff_id, config, target, comment=message or "Imported from -", created=_now()
+                diff_id, config, target, comment=message or "Imported from -", created=now_text()
             )
             data = msgspec.json.encode(document)
             with self.content.hold([layer.digest, Digest.of(data)]), self._layers.hold(diff_id):
@@ -264,34 +301,12 @@ class ImageService:
             remove_ingest(expanded)
         return image
 
-    async def commit(self, parent: Image, commit: Commit, *, reference: str | None) -> Image:
-        """Make an image of what a container has changed in ``parent``. The layer's file is used up."""
-        name = familiar(reference) if reference else None
-        parents = ImageDocument()
-        if not parent.builtin:
-            parents = decode(
-                self.content.read(Digest(parent.id)), ImageDocument, "image configuration"
-            )
-        made = commits.document(commit, parent, parents, created=_now())
-        data = msgspec.json.encode(made)
-        layers = [*parent.layers]
-        if not commit.is_empty:
-            layers.append(LayerRecord(digest=commit.digest, media_type=OCI_LAYER, size=commit.size))
-        with self.content.hold([*(layer.digest for layer in layers), str(Digest.of(data))]):
-            if not commit.is_empty:
-                self.content.adopt(commit.layer, Digest(commit.digest))
-            digest = await asyncio.to_thread(self.content.write, data)
-            size = await self._layers.unpack(layers, made.rootfs.diff_ids, Teller(_quiet))
-            image = record(made, digest, layers, None, size)
-            image.on_host, image.parent = parent.is_of_host, parent.id
-            return self._keep(image, [name] if name else [])
-
     async def load(
         self,
         body: AsyncIterator[bytes],
         *,
         platform: Platform | None = None,
-        progress: Progress = _quiet,
+        progress: Progress = quiet,
     ) -> Sequence[tuple[Image, Sequence[str]]]:
         """Load a docker-archive or an OCI layout; return the images, each with the names it came with.
 
@@ -356,7 +371,7 @@ class ImageService:
         else:
             with self.content.hold(self._transfer.blobs_of(descriptor)):
                 ready = await early.finish() if early else NOTHING_READY
-                teller = early.teller if early else Teller(_quiet)
+                teller = early.teller if early else Teller(quiet)
                 image = await self._transfer.pulled(descriptor, teller, ready)
         name = reference.with_default_tag()
         origin = reference.with_digest(repo_digest or descriptor.digest).familiar()
@@ -420,9 +435,3 @@ class ImageService:
         wanted = selected(self._catalog, refs, platform)
         writer = ArchiveWriter(self.content, wanted, referrers=referrers)
         return [image for image, _ in wanted], writer.stream()
-
-
-def _now() -> str:
-    now = time.time_ns()
-    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
-    return f"{moment}.{now % 1_000_000_000:09d}Z"

@@ -215,9 +215,11 @@ class TarReader:
                 return self._member(header, name, link, pax)
 
     def _header(self) -> bytes | None:
-        left = self._left + self._padding
-        if left and self._stream.skip(left) != left:
+        if self._left and self._stream.skip(self._left) != self._left:
             raise cut_off()
+        self._stream.skip(
+            self._padding
+        )  # which the last member may lack: Go's writers leave it out
         self._left = self._padding = 0
         header = self._stream.read(BLOCK)
         if not header or header == ZERO_BLOCK:

@@ -114,6 +114,7 @@ class TarWriter:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        self.file_bytes = 0  # in the files so far, as layers are counted
 
     def add(self, member: Member) -> None:
         """Write a member that has no data."""
@@ -123,6 +124,7 @@ class TarWriter:
         """Write a member with the data of the file ``fd``."""
         self._sink.write(headers(member))
         self._sink.copy(fd, member.size)
+        self.file_bytes += member.size
         if fill := padding(member.size):
             self._sink.write(fill)
 

@@ -33,6 +33,7 @@ class CopyingDriver:
     name = "vfs"
     backing = "copies of images, with shared blocks where the file system has reflinks"
     has_plain_layers = True
+    writes_layers = False
     can_show_host = False
 
     def __init__(self, base: Path, runtime: Runtime) -> None:

@@ -47,6 +47,10 @@ class Driver(Protocol):
         """Whether layers say what they hide by plain files, not in overlayfs's way."""
 
     @property
+    def writes_layers(self) -> bool:
+        """Whether what a container has written is a layer's files as it is."""
+
+    @property
     def can_show_host(self) -> bool:
         """Whether this machine's own root can be below a container's."""
 

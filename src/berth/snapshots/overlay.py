@@ -23,6 +23,7 @@ class OverlayDriver:
     name = "overlay2"
     backing = "overlayfs, mounted in containers only"
     has_plain_layers = False
+    writes_layers = True
     can_show_host = True
 
     def __init__(self, base: Path) -> None:

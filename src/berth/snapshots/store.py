@@ -235,6 +235,14 @@ class Snapshots:
         """Return the directories below ``base`` that are the image under a snapshot, topmost first."""
         return self.driver.view(self._record(key))
 
+    def detach(self, key: str) -> Path:
+        """Turn a writable snapshot that nobody has mounted into a partial directory, the caller's."""
+        partial = self.adopt(self.base / str(self._record(key).number))
+        del self._records[key]
+        self._table.remove(key)
+        remove_tree(str(partial / "work"))
+        return partial
+
     async def usage(self, key: str) -> int:
         """Return how many bytes the writable layer takes on disk."""
         return await asyncio.to_thread(self.driver.usage, self._record(key))

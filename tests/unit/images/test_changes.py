@@ -60,7 +60,7 @@ def test_the_original_stays_as_it_was():
         ("EXPOSE 80/icmp", "invalid containerPort"),
         ("ENV A", "must have two arguments"),
         ("ENV A=b c", "can't find ="),
-        ("LABEL 'a=b", "no closing quotation"),
+        ("LABEL 'a=b", "looking for matching single-quote"),
     ],
 )
 def test_what_is_wrong_is_said(change, text):

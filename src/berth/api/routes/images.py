@@ -56,7 +56,10 @@ class ImageRoutes:
             filters.setdefault("reference", []).append(name)
         manifests = call.flag("manifests") and call.version >= compatibility.MANIFESTS_SINCE
         found = self._engine.image_list(
-            filters, manifests=manifests, shared_size=call.flag("shared-size")
+            filters,
+            all_=call.flag("all"),
+            manifests=manifests,
+            shared_size=call.flag("shared-size"),
         )
         compatibility.older_images(found, call.version)
         await call.exchange.respond(200, found)
@@ -83,7 +86,10 @@ class ImageRoutes:
         """Remove a name, or the image."""
         platforms = [read_platform(text) for text in call.texts("platforms")]
         removed = await self._images.remove(
-            call.name, platforms=platforms, force=call.flag("force")
+            call.name,
+            platforms=platforms,
+            force=call.flag("force"),
+            prune=not call.flag("noprune"),
         )
         await call.exchange.respond(200, removed)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from berth.engine.engine import Engine
 
 PING_HEADERS: Headers = [
+    ("Builder-Version", "1"),
     ("Cache-Control", "no-cache, no-store, must-revalidate"),
     ("Pragma", "no-cache"),
     ("Swarm", "inactive"),
@@ -47,7 +48,6 @@ class SystemRoutes:
             Route("GET", "/info", self.info),
             Route("GET", "/system/df", self.disk_usage),
             Route("POST", "/system/check", self.check, long=True),
-            Route("POST", "/build/prune", self.prune_build_cache),
             Route("POST", "/auth", self.auth),
             Route("GET", "/events", self.events, long=True),
         ]
@@ -87,10 +87,6 @@ class SystemRoutes:
         """Verify the store, and with ``repair`` remove what is broken. Docker has nothing like it."""
         found = await self._engine.check_store(repair=call.flag("repair"))
         await call.exchange.respond(200, msgspec.to_builtins(found))
-
-    async def prune_build_cache(self, call: Call) -> None:
-        """Answer that nothing was removed: there is no build cache. `docker system prune` asks."""
-        await call.exchange.respond(200, {"CachesDeleted": [], "SpaceReclaimed": 0})
 
     async def auth(self, call: Call) -> None:
         """Ask the registry about credentials; the client keeps them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berth.api.routes.archives import ArchiveRoutes
+from berth.api.routes.builds import BuildRoutes
 from berth.api.routes.containers import ContainerRoutes
 from berth.api.routes.execs import ExecRoutes
 from berth.api.routes.images import ImageRoutes
@@ -16,10 +17,11 @@ from berth.api.routes.volumes import VolumeRoutes
 
 if TYPE_CHECKING:
     from berth.api.router import Route
+    from berth.builds.service import Builds
     from berth.engine.engine import Engine
 
 
-def routes_of(engine: Engine) -> list[Route]:
+def routes_of(engine: Engine, builds: Builds) -> list[Route]:
     """Return the table."""
     return [
         *SystemRoutes(engine).routes(),
@@ -28,6 +30,7 @@ def routes_of(engine: Engine) -> list[Route]:
         *ArchiveRoutes(engine).routes(),
         *ExecRoutes(engine).routes(),
         *ImageRoutes(engine).routes(),
+        *BuildRoutes(builds).routes(),
         *NetworkRoutes(engine).routes(),
         *VolumeRoutes(engine).routes(),
         *SwarmRoutes().routes(),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from berth.dockerfile.healthchecks import healthcheck
 from berth.errors import InvalidArgument
-from berth.images.healthchecks import healthcheck
 from berth.oci.image import Healthcheck
 
 

@@ -1,0 +1,182 @@
+"""Routes of builds."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from berth.api.router import Route
+from berth.builds.output import CommandFailed
+from berth.builds.requests import BuildRequest
+from berth.engine.models import HostConfig, Ulimit
+from berth.errors import BerthError, InvalidArgument, Unsupported
+from berth.oci.platform import Platform
+from berth.oci.reference import DEFAULT_DOMAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from berth.api.exchange import Exchange
+    from berth.api.parameters import Call
+    from berth.builds.service import Builds
+
+Value = TypeVar("Value")
+
+NAMES = {"buildargs": "build args"}  # in Docker's words
+HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
+
+
+class BuildRoutes:
+    """``/build``."""
+
+    def __init__(self, builds: Builds) -> None:
+        self._builds = builds
+
+    def routes(self) -> list[Route]:
+        """Return the table."""
+        return [
+            Route("POST", "/build", self.build, long=True),
+            Route("POST", "/build/cancel", self.cancel),
+            Route("POST", "/build/prune", self.prune),
+        ]
+
+    async def build(self, call: Call) -> None:
+        """Build an image; what goes wrong after the first message is the last one."""
+        request = request_of(call)
+        exchange = call.exchange
+        try:
+            await self._builds.build(
+                request,
+                exchange.body_stream(),
+                MessageStream(exchange),
+                id_=call.text("buildid"),
+            )
+        except BerthError as error:
+            if not exchange.answered:
+                raise
+            await exchange.end(failure(error))
+        else:
+            await exchange.end()
+
+    async def cancel(self, call: Call) -> None:
+        """Cancel the build that its client has given an id."""
+        self._builds.cancel(call.text("id"))
+        await call.exchange.respond_bytes(200, b"", "")
+
+    async def prune(self, call: Call) -> None:
+        """Remove what builds have made and no image with a name is made of."""
+        await call.exchange.respond(200, await self._builds.prune(call.filters()))
+
+
+class MessageStream:
+    """The client of a build, who reads JSON messages."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def _begin(self) -> None:
+        if not self._exchange.answered:
+            self._exchange.begin()
+
+    async def tell(self, message: Mapping[str, object]) -> None:
+        """Send a message; waits while the client does not read."""
+        self._begin()
+        await self._exchange.write_document(message)
+
+    def report(self, message: Mapping[str, object]) -> None:
+        """Send a message that may be left out while the client does not read."""
+        self._begin()
+        if not (message.get("progressDetail") and self._exchange.is_held_back):
+            self._exchange.send_document(message)
+
+
+def failure(error: BerthError) -> dict[str, object]:
+    """Return the last message of a build that failed: only a command's code is a number of its own."""
+    detail: dict[str, object] = {"message": error.message}
+    if isinstance(error, CommandFailed):
+        detail = {"code": error.exit_code, **detail}
+    return {"errorDetail": detail, "error": error.message}
+
+
+def request_of(call: Call) -> BuildRequest:
+    """Return what a request asks for."""
+    if call.text("version", "1") not in ("", "1"):
+        raise Unsupported(
+            "BuildKit is not part of berth: the classic builder (version=1) is",
+            hint="set DOCKER_BUILDKIT=0",
+        )
+    if call.flag("squash"):
+        raise InvalidArgument("squash is only supported with experimental mode")
+    if call.text("outputs"):
+        raise InvalidArgument("outputs are only supported with BuildKit")
+    platform = call.text("platform")
+    return BuildRequest(
+        dockerfile=call.text("dockerfile"),
+        remote=call.text("remote"),
+        tags=[tag for tag in call.texts("t") if tag],
+        target=call.text("target"),
+        arguments=decoded(call, "buildargs", dict[str, str | None], {}),
+        labels=decoded(call, "labels", dict[str, str], {}),
+        cache_from=decoded(call, "cachefrom", list[str], []),
+        use_cache=not call.flag("nocache"),
+        pull=call.flag("pull"),
+        quiet=call.flag("q"),
+        remove=call.flag("rm", default=True) if call.text("rm") else True,
+        always_remove=call.flag("forcerm"),
+        platform=Platform.parse(platform) if platform else None,
+        host=host_of(call),
+        registries=registries(call.exchange.header(b"x-registry-config") or ""),
+    )
+
+
+def host_of(call: Call) -> HostConfig:
+    """Return how the containers of RUN are limited and connected."""
+    host = HostConfig(
+        memory=call.integer("memory") or 0,
+        memory_swap=call.integer("memswap") or 0,
+        cpu_shares=call.integer("cpushares") or 0,
+        cpuset_cpus=call.text("cpusetcpus"),
+        cpuset_mems=call.text("cpusetmems"),
+        cpu_period=call.integer("cpuperiod") or 0,
+        cpu_quota=call.integer("cpuquota") or 0,
+        shm_size=call.integer("shmsize") or 0,
+        cgroup_parent=call.text("cgroupparent"),
+        network_mode=call.text("networkmode") or "bridge",
+        extra_hosts=[host for text in call.texts("extrahosts") for host in text.split(",") if host],
+        ulimits=decoded(call, "ulimits", list[Ulimit], []),
+        security_opt=decoded(call, "securityopt", list[str], []),
+    )
+    if host.network_mode == "default":
+        host.network_mode = "bridge"
+    return host
+
+
+def decoded(call: Call, name: str, type_: type[Value], default: Value) -> Value:
+    """Return a parameter that is a JSON document; null and nothing are the default."""
+    text = call.text(name)
+    if text in ("", "null"):
+        return default
+    try:
+        return msgspec.json.decode(text, type=type_)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise InvalidArgument(f"error reading {NAMES.get(name, name)}: {error}") from None
+
+
+def registries(header: str) -> dict[str, str]:
+    """Read X-Registry-Config: credentials by server, each as X-Registry-Auth has them."""
+    if not header:
+        return {}
+    try:
+        data = base64.b64decode(header + "=" * (-len(header) % 4), altchars=b"-_")
+        found = msgspec.json.decode(data, type=dict[str, dict[str, str]] | None) or {}
+    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+        raise InvalidArgument(f"invalid X-Registry-Config header: {error}") from None
+    result = {}
+    for server, entry in found.items():
+        host = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+        host = DEFAULT_DOMAIN if host in HUB_NAMES else host
+        result[host] = base64.urlsafe_b64encode(msgspec.json.encode(entry)).decode()
+    return result

@@ -1,0 +1,253 @@
+"""One build: from a Dockerfile and its context to an image, as Docker's classic builder goes about it.
+
+A step whose image an earlier build has made is not done again: the parent is the same, the instruction with
+its variables put in, the configuration, and the contents of what is copied.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from berth.builds.arguments import BuildArguments, platform_arguments
+from berth.builds.copies import Copies
+from berth.builds.layers import Copying
+from berth.builds.runs import Run, write_document
+from berth.builds.stage import StageState, Steps
+from berth.dockerfile import stages
+from berth.dockerfile.instructions import Arguments, Command, Copy, Pairs, Text
+from berth.dockerfile.stages import SCRATCH
+from berth.dockerfile.substitution import expand
+from berth.errors import BerthError, Failed, NotFound
+from berth.oci.platform import Platform, this_machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from berth.builds.bases import Bases
+    from berth.builds.context import Context
+    from berth.builds.layers import LayerMaker
+    from berth.builds.output import Output
+    from berth.builds.requests import BuildRequest
+    from berth.builds.runs import Runs
+    from berth.dockerfile.instructions import Instruction
+    from berth.dockerfile.stages import Dockerfile, Stage
+    from berth.images.records import Image
+    from berth.images.service import ImageService
+
+# Where a command finds the here-documents that it runs or reads.
+PIPES = "/dev/pipes"
+
+
+class Builder:
+    """Builds one image."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        output: Output,
+        *,
+        images: ImageService,
+        bases: Bases,
+        layers: LayerMaker,
+        runs: Runs,
+    ) -> None:
+        self._request = request
+        self._output = output
+        self._bases = bases
+        self._layers = layers
+        self._runs = runs
+        self._steps = Steps(images, use_cache=request.use_cache, cache_from=request.cache_from)
+        target = request.platform or this_machine()
+        known = platform_arguments(target, this_machine())
+        self._arguments = BuildArguments(request.arguments, known)
+        self._results: dict[int, Image] = {}
+
+    async def build(self, dockerfile: Dockerfile, context: Context, folder: Path) -> Image:
+        """Build; ``folder`` is for files of the build's own."""
+        self._dockerfile = dockerfile
+        self._folder = folder
+        self._copies = Copies(context, self._layers, folder)
+        target = dockerfile.target(self._request.target)
+        for step in dockerfile.globals:
+            self._arguments.declare_global(step, dockerfile.escape)
+        names = [self._base_name(stage) for stage in dockerfile.stages]
+        wanted = dockerfile.needed(target, names)
+        labels = self._labels()
+        self._output.steps = len(dockerfile.globals) + len(labels)
+        self._output.steps += sum(1 + len(stage.steps) for stage in wanted)
+        for step in dockerfile.globals:
+            await self._output.step(step)
+        for stage in wanted:
+            more = labels if stage is wanted[-1] else []
+            self._results[stage.index] = await self._stage(stage, names[stage.index], more)
+        if unused := self._arguments.unused():
+            named = " ".join(sorted(unused))
+            await self._output.say(
+                f"[Warning] One or more build-args [{named}] were not consumed\n"
+            )
+        return self._results[target.index]
+
+    def _base_name(self, stage: Stage) -> str:
+        return expand(stage.head.base, self._arguments.globals(), self._dockerfile.escape)
+
+    def _labels(self) -> list[Instruction]:
+        """Return the instruction that gives the labels of the request."""
+        if not self._request.labels:
+            return []
+        pairs = tuple(sorted(self._request.labels.items()))
+        shown = " ".join(f"{key}={value}" for key, value in pairs)
+        plain = tuple((single_quoted(key), single_quoted(value)) for key, value in pairs)
+        return [Pairs(line=0, name="LABEL", text=f"LABEL {shown}", pairs=plain)]
+
+    # Stages
+
+    async def _stage(self, stage: Stage, base: str, more: list[Instruction]) -> Image:
+        await self._output.step(stage.head)
+        state = StageState(
+            await self._base(stage, base),
+            scope=self._arguments.scope(),
+            escape=self._dockerfile.escape,
+            platform=self._request.platform or this_machine(),
+        )
+        await self._triggers(state)
+        await self._output.image(state.image.id)
+        for step in (*stage.steps, *more):
+            await self._output.step(step)
+            await self._step(state, step)
+            await self._output.image(state.image.id)
+        if not state.image.id:
+            raise Failed("No image was generated. Is your Dockerfile empty?")
+        await self._output.stage_end(state.image.id)
+        return state.image
+
+    async def _base(self, stage: Stage, name: str) -> Image | None:
+        """Return what a stage begins with; None for scratch."""
+        if not name:
+            raise Failed(f"base name ({stage.head.base}) should not be blank")
+        other = self._dockerfile.find(name, stage.index)
+        if other is not None:
+            return self._results[other.index]
+        if name == SCRATCH:
+            return None
+        text = expand(stage.head.platform, self._arguments.globals(), self._dockerfile.escape)
+        platform = Platform.parse(text) if text else self._request.platform
+        return await self._bases.find(name, platform, self._request, self._output)
+
+    async def _triggers(self, state: StageState) -> None:
+        """Carry out what the base image has kept with ONBUILD."""
+        if not state.triggers:
+            return
+        plural = "s" if len(state.triggers) > 1 else ""
+        await self._output.say(f"# Executing {len(state.triggers)} build trigger{plural}\n")
+        for text in state.triggers:
+            await self._step(state, stages.trigger(text))
+
+    # Steps
+
+    async def _step(self, state: StageState, step: Instruction) -> None:
+        if isinstance(step, Arguments):
+            said = state.scope.declare(step, state.variables, state.settings.escape)
+            await self._plain(state, said)
+        elif isinstance(step, Copy):
+            await self._copy(state, step)
+        elif isinstance(step, Command) and step.name == "RUN":
+            await self._run(state, step)
+        elif isinstance(step, Text) and step.name == "WORKDIR":
+            said = state.settings.apply(step, state.variables)
+            copying = Copying(target=state.settings.config.working_dir)
+            await self._layer(state, state.plain(said, with_files=True), copying)
+        else:
+            await self._plain(state, state.settings.apply(step, state.variables))
+
+    async def _plain(self, state: StageState, said: str) -> None:
+        """Make the image of an instruction that changes the configuration alone."""
+        command = state.plain(said)
+        key = self._steps.key(state, command)
+        if not await self._known(state, key, command):
+            await self._steps.commit(state, key, command)
+
+    async def _known(self, state: StageState, key: str, command: list[str]) -> bool:
+        known = await self._steps.known(state, key, command)
+        if known:
+            await self._output.say(" ---> Using cache\n")
+        return known
+
+    async def _layer(self, state: StageState, command: list[str], copying: Copying) -> None:
+        """Make the image of an instruction whose layer needs no container."""
+        key = self._steps.key(state, command, copying.mode)
+        if await self._known(state, key, command):
+            return
+        async with self._layers.make(state.image, copying) as layer:
+            await self._steps.commit(state, key, command, layer)
+
+    async def _copy(self, state: StageState, step: Copy) -> None:
+        try:
+            async with AsyncExitStack() as undo:
+                origin = None
+                if step.origin:
+                    image = await self._origin(step)
+                    origin = await undo.enter_async_context(self._layers.view(image))
+                copying, said = await self._copies.prepare(step, state, origin)
+                await self._layer(state, state.plain(said, with_files=True), copying)
+        except BerthError as error:
+            raise Failed(f"{step.name} failed: {error.message}", hint=error.hint) from error
+
+    async def _origin(self, step: Copy) -> Image:
+        """Return the image that COPY --from names: a stage, or any other."""
+        name = expand(step.origin, self._arguments.globals(), self._dockerfile.escape)
+        stage = self._dockerfile.find(name)
+        if stage is not None and stage.index in self._results:
+            return self._results[stage.index]
+        if name.isdecimal():
+            raise NotFound(f"invalid from flag value {name}: invalid context value")
+        try:
+            return await self._bases.find(name, self._request.platform, self._request, self._output)
+        except BerthError as error:
+            raise Failed(f"invalid from flag value {name}: {error.message}") from error
+
+    async def _run(self, state: StageState, step: Command) -> None:
+        if not state.image.id:
+            raise Failed("RUN failed: the stage has no files yet in which a command could be found")
+        words, scripts = self._command(state, step)
+        arguments = state.arguments
+        command = [*state.scope.prefix(arguments), *words]
+        texts = [heredoc.content for heredoc in step.heredocs]
+        key = self._steps.key(state, command, [step.network, texts])
+        if await self._known(state, key, command):
+            return
+        run = Run(
+            image=state.image,
+            config=state.settings.config,
+            words=words,
+            arguments=arguments,
+            network=step.network,
+            scripts=scripts,
+        )
+        async with self._runs.run(run, self._request, self._output) as layer:
+            await self._steps.commit(state, key, command, layer)
+
+    def _command(
+        self, state: StageState, step: Command
+    ) -> tuple[list[str], list[tuple[Path, str]]]:
+        """Return the words of RUN, and the files that it needs: its text alone may be a script."""
+        if not step.heredocs:
+            return state.settings.words_of(step), []
+        heredoc = step.heredocs[0]
+        alone = len(step.heredocs) == 1 and step.words[0].strip().startswith("<<")
+        if alone and len(step.words[0].split()) == 1:
+            if not heredoc.content.startswith("#!"):
+                return [*state.settings.shell, heredoc.content], []
+            name = f"{state.image.id[-12:]}-{heredoc.name}"
+            path = write_document(self._folder, name, heredoc.content, mode=0o755)
+            target = f"{PIPES}/{heredoc.name}"
+            return [target], [(path, target)]
+        text = step.words[0] + "\n"
+        for heredoc in step.heredocs:
+            text += f"{heredoc.content}{heredoc.name}\n"
+        return [*state.settings.shell, text], []
+
+
+def single_quoted(text: str) -> str:
+    """Return a text in quotes that no variable is put into."""
+    return "'" + text.replace("'", "'\"'\"'") + "'"

@@ -1,0 +1,104 @@
+"""berthd's side of a build's context: a worker has it, and answers what berthd wants to know of it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from berth.engine import pipes
+from berth.errors import BerthError, InvalidArgument, from_record
+from berth.runtime import codec
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from berth.runtime.client import Job, Runtime
+
+    Document = dict[str, object]
+
+SERVE = "berth.builds.contextwork:serve"
+DEFAULT_DOCKERFILE = "Dockerfile"
+
+
+class Context:
+    """A context that was received."""
+
+    def __init__(self, folder: Path, job: Job, questions: int) -> None:
+        self.folder = folder
+        self._job = job
+        self._questions = questions
+
+    async def _ask(self, question: Document) -> Document:
+        data = codec.encode(question) + b"\n"
+        await pipes.write(self._questions, _once(data))
+        answer = dict(await self._job.first())
+        if "error" in answer:
+            record = answer["error"]
+            assert isinstance(record, dict)
+            raise from_record(record)
+        return answer
+
+    async def dockerfile(self, name: str) -> str:
+        """Return the Dockerfile; what .dockerignore leaves out is removed, for clients send both always."""
+        asked = name or DEFAULT_DOCKERFILE
+        wanted = (asked, "dockerfile") if asked == DEFAULT_DOCKERFILE else (asked,)
+        for path in wanted:
+            found = (await self._ask({"read": path})).get("text")
+            if found is not None:
+                await self._ask({"leave_out": path})
+                return str(found)
+        raise InvalidArgument(f"Cannot locate specified Dockerfile: {asked}")
+
+    async def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
+        """Put a file into the context."""
+        await self._ask({"write": path, "text": text, "mode": mode})
+
+    async def digest(self, patterns: Sequence[str], excludes: Sequence[str]) -> tuple[str, int]:
+        """Return the hash of what patterns select, and how many files and directories they name."""
+        found = await self._ask({"digest": list(patterns), "excludes": list(excludes)})
+        count = found["count"]
+        assert isinstance(count, int)
+        return str(found["digest"]), count
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+@asynccontextmanager
+async def receive(
+    runtime: Runtime, folder: Path, body: AsyncIterator[bytes]
+) -> AsyncIterator[Context]:
+    """Extract an archive into a new directory; give the context while this context lasts."""
+    path = folder / "context"
+    path.mkdir(mode=0o755)
+    reading, writing = pipes.make()
+    asked, questions = pipes.make()
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        job = await runtime.run_job(SERVE, {}, fds=[reading, directory, asked])
+        for fd in (reading, directory, asked):
+            os.close(fd)
+        reading = directory = asked = -1
+        try:
+            await pipes.write(writing, body)
+            os.close(writing)
+            writing = -1
+            await _extracted(job)
+            yield Context(path, job, questions)
+        finally:
+            await job.end()
+    finally:
+        for fd in (reading, writing, asked, questions, directory):
+            if fd >= 0:
+                with suppress(OSError):
+                    os.close(fd)
+
+
+async def _extracted(job: Job) -> None:
+    try:
+        await job.first()
+    except BerthError as error:
+        raise type(error)(f"Error processing tar file: {error.message}") from error

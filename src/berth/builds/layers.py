@@ -1,0 +1,148 @@
+"""Layers that no container makes: COPY, ADD and WORKDIR, by a worker in the root of the image being made."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.builds import leftovers
+from berth.engine.files import WrittenLayer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+    from berth.builds.leftovers import Leftovers
+    from berth.engine.services import Services
+    from berth.images.layers import Ready
+    from berth.images.records import Image
+
+    Document = dict[str, object]
+
+COPY = "berth.builds.copying:copy"
+DIGEST = "berth.builds.copying:digest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some of what is to be copied: patterns below a directory of berthd's, or in the view of an image."""
+
+    patterns: Sequence[str]
+    folder: Path | None = None
+    source: Document | None = None
+    extracts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copying:
+    """What is to be copied where; without parts the target is a directory to be made."""
+
+    target: str
+    parts: Sequence[Part] = ()
+    excludes: Sequence[str] = ()
+    owner: str = ""
+    mode: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer in a file of the ingest directory, and its files."""
+
+    path: Path
+    digest: str
+    size: int
+    tree: Ready | None
+
+
+class LayerMaker:
+    """Makes layers for builds."""
+
+    def __init__(self, services: Services, notes: Leftovers) -> None:
+        self._images = services.images
+        self._runtime = services.runtime
+        self._notes = notes
+
+    @asynccontextmanager
+    async def make(self, parent: Image, copying: Copying) -> AsyncIterator[Layer]:
+        """Copy into a snapshot of ``parent``; give what that changed as a layer."""
+        name = self._notes.note(leftovers.SNAPSHOT)
+        path = self._images.content.temporary()
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            self._images.prepare_rootfs(parent, name, marked=False)
+            await self._images.fill_rootfs(name)
+            argument = {**described(copying), "rootfs": self._images.rootfs(name).document()}
+            fds = [file, *(open_folder(p.folder) for p in copying.parts if p.folder is not None)]
+            try:
+                answer = await self._run(COPY, argument, fds)
+                found = msgspec.convert(answer, WrittenLayer)
+            finally:
+                for fd in fds[1:]:
+                    os.close(fd)
+            with self._images.detached_rootfs(name, found.files) as tree:
+                yield Layer(path=path, digest=found.digest, size=found.size, tree=tree)
+        finally:
+            os.close(file)
+            path.unlink(missing_ok=True)
+            await self._forget(name)
+
+    @asynccontextmanager
+    async def view(self, image: Image) -> AsyncIterator[Document]:
+        """Give an image's root, to be copied from, as workers are told of it."""
+        name = self._notes.note(leftovers.SNAPSHOT)
+        try:
+            self._images.prepare_view(image, name)
+            await self._images.fill_rootfs(name)
+            base = str(self._images.snapshots_folder)
+            yield {"base": base, "lower": list(self._images.view(name))}
+        finally:
+            await self._forget(name)
+
+    async def _forget(self, name: str) -> None:
+        await self._images.remove_rootfs(name)
+        self._notes.forget(name)
+
+    async def digest(
+        self, source: Document, patterns: Sequence[str], excludes: Sequence[str]
+    ) -> tuple[str, int]:
+        """Return the hash of what patterns select in a view, and how much they name."""
+        argument: Document = {
+            "source": source,
+            "digest": list(patterns),
+            "excludes": list(excludes),
+        }
+        found = await self._run(DIGEST, argument, [])
+        count = found["count"]
+        assert isinstance(count, int)
+        return str(found["digest"]), count
+
+    async def _run(self, entry: str, argument: Document, fds: list[int]) -> Mapping[str, object]:
+        job = await self._runtime.run_job(entry, argument, fds=fds, template=True)
+        try:
+            return await job.result()
+        finally:
+            await job.end()
+
+
+def described(copying: Copying) -> Document:
+    """Return what a worker is told of copying, but for the root."""
+    parts = [
+        {"patterns": list(part.patterns), "source": part.source, "extracts": part.extracts}
+        for part in copying.parts
+    ]
+    return {
+        "parts": parts,
+        "target": copying.target,
+        "excludes": list(copying.excludes),
+        "owner": copying.owner,
+        "mode": copying.mode,
+    }
+
+
+def open_folder(path: Path) -> int:
+    """Open a directory of berthd's own."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,0 +1,33 @@
+"""What a client asks of a build, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from berth.engine.models import HostConfig
+    from berth.oci.platform import Platform
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """The parameters of ``POST /build``."""
+
+    dockerfile: str = "Dockerfile"
+    remote: str = ""  # URL of a Dockerfile or of an archive
+    tags: Sequence[str] = ()
+    target: str = ""
+    arguments: Mapping[str, str | None] = field(default_factory=dict)  # None: not set on purpose
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cache_from: Sequence[str] = ()
+    use_cache: bool = True
+    pull: bool = False
+    quiet: bool = False
+    remove: bool = True  # containers of a build that went well
+    always_remove: bool = False  # of one that did not, too
+    platform: Platform | None = None
+    host: HostConfig  # of the containers of RUN
+    registries: Mapping[str, str] = field(default_factory=dict)  # X-Registry-Auth by server

@@ -1,0 +1,114 @@
+"""One stage under way: the image so far, the configuration of the next, and the arguments declared."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from berth.dockerfile.settings import Settings
+from berth.errors import InvalidArgument, NotFound
+from berth.images import commits
+from berth.images.commits import Commit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from berth.builds.arguments import Scope
+    from berth.builds.layers import Layer
+    from berth.images.records import Image
+    from berth.images.service import ImageService
+    from berth.oci.platform import Platform
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NO_OPERATION = "#(nop) "
+
+
+class StageState:
+    """What changes while the instructions of a stage are carried out."""
+
+    def __init__(
+        self, image: Image | None, *, scope: Scope, escape: str, platform: Platform
+    ) -> None:
+        """``image``: None for scratch."""
+        self.image = image or commits.nothing(platform)
+        self.settings = Settings(self.image.config, escape)
+        self.scope = scope
+        self.triggers = list(self.image.config.on_build or ())
+        config = self.settings.config
+        config.on_build = None
+        if not any(entry.startswith("PATH=") for entry in config.env or ()):
+            config.env = [*(config.env or ()), PATH]
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The arguments that commands of RUN get as variables."""
+        return self.scope.values(self.settings.environment())
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What is put into the words of instructions."""
+        return {**self.arguments, **self.settings.environment()}
+
+    def plain(self, said: str, *, with_files: bool = False) -> list[str]:
+        """Return what history says of an instruction that runs nothing; Docker has two ways to say it."""
+        if with_files:
+            return [*self.settings.shell, f"{NO_OPERATION}{said}"]
+        return [*self.settings.shell, NO_OPERATION, said]
+
+
+class Steps:
+    """Finds what a step has led to before, or makes an image of it."""
+
+    def __init__(self, images: ImageService, *, use_cache: bool, cache_from: Sequence[str]) -> None:
+        self._images = images
+        self._derived = images.derived
+        self._use_cache = use_cache
+        self._cache_from = cache_from
+
+    def key(self, stage: StageState, command: Sequence[str], more: object = None) -> str:
+        """Return what tells a step from others on the same image."""
+        facts = (list(command), stage.settings.config, stage.settings.author, more)
+        return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
+
+    async def known(self, stage: StageState, key: str, command: Sequence[str]) -> bool:
+        """Go on with what was made of this step before, or in an image of the request; False for none."""
+        if not self._use_cache:
+            return False
+        found = self._derived.find(stage.image, key)
+        if found is None and self._cache_from:
+            found = await self._repeated(stage, key, command)
+        if found is not None:
+            stage.image = found
+        return found is not None
+
+    async def _repeated(self, stage: StageState, key: str, command: Sequence[str]) -> Image | None:
+        commit = self._commit(stage, key, command)
+        for name in self._cache_from:
+            try:
+                like = self._images.resolve(name)
+            except (InvalidArgument, NotFound):
+                continue
+            if found := await self._derived.repeat(stage.image, commit, like):
+                return found
+        return None
+
+    def _commit(self, stage: StageState, key: str, command: Sequence[str]) -> Commit:
+        return Commit(
+            config=stage.settings.config,
+            author=stage.settings.author,
+            created_by=" ".join(command),
+            step=key,
+        )
+
+    async def commit(
+        self, stage: StageState, key: str, command: Sequence[str], layer: Layer | None = None
+    ) -> None:
+        """Make an image of a step: of the configuration, and a layer if there is one."""
+        commit, tree = self._commit(stage, key, command), None
+        if layer is not None:
+            commit = replace(commit, layer=layer.path, digest=layer.digest, size=layer.size)
+            tree = layer.tree
+        stage.image = await self._derived.commit(stage.image, commit, tree=tree)

@@ -1,0 +1,227 @@
+"""Dockerfiles as lines: parser directives, comments, continuations and here-documents. Pure.
+
+What the words of an instruction mean is of :mod:`berth.builds.instructions`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from berth.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
+DIRECTIVES = ("escape", "syntax", "check")
+ESCAPES = ("\\", "`")
+# A word may not contain what ends a redirection; quotes say that nothing is substituted inside.
+_NAME = r"""([^<>'"\s/.][^<>'"\s/]*)"""
+HEREDOC = re.compile(rf"""(\d*)<<(-?)(?:'{_NAME}'|"{_NAME}"|{_NAME})""")
+WITH_HEREDOCS = ("ADD", "COPY", "RUN")
+BLANK = " \t\v\f\r"
+MAX_LINE_BYTES = 65535 * 16
+
+
+class SyntaxFault(InvalidArgument):
+    """A Dockerfile that cannot be read, in Docker's words and with the line."""
+
+    @classmethod
+    def at(cls, line: int, why: str) -> SyntaxFault:
+        """Return it for a line."""
+        return cls(f"dockerfile parse error line {line}: {why}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heredoc:
+    """A here-document; ``expands``: variables in it are substituted."""
+
+    name: str
+    content: str
+    expands: bool
+    strips_tabs: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One instruction, its lines joined."""
+
+    number: int  # of its first line
+    name: str  # in capitals
+    flags: tuple[str, ...]  # --name or --name=value
+    rest: str
+    text: str  # as it was written
+    heredocs: tuple[Heredoc, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A Dockerfile as its lines."""
+
+    escape: str
+    lines: tuple[Line, ...]
+
+
+def parse(text: str) -> Source:
+    """Take a Dockerfile apart; SyntaxFault in Docker's words."""
+    rows = text.removeprefix("\ufeff").split("\n")
+    escape = directives(rows)
+    reader = _Reader(rows, escape)
+    lines = tuple(reader.lines())
+    if not lines:
+        raise InvalidArgument("file with no instructions")
+    return Source(escape=escape, lines=lines)
+
+
+def directives(rows: Sequence[str]) -> str:
+    """Return the escape character that the directives at the top say."""
+    escape, seen = ESCAPES[0], set()
+    for row in rows:
+        found = DIRECTIVE.fullmatch(row.strip())
+        if found is None or found[1].lower() not in DIRECTIVES:
+            break
+        name = found[1].lower()
+        if name in seen:
+            raise InvalidArgument(f"only one {name} parser directive can be used")
+        seen.add(name)
+        if name == "escape":
+            if found[2] not in ESCAPES:
+                raise InvalidArgument(f"invalid ESCAPE '{found[2]}'. Must be ` or \\")
+            escape = found[2]
+    return escape
+
+
+class _Reader:
+    """Joins rows to instructions."""
+
+    def __init__(self, rows: Sequence[str], escape: str) -> None:
+        self._rows = rows
+        self._escape = escape
+        self._at = 0
+        quoted = re.escape(escape)
+        self._continued = re.compile(rf"(?:^|[^{quoted}])({quoted})[ \t\r]*$")
+
+    def lines(self) -> Iterator[Line]:
+        """Yield every instruction."""
+        while self._at < len(self._rows):
+            number = self._at + 1
+            row = self._take().lstrip(BLANK)
+            if row.startswith("#"):
+                continue
+            text = self._joined(row)
+            if not text.strip():
+                continue
+            if len(text) > MAX_LINE_BYTES:
+                raise SyntaxFault.at(number, "dockerfile line greater than maximum allowed size")
+            yield self._line(number, text.strip(BLANK))
+
+    def _take(self) -> str:
+        row = self._rows[self._at]
+        self._at += 1
+        return row.removesuffix("\r")
+
+    def _cut(self, row: str) -> tuple[str, bool]:
+        """Return a row without the character that continues it, and whether there was one."""
+        found = self._continued.search(row)
+        return (row[: found.start(1)], True) if found else (row, False)
+
+    def _joined(self, row: str) -> str:
+        text, goes_on = self._cut(row)
+        while goes_on and self._at < len(self._rows):
+            row = self._take()
+            if row.lstrip(BLANK).startswith("#") or not row.strip():
+                continue
+            more, goes_on = self._cut(row)
+            text += more
+        return text
+
+    def _line(self, number: int, text: str) -> Line:
+        name, _, rest = _first_word(text)
+        flags, rest = take_flags(rest, self._escape)
+        heredocs: tuple[Heredoc, ...] = ()
+        if name.upper() in WITH_HEREDOCS or name.upper() == "ONBUILD":
+            heredocs = tuple(self._heredocs(number, name.upper(), rest))
+        return Line(
+            number=number,
+            name=name.upper(),
+            flags=flags,
+            rest=rest,
+            text=text,
+            heredocs=heredocs,
+        )
+
+    def _heredocs(self, number: int, name: str, rest: str) -> Iterator[Heredoc]:
+        if name == "ONBUILD" and _first_word(rest)[0].upper() not in WITH_HEREDOCS:
+            return
+        if rest.lstrip().startswith("["):
+            return
+        for dash, word, expands in heredoc_names(rest):
+            content = []
+            while True:
+                if self._at >= len(self._rows):
+                    raise SyntaxFault.at(number, f"unterminated heredoc {word}")
+                row = self._take()
+                row = row.lstrip("\t") if dash else row
+                if row == word:
+                    break
+                content.append(row + "\n")
+            yield Heredoc(
+                name=word, content="".join(content), expands=expands, strips_tabs=bool(dash)
+            )
+
+
+def heredoc_names(text: str) -> list[tuple[str, str, bool]]:
+    """Return the here-documents that a line begins: the dash, the name, whether it expands."""
+    found = []
+    for word in unquoted_words(text):
+        match = HEREDOC.fullmatch(word)
+        if match is not None:
+            name = match[3] or match[4] or match[5]
+            found.append((match[2], name, match[5] is not None))
+    return found
+
+
+def unquoted_words(text: str) -> list[str]:
+    """Return the words of a shell's line, in which quotes hold together what is in them."""
+    words, word, quote = [], "", ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter.isspace():
+            words += [word] if word else []
+            word = ""
+            continue
+        word += letter
+    return [*words, word] if word else words
+
+
+def _first_word(text: str) -> tuple[str, str, str]:
+    found = re.match(r"([^\s]+)(\s*)([\s\S]*)", text)
+    return (found[1], found[2], found[3].strip(BLANK)) if found else ("", "", "")
+
+
+def take_flags(rest: str, escape: str) -> tuple[tuple[str, ...], str]:
+    """Return the flags that instructions begin with, and what follows them."""
+    flags: list[str] = []
+    while rest.startswith("--"):
+        word, at, quote = "", 0, ""
+        while at < len(rest) and (quote or rest[at] not in BLANK):
+            letter = rest[at]
+            if letter == escape and at + 1 < len(rest):
+                at += 1
+                letter = rest[at]
+            elif letter == quote:
+                quote, letter = "", ""
+            elif not quote and letter in "'\"":
+                quote, letter = letter, ""
+            word += letter
+            at += 1
+        rest = rest[at:].lstrip(BLANK)
+        if word == "--":
+            break
+        flags.append(word)
+    return tuple(flags), rest

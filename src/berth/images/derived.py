@@ -1,0 +1,131 @@
+"""Images made of others on this machine: by `commit`, and by the steps of builds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from berth.images import commits
+from berth.images.layers import NOTHING_READY, Teller, quiet
+from berth.images.records import LayerRecord
+from berth.images.transfer import record
+from berth.oci.digest import Digest
+from berth.oci.image import OCI_LAYER, ImageDocument, RootFs, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from berth.content.store import ContentStore
+    from berth.images.catalog import Catalog
+    from berth.images.commits import Commit
+    from berth.images.layers import LayerStore, Ready
+    from berth.images.records import Image
+
+
+class Keep(Protocol):
+    """Records an image and names it."""
+
+    def __call__(self, image: Image, names: Sequence[str]) -> Image:
+        """Return the image as it is kept."""
+
+
+class Derived:
+    """Makes and finds them."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        content: ContentStore,
+        layers: LayerStore,
+        keep: Keep,
+        is_whole: Callable[[str], bool],
+    ) -> None:
+        self._catalog = catalog
+        self._content = content
+        self._layers = layers
+        self._keep = keep
+        self._is_whole = is_whole
+
+    def find(self, parent: Image, step: str) -> Image | None:
+        """Return the youngest image that a build has made of ``parent`` with this step."""
+        for image in self._catalog.all():
+            if image.parent == parent.id and image.step == step and self._is_whole(image.id):
+                return image
+        return None
+
+    async def commit(
+        self, parent: Image, commit: Commit, *, name: str | None = None, tree: Ready | None = None
+    ) -> Image:
+        """Make an image of what was changed in ``parent``. The layer's file is used up, and ``tree``.
+
+        ``tree``: the layer's files, for they need not be unpacked then.
+        """
+        made = commits.document(commit, parent, self._document(parent), created=now_text())
+        layers = [*parent.layers]
+        if commit.layer is not None and not commit.is_empty:
+            layers.append(LayerRecord(digest=commit.digest, media_type=OCI_LAYER, size=commit.size))
+        with self._content.hold([layer.digest for layer in layers]):
+            if commit.layer is not None and not commit.is_empty:
+                self._content.adopt(commit.layer, Digest(commit.digest))
+            ready = {commit.digest: tree} if tree and not commit.is_empty else NOTHING_READY
+            return await self._store(parent, commit, made, layers, name, ready)
+
+    async def repeat(self, parent: Image, commit: Commit, like: Image) -> Image | None:
+        """Make the image that follows ``parent`` in the history of another; None when none does.
+
+        The commit says what it is to be like; its layer is the other image's.
+        """
+        if like.builtin or like.is_of_host or parent.is_of_host or not self._is_whole(like.id):
+            return None
+        mine, other = self._document(parent), self._document(like)
+        steps, count = mine.history or [], len(mine.history or [])
+        theirs = other.history or []
+        layers = len(parent.diff_ids)
+        same = steps == theirs[:count] and parent.diff_ids == like.diff_ids[:layers]
+        if not same or len(theirs) == count or theirs[count].created_by != commit.created_by:
+            return None
+        layers += not theirs[count].empty_layer
+        made = msgspec.structs.replace(
+            other,
+            author=commit.author,
+            config=commit.config,
+            created=theirs[count].created,
+            history=theirs[: count + 1],
+            rootfs=RootFs(diff_ids=like.diff_ids[:layers]),
+        )
+        return await self._store(parent, commit, made, like.layers[:layers], None, NOTHING_READY)
+
+    def _document(self, image: Image) -> ImageDocument:
+        if not image.id or image.builtin:
+            return ImageDocument()
+        data = self._content.read(Digest(image.id))
+        return decode(data, ImageDocument, "image configuration")
+
+    async def _store(
+        self,
+        parent: Image,
+        commit: Commit,
+        made: ImageDocument,
+        layers: list[LayerRecord],
+        name: str | None,
+        ready: Mapping[str, Ready],
+    ) -> Image:
+        data = msgspec.json.encode(made)
+        with self._content.hold([*(layer.digest for layer in layers), str(Digest.of(data))]):
+            digest = await asyncio.to_thread(self._content.write, data)
+            size = await self._layers.unpack(layers, made.rootfs.diff_ids, Teller(quiet), ready)
+            image = record(made, digest, layers, None, size)
+            image.on_host, image.parent = parent.is_of_host, parent.id
+            image.step = commit.step
+            return self._keep(image, [name] if name else [])
+
+
+def now_text() -> str:
+    """Return the time as configurations have it."""
+    now = time.time_ns()
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
+    return f"{moment}.{now % 1_000_000_000:09d}Z"

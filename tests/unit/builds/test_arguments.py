@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from berth.builds.arguments import BuildArguments, platform_arguments
+from berth.dockerfile import stages
+from berth.oci.platform import Platform
+
+
+def declared(text, given):
+    """Return the scope of the first stage of a Dockerfile after its ARG instructions."""
+    file = stages.read(text)
+    build = BuildArguments(given, {"TARGETARCH": "amd64"})
+    for step in file.globals:
+        build.declare_global(step, "\\")
+    scope = build.scope()
+    said = [scope.declare(step, scope.values({}), "\\") for step in file.stages[0].steps]
+    return build, scope, said
+
+
+def test_given_counts_more_than_default_and_global():
+    build, scope, said = declared(
+        "ARG G=global\nARG H=$G-2\nFROM x\nARG A=1\nARG B=$A\nARG G\nARG N\nARG TARGETARCH\n",
+        {"B": "given", "P": "unused", "N": None},
+    )
+    assert scope.values({}) == {"A": "1", "B": "given", "G": "global", "TARGETARCH": "amd64"}
+    assert build.globals()["H"] == "global-2"
+    assert said == ["ARG A=1", "ARG B=1", "ARG G", "ARG N", "ARG TARGETARCH"]
+    assert build.unused() == ["P"]
+
+
+def test_variables_hide_arguments():
+    _, scope, _ = declared("FROM x\nARG A=1\nARG B=2", {})
+    assert scope.values({"A": "env"}) == {"B": "2"}
+
+
+def test_proxies_need_no_declaration_and_leave_no_trace():
+    _, scope, _ = declared("FROM x\nARG A=1", {"HTTP_PROXY": "p", "no_proxy": "n"})
+    values = scope.values({})
+    assert values == {"A": "1", "HTTP_PROXY": "p", "no_proxy": "n"}
+    assert scope.prefix(values) == ["|1", "A=1"]
+    _, scope, _ = declared("FROM x\nARG HTTP_PROXY", {"HTTP_PROXY": "p"})
+    assert scope.prefix(scope.values({})) == ["|1", "HTTP_PROXY=p"]
+    assert scope.prefix({}) == []
+
+
+def test_platforms_are_arguments():
+    found = platform_arguments(Platform.parse("linux/arm/v7"), Platform.parse("amd64"))
+    assert found["TARGETPLATFORM"] == "linux/arm"
+    assert found["BUILDARCH"] == "amd64"
