@@ -83,7 +83,7 @@ class LayerMaker:
             finally:
                 for fd in fds[1:]:
                     os.close(fd)
-            with self._images.detached_rootfs(name, found.files) as tree:
+            with self._images.derived.detached(name, found.files) as tree:
                 yield Layer(path=path, digest=found.digest, size=found.size, tree=tree)
         finally:
             os.close(file)
@@ -97,8 +97,7 @@ class LayerMaker:
         try:
             self._images.prepare_view(image, name)
             await self._images.fill_rootfs(name)
-            base = str(self._images.snapshots_folder)
-            yield {"base": base, "lower": list(self._images.view(name))}
+            yield self._images.derived.view(name)
         finally:
             await self._forget(name)
 

@@ -69,12 +69,12 @@ class Runs:
             await self._run(record, run, output)
             done = True
             found = await self._files.layer(
-                record.id, path, strip=removes and self._images.has_layers_as_made
+                record.id, path, strip=removes and self._images.derived.has_layers_as_made
             )
             with ExitStack() as undo:
                 tree = None
                 if removes:
-                    tree = undo.enter_context(self._images.detached_rootfs(record.id, found.files))
+                    tree = undo.enter_context(self._images.derived.detached(record.id, found.files))
                     await self._remove(record)
                     await output.say(f"Removing intermediate container {short(record.id)}\n")
                 yield Layer(path=path, digest=found.digest, size=found.size, tree=tree)

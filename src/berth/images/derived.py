@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from berth.images import commits
-from berth.images.layers import NOTHING_READY, Teller, quiet
+from berth.images.layers import NOTHING_READY, Ready, Teller, quiet
 from berth.images.records import LayerRecord
 from berth.images.transfer import record
 from berth.oci.digest import Digest
 from berth.oci.image import OCI_LAYER, ImageDocument, RootFs, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from berth.content.store import ContentStore
     from berth.images.catalog import Catalog
     from berth.images.commits import Commit
-    from berth.images.layers import LayerStore, Ready
+    from berth.images.layers import LayerStore
     from berth.images.records import Image
+    from berth.snapshots.store import Snapshots
 
 
 class Keep(Protocol):
@@ -40,15 +42,38 @@ class Derived:
         *,
         catalog: Catalog,
         content: ContentStore,
+        snapshots: Snapshots,
         layers: LayerStore,
         keep: Keep,
         is_whole: Callable[[str], bool],
     ) -> None:
         self._catalog = catalog
         self._content = content
+        self._snapshots = snapshots
         self._layers = layers
         self._keep = keep
         self._is_whole = is_whole
+
+    @property
+    def has_layers_as_made(self) -> bool:
+        """Whether what a container has written is a layer's files as it is."""
+        return self._snapshots.driver.writes_layers
+
+    @contextmanager
+    def detached(self, key: str, size_bytes: int) -> Iterator[Ready | None]:
+        """Give the files of a snapshot that nobody has mounted, and end it; None when they are no layer's."""
+        if not self.has_layers_as_made:
+            yield None
+            return
+        folder = self._snapshots.detach(key)
+        try:
+            yield Ready(folder, {"size": size_bytes, "root": False})
+        finally:
+            self._snapshots.discard(folder)
+
+    def view(self, key: str) -> dict[str, object]:
+        """Return where the image is that a view shows, as workers are told of it."""
+        return {"base": str(self._snapshots.base), "lower": list(self._snapshots.view(key))}
 
     def find(self, parent: Image, step: str) -> Image | None:
         """Return the youngest image that a build has made of ``parent`` with this step."""

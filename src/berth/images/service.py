@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence  # noqa: TC003 - `list` is a method here
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,7 +19,7 @@ from berth.images.derived import Derived, now_text
 from berth.images.disposal import Deleted, Disposal
 from berth.images.early import Early
 from berth.images.garbage import KEPT_S, Garbage
-from berth.images.layers import NOTHING_READY, LayerStore, LoadTeller, Ready, Teller, quiet
+from berth.images.layers import NOTHING_READY, LayerStore, LoadTeller, Teller, quiet
 from berth.images.records import Image, ImageUser
 from berth.images.save import ArchiveWriter, selected
 from berth.images.shipping import Shipping
@@ -36,12 +35,12 @@ from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from berth.images.archive import Found
     from berth.images.check import Report
-    from berth.images.layers import Progress
+    from berth.images.layers import Progress, Ready
     from berth.images.records import Referrer
     from berth.images.shipping import Shipment
     from berth.oci.image import Descriptor
@@ -81,6 +80,7 @@ class ImageService:
         self.derived = Derived(
             catalog=self._catalog,
             content=self.content,
+            snapshots=self._snapshots,
             layers=self._layers,
             keep=self._keep,
             is_whole=self.is_whole,
@@ -169,16 +169,6 @@ class ImageService:
             return self._snapshots.lower_of_host([*lower, host.MACHINE] if lower else host.lower())
         return lower or self._snapshots.lower_of_nothing()
 
-    @property
-    def snapshots_folder(self) -> Path:
-        """Where the directories of snapshots are."""
-        return self._snapshots.base
-
-    @property
-    def has_layers_as_made(self) -> bool:
-        """Whether what a container has written is a layer's files as it is."""
-        return self._snapshots.driver.writes_layers
-
     async def fill_rootfs(self, key: str) -> None:
         """Make what takes time of a snapshot that was begun, before anybody uses it."""
         await self._snapshots.fill(key)
@@ -201,18 +191,6 @@ class ImageService:
         await self._snapshots.remove(key)
         if self._garbage.awaits_containers:
             await self._garbage.remove_layers()
-
-    @contextmanager
-    def detached_rootfs(self, key: str, size_bytes: int) -> Iterator[Ready | None]:
-        """Give the files of a snapshot that nobody has mounted, and end it; None when they are no layer's."""
-        if not self.has_layers_as_made:
-            yield None
-            return
-        folder = self._snapshots.detach(key)
-        try:
-            yield Ready(folder, {"size": size_bytes, "root": False})
-        finally:
-            self._snapshots.discard(folder)
 
     async def rootfs_size(self, key: str) -> int:
         """Return the bytes that a container's writable layer takes, 0 when it has none any more."""
