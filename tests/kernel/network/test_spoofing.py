@@ -10,6 +10,7 @@ from berth.network.ipam import link_local
 from berth.network.records import NetworkRequest
 from support.networks import HOST, HOST6, within
 from support.programs import find, run
+from support.waiting import wait_for
 
 MARK = b"berth-was-here"
 ETH_P_ALL, ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0003, 0x0800, 0x0806, 0x86DD
@@ -52,6 +53,9 @@ class Wire:
         self.liar, self.victim, self.witness = (
             engine.connect(name, network=network) for name in ("liar", "victim", "witness")
         )
+        for sandbox in (self.liar, self.witness):  # what a bridge gets before that it drops
+            shown = (find("ip"), "-d", "link", "show", sandbox.endpoints[0].interface)
+            wait_for(lambda s=shown: "state forwarding" in run(*s).out, "the bridge forwards")
         self._sender = within(self.liar.netns_fd, self._raw)
         self._listener = within(self.witness.netns_fd, self._raw)
         self._listener.settimeout(5)
