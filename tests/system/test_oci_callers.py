@@ -48,7 +48,8 @@ def podman(berth_oci: str, busybox_tar: bytes) -> Iterator[Caller]:
 
         def call(*args: str, **options: object) -> Outcome:
             environment = {"CONTAINERS_CONF": str(configuration), "PATH": WITH_CRIU}
-            return run(*command, *args, env=environment, **options)
+            # There conmon leaves a file by the name "oom" when memory ran out.
+            return run(*command, *args, env=environment, cwd=base, **options)
 
         done = call("import", "-c", "ENV PATH=/bin", "-", "busybox", stdin=busybox_tar)
         assert done.code == 0, str(done)
