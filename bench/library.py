@@ -22,6 +22,9 @@ class Library:
         address = Address(f"unix://{engine.socket}", path=str(engine.socket))
         self._ask, self._wait = Connection(address), Connection(address)
         self._account = engine.account
+        # Both are accepted before the first start, or its end could come before the engine hears of the wait.
+        for connection in (self._ask, self._wait):
+            connection.request("GET", "/_ping").require().read()
 
     def run(self, network: str) -> Cost:
         """One container until its exit is known; its removal counts as CPU time only."""

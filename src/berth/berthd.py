@@ -19,7 +19,7 @@ from berth.api.routes.table import routes_of
 from berth.api.server import Server
 from berth.builds.service import Builds
 from berth.configuration.settings import Held, Settings
-from berth.engine import defaults, status, support
+from berth.engine import defaults, spec, status, support
 from berth.engine.background import Background
 from berth.engine.containers import Containers
 from berth.engine.engine import Engine
@@ -45,6 +45,8 @@ from berth.volumes.service import VolumeService
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from berth.kernel.cgroups import Hierarchies
 
 
 log = logging.getLogger("berth")
@@ -120,13 +122,20 @@ async def serve(options: Options) -> None:
     async with AsyncExitStack() as undo:
         undo.callback(os.close, lock_data_root(data_root))
         hidden = host.hidden_paths(data_root, exec_root)
-        runtime = await Runtime.open(data_root=data_root, exec_root=exec_root, hidden=hidden)
+        hierarchies = cgroups.detect()
+        runtime = await Runtime.open(
+            data_root=data_root,
+            exec_root=exec_root,
+            hidden=hidden,
+            hierarchies=hierarchies,
+            defaults=spec.default(Instance.of(data_root).cgroup),
+        )
         undo.push_async_callback(runtime.close)
         state = State(data_root / "state.db")
         undo.callback(state.close)
         background = Background()
         undo.push_async_callback(background.close)
-        engine, builds = await _build(options, runtime, state, background)
+        engine, builds = await _build(options, hierarchies, runtime, state, background)
         undo.push_async_callback(engine.close)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, reload, engine, options)
@@ -167,10 +176,13 @@ def _say_ready(options: Options) -> None:
 
 
 async def _build(
-    options: Options, runtime: Runtime, state: State, background: Background
+    options: Options,
+    hierarchies: Hierarchies,
+    runtime: Runtime,
+    state: State,
+    background: Background,
 ) -> tuple[Engine, Builds]:
     instance = Instance.of(options.data_root)
-    hierarchies = cgroups.detect()
     hierarchies.prepare_parent(f"{instance.cgroup}/std", defaults.device_rules())
     hierarchies.prepare_parent(f"{instance.cgroup}/dev", [])
     snapshots = await open_snapshots(

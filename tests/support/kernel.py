@@ -167,11 +167,39 @@ def bridges(instance: Instance) -> list[str]:
     return sorted(name for name in found if Path("/sys/class/net", name).exists())
 
 
+def spare(engine: EngineProcess) -> tuple[int, int] | None:
+    """Return a monitor without a container, and the process it has cloned ahead once that waits."""
+    tree = children()
+    busy = set()
+    for record in (engine.exec_root / "containers").glob("*/task.json"):
+        with contextlib.suppress(OSError):
+            busy.add(json.loads(record.read_bytes())["monitor"])
+    zygotes = tree.get(engine.pid, [])
+    for monitor in (pid for zygote in zygotes for pid in tree.get(zygote, []) if pid not in busy):
+        for pid in tree.get(monitor, []):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text() == "berth-init\n":
+                    waits = "skb_wait" in Path(f"/proc/{pid}/wchan").read_text()
+                    return (monitor, pid) if waits else None
+    return None
+
+
+def groups_of(pid: int) -> set[str]:
+    """Return the names of a process's groups."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        return {line.rpartition("/")[2] for line in lines}
+    return set()
+
+
 def remains(engine: EngineProcess) -> list[str]:
-    """List what containers left: nothing, when none exists."""
+    """List what containers left: nothing, when none exists. A spare is of the next one."""
+    _, ahead = spare(engine) or (0, 0)
     found = [f"mount {line}" for line in mounts((engine.data_root, engine.exec_root))]
-    found += [f"cgroup {path}" for path in cgroups(engine.instance.cgroup)]
-    found += [f"process in a cgroup {pid}" for pid in processes_in_cgroups(engine.instance.cgroup)]
+    kept = groups_of(ahead)
+    found += [f"cgroup {p}" for p in cgroups(engine.instance.cgroup) if p.name not in kept]
+    inside = processes_in_cgroups(engine.instance.cgroup) - {ahead}
+    found += [f"process in a cgroup {pid}" for pid in inside]
     found += [f"port {element}" for element in elements(engine.instance)]
     for name in ("containers", "execs"):
         folder = engine.exec_root / name

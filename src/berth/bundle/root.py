@@ -8,7 +8,7 @@ from berth.bundle import devices, mounting, options
 from berth.bundle.warnings import warn
 from berth.kernel import mounts
 from berth.kernel.mounts import MS_BIND, MS_MOVE, MS_PRIVATE, MS_REC, MS_SLAVE, mount
-from berth.runtime import places, rootfs
+from berth.runtime import hiding, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ class Root:
             return
         if self._mounter is not None:
             self._mounter.finish()
-        rootfs.make_read_only(linux.get("readonlyPaths") or [])
-        rootfs.mask(linux.get("maskedPaths") or [])
+        hiding.make_read_only(linux.get("readonlyPaths") or [])
+        hiding.mask(linux.get("maskedPaths") or [])
         if (self._plan.spec.get("root") or {}).get("readonly"):
             root = os.open("/", os.O_PATH | os.O_CLOEXEC)
             mounts.mount_setattr(root, attr_set=mounts.MOUNT_ATTR_RDONLY)

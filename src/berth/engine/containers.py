@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import time
 from contextlib import asynccontextmanager
@@ -141,12 +140,31 @@ class Containers:
         recursive_read_only: bool = True,
     ) -> ContainerRecord:
         """Make a container; nothing is left when it cannot be made."""
+        id_ = self._services.runtime.take_id()
+        try:
+            return await self._create(
+                id_, config, name, host_config, platform, recursive_read_only=recursive_read_only
+            )
+        except BaseException:
+            await self._services.runtime.give_back(id_)
+            raise
+
+    async def _create(
+        self,
+        id_: str,
+        config: ContainerConfig,
+        name: str | None,
+        host_config: HostConfig,
+        platform: Platform | None,
+        *,
+        recursive_read_only: bool,
+    ) -> ContainerRecord:
         image = self._services.images.resolve(config.image, platform)
         networks = connecting.settle(config, host_config, self._services.network, find=self.find)
         if isinstance(config, CreateRequest):
             config = config.config()
         record = ContainerRecord(
-            id=secrets.token_hex(32),
+            id=id_,
             name=self._records.claim_name(name),
             created_ns=time.time_ns(),
             image_id=image.id,

@@ -117,32 +117,33 @@ class Lives:
         return life.task
 
     async def prepare(self, record: ContainerRecord) -> None:
-        """Prepare a container that was just created for its start, which usually follows at once.
-
-        Only a few are kept so, and only for a while: each is two processes.
-        """
+        """Prepare a new container for its start, which usually follows: few, and for a while only."""
         life = self.of(record)
         async with life.lock:
-            waiting = sum(other.prepared is not None for other in self._lives.values())
-            if (
-                waiting >= MAX_PREPARED
-                or life.prepared is not None
-                or not self._records.has(record)
-                or record.status != status.CREATED
-                or sharing.needs_others(record)
-            ):
-                return
-            try:
-                life.prepared = self._prepare(record)
-            except (BerthError, OSError, ValueError):  # the start, which tries again, says why
-                hostfiles.remove_tree(self.exec_folder(record))
-                return
-            life.expiry = asyncio.get_running_loop().call_later(
-                PREPARED_S,
-                lambda: self._services.background.start(
-                    self.unprepare(record), name=f"unprepare {record.id[:12]}"
-                ),
-            )
+            self._prepare_if_useful(record, life)
+            await self._services.runtime.give_back(record.id)
+
+    def _prepare_if_useful(self, record: ContainerRecord, life: Life) -> None:
+        waiting = sum(other.prepared is not None for other in self._lives.values())
+        if (
+            waiting >= MAX_PREPARED
+            or life.prepared is not None
+            or not self._records.has(record)
+            or record.status != status.CREATED
+            or sharing.needs_others(record)
+        ):
+            return
+        try:
+            life.prepared = self._prepare(record)
+        except (BerthError, OSError, ValueError):  # the start, which tries again, says why
+            hostfiles.remove_tree(self.exec_folder(record))
+            return
+        life.expiry = asyncio.get_running_loop().call_later(
+            PREPARED_S,
+            lambda: self._services.background.start(
+                self.unprepare(record), name=f"unprepare {record.id[:12]}"
+            ),
+        )
 
     def _prepare(self, record: ContainerRecord) -> PreparedTask:
         folder = self.exec_folder(record)

@@ -100,8 +100,12 @@ async def _reconnect(services: Services, records: Records, lives: Lives) -> None
 
 
 def _remove_strangers(services: Services, records: Records) -> None:
-    """Remove folders of containers that were never completely made."""
+    """Remove folders and groups of containers that were never completely made."""
     known = {record.id for record in records.all()}
+    for group in services.hierarchies.open_group(f"{services.instance.cgroup}/std").children():
+        if group.name not in known:
+            group.kill()
+            group.remove()
     for root in (services.data_root, services.exec_root):
         for entry in (root / "containers").iterdir():
             if entry.name not in known:

@@ -7,13 +7,15 @@ import shlex
 from typing import TYPE_CHECKING
 
 from berth.engine import cdi, defaults, devices, resources, security, sysctls, tmpfs
+from berth.engine.models import HostConfig
 from berth.errors import InvalidArgument
 from berth.kernel.capabilities import NAMES
+from berth.runtime.requests import DefaultSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from berth.engine.models import ContainerConfig, ContainerRecord, ExecConfig, HostConfig
+    from berth.engine.models import ContainerConfig, ContainerRecord, ExecConfig
     from berth.images.service import ImageConfig
     from berth.oci.runtime_spec import Mount, Namespace, Process, Spec
 
@@ -172,6 +174,24 @@ def cgroup_path(record: ContainerRecord, *, cgroup: str) -> str:
         return f"/{parent.strip('/')}/{record.id}"
     kind = "dev" if devices.needs_own_rules(record.host_config) else "std"
     return f"{cgroup}/{kind}/{record.id}"
+
+
+def default(instance_cgroup: str) -> DefaultSpec:
+    """Return what containers have whose creator says nothing else, but for what is each one's own."""
+    host = HostConfig(cgroupns_mode="private")
+    masked, read_only = security.hidden_paths(host)
+    return DefaultSpec(
+        group=f"{instance_cgroup}/std",
+        spec={
+            "mounts": defaults.mounts(shm_size_bytes=defaults.SHM_SIZE_BYTES, writable=False),
+            "linux": {
+                "namespaces": namespaces(host, {}),
+                "devices": devices.nodes_and_rules(host)[0],
+                "maskedPaths": masked,
+                "readonlyPaths": read_only,
+            },
+        },
+    )
 
 
 def build(

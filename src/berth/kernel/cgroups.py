@@ -150,6 +150,18 @@ class Cgroup:
         self.hierarchies = hierarchies
         self.path = path
 
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    def children(self) -> list[Cgroup]:
+        """Return the groups right below, in whatever hierarchies they are."""
+        found = [
+            path for h in self.hierarchies.found for path in cgroup_files.children(h.fd, self.path)
+        ]
+        return [Cgroup(self.hierarchies, path) for path in sorted(set(found))]
+
     def exists(self) -> bool:
         """Say whether any of the groups is there."""
         return any(cgroup_files.is_there(h.fd, self.path) for h in self.hierarchies.found)

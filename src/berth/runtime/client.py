@@ -18,6 +18,7 @@ from berth.runtime.monitor import EXIT_FILE, SOCKET_FILE, TASK_FILE
 from berth.runtime.monitors import FreeMonitors
 from berth.runtime.requests import (
     Attachment,
+    DefaultSpec,
     ExecRequest,
     ExitRecord,
     Handover,
@@ -27,6 +28,8 @@ from berth.runtime.zygotes import Zygote
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from berth.kernel.cgroups import Hierarchies
 
     Release = Callable[[Channel, int], None]
 
@@ -279,21 +282,43 @@ class Job:
 class Runtime:
     """The zygote and everything that comes out of it."""
 
-    def __init__(self, zygote: Zygote) -> None:
+    def __init__(self, zygote: Zygote, hierarchies: Hierarchies, defaults: DefaultSpec) -> None:
         self._zygote = zygote
-        self._free = FreeMonitors()
+        self._defaults = defaults
+        self._free = FreeMonitors(hierarchies, defaults)
 
     @classmethod
-    async def open(cls, *, data_root: Path, exec_root: Path, hidden: Sequence[str] = ()) -> Runtime:
+    async def open(
+        cls,
+        *,
+        data_root: Path,
+        exec_root: Path,
+        hidden: Sequence[str],
+        hierarchies: Hierarchies,
+        defaults: DefaultSpec,
+    ) -> Runtime:
         """Start the zygote. Both roots exist. ``hidden``: host paths that no container sees."""
-        zygote = Zygote(data_root=data_root, exec_root=exec_root, hidden=hidden)
+        zygote = Zygote(
+            data_root=data_root, exec_root=exec_root, hidden=hidden, default_spec=defaults.spec
+        )
         await zygote.open()
-        return cls(zygote)
+        return cls(zygote, hierarchies, defaults)
+
+    def take_id(self) -> str:
+        """Return the id of a container that is about to be made; a process may be there for it already.
+
+        :meth:`prepare_task` or :meth:`give_back` follows.
+        """
+        return self._free.take_id()
+
+    async def give_back(self, id_: str) -> None:
+        """Undo what is there for a container that is not prepared now, or was not made."""
+        await self._free.give_back(id_)
 
     def prepare_task(self, request: TaskRequest) -> PreparedTask:
         """Begin to prepare a container's process; what goes wrong is raised by its start."""
-        document, plan = documents.of_task(request)
-        channel = self._monitor(document, [], plan)
+        document, plan = documents.of_task(request, self._defaults)
+        channel = self._monitor(document, [], plan, request.id)
         return PreparedTask(request.id, channel, request.directory, self._free.add)
 
     async def start_exec(self, request: ExecRequest) -> Task:
@@ -305,8 +330,11 @@ class Runtime:
         await task.started()
         return task
 
-    def _monitor(self, document: Message, fds: list[int], plan: Message) -> Channel:
-        return self._free.ask(document, fds, plan) or self._zygote.fork(document, fds, plan)
+    def _monitor(
+        self, document: Message, fds: list[int], plan: Message, spare: str | None = None
+    ) -> Channel:
+        free = self._free.ask(document, fds, plan, spare)
+        return free or self._zygote.fork(document, fds, plan)
 
     async def adopt(self, directory: Path, id_: str) -> Task | ExitRecord | None:
         """Find out about a task that an earlier berthd started."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from berth.runtime.channel import Message
     from berth.runtime.requests import (
         Attachment,
+        DefaultSpec,
         ExecRequest,
         Handover,
         RemoteLog,
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     )
 
 
-def of_task(request: TaskRequest) -> tuple[Message, Message]:
+# By these a spec says which of a container's mounts do not come from the host.
+MOUNTS_IN_LINUX = ("devices", "maskedPaths", "readonlyPaths")
+
+
+def of_task(request: TaskRequest, defaults: DefaultSpec) -> tuple[Message, Message]:
     """Return what the zygote and the monitor read, and the plan, which the process itself reads."""
     linux = request.spec.get("linux", {})
     log = request.log
@@ -27,6 +32,7 @@ def of_task(request: TaskRequest) -> tuple[Message, Message]:
         "directory": str(request.directory),
         "cgroups_path": linux.get("cgroupsPath", ""),
         "flags": _clone_flags(request.spec, netns=request.netns),
+        "default_namespaces": _namespaces(request.spec) == _namespaces(defaults.spec),
         "pid_namespace": _paths(request.spec).get("pid"),
         "terminal": request.terminal,
         "stdin": request.stdin,
@@ -52,8 +58,15 @@ def of_task(request: TaskRequest) -> tuple[Message, Message]:
         "size": list(request.terminal_size),
         "seccomp": request.seccomp.hex() if request.seccomp else None,
         "init": request.init,
+        "default_mounts": _has_default_mounts(request.spec, defaults.spec),
     }
     return document, plan
+
+
+def of_spare(defaults: DefaultSpec, id_: str) -> Message:
+    """Return what a free monitor is asked, to clone a process ahead; its network comes later."""
+    flags = _clone_flags(defaults.spec, netns=True)
+    return {"op": "spare", "cgroups_path": f"{defaults.group}/{id_}", "flags": flags}
 
 
 def of_exec(request: ExecRequest) -> tuple[Message, Message]:
@@ -63,6 +76,7 @@ def of_exec(request: ExecRequest) -> tuple[Message, Message]:
         "directory": str(request.directory),
         "cgroups_path": request.cgroups_path,
         "flags": 0,
+        "default_namespaces": False,
         "pid_namespace": None,
         "terminal": request.terminal,
         "stdin": request.stdin,
@@ -80,6 +94,7 @@ def of_exec(request: ExecRequest) -> tuple[Message, Message]:
         "size": list(request.terminal_size),
         "seccomp": request.seccomp.hex() if request.seccomp else None,
         "init": False,
+        "default_mounts": False,
     }
     return document, plan
 
@@ -147,6 +162,20 @@ def _clone_flags(spec: Spec, *, netns: bool) -> int:
         if not entry.get("path") and kind != "cgroup" and not (kind == "network" and netns):
             flags |= namespaces.NAMESPACES[kind][0]
     return flags
+
+
+def _namespaces(spec: Spec) -> dict[str, str | None]:
+    """Return the namespaces' paths by kind, but for the network's, which a spare enters or makes later."""
+    entries = spec.get("linux", {}).get("namespaces", [])
+    return {entry["type"]: entry.get("path") for entry in entries if entry["type"] != "network"}
+
+
+def _has_default_mounts(spec: Spec, defaults: Spec) -> bool:
+    """Say whether a spare has mounted what this container needs."""
+    linux, usual = spec.get("linux", {}), defaults["linux"]
+    return spec.get("mounts") == defaults["mounts"] and all(
+        linux.get(key) == usual.get(key) for key in MOUNTS_IN_LINUX
+    )
 
 
 def _paths(spec: Spec) -> dict[str, str]:

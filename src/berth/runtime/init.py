@@ -2,6 +2,7 @@
 
 monitor                                   child
    │  clone3(namespaces)                    │ prepares itself
+   │  plan + stdio  ───────────────────────►│   only a spare, which was cloned before there was one
    │  handover + descriptors  ─────────────►│   a container's process; an exec goes on at once
    │◄──── {"terminal": true} + master ──────│   only with a terminal
    │◄──── {"error": …, "step": …} ──────────│   something failed; the child is gone
@@ -13,15 +14,18 @@ from __future__ import annotations
 import os
 
 from berth.kernel import loopback, namespaces, processes, sockets
-from berth.runtime import accounts, codec, payload, pty, rootfs
+from berth.runtime import accounts, codec, hiding, payload, pty, rootfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from berth.kernel.cgroups import Cgroup
     from berth.oci.runtime_spec import Process, Spec
     from berth.runtime.messages import HandoverMessage, PlanMessage, RootfsMessage
+
+    Step = Callable[["Child"], object]
 
 EXIT_SETUP_FAILED = 255
 
@@ -30,6 +34,7 @@ class Child:
     """What the child needs, prepared by the monitor before the clone."""
 
     __slots__ = (
+        "ahead",
         "born_in_group",
         "cgroup",
         "controllers",
@@ -44,7 +49,9 @@ class Child:
         "rootfs",
         "size",
         "spec",
+        "staged",
         "stdio",
+        "steps",
         "sync",
         "sysctls",
         "terminal",
@@ -52,10 +59,15 @@ class Child:
         "user",
     )
 
-    def __init__(self, sync: sockets.Socket, cgroup: Cgroup, plan: bytes) -> None:
+    def __init__(
+        self, sync: sockets.Socket, cgroup: Cgroup, steps: tuple[Step, ...], plan: bytes
+    ) -> None:
         self.sync = sync
         self.cgroup = cgroup
+        self.steps = steps
         self.plan = plan
+        self.ahead = False  # cloned without a plan
+        self.staged: list[rootfs.Staged] = []
         self.born_in_group = False  # of version 2, by CLONE_INTO_CGROUP
         self.controllers: list[str] = []
         self.sysctls: int | None = None  # /proc/sys, opened while it can be written
@@ -76,6 +88,8 @@ class Child:
         self.groups = plan["groups"]
         self.filter = bytes.fromhex(plan["seccomp"] or "") or None
         self.init = plan["init"]
+        if not plan["default_mounts"]:  # what is staged goes with the old root
+            self.staged = []
         rows, columns = plan["size"]
         self.size = (rows, columns)
 
@@ -87,9 +101,7 @@ def run(child: Child) -> NoReturn:
     for fd in child.foreign:
         os.close(fd)
     try:
-        child.read_plan()
-        steps = JOIN_STEPS if child.pidfd is not None else PREPARE_STEPS + START_STEPS
-        for action in steps:
+        for action in child.steps:
             step = action.__name__.strip("_").replace("_", " ")
             action(child)
     except BaseException as error:  # noqa: BLE001 - told to the monitor, whatever it is
@@ -98,6 +110,19 @@ def run(child: Child) -> NoReturn:
         finally:
             os._exit(EXIT_SETUP_FAILED)
     os._exit(EXIT_SETUP_FAILED)
+
+
+def _read_plan(child: Child) -> None:
+    child.read_plan()
+
+
+def _take_plan(child: Child) -> None:
+    """Wait for the plan, as a spare; without standard streams it gets a terminal."""
+    child.plan, child.stdio = sockets.receive(child.sync)
+    if not child.plan:
+        os._exit(EXIT_SETUP_FAILED)
+    child.terminal = not child.stdio
+    child.read_plan()
 
 
 def _reset_signals(child: Child) -> None:
@@ -110,11 +135,18 @@ def _reset_signals(child: Child) -> None:
 
 def _enter_cgroup(child: Child) -> None:
     child.cgroup.create()
-    child.cgroup.apply(child.spec.get("linux", {}).get("resources", {}))
     child.cgroup.enter(born_in_unified=child.born_in_group)
     wanted = child.spec.get("linux", {}).get("namespaces", [])
     if any(entry["type"] == "cgroup" and not entry.get("path") for entry in wanted):
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
+
+
+def _limit(child: Child) -> None:
+    child.cgroup.apply(child.spec.get("linux", {}).get("resources", {}))
+
+
+def _stage(child: Child) -> None:
+    child.staged, child.sysctls = rootfs.stage(child.spec, child.controllers)
 
 
 def _enter_namespaces(child: Child) -> None:
@@ -142,9 +174,11 @@ def _join_container(child: Child) -> None:
 
 
 def _raise_loopback(child: Child) -> None:
-    """Bring up the loopback interface of a network namespace that was made with this process."""
+    """Bring up the loopback interface of a network namespace that is made with this process."""
     for entry in child.spec.get("linux", {}).get("namespaces", []):
         if entry["type"] == "network" and not entry.get("path") and not child.netns:
+            if child.ahead:
+                namespaces.unshare(namespaces.CLONE_NEWNET)
             loopback.bring_up()
 
 
@@ -160,11 +194,12 @@ def _set_hostname(child: Child) -> None:
 
 def _mount_rootfs(child: Child) -> None:
     child.trees += rootfs.open_images(child.rootfs)
-    rootfs.mount_root(child.rootfs)
+    rootfs.mount_root(child.rootfs, child.staged)
 
 
 def _mount_file_systems(child: Child) -> None:
-    rootfs.mount_file_systems(child.spec, rootfs.before_network(child.spec), child.controllers)
+    if not child.staged:
+        rootfs.mount_file_systems(child.spec, rootfs.before_network(child.spec), child.controllers)
 
 
 def _take_over(child: Child) -> None:
@@ -201,39 +236,36 @@ def _set_up_stdio(child: Child) -> None:
 
 
 def _restrict_proc(child: Child) -> None:
-    if not rootfs.can_hide_early(child.spec):
-        return
-    linux = child.spec.get("linux", {})
-    if values := linux.get("sysctl"):
-        child.sysctls = rootfs.open_sysctls()
-        if not child.netns:
-            rootfs.set_sysctls(child.sysctls, values)
-            child.sysctls = None
-    rootfs.mask(_of_proc(linux.get("maskedPaths", []), wanted=True))
-    rootfs.make_read_only(_of_proc(linux.get("readonlyPaths", []), wanted=True))
-
-
-def _of_proc(paths: list[str], *, wanted: bool) -> list[str]:
-    """Return the paths in /proc, or the others. Nothing of the host is ever mounted below /proc."""
-    return [path for path in paths if path.startswith("/proc/") == wanted]
+    if not child.staged:
+        if not rootfs.can_hide_early(child.spec):
+            return
+        if child.spec.get("linux", {}).get("sysctl"):
+            child.sysctls = hiding.open_sysctls()
+        hiding.hide_in_proc(child.spec)
+    if not child.netns:
+        _set_sysctls(child)
 
 
 def _set_sysctls(child: Child) -> None:
     """Set those that waited for their network namespace, or for a /proc that is a tree."""
-    if values := child.spec.get("linux", {}).get("sysctl"):
-        if not rootfs.can_hide_early(child.spec):
-            child.sysctls = rootfs.open_sysctls()
-        if child.sysctls is not None:
-            rootfs.set_sysctls(child.sysctls, values)
+    values = child.spec.get("linux", {}).get("sysctl")
+    if not values:
+        return
+    if not rootfs.can_hide_early(child.spec):
+        child.sysctls = hiding.open_sysctls()
+    if child.sysctls is not None:
+        hiding.set_sysctls(child.sysctls, values)
+        child.sysctls = None
 
 
 def _restrict_paths(child: Child) -> None:
     linux = child.spec.get("linux", {})
     masked, read_only = linux.get("maskedPaths", []), linux.get("readonlyPaths", [])
     if rootfs.can_hide_early(child.spec):
-        masked, read_only = _of_proc(masked, wanted=False), _of_proc(read_only, wanted=False)
-    rootfs.mask(masked)
-    rootfs.make_read_only(read_only)
+        masked = hiding.of_proc(masked, wanted=False)
+        read_only = hiding.of_proc(read_only, wanted=False)
+    hiding.mask(masked)
+    hiding.make_read_only(read_only)
     if child.spec.get("root", {}).get("readonly", False):
         rootfs.seal_root()
 
@@ -278,9 +310,10 @@ def _own_stdio(child: Child, uid: int) -> None:
     payload.own_streams(uid)
 
 
-PREPARE_STEPS = (
-    _reset_signals,
-    _enter_cgroup,
+# By the plan, or, of a spare, by the default spec.
+BEGIN_STEPS: tuple[Step, ...] = (_reset_signals, _enter_cgroup)
+PREPARE_STEPS: tuple[Step, ...] = (
+    _limit,
     _enter_namespaces,
     _raise_loopback,
     _set_hostname,
@@ -288,7 +321,7 @@ PREPARE_STEPS = (
     _mount_file_systems,
     _restrict_proc,
 )
-START_STEPS = (
+START_STEPS: tuple[Step, ...] = (
     _take_over,
     _mount_the_rest,
     _set_sysctls,
@@ -297,18 +330,21 @@ START_STEPS = (
     _close_descriptors,
     _become_the_user,
 )
-# What a mount namespace keeps to itself.
-MOUNT_STEPS = (
-    _mount_rootfs,
-    _mount_file_systems,
-    _restrict_proc,
-    _mount_the_rest,
-    _restrict_paths,
-)
-JOIN_STEPS = (
+TASK_STEPS = (_read_plan, *BEGIN_STEPS, *PREPARE_STEPS, *START_STEPS)
+SPARE_STEPS = (*BEGIN_STEPS, _stage, _take_plan, *PREPARE_STEPS, *START_STEPS)
+EXEC_STEPS: tuple[Step, ...] = (
+    _read_plan,
     _reset_signals,
     _join_container,
     _set_up_stdio,
     _close_descriptors,
     _become_the_user,
+)
+# What a mount namespace keeps to itself.
+MOUNT_STEPS: tuple[Step, ...] = (
+    _mount_rootfs,
+    _mount_file_systems,
+    _restrict_proc,
+    _mount_the_rest,
+    _restrict_paths,
 )

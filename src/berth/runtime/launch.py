@@ -10,19 +10,18 @@ import _signal
 import os
 
 from berth.errors import BerthError, Failed, from_record
-from berth.kernel import namespaces, processes, sockets
+from berth.kernel import namespaces, sockets
 from berth.runtime import codec, imports, init, monitor, payload
+from berth.runtime.birth import Birth
 from berth.runtime.clients import STDERR, STDOUT, Client, Input
 from berth.runtime.jsonlog import LogWriter
 from berth.runtime.locallog import LocalWriter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from berth.kernel.cgroups import Cgroup, Hierarchies
+    from berth.kernel.cgroups import Hierarchies
+    from berth.oci.runtime_spec import Spec
     from berth.runtime.messages import HandoverMessage, RemoteLogMessage, RequestMessage
-
-
-SIGKILL = 9
 
 
 class Request:
@@ -46,8 +45,9 @@ class Request:
 class Here:
     """What the zygote opens once, for itself and all its forks."""
 
-    def __init__(self, hierarchies: Hierarchies) -> None:
+    def __init__(self, hierarchies: Hierarchies, default_spec: Spec) -> None:
         self.hierarchies = hierarchies
+        self.default_spec = default_spec
         self.controllers = hierarchies.mount_options()
         self.null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self.host_mounts_fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -61,28 +61,33 @@ class Launch:
     """
 
     def __init__(
-        self, request: Request, control: sockets.Socket, zygote_fd: int | None, here: Here
+        self,
+        request: Request,
+        control: sockets.Socket,
+        zygote_fd: int | None,
+        here: Here,
+        spare: Birth | None = None,
     ) -> None:
         self.request = request
         self.control = control
         self.zygote_fd = zygote_fd
         self.here = here
-        hierarchies = here.hierarchies
-        self.cgroup = hierarchies.open_group(request.message["cgroups_path"])
         self.owns_cgroup = request.message["op"] == "task"
-        self.sync, theirs = sockets.pair()
-        self.child = init.Child(theirs, self.cgroup, request.plan)
-        self.child.controllers = here.controllers
-        self.child.terminal = request.message["terminal"]
-        if not self.owns_cgroup:
-            self.child.pidfd = request.take()
-        self.group: int | None = None
-        self.process = namespaces.Clone()
-        self.run_child = init.run
+        self.terminal = request.message["terminal"]
+        self.birth = spare or self._plan_birth()
         self.orphans = 0
-        self.pid, self.pidfd = 0, -1
         self.served = monitor.Monitor(control, stdin_once=request.message["stdin_once"])
-        self.served.cgroup = self.cgroup
+        self.served.cgroup = self.birth.cgroup
+
+    def _plan_birth(self) -> Birth:
+        cgroup = self.here.hierarchies.open_group(self.request.message["cgroups_path"])
+        steps = init.TASK_STEPS if self.owns_cgroup else init.EXEC_STEPS
+        birth = Birth(cgroup, steps, self.request.plan)
+        birth.child.controllers = self.here.controllers
+        birth.child.terminal = self.terminal
+        if not self.owns_cgroup:
+            birth.child.pidfd = self.request.take()
+        return birth
 
     def open(self) -> None:
         """Open what monitor and process need; :meth:`close` also after a failure."""
@@ -91,32 +96,26 @@ class Launch:
         os.chdir(message["directory"])
         self.served.log = _open_log(message)
         self.served.listen()
-        if not self.child.terminal:
-            _open_pipes(message, self.served, self.child, self.here.null_fd)
-        # Not so an exec: a container at its limit of processes still takes one, as it does in runc.
-        if self.owns_cgroup:
-            self.group = self.cgroup.open_to_clone_into()
-        self.child.born_in_group = self.group is not None
-        flags = namespaces.CLONE_PIDFD | message["flags"]
-        self.process = namespaces.Clone(flags, cgroup_fd=self.group)
-        self.child.foreign = [self.sync.fileno(), *self.served.callers()]
+        if not self.terminal:
+            _open_pipes(message, self.served, self.birth.child.stdio, self.here.null_fd)
+        if self.birth.pid:
+            return
+        foreign = self.served.callers()
         if self.zygote_fd is not None:
-            self.child.foreign.append(self.zygote_fd)
+            foreign.append(self.zygote_fd)
+        self.birth.open(message["flags"], own_group=self.owns_cgroup, foreign=foreign)
 
     def close(self) -> None:
         """Close in the zygote what the fork has taken along."""
         os.chdir("/")
-        self.sync.close()
-        _release(self.child)
-        if self.group is not None:
-            os.close(self.group)
+        self.birth.close()
         self.request.close()
         self.served.close()
 
     def fail(self, error: BaseException) -> None:
         """Tell berthd why it did not come to a process."""
         if self.owns_cgroup:
-            _discard(self.cgroup)
+            self.birth.discard_groups()
         _report(self.control, error)
 
     def begin(self) -> None:
@@ -127,18 +126,15 @@ class Launch:
         # Ignored, as in the zygote, it would throw the exit status away.
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         if self.joins_pid_namespace:
-            _join_pid_namespace(self.request.message["pid_namespace"], self.child.pidfd)
-        pid = self.process.make()
-        if pid == 0:
-            self.run_child(self.child)
-        self.pidfd = self.process.check(pid)
-        self.pid = pid
+            path, pidfd = self.request.message["pid_namespace"], self.birth.child.pidfd
+            _join_pid_namespace(path, pidfd)
+        if self.birth.pid:
+            self.birth.tell(self.request.plan)
+        else:
+            self.birth.make()
         if self.zygote_fd is not None:
             os.close(self.zygote_fd)
-        self.served.own(self.pid, self.pidfd)
-        _release(self.child)
-        if self.group is not None:
-            os.close(self.group)
+        self.served.own(self.birth.pid, self.birth.pidfd)
 
     def hand_over(self) -> bool:
         """Wait for berthd's word to go on, and pass on what came with it; False when none comes."""
@@ -151,7 +147,7 @@ class Launch:
         if message["log"]:
             self._ship(message["log"])
         try:
-            sockets.send(self.sync, data, fds[:count])
+            sockets.send(self.birth.sync, data, fds[:count])
         except BrokenPipeError:  # it failed already; its report is read next
             pass
         for fd in fds[:count]:
@@ -173,18 +169,9 @@ class Launch:
             self.served.ring = ringlog.RingLog(log, target["max_buffer"])
             self.served.log = self.served.ring
 
-    def end(self) -> None:
-        """Kill the process, wherever it is on its way: entering its groups later, it would keep them."""
-        try:
-            if self.pid:
-                processes.pidfd_send_signal(self.pidfd, SIGKILL)
-                os.waitpid(self.pid, 0)
-        except (ProcessLookupError, ChildProcessError):  # it has ended
-            return
-
     def complete(self) -> monitor.Monitor:
         """Wait until the process is the user's program, and take its streams over."""
-        master = _hear(self.sync, self.pid)
+        master = _hear(self.birth.sync, self.birth.pid)
         if master is not None:
             self.served.use_terminal(master)
         self._buffer_log()
@@ -204,16 +191,16 @@ class Launch:
                 monitor.prepare()
             served = self.complete() if not self.owns_cgroup or self.hand_over() else None
         except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
-            self.end()
+            self.birth.kill()
             self.fail(error)
             return None
         if served is not None:
             served.run()
             served.finish()
         else:
-            self.end()
+            self.birth.kill()
         if self.owns_cgroup:
-            _discard(self.cgroup)
+            self.birth.discard_groups()
         if served is None:
             return None
         control = served.release()
@@ -226,7 +213,7 @@ class Launch:
     def forget(self) -> None:
         """Leave nothing of this run to the next one."""
         os.chdir("/")
-        os.close(self.pidfd)
+        os.close(self.birth.pidfd)
         self.request.close()
         if self.joins_pid_namespace:
             own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -250,24 +237,64 @@ def serve(launch: Launch | None) -> None:
 
 def _next(control: sockets.Socket, here: Here) -> Launch | None:
     """Say that this monitor is free, and wait for the next run; None when there is none."""
+    spare = None
     try:
         sockets.send(control, b'{"event": "free"}')
-        data, fds = sockets.receive(control)
+        while (received := sockets.receive(control))[0]:
+            request = Request(*received)
+            if request.message["op"] != "spare":
+                return plan(request, control, None, here, spare)
+            spare = _make_spare(request.message, control, here)
     except OSError:  # berthd is gone
+        pass
+    if spare is not None:
+        spare.undo()
+    return None
+
+
+def _make_spare(message: RequestMessage, control: sockets.Socket, here: Here) -> Birth | None:
+    """Clone a process ahead; None when that is not possible now."""
+    spare = Birth(here.hierarchies.open_group(message["cgroups_path"]), init.SPARE_STEPS)
+    child = spare.child
+    child.spec, child.controllers, child.ahead = here.default_spec, here.controllers, True
+    try:
+        spare.open(message["flags"], own_group=True, foreign=[control.fileno()])
+        spare.make()
+    except OSError:
+        spare.undo()
         return None
-    return plan(Request(data, fds), control, None, here) if data else None
+    return spare
+
+
+def _fitting(spare: Birth | None, message: RequestMessage) -> Birth | None:
+    """Return the spare if it is alive and of use; else nothing is left of it."""
+    if spare is None:
+        return None
+    in_groups = spare.cgroup.path == message["cgroups_path"].strip("/")
+    if in_groups and message["default_namespaces"] and not spare.is_gone():
+        return spare
+    spare.undo()
+    return None
 
 
 def plan(
-    request: Request, control: sockets.Socket, zygote_fd: int | None, here: Here
+    request: Request,
+    control: sockets.Socket,
+    zygote_fd: int | None,
+    here: Here,
+    spare: Birth | None = None,
 ) -> Launch | None:
     """Make what can be made before a fork; None when it failed, which berthd was told then.
 
     ``control``: the connection to berthd. ``zygote_fd``: the zygote's own, which no fork may hold open.
+    ``spare``: a process that it may become.
     """
+    spare = _fitting(spare, request.message)
     try:
-        launch = Launch(request, control, zygote_fd, here)
+        launch = Launch(request, control, zygote_fd, here, spare)
     except BaseException as error:  # noqa: BLE001 - told to berthd, whatever it is
+        if spare is not None:
+            spare.undo()
         _report(control, error)
         control.close()
         request.close()
@@ -275,6 +302,7 @@ def plan(
     try:
         launch.open()
     except BaseException as error:  # noqa: BLE001 - the same
+        launch.birth.kill()
         launch.fail(error)
         launch.close()
         return None
@@ -294,14 +322,6 @@ def _report(control: sockets.Socket, error: BaseException) -> None:
         return
 
 
-def _discard(cgroup: Cgroup) -> None:
-    try:
-        cgroup.kill()
-        cgroup.remove()
-    except OSError:  # berthd sees what is left, at the latest when it starts again
-        return
-
-
 def _open_log(message: RequestMessage) -> LogWriter | LocalWriter | None:
     target = message["log"]
     if not target:
@@ -314,7 +334,7 @@ def _open_log(message: RequestMessage) -> LogWriter | LocalWriter | None:
 
 
 def _open_pipes(
-    message: RequestMessage, served: monitor.Monitor, child: init.Child, null_fd: int
+    message: RequestMessage, served: monitor.Monitor, stdio: list[int], null_fd: int
 ) -> None:
     """Make stdin, stdout and stderr: one end for the monitor, the far ends for the child."""
     if message["stdin"]:
@@ -322,11 +342,11 @@ def _open_pipes(
         served.input = Input(to_stdin, terminal=False)
     else:
         stdin = os.dup(null_fd)
-    child.stdio.append(stdin)
+    stdio.append(stdin)
     for stream in (STDOUT, STDERR):
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         served.add_output(ours, stream)
-        child.stdio.append(theirs)
+        stdio.append(theirs)
 
 
 def _join_pid_namespace(path: str | None, pidfd: int | None) -> None:
@@ -336,14 +356,6 @@ def _join_pid_namespace(path: str | None, pidfd: int | None) -> None:
     namespaces.setns(fd, namespaces.CLONE_NEWPID)
     if path is not None:
         os.close(fd)
-
-
-def _release(child: init.Child) -> None:
-    """Close in the monitor what only the child needs."""
-    child.sync.close()
-    for fd in (*child.stdio, child.pidfd):
-        if fd is not None:
-            os.close(fd)
 
 
 def _hear(sync: sockets.Socket, pid: int) -> int | None:

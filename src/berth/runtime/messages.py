@@ -98,12 +98,16 @@ class CertificatesMessage(TypedDict):
 
 
 class RequestMessage(TypedDict, total=False):
-    """What the zygote is asked: ``op`` is task, exec or job. The next line is the plan, if any."""
+    """What the zygote is asked: ``op`` is task, exec or job. The next line is the plan, if any.
+
+    A monitor that is free may be asked for a spare, with the first three alone.
+    """
 
     op: str
-    directory: str
     cgroups_path: str
     flags: int
+    default_namespaces: bool
+    directory: str
     pid_namespace: str | None
     terminal: bool
     stdin: bool
@@ -127,6 +131,7 @@ class PlanMessage(TypedDict):
     size: list[int]
     seccomp: str | None
     init: bool
+    default_mounts: bool
 
 
 class HandoverMessage(TypedDict):

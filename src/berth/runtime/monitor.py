@@ -19,7 +19,8 @@ answers whoever berthd could not. It needs nothing from berthd while it runs.
        │ {"op": "settle"}  ───────────────────────►│ removes its records
        │◄── {"event": "free"} ─────────────────────│ once nothing of this run is left, or
        │◄── end of file ───────────────────────────│   when it is of no further use
-       │ request  ────────────────────────────────►│ to one that is free: the next run
+       │ {"op": "spare", "cgroups_path", …} ──────►│ to one that is free: clone a process ahead
+       │ request  ────────────────────────────────►│ the next run
 
 A client that lags holds the output back, as a pipe does; should it take nothing for `STUCK_S` while others
 read, too, it is hung up on. After the end a client takes the rest in its own time, and holds up nobody.

@@ -1,30 +1,41 @@
 """berthd's hold on monitors whose run is over: the next container or exec is theirs, without a fork.
 
-A monitor is still one container's at a time, so that each fails alone.
+A monitor is still one container's at a time, so that each fails alone. One of them has a *spare*, a process
+cloned ahead of a container. It carries the container's id, by which its groups are named, so whoever takes
+the id takes the process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from berth.errors import Unavailable
 from berth.kernel import processes
+from berth.runtime import documents
 
 if TYPE_CHECKING:
+    from berth.kernel.cgroups import Cgroup, Hierarchies
     from berth.runtime.channel import Channel, Message
+    from berth.runtime.requests import DefaultSpec
 
 MOST = 2  # they cost a megabyte each; in a storm, forks do
 KEEP_S = 30.0
+KEEP_SPARE_S = 10.0  # it would look that much older than its container
 LEAVE_S = 1.0  # one that somebody has stopped goes when it is let on: its socket has ended
 
 
 class FreeMonitors:
     """Channels of monitors that are free, for a while."""
 
-    def __init__(self) -> None:
+    def __init__(self, hierarchies: Hierarchies, defaults: DefaultSpec) -> None:
+        self._hierarchies = hierarchies
+        self._defaults = defaults
         self._expiry: dict[Channel, asyncio.TimerHandle] = {}
+        self._spares: dict[Channel, str] = {}  # of these, the ids of their spares
+        self._promised: dict[str, Channel] = {}  # those whose ids were taken
         self._pids: dict[Channel, int] = {}
         self._closed = False
 
@@ -33,22 +44,63 @@ class FreeMonitors:
         if self._closed or len(self._expiry) >= MOST:
             channel.close()
             return
-        timer = asyncio.get_running_loop().call_later(KEEP_S, channel.close)
+        keep_s = KEEP_S
+        if not self._spares and self._ask_for_spare(channel):
+            keep_s = KEEP_SPARE_S
+        timer = asyncio.get_running_loop().call_later(keep_s, self._let_go, channel)
         self._expiry[channel] = timer
         self._pids[channel] = pid
-        channel.deliver_to(lambda _item: self._forget(channel))  # nothing but its end can come
+        channel.deliver_to(lambda _item: self._lose(channel))  # nothing but its end can come
 
-    def _forget(self, channel: Channel) -> None:
+    def _ask_for_spare(self, channel: Channel) -> bool:
+        id_ = secrets.token_hex(32)
+        try:
+            channel.send(documents.of_spare(self._defaults, id_))
+        except Unavailable:  # it is gone; reading says so
+            return False
+        self._spares[channel] = id_
+        return True
+
+    def _let_go(self, channel: Channel) -> None:
+        """Let one leave; it undoes its spare itself."""
+        del self._expiry[channel], self._pids[channel]
+        self._spares.pop(channel, None)
+        channel.close()
+
+    def _lose(self, channel: Channel) -> None:
+        """Clean up after one that has died: its spare goes with it, but for the groups."""
         if timer := self._expiry.pop(channel, None):
             timer.cancel()
-            del self._pids[channel]
-            channel.close()
+        self._pids.pop(channel, None)
+        channel.close()
+        for promised in [key for key, value in self._promised.items() if value is channel]:
+            del self._promised[promised]  # whose groups are to be its container's
+        id_ = self._spares.pop(channel, None)
+        if id_ is not None:
+            group = self._hierarchies.open_group(f"{self._defaults.group}/{id_}")
+            asyncio.get_running_loop().run_in_executor(None, _remove, group)
 
-    def ask(self, document: Message, fds: list[int], plan: Message) -> Channel | None:
-        """Give a run to one of them; None when there is none."""
-        while self._expiry:
-            channel, timer = self._expiry.popitem()
-            timer.cancel()
+    def take_id(self) -> str:
+        """Return an id for a container; :meth:`ask` or :meth:`give_back` follows."""
+        if not self._spares:
+            return secrets.token_hex(32)
+        channel, id_ = self._spares.popitem()
+        self._expiry.pop(channel).cancel()
+        self._promised[id_] = channel
+        return id_
+
+    async def give_back(self, id_: str) -> None:
+        """Undo the spare with this id, if it was not used; nothing is left of it when this returns."""
+        channel = self._promised.pop(id_, None)
+        if channel is not None:
+            del self._pids[channel]
+            await _let_leave([channel])
+
+    def ask(
+        self, document: Message, fds: list[int], plan: Message, id_: str | None = None
+    ) -> Channel | None:
+        """Give a run to one of them, to the one with the spare ``id_`` first; None when there is none."""
+        while channel := self._promised.pop(id_ or "", None) or self._idle():
             channel.collect()
             if processes.is_stopped(self._pids.pop(channel)):  # it leaves when it is let on
                 channel.close()
@@ -61,16 +113,39 @@ class FreeMonitors:
             return channel
         return None
 
+    def _idle(self) -> Channel | None:
+        """Take one without a spare."""
+        for channel in reversed(self._expiry):
+            if channel not in self._spares:
+                self._expiry.pop(channel).cancel()
+                return channel
+        return None
+
     async def close(self) -> None:
         """Let them leave; none is there any more when this returns, but one that is stopped."""
         self._closed = True
-        channels = list(self._expiry)
-        for channel in channels:
-            self._expiry.pop(channel).cancel()
-            channel.collect()
-            channel.finish()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_S):
-                for channel in channels:
-                    while await channel.receive() is not None:
-                        pass
+        channels = [*self._expiry, *self._promised.values()]
+        for timer in self._expiry.values():
+            timer.cancel()
+        self._expiry.clear()
+        self._spares.clear()
+        self._promised.clear()
+        await _let_leave(channels)
+
+
+async def _let_leave(channels: list[Channel]) -> None:
+    for channel in channels:
+        channel.collect()
+        channel.finish()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LEAVE_S):
+            for channel in channels:
+                while await channel.receive() is not None:
+                    pass
+
+
+def _remove(group: Cgroup) -> None:
+    try:
+        group.remove()
+    except OSError:  # the next start of berthd tries again
+        return

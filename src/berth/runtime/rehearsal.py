@@ -17,26 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from berth.oci.runtime_spec import Spec
-
 ROUNDS = 12  # CPython 3.11 specialises a function after eight calls
 NAME = "rehearsal"
 LINE = b"to whom it may concern\n"
-SPEC: Spec = {
-    "mounts": [
-        {"destination": "/proc", "type": "proc", "options": ["nosuid", "noexec", "nodev"]},
-        {"destination": "/dev", "type": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
-        {"destination": "/dev/pts", "type": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
-        {"destination": "/dev/mqueue", "type": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
-        {"destination": "/dev/shm", "type": "tmpfs", "options": ["nosuid", "mode=1777"]},  # noqa: S108
-        {"destination": "/sys", "type": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-    ],
-    "linux": {
-        "devices": [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666}],
-        "maskedPaths": ["/proc/keys", "/proc/scsi", "/proc/none", "/sys/firmware"],
-        "readonlyPaths": ["/proc/fs", "/proc/sys"],
-    },
-}
 
 
 def rehearse(exec_root: str, here: launch.Here) -> None:
@@ -66,7 +49,7 @@ def _play(directory: str, here: launch.Here) -> None:
     if played is None:
         os.close(zygote_fd)
         raise OSError(sockets.receive(berthd)[0].decode())
-    played.run_child = _act
+    played.birth.run_child = _act
     sockets.send(berthd, _handover(), [attached.fileno(), os.dup(here.null_fd)])
     sockets.send(berthd, codec.encode({"op": "settle"}))
     played.begin()
@@ -86,11 +69,12 @@ def _play_mounts(directory: str, here: launch.Here) -> None:
     namespaces.unshare(namespaces.CLONE_NEWNS)
     try:
         mounts.mount("tmpfs", directory, "tmpfs")
-        child = init.Child(theirs, here.hierarchies.open_group(NAME), _plan(directory))
+        group = here.hierarchies.open_group(NAME)
+        child = init.Child(theirs, group, init.MOUNT_STEPS, _plan(directory, here))
         child.controllers = here.controllers
         child.read_plan()
         child.trees = [rootfs.Tree(mounts.open_tree("/proc"), "/volume", True, "rprivate")]
-        for action in init.MOUNT_STEPS:
+        for action in child.steps:
             action(child)
     finally:
         namespaces.setns(own, namespaces.CLONE_NEWNS)
@@ -102,10 +86,10 @@ def _act(child: init.Child) -> NoReturn:
     os._exit(0)
 
 
-def _plan(directory: str) -> bytes:
+def _plan(directory: str, here: launch.Here) -> bytes:
     return codec.encode(
         {
-            "spec": SPEC,
+            "spec": here.default_spec,
             "process": {},
             "rootfs": {"base": "/", "path": directory},
             "netns": False,
@@ -114,6 +98,7 @@ def _plan(directory: str) -> bytes:
             "size": [0, 0],
             "seccomp": None,
             "init": False,
+            "default_mounts": True,
         }
     )
 
@@ -132,6 +117,7 @@ def _document(directory: str) -> bytes:
             "directory": directory,
             "cgroups_path": NAME,  # of no group
             "flags": 0,
+            "default_namespaces": False,
             "pid_namespace": None,
             "terminal": False,
             "stdin": False,

@@ -153,6 +153,14 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultSpec:
+    """What most containers are like: by this, processes are made ahead of them."""
+
+    spec: Spec  # namespaces, mounts, devices, hidden paths
+    group: str  # that containers' groups are made in, by their ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRequest:
     """Prepare the process of a container, with a monitor of its own: everything but :class:`Handover`."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from berth.errors import InvalidArgument, MountMismatch
+from berth.errors import MountMismatch
 from berth.kernel import mounts, namespaces
 from berth.kernel.mounts import (
     MS_BIND,
@@ -24,11 +24,13 @@ from berth.kernel.mounts import (
     MS_REMOUNT,
     mount,
 )
-from berth.runtime import nodes, places
-from berth.runtime.template import HIDING, HOST_ROOT, MACHINE, ROOTFS
+from berth.runtime import hiding, nodes, places
+from berth.runtime.template import HIDING, HOST_ROOT, MACHINE, ROOTFS, STAGE, STAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from berth.oci.runtime_spec import Mount, Spec
     from berth.runtime.messages import RootfsMessage, TreeMessage
 
@@ -66,8 +68,6 @@ PROPAGATIONS = {
     "runbindable": mounts.MS_UNBINDABLE | MS_REC,
 }
 
-NULL_DEVICE = os.makedev(1, 3)
-
 
 class Tree:
     """A detached mount from the host and where it goes."""
@@ -82,6 +82,16 @@ class Tree:
         self.read_only = read_only
         self.propagation = propagation
         self.source = source  # for messages
+
+
+class Staged:
+    """A mount, with what is below it, that waits outside the root."""
+
+    __slots__ = ("fd", "target")
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        self.target = path.removeprefix(STAGE)
 
 
 def tree_of(fd: int, message: TreeMessage) -> Tree:
@@ -120,7 +130,7 @@ def open_images(rootfs: RootfsMessage) -> list[Tree]:
     return trees
 
 
-def mount_root(rootfs: RootfsMessage) -> None:
+def mount_root(rootfs: RootfsMessage, staged: Sequence[Staged] = ()) -> None:
     """Mount the root at ROOTFS and make it the root of this mount namespace.
 
     A read-only root stays writable until :func:`seal_root`, for mount points have to be made in it.
@@ -133,6 +143,11 @@ def mount_root(rootfs: RootfsMessage) -> None:
         mount_overlay(rootfs["lower"], upper=rootfs["upper"], work=rootfs["work"])
     os.chdir(ROOTFS)
     mounts.pivot_root(".", ".")
+    for tree in staged:
+        place = places.open_place(tree.target, directory=True, proc=tree.target == "/proc")
+        mounts.move_mount(tree.fd, "", dir_fd=place)
+        os.close(place)
+        os.close(tree.fd)
     mounts.umount2(".", mounts.MNT_DETACH)
     os.chdir("/")
 
@@ -161,6 +176,23 @@ def mount_overlay(
         key, _, value = option.partition("=")
         options.append((key, value))
     mounts.mount_new("overlay", target, options, read_only=not upper)
+
+
+def stage(spec: Spec, controllers: list[str]) -> tuple[list[Staged], int]:
+    """Mount what does not depend on the network aside, before there is a root: for :func:`mount_root`.
+
+    As in a container's root, paths lead nowhere else. Return a descriptor of its /proc/sys as well.
+    """
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.chroot(STAGE)
+    os.chdir("/")
+    mount_file_systems(spec, before_network(spec), controllers)
+    sysctls = hiding.open_sysctls()
+    hiding.hide_in_proc(spec)
+    os.chdir(root)
+    os.chroot(".")
+    os.close(root)
+    return [Staged(path) for path in STAGES], sysctls
 
 
 def mount_machine(lower: list[str]) -> None:
@@ -271,49 +303,6 @@ def mount_groups(
         mount("", target, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
 
 
-def mask(paths: list[str]) -> None:
-    """Hide each path that exists: an empty read-only tmpfs over directories, /dev/null over files."""
-    if not paths:
-        return
-    null = _open_null()
-    for path in paths:
-        fd = places.open_final(path)
-        if fd is None:
-            continue
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            os.chdir(fd)
-            mount("tmpfs", ".", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-            os.chdir("/")
-        else:
-            tree = mounts.open_tree("", dir_fd=null)
-            mounts.move_mount(tree, "", dir_fd=fd)
-            os.close(tree)
-        os.close(fd)
-    os.close(null)
-
-
-def _open_null() -> int:
-    """Open /dev/null, which is not what it should be when /dev is a volume's (CVE-2025-31133)."""
-    null = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
-    status = os.fstat(null)
-    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != NULL_DEVICE:
-        raise InvalidArgument("mask paths: /dev/null of the container is not the null device")
-    return null
-
-
-def make_read_only(paths: list[str]) -> None:
-    """Bind each path that exists over itself, read-only."""
-    for path in paths:
-        fd = places.open_final(path)
-        if fd is None:
-            continue
-        tree = mounts.open_tree("", dir_fd=fd)
-        mounts.mount_setattr(tree, attr_set=mounts.MOUNT_ATTR_RDONLY, recursive=True)
-        mounts.move_mount(tree, "", dir_fd=fd)
-        os.close(tree)
-        os.close(fd)
-
-
 def before_network(spec: Spec) -> list[Mount]:
     """Return the mounts that do not depend on the network namespace, in the spec's order.
 
@@ -381,24 +370,3 @@ def is_below(target: str, other: str) -> bool:
 def can_hide_early(spec: Spec) -> bool:
     """Say whether /proc and /dev, whose null device hides files, are fresh ones, not trees attached later."""
     return _has(spec, "/proc") and _has(spec, "/dev")
-
-
-def open_sysctls() -> int:
-    """Open /proc/sys before it becomes read-only."""
-    return os.open("/proc/sys", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def set_sysctls(folder: int, values: dict[str, str]) -> None:
-    """Set kernel parameters of this process's namespaces, below a descriptor of /proc/sys, and close it."""
-    for name, value in values.items():
-        path = name.replace(".", "/").lstrip("/")
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
-            try:
-                os.write(fd, value.encode())
-            finally:
-                os.close(fd)
-        except OSError as error:
-            error.filename = f"/proc/sys/{path}"
-            raise
-    os.close(folder)

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from berth.oci.runtime_spec import Spec
+
 CONTROL_FD = 3
 KEPT_BYTES = 1 << 20  # of a fork's heap: what a chunk of output is written with, and more
 
 
-def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
+def main(data_root: str, exec_root: str, hidden: list[str], default_spec: Spec) -> None:
     """Serve fork requests on descriptor 3 until berthd is gone."""
     control = sockets.adopt(CONTROL_FD)
     os.set_inheritable(CONTROL_FD, False)
@@ -43,7 +45,7 @@ def main(data_root: str, exec_root: str, hidden: list[str]) -> None:
     # A monitor inherits this: what a terminal or a shutdown sends to all must not cost a container its
     # record; its process hears such signals itself.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
-    here = launch.Here(cgroups.detect())
+    here = launch.Here(cgroups.detect(), default_spec)
     imports.remember(here.host_mounts_fd)
     template.enter(data_root, exec_root, hidden)
     try:

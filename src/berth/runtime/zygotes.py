@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from berth.oci.runtime_spec import Spec
+
 log = logging.getLogger("berth")
 
 BOOT = (
     "import sys; sys.path[:] = {path!r};"
     " from berth.runtime import compact; compact.fill_holes();"
     " from berth.runtime.zygote import main;"
-    " main({data!r}, {exec!r}, {hidden!r})"
+    " main({data!r}, {exec!r}, {hidden!r}, {default_spec!r})"
 )
 
 
@@ -45,13 +47,16 @@ class Zygote:
     One that dies before it is ready is not followed by another until there is something to fork.
     """
 
-    def __init__(self, *, data_root: Path, exec_root: Path, hidden: Sequence[str]) -> None:
+    def __init__(
+        self, *, data_root: Path, exec_root: Path, hidden: Sequence[str], default_spec: Spec
+    ) -> None:
         self._log = str(exec_root / "zygote.log")
         self._boot = BOOT.format(
             path=[entry for entry in sys.path if entry],
             data=str(data_root),
             exec=str(exec_root),
             hidden=list(hidden),
+            default_spec=default_spec,
         )
         self._channel: Channel | None = None
         self._ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
