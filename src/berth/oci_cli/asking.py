@@ -42,26 +42,32 @@ PATIENCE_S = 2.0  # for a zygote that somebody has stopped
 
 def run(path: bytes, arguments: Sequence[str]) -> None:
     """Have the zygote at ``path`` run the command line, and end as that does. Returns if it does not."""
-    if b"LISTEN_FDS" in posix.environ:
-        return
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # it ends this process, without a traceback
+    zygote = hand_over(path, arguments)
+    if zygote is not None:
+        posix._exit(_follow(zygote))
+
+
+def hand_over(path: bytes, arguments: Sequence[str]) -> _socket.socket | None:
+    """Return a connection on which the container's life is told, if the zygote takes the command line."""
+    if b"LISTEN_FDS" in posix.environ:
+        return None
     zygote = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     zygote.settimeout(PATIENCE_S)
     try:
         zygote.connect(path)
         if not _is_own(zygote) or zygote.recv(MAX_ANSWER_BYTES) != WELCOME:
-            return
+            return None
         zygote.settimeout(None)
         folder = posix.open(".", posix.O_PATH | posix.O_CLOEXEC)
         fds = b"".join(fd.to_bytes(FD_BYTES, sys.byteorder) for fd in (*STREAMS, folder))
         text = b"\0".join((CODE, *(word.encode(*ENCODING) for word in arguments)))
         zygote.sendmsg([text], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
-        answer = zygote.recv(MAX_ANSWER_BYTES)
+        posix.close(folder)
+        answer = zygote.recv(1, _socket.MSG_PEEK)
     except OSError:  # it has just ended, or a stream is closed, or there are too many arguments
-        return
-    if answer[:1] in (DECLINED, b""):
-        return
-    posix._exit(_follow(zygote, answer))
+        return None
+    return None if answer in (DECLINED, b"") else zygote
 
 
 def _is_own(zygote: _socket.socket) -> bool:
@@ -70,7 +76,7 @@ def _is_own(zygote: _socket.socket) -> bool:
     return int.from_bytes(of[UID], sys.byteorder) == posix.geteuid()
 
 
-def _follow(zygote: _socket.socket, answer: bytes) -> int:
+def _follow(zygote: _socket.socket) -> int:
     """Stay until the end; return the exit code."""
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
@@ -80,7 +86,7 @@ def _follow(zygote: _socket.socket, answer: bytes) -> int:
             return
 
     try:
-        while answer:
+        while answer := zygote.recv(MAX_ANSWER_BYTES):
             if answer[:1] == EXITED:
                 return int(answer[1:])
             if answer[:1] == STARTING:
@@ -89,7 +95,6 @@ def _follow(zygote: _socket.socket, answer: bytes) -> int:
                     _signal.signal(number, pass_on)
                 zygote.send(READY)
                 _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
-            answer = zygote.recv(MAX_ANSWER_BYTES)
     except OSError:
         pass
     posix.write(2, b"berth-oci run failed: the process that the zygote made for it was killed\n")
