@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "criu"
 DUMP, RESTORE, PRE_DUMP, NOTIFY, FEATURE_CHECK = 1, 2, 4, 6, 9
-NAMES = {DUMP: "DUMP", RESTORE: "RESTORE", PRE_DUMP: "PRE_DUMP"}
+NAMES = {DUMP: "DUMP", RESTORE: "RESTORE", PRE_DUMP: "PRE_DUMP", FEATURE_CHECK: "FEATURE_CHECK"}
 CGROUP_MODES = {"soft": 3, "full": 4, "strict": 5}
 FEATURES = {"mem_track": 1, "lazy_pages": 2}
 
@@ -152,6 +152,8 @@ class Criu:
         """Say whether criu and this kernel have a feature, by its name in FEATURES."""
         self._send({"type": FEATURE_CHECK, "features": {feature: True}})
         answer, _ = self._receive()
+        if not answer.get(_SUCCESS, [0])[0]:
+            raise Failed(_failure(FEATURE_CHECK, answer, ""))
         return bool(_number(fields(_bytes(answer, _FOUND)), FEATURES[feature]))
 
     def _send(self, request: Fields) -> None:
@@ -176,7 +178,8 @@ def _keep(fd: int) -> int:
 def _failure(kind: int, answer: dict[int, list[int | bytes]], log: str) -> str:
     why = _errors(log) or _bytes(answer, _MESSAGE).decode(errors="replace").strip()
     text = f"criu failed: type {NAMES[kind]} errno {_number(answer, _ERRNO)}"
-    return f"{text}: {why or 'it ended without an answer'}\nlog file: {log}"
+    text = f"{text}: {why or 'it ended without an answer'}"
+    return f"{text}\nlog file: {log}" if log else text
 
 
 def _errors(path: str) -> str:

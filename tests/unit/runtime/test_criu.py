@@ -89,3 +89,15 @@ def test_a_failure_has_what_the_log_says(tmp_path):
     text = criu._failure(criu.DUMP, {2: [0], 7: [16]}, str(log))
     assert text == f"criu failed: type DUMP errno 16: tty: no peer\nlog file: {log}"
     assert "without an answer" in criu._failure(criu.DUMP, {}, "/nowhere")
+
+
+def test_a_criu_that_fails_is_no_kernel_without_the_feature(tmp_path, monkeypatch):
+    program = tmp_path / "criu"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        criu.Criu() as process,
+        pytest.raises(Failed, match="type FEATURE_CHECK errno 0: it ended without an answer"),
+    ):
+        process.has("mem_track")
