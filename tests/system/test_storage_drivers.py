@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import tarfile
 import threading
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ import pytest
 from berth.kernel import mounts
 from support.archives import docker_archive, layer
 from support.engine import EngineProcess
+from support.programs import find, run
 from support.waiting import wait_for
 from system.conftest import assert_gone, import_busybox
 
@@ -182,6 +185,46 @@ def test_a_kill_in_the_middle_of_a_copy_leaves_a_whole_container_or_none(
         check_store(engine)
     finally:
         engine.close()
+
+
+@pytest.fixture
+def on_btrfs(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system with reflinks."""
+    image, folder = tmp_path / "image", tmp_path / "mounted"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(400 << 20)
+    run(find("mkfs.btrfs"), "-q", str(image), check=True)
+    if run("mount", "-o", "loop", str(image), str(folder)).code:
+        pytest.skip("needs a block device")
+    try:
+        yield folder
+    finally:
+        run("umount", "-l", str(folder), check=True)
+
+
+def test_copies_share_blocks_where_the_file_system_can(on_btrfs: Path, busybox_tar: bytes) -> None:
+    size = 40 << 20
+    data = os.urandom(size)
+    engine = EngineProcess(on_btrfs / "berth", flags=COPYING)
+    engine.base.mkdir()
+    try:
+        engine.start()
+        archive = docker_archive([busybox_tar, layer([("large", data, {})])], "large:1")
+        assert engine.docker("load", stdin=archive).code == 0
+        os.sync()
+        before = shutil.disk_usage(on_btrfs).used
+        for number in range(3):
+            made = engine.docker("create", "--name", f"c-{number}", "large:1", "true")
+            assert made.code == 0, str(made)
+        os.sync()
+        assert shutil.disk_usage(on_btrfs).used - before < size // 2
+        seen = engine.docker(*RUN, "large:1", "sha256sum", "/large")
+        assert seen.out.split()[0] == hashlib.sha256(data).hexdigest(), str(seen)
+        check_store(engine)
+    finally:
+        engine.close()
+    assert_gone(engine)
 
 
 # Which driver
