@@ -1,4 +1,4 @@
-"""The bytes of a file into another: shared where the file system can (FICLONE), else copied by the kernel."""
+"""The bytes of files into others: shared where the file system can (FICLONE), else copied by the kernel."""
 
 from __future__ import annotations
 
@@ -9,34 +9,49 @@ import os
 FICLONE = 0x40049409
 COPY_BYTES = 16 << 20
 READ_BYTES = 1 << 20
-# No reflinks here: not this file system, not between the two, not by this ioctl.
-UNSHARED = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM)
+SMALL_BYTES = 64 << 10  # one read and one write cost less than to look for holes
+# No reflinks between the two at all; EINVAL may be about one file.
+NEVER_SHARED = (errno.EOPNOTSUPP, errno.EXDEV, errno.ENOTTY, errno.ENOSYS, errno.EPERM)
+# Nor copies in the kernel.
+REFUSALS = (*NEVER_SHARED, errno.EINVAL)
 
 
-def copy_bytes(source: int, target: int) -> None:
-    """Give the empty regular file ``target`` the bytes and holes of the regular file ``source``."""
-    size = os.fstat(source).st_size
-    if not size:
-        return
-    try:
-        fcntl.ioctl(target, FICLONE, source)
-    except OSError as error:
-        if error.errno not in UNSHARED:
-            raise
-    else:
-        return
-    os.ftruncate(target, size)
-    start = 0
-    while start < size:
+class FileCopies:
+    """Copies from one file system to one: what the first file shows of the two holds for the others."""
+
+    def __init__(self) -> None:
+        self._can_share = True
+
+    def copy(self, source: int, target: int, size: int) -> None:
+        """Give the empty file ``target`` the ``size`` bytes of the file ``source``, holes as holes."""
+        if not size or (self._can_share and self._share(source, target)):
+            return
+        if size <= SMALL_BYTES:
+            data = os.read(source, size)
+            if os.write(target, data) == size:
+                return
+        os.ftruncate(target, size)
+        start = 0
+        while start < size:
+            try:
+                start = os.lseek(source, start, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return  # a hole to the end
+            end = os.lseek(source, start, os.SEEK_HOLE)
+            _copy_range(source, target, start, end)
+            start = end
+
+    def _share(self, source: int, target: int) -> bool:
         try:
-            start = os.lseek(source, start, os.SEEK_DATA)
+            fcntl.ioctl(target, FICLONE, source)
         except OSError as error:
-            if error.errno != errno.ENXIO:
+            if error.errno not in REFUSALS:
                 raise
-            return  # a hole to the end
-        end = os.lseek(source, start, os.SEEK_HOLE)
-        _copy_range(source, target, start, end)
-        start = end
+            self._can_share = error.errno not in NEVER_SHARED
+            return False
+        return True
 
 
 def _copy_range(source: int, target: int, start: int, end: int) -> None:
@@ -44,7 +59,7 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
         try:
             done = os.copy_file_range(source, target, min(COPY_BYTES, end - start), start, start)
         except OSError as error:
-            if error.errno not in UNSHARED:
+            if error.errno not in REFUSALS:
                 raise
             done = _write(target, os.pread(source, min(READ_BYTES, end - start), start), start)
         if not done:

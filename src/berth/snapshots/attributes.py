@@ -12,6 +12,7 @@ from berth.snapshots.whiteouts import ALLOWED_XATTRS, RESERVED_XATTRS
 if TYPE_CHECKING:
     from pathlib import Path
 
+SPECIAL_BITS = 0o7000
 # What a file system that has no extended attributes, or not all of them, says to one.
 REFUSALS = (errno.EOPNOTSUPP, errno.EPERM)
 
@@ -34,6 +35,17 @@ def copy_all(source: int, target: int) -> None:
             os.removexattr(target, name)
     write(target, wanted)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def complete(target: int, status: os.stat_result, xattrs: dict[str, bytes]) -> None:
+    """Give a file that root has just made with the permissions of ``status`` the rest of what that says."""
+    if status.st_uid or status.st_gid:
+        os.fchown(target, status.st_uid, status.st_gid)
+    if xattrs:
+        write(target, xattrs)
+    if xattrs or status.st_mode & SPECIAL_BITS:
+        os.fchmod(target, stat.S_IMODE(status.st_mode))
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 

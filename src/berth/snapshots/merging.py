@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed
-from berth.kernel.filecopies import copy_bytes
+from berth.kernel.filecopies import FileCopies
 from berth.kernel.mounts import open_in_root
 from berth.runtime.worker import confine
 from berth.snapshots import attributes
@@ -65,6 +65,7 @@ class Merge:
         self._layer = layer
         self._root = root
         self._link = link
+        self._copies = FileCopies()
         self._first: dict[
             int, tuple[str, str]
         ] = {}  # where a file with several names was copied to
@@ -144,10 +145,25 @@ class Merge:
                     os.close(other)
                 return
         try:
-            copy_entry(name, status, source, target)
+            self._copy_entry(name, status, source, target)
         except FileExistsError:
             remove(name, target)
-            copy_entry(name, status, source, target)
+            self._copy_entry(name, status, source, target)
+
+    def _copy_entry(self, name: str, status: os.stat_result, source: int, target: int) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            copy_special(name, status, source, target)
+            return
+        inner = os.open(name, _SOURCE, dir_fd=source)
+        try:
+            outer = os.open(name, _TARGET, status.st_mode & 0o777, dir_fd=target)
+            try:
+                self._copies.copy(inner, outer, status.st_size)
+                attributes.complete(outer, status, attributes.read(inner))
+            finally:
+                os.close(outer)
+        finally:
+            os.close(inner)
 
 
 def remove(name: str, folder: int) -> None:
@@ -180,11 +196,8 @@ def link(name: str, source: int, leaf: str, target: int) -> None:
         os.link(name, leaf, **how, follow_symlinks=False)
 
 
-def copy_entry(name: str, status: os.stat_result, source: int, target: int) -> None:
-    """Copy what is no directory. FileExistsError when something is there."""
-    if stat.S_ISREG(status.st_mode):
-        _copy_file(name, source, target)
-        return
+def copy_special(name: str, status: os.stat_result, source: int, target: int) -> None:
+    """Copy a symbolic link, device or fifo. FileExistsError when something is there."""
     if stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
     else:
@@ -204,16 +217,3 @@ def _copy_xattrs_of(name: str, source: int, target: int) -> None:
     if found:
         os.fchdir(target)
         attributes.write(name, found)
-
-
-def _copy_file(name: str, source: int, target: int) -> None:
-    inner = os.open(name, _SOURCE, dir_fd=source)
-    try:
-        outer = os.open(name, _TARGET, 0o600, dir_fd=target)
-        try:
-            copy_bytes(inner, outer)
-            attributes.copy_all(inner, outer)
-        finally:
-            os.close(outer)
-    finally:
-        os.close(inner)
