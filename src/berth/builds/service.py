@@ -6,31 +6,20 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from berth.builds import context, fetching, leftovers
-from berth.builds.bases import Bases
-from berth.builds.builder import Builder
-from berth.builds.layers import LayerMaker
+from berth.builds import leftovers
 from berth.builds.leftovers import Leftovers
 from berth.builds.output import Output
-from berth.builds.runs import Runs
-from berth.dockerfile import stages
 from berth.errors import Failed, InvalidArgument, NotFound
 from berth.images.catalog import familiar
-from berth.images.streams import compression
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-    from pathlib import Path
 
-    from berth.builds.context import Context
+    from berth.builds.making import Making
     from berth.builds.output import Listener
     from berth.builds.requests import BuildRequest
     from berth.engine.engine import Engine
     from berth.engine.services import Services
-
-READ_BYTES = 1 << 18
-TAR_MAGIC = slice(257, 262)
-HEAD_BYTES = 512
 
 
 class Builds:
@@ -41,9 +30,8 @@ class Builds:
         self._images = engine.images
         self._containers = engine.containers
         self._notes = Leftovers(state=services.state, data_root=services.data_root)
-        self._bases = Bases(services.images, engine.pulls)
-        self._layers = LayerMaker(services, self._notes)
-        self._runs = Runs(services, engine.containers, engine.files, self._notes)
+        self._engine = engine
+        self._making: Making | None = None
         self._running: dict[str, asyncio.Timeout] = {}
 
     async def open(self) -> None:
@@ -74,13 +62,20 @@ class Builds:
         try:
             with self._cancellable(id_) as scope:
                 async with scope:
-                    image_id = await self._build(request, body, output)
+                    image_id = await self._maker().image(request, body, output)
         except TimeoutError as error:
             raise Failed("context canceled") from error
         await output.done(image_id)
         for name in dict.fromkeys(names):
             self._images.tag(image_id, name)
             await output.say(f"Successfully tagged {name}\n")
+
+    def _maker(self) -> Making:
+        if self._making is None:
+            from berth.builds.making import Making  # megabytes, for those who build
+
+            self._making = Making(self._services, self._engine, self._notes)
+        return self._making
 
     @contextmanager
     def _cancellable(self, id_: str) -> Iterator[asyncio.Timeout]:
@@ -103,61 +98,6 @@ class Builds:
     async def prune(self, filters: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
         """Remove what builds have made that has no name and that no image with a name is made of."""
         return await self._images.prune_builds(filters)
-
-    async def _build(
-        self, request: BuildRequest, body: AsyncIterator[bytes], output: Output
-    ) -> str:
-        async with self._notes.folder() as folder:
-            dockerfile, archive = await self._remote(request, folder, body)
-            async with context.receive(self._services.runtime, folder, archive) as received:
-                text = dockerfile or await self._dockerfile(received, request)
-                if not text.strip():
-                    raise InvalidArgument(
-                        f"the Dockerfile ({request.dockerfile or 'Dockerfile'}) cannot be empty"
-                    )
-                builder = Builder(
-                    request,
-                    output,
-                    images=self._services.images,
-                    bases=self._bases,
-                    layers=self._layers,
-                    runs=self._runs,
-                )
-                image = await builder.build(stages.read(text), received, folder)
-                return image.id
-
-    async def _dockerfile(self, received: Context, request: BuildRequest) -> str:
-        name = request.dockerfile if not request.remote else ""
-        return await received.dockerfile(name or request.dockerfile)
-
-    async def _remote(
-        self, request: BuildRequest, folder: Path, body: AsyncIterator[bytes]
-    ) -> tuple[str, AsyncIterator[bytes]]:
-        """Return the Dockerfile, if that is what a URL leads to, and the archive of the context."""
-        url = request.remote
-        if not url or url == "client-session":
-            return "", body
-        fetching.refuse_git(url)
-        if not fetching.is_url(url):
-            raise InvalidArgument(f"remote {url!r} is no URL of a Dockerfile or an archive")
-        await fetching.fetch(url, folder, "remote")
-        fetched = folder / "remote"
-        with fetched.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-        if compression(head) is not None or head[TAR_MAGIC] == b"ustar":
-            return "", _pieces(fetched)
-        return fetched.read_text("utf-8", "replace"), _each(())
-
-
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while data := await asyncio.to_thread(file.read, READ_BYTES):
-            yield data
-
-
-async def _each(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
 
 
 def tag_of(text: str) -> str:

@@ -1,0 +1,95 @@
+"""One build, from what a client sends to an image."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from berth.builds import context, fetching
+from berth.builds.bases import Bases
+from berth.builds.builder import Builder
+from berth.builds.layers import LayerMaker
+from berth.builds.runs import Runs
+from berth.dockerfile import stages
+from berth.errors import InvalidArgument
+from berth.images.streams import compression
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from berth.builds.context import Context
+    from berth.builds.leftovers import Leftovers
+    from berth.builds.output import Output
+    from berth.builds.requests import BuildRequest
+    from berth.engine.engine import Engine
+    from berth.engine.services import Services
+
+READ_BYTES = 1 << 18
+TAR_MAGIC = slice(257, 262)
+HEAD_BYTES = 512
+
+
+class Making:
+    """Receives contexts and builds what their Dockerfiles say."""
+
+    def __init__(self, services: Services, engine: Engine, notes: Leftovers) -> None:
+        self._services = services
+        self._notes = notes
+        self._bases = Bases(services.images, engine.pulls)
+        self._layers = LayerMaker(services, notes)
+        self._runs = Runs(services, engine.containers, engine.files, notes)
+
+    async def image(self, request: BuildRequest, body: AsyncIterator[bytes], output: Output) -> str:
+        """Build an image and return its id."""
+        async with self._notes.folder() as folder:
+            dockerfile, archive = await self._remote(request, folder, body)
+            async with context.receive(self._services.runtime, folder, archive) as received:
+                text = dockerfile or await self._dockerfile(received, request)
+                if not text.strip():
+                    raise InvalidArgument(
+                        f"the Dockerfile ({request.dockerfile or 'Dockerfile'}) cannot be empty"
+                    )
+                builder = Builder(
+                    request,
+                    output,
+                    images=self._services.images,
+                    bases=self._bases,
+                    layers=self._layers,
+                    runs=self._runs,
+                )
+                image = await builder.build(stages.read(text), received, folder)
+                return image.id
+
+    async def _dockerfile(self, received: Context, request: BuildRequest) -> str:
+        name = request.dockerfile if not request.remote else ""
+        return await received.dockerfile(name or request.dockerfile)
+
+    async def _remote(
+        self, request: BuildRequest, folder: Path, body: AsyncIterator[bytes]
+    ) -> tuple[str, AsyncIterator[bytes]]:
+        """Return the Dockerfile, if that is what a URL leads to, and the archive of the context."""
+        url = request.remote
+        if not url or url == "client-session":
+            return "", body
+        fetching.refuse_git(url)
+        if not fetching.is_url(url):
+            raise InvalidArgument(f"remote {url!r} is no URL of a Dockerfile or an archive")
+        await fetching.fetch(url, folder, "remote")
+        fetched = folder / "remote"
+        with fetched.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        if compression(head) is not None or head[TAR_MAGIC] == b"ustar":
+            return "", _pieces(fetched)
+        return fetched.read_text("utf-8", "replace"), _each(())
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while data := await asyncio.to_thread(file.read, READ_BYTES):
+            yield data
+
+
+async def _each(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
