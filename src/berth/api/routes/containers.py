@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from berth.api import compatibility
 from berth.api.router import Route
+from berth.api.routes.checkpoints import check_start
 from berth.engine.models import ContainerConfig, CreateRequest, HostConfig, UpdateRequest
 from berth.errors import BerthError, InvalidArgument
 
@@ -97,6 +98,7 @@ class ContainerRoutes:
                 "starting container with non-empty request body was deprecated since API v1.22 and"
                 " removed in v1.24"
             )
+        check_start(call)
         await self._containers.start(call.name)
         await call.exchange.respond(204)
 

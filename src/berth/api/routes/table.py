@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from berth.api.routes.archives import ArchiveRoutes
 from berth.api.routes.builds import BuildRoutes
+from berth.api.routes.checkpoints import CheckpointRoutes
 from berth.api.routes.containers import ContainerRoutes
 from berth.api.routes.execs import ExecRoutes
 from berth.api.routes.images import ImageRoutes
@@ -26,6 +27,7 @@ def routes_of(engine: Engine, builds: Builds) -> list[Route]:
     return [
         *SystemRoutes(engine).routes(),
         *StreamRoutes(engine).routes(),
+        *CheckpointRoutes().routes(),
         *ContainerRoutes(engine).routes(),
         *ArchiveRoutes(engine).routes(),
         *ExecRoutes(engine).routes(),
