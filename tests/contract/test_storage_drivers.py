@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from berth.content.store import ContentStore
-from berth.engine import pipes
+from berth.engine import pipes, spec
+from berth.engine.instance import Instance
 from berth.errors import BerthError, Conflict, NotFound, Unsupported
 from berth.images.layers import UNPACK, LayerStore
-from berth.kernel import filecopies
+from berth.kernel import cgroups, filecopies
 from berth.runtime.client import Runtime
 from berth.snapshots.choice import open_snapshots
 from berth.state import State
@@ -75,7 +76,11 @@ class Place:
     @asynccontextmanager
     async def open(self, driver: str | None = None) -> AsyncIterator[Opened]:
         runtime = await Runtime.open(
-            data_root=self.folder / "data", exec_root=self.folder / "exec", hidden=[]
+            data_root=self.folder / "data",
+            exec_root=self.folder / "exec",
+            hidden=[],
+            hierarchies=cgroups.detect(),
+            defaults=spec.default(Instance.of(self.folder / "data").cgroup),
         )
         state = State(self.folder / "data/state.db")
         try:
