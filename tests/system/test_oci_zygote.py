@@ -5,6 +5,7 @@ That its containers are those of a cold `run` is shown by the tests of `run`, wh
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -252,6 +253,27 @@ def test_a_worker_that_is_killed_is_missed_by_its_caller(oci, zygote, running):
     assert oci.status("a") == "running"
     assert oci("delete", "--force", "a").code == 0
     assert zygote.poll() is None
+
+
+def test_a_worker_that_is_killed_while_it_waits_is_followed_by_another(oci, zygote, running):
+    before = wait_for(lambda: workers(zygote), "a worker waits")
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: workers(zygote) - before, "another waits")
+    running()
+    assert is_served(oci, zygote)
+
+
+def test_a_zygote_whose_workers_cannot_live_ends(oci, zygote, bundle):
+    def end_all():
+        for pid in workers(zygote):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return zygote.poll() is not None
+
+    wait_for(end_all, "it gives up")
+    assert zygote.returncode == 1
+    assert oci.run(bundle.shell("exit 3"), "a").code == 3
 
 
 def test_a_zygote_that_is_killed_keeps_nobody_from_running(oci, zygote, bundle, running, tmp_path):

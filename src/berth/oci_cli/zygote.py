@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 BACKLOG = 128
 KILL = 9
 MOST_WAITING = 2
+MOST_LOST = 8
 TAKEN, FREE, STAY = b"t", b"f", b"s"
 ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
@@ -124,6 +125,7 @@ class Zygote:
         self._workers: dict[int, sockets.Socket] = {}
         self._waiting: set[int] = set()
         self._poll = select.poll()
+        self._lost = 0  # workers that ended while they waited, since one was taken
 
     def serve(self) -> NoReturn:
         """Do so until a signal ends it."""
@@ -151,17 +153,23 @@ class Zygote:
         self._poll.register(fd, select.POLLIN)
 
     def _hear(self, fd: int) -> None:
-        worker = self._workers[fd]
-        word = worker.recv(1)
-        if word == FREE and len(self._waiting) < MOST_WAITING:
-            sockets.send(worker, STAY, [self._listener.fileno()])
-            self._waiting.add(fd)
-            return
+        try:
+            word = self._workers[fd].recv(1)
+            if word == FREE and len(self._waiting) < MOST_WAITING:
+                sockets.send(self._workers[fd], STAY, [self._listener.fileno()])
+                self._waiting.add(fd)
+                return
+        except OSError:  # it was killed
+            word = b""
         if word == TAKEN:
             self._waiting.remove(fd)
+            self._lost = 0
             return
         if fd in self._waiting:
-            raise Failed("a worker that waited for a caller was killed")
+            self._waiting.remove(fd)
+            self._lost += 1
+            if self._lost > MOST_LOST:
+                raise Failed("workers that wait for callers end, one after the other")
         self._poll.unregister(fd)
         self._workers.pop(fd).close()
 
