@@ -1,4 +1,4 @@
-"""Questions over a kept connection: the list of a hundred containers, /info, /_ping."""
+"""Questions over a kept connection: the list of a hundred containers, /info, /_ping; `docker ps`; events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from bench.accounts import Cost
-from bench.engines import IMAGE, Daemon
+from bench.engines import IMAGE, Daemon, Podman
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +51,30 @@ class _Asking(http.client.HTTPConnection):
         return Cost(wall / REPEATED, (self.engine.account.used_s() - used) / REPEATED)
 
 
+class _Listening:
+    """A stream of events, and a connection on which something happens."""
+
+    def __init__(self, asking: _Asking) -> None:
+        self._asking = asking
+        self._stream = _Asking(asking.engine)
+        self._stream.request("GET", "/events?filters=%7B%22event%22%3A%5B%22rename%22%5D%7D")
+        self._events = self._stream.getresponse()
+
+    def cost(self, container: str) -> Cost:
+        """Return how long it is from a change to the end of its event, and what both cost the engine."""
+        account = self._asking.engine.account
+        used, begin = account.used_s(), time.perf_counter()
+        for number in range(REPEATED):
+            self._asking.ask("POST", f"/containers/{container}/rename?name=renamed{number % 2}")
+            self._events.readline()
+        wall = time.perf_counter() - begin
+        return Cost(wall / REPEATED, (account.used_s() - used) / REPEATED)
+
+    def close(self) -> None:
+        """End the stream."""
+        self._stream.close()
+
+
 def queries(bench: Bench) -> None:
     """Ask berth and dockerd; podman has no daemon to ask."""
     count = 10 if bench.quick else 100
@@ -65,6 +89,17 @@ def queries(bench: Bench) -> None:
             ("ping", "/_ping"),
         ):
             bench.compare(case, {name: lambda c=c, p=path: c.cost(p) for name, c in asking.items()})
+        bench.each(
+            f"ps of {count}",
+            lambda e: e.spawner.cost(e.command("ps", "-a")),
+            [e for e in bench.engines if not isinstance(e, Podman)],
+        )
+        heard = {}
+        for name, connection in asking.items():
+            listening = undo.enter_context(contextlib.closing(_Listening(connection)))
+            found = json.loads(connection.ask("GET", "/containers/json?all=1&limit=1"))[0]["Id"]
+            heard[name] = lambda one=listening, c=found: one.cost(c)
+        bench.compare("event", heard)
 
 
 @contextlib.contextmanager

@@ -50,6 +50,8 @@ TARGETS = (
     Target("list of *", 0.25, 0.1),
     Target("info", 0.1, 0.02),
     Target("ping", 1.0, 0.6),
+    Target("ps of *", 1.0, 0.8),
+    Target("event", 1.0, 0.3),
     Target("log *", 0.35, 0.2),
     Target("read log *", 0.25, 0.12),
     Target("attached *", 0.5, 0.3),

@@ -67,13 +67,13 @@ class State:
     streak: int = 0  # failures in a row
     results: deque[Result] = field(default_factory=lambda: deque(maxlen=MAX_RESULTS))
 
-    def note(self, result: Result, check: Healthcheck, started_ns: int) -> bool:
-        """Take a result in; say whether the status is another now."""
+    def note(self, result: Result, check: Healthcheck, age_ns: int) -> bool:
+        """Take a result in, of when the container had run so long; say whether the status is another now."""
         before = self.status
         self.results.append(result)
         if result.exit_code == 0:
             self.status, self.streak = HEALTHY, 0
-        elif before != STARTING or result.start_ns - started_ns >= check.start_period:
+        elif before != STARTING or age_ns >= check.start_period:
             self.streak += 1
             if self.streak >= (check.retries or RETRIES):
                 self.status = UNHEALTHY
@@ -168,14 +168,16 @@ class Health:
     ) -> None:
         """Probe one run of a container, to its end."""
         run, ended = record.started_ns, self._containers.ended(record)
+        began_ns = times.began_ns(run)
         while record.started_ns == run and not ended.is_set():
-            wait_ns = delay_ns(check, state, time.time_ns() - run)
+            wait_ns = delay_ns(check, state, time.monotonic_ns() - began_ns)
             try:
                 await asyncio.wait_for(ended.wait(), wait_ns / times.SECOND_NS)
             except TimeoutError:
                 if record.status == status.RUNNING:
+                    age_ns = time.monotonic_ns() - began_ns
                     result = await self._probe(record, command, check)
-                    if record.status == status.RUNNING and state.note(result, check, run):
+                    if record.status == status.RUNNING and state.note(result, check, age_ns):
                         self._containers.emit(record, f"health_status: {state.status}")
         if record.started_ns == run:
             state.status = UNHEALTHY  # so Docker calls what is not checked any more

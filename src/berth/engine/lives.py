@@ -281,6 +281,7 @@ class Lives:
 
     def follow(self, record: ContainerRecord, life: Life, task: Task) -> None:
         """Wait for the end of a running task, in the background."""
+        life.backoff.began(record.started_ns)
         self._services.background.start(
             self._follow(record, life, task), name=f"life {record.id[:12]}"
         )
@@ -337,8 +338,7 @@ class Lives:
         )
 
     async def _restart_later(self, record: ContainerRecord, life: Life) -> None:
-        ran_ns = record.finished_ns - record.started_ns
-        await asyncio.sleep(life.backoff.next_delay_s(ran_ns))
+        await asyncio.sleep(life.backoff.next_delay_s())
         async with life.lock:
             life.restarting = None
             if not self._records.has(record) or record.status != status.RESTARTING:

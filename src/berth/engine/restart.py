@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from berth.engine import times
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -59,9 +61,15 @@ class Backoff:
 
     def __init__(self) -> None:
         self._delay_s = 0.0
+        self._began_ns = time.monotonic_ns()
 
-    def next_delay_s(self, ran_ns: int) -> float:
-        """Return the delay after a run of ``ran_ns``."""
+    def began(self, started_ns: int) -> None:
+        """Note a run; when it began is what this machine's clock said."""
+        self._began_ns = times.began_ns(started_ns)
+
+    def next_delay_s(self) -> float:
+        """Return the delay after a run that has just ended."""
+        ran_ns = time.monotonic_ns() - self._began_ns
         if self._delay_s == 0.0 or ran_ns >= HEALTHY_NS:
             self._delay_s = FIRST_DELAY_S
         else:

@@ -14,6 +14,11 @@ UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0,
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 
 
+def began_ns(moment_ns: int) -> int:
+    """Return when something began by the clock that never jumps; what began just now, or later, began now."""
+    return time.monotonic_ns() - max(0, time.time_ns() - moment_ns)
+
+
 def rfc3339(time_ns: int) -> str:
     """Return a time with nanoseconds, Go's zero for 0."""
     if not time_ns:
