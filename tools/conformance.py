@@ -231,7 +231,7 @@ def generated(api: dict[str, Any], written: str) -> str:
     parts = (
         (
             "## Every operation",
-            f"Of version {version}; berth answers up to 1.51.",
+            f"Of version {version}.",
             operations(api, notes),
         ),
         ("## Every field of requests", "", fields(api, notes)),

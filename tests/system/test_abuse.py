@@ -122,7 +122,7 @@ def target(method: str, path: str) -> str:
     """Fill names in: of something that is there, unless that would go."""
     there = method == "GET" or path.endswith(("/exec", "/update", "/connect"))
     name = "victim" if there and "containers" in path else "busybox" if there else "nobody"
-    return "/v1.51" + path.replace("{id}", name).replace("{name}", name)
+    return "/v1.56" + path.replace("{id}", name).replace("{name}", name)
 
 
 def wrong_bodies(schema: dict[str, object], valid: object, depth: int = 0) -> Iterator[object]:

@@ -53,14 +53,14 @@ def refusal(engine: EngineProcess, method: str, path: str, body: object = None) 
     return status, str(document["message"])
 
 
-@pytest.mark.parametrize("version", ["", "/v1.24", "/v1.40", "/v1.44", "/v1.51"])
+@pytest.mark.parametrize("version", ["", "/v1.24", "/v1.40", "/v1.44", "/v1.51", "/v1.56"])
 def test_every_version_from_the_oldest_to_the_newest_is_answered(
     engine: EngineProcess, version: str
 ) -> None:
     for path in ("/info", "/version", "/containers/json", "/_ping"):
         status, headers, _ = engine.exchange("GET", version + path)
         assert status == 200
-        assert headers["Api-Version"] == "1.51"
+        assert headers["Api-Version"] == "1.56"
         assert headers["Ostype"] == "linux"
         assert headers["Docker-Experimental"] == "false"
         assert headers["Server"].startswith("berth/")
@@ -73,10 +73,10 @@ def test_other_versions_are_refused_in_dockers_words(engine: EngineProcess) -> N
             f"client version {version} is too old. Minimum supported API version is 1.24, please"
             " upgrade your client to a newer version",
         )
-    for version in ("1.52", "2.0", "9" * 400):
+    for version in ("1.57", "2.0", "9" * 400):
         assert refusal(engine, "GET", f"/v{version}/info") == (
             400,
-            f"client version {version} is too new. Maximum supported API version is 1.51",
+            f"client version {version} is too new. Maximum supported API version is 1.56",
         )
 
 

@@ -108,7 +108,7 @@ def test_what_a_container_writes_to_its_hosts_stops_no_other(
     assert linked.docker("rm", "--link", "web/db").code == 0
     if "377" in spoil:
         shown = linked.docker("exec", "web", "cat", "/etc/hosts").raw
-        address = linked.inspect("database")["NetworkSettings"]["IPAddress"]
+        address = linked.inspect("database")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
         assert b"\xff" in shown
         assert f"{address}\tdatabase ".encode() in shown
         assert b"\tdb " not in shown

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.berth_only
 
 EXAMPLES = 12
-BASE = "http://localhost/v1.51"
+BASE = "http://localhost/v1.56"
 # Streams that end with a client only, what asks other machines, and what answers before it looks.
 OTHERS = (
     *("/events", "/session", "/build", "/grpc", "/images/create", "/images/search", "/auth"),

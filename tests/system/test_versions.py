@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from support.engine import EngineProcess
 
-VERSIONS = ("1.24", "1.40", "1.44", "1.51")
+VERSIONS = ("1.24", "1.40", "1.44", "1.56")
 
 
 @pytest.mark.berth_only  # 20.10 ends at 1.41
@@ -19,7 +19,7 @@ def test_docker_py_of_any_version_works(engine: EngineProcess, version: str) -> 
     client = docker.DockerClient(base_url=engine.host, version=version)
     try:
         assert client.ping()
-        assert client.version()["ApiVersion"] == "1.51"
+        assert client.version()["ApiVersion"] == "1.56"
         assert client.containers.run("busybox", "echo hello", remove=True) == b"hello\n"
         container = client.containers.run(
             "busybox", "sleep 600", name="aged", detach=True, ports={"80/tcp": ("127.0.0.1", None)}
@@ -60,7 +60,7 @@ def test_the_docker_cli_of_any_version_works(engine: EngineProcess, version: str
         return done.out
 
     spoken, served = cli("version", "-f", "{{.Client.APIVersion}} {{.Server.APIVersion}}").split()
-    assert (spoken, served) == (version, "1.51")
+    assert (spoken, served) == (version, "1.56")
     assert cli("run", "--rm", "--network", "none", "busybox", "echo", "hello") == "hello\n"
     cli("run", "-d", "--name", "aged", "busybox", "sleep", "600")
     assert cli("exec", "aged", "echo", "in") == "in\n"
@@ -77,7 +77,7 @@ def test_the_docker_cli_of_any_version_works(engine: EngineProcess, version: str
     ("version", "complaint"),
     [
         ("1.23", "client version 1.23 is too old. Minimum supported API version is 1.24"),
-        ("1.52", "client version 1.52 is too new. Maximum supported API version is 1.51"),
+        ("1.57", "client version 1.57 is too new. Maximum supported API version is 1.56"),
     ],
 )
 def test_clients_out_of_range_are_told_so(

@@ -1,6 +1,7 @@
 """What older API versions meant by a request, and what their clients expect in an answer.
 
-Requests are brought to the newest version before the engine sees them; answers are brought back.
+Requests are brought to the newest version before the engine sees them; answers are brought back. What only
+newer versions leave out (`SLIM_SINCE`), the engine says, and it is taken away here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from berth.engine.networkmodels import EndpointRequest, NetworkingConfig
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from berth.api.parameters import Version
     from berth.engine.models import CreateRequest, ExecStart, HostConfig, MountRequest
 
@@ -19,6 +22,21 @@ Document = dict[str, object]
 
 READ_ONLY_RECURSIVE_SINCE: Version = (1, 44)
 MANIFESTS_SINCE: Version = (1, 47)
+SLIM_SINCE: Version = (1, 52)
+# What was deprecated long before: the place in the default network, and what was never said.
+LEGACY_SETTINGS = (
+    *("Bridge", "HairpinMode", "LinkLocalIPv6Address", "LinkLocalIPv6PrefixLen", "MacAddress"),
+    *("SecondaryIPAddresses", "SecondaryIPv6Addresses", "EndpointID", "Gateway", "IPv6Gateway"),
+    *("GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen"),
+)
+EMPTY_OF_IMAGES = ("Parent", "Comment", "DockerVersion", "Author")
+EMPTY_OF_CONFIGS = (
+    *("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"),
+)
+EMPTY_BINDINGS = (
+    "Following container port(s) have an empty list of port-bindings: {}. Starting with API 1.53, such"
+    " bindings will be discarded."
+)
 IMAGE_FILTERS_SINCE: Version = (1, 41)  # before, the name of an image was a parameter
 OWN_OPTIONS = (
     ("bind", "bind_options", "BindOptions"),
@@ -46,6 +64,7 @@ def newest_create(request: CreateRequest, host: HostConfig, version: Version) ->
         networks[host.network_mode] = networks.pop("default")
     for mount in host.mounts or []:
         _newest_mount(mount, version)
+    warnings = _newest_bindings(host, version)
     _newest_host(host, version)
     if version < (1, 44):
         if request.healthcheck is not None:
@@ -58,7 +77,7 @@ def newest_create(request: CreateRequest, host: HostConfig, version: Version) ->
     if version < (1, 48):
         for endpoint in networks.values():
             endpoint.gw_priority = 0
-    return [*_driver_warnings(host, version), *_move_mac(request, host, version)]
+    return [*warnings, *_driver_warnings(host, version), *_move_mac(request, host, version)]
 
 
 def _networks(request: CreateRequest) -> dict[str, EndpointRequest]:
@@ -76,11 +95,20 @@ def _newest_host(host: HostConfig, version: Version) -> None:
         host.console_size = None
     if version < (1, 43):
         host.annotations = None
-    for port, bindings in (host.port_bindings or {}).items():
-        if not bindings and host.port_bindings is not None:
-            host.port_bindings[port] = [PortBinding()]  # any free one
     if host.pids_limit is not None and host.pids_limit <= 0:
         host.pids_limit = None
+
+
+def _newest_bindings(host: HostConfig, version: Version) -> list[str]:
+    """Say what empty lists of bindings meant, any free port; newer versions pass them over."""
+    found = host.port_bindings or {}
+    empty = [port for port, bindings in found.items() if not bindings]
+    for port in empty:
+        if version > (1, 52):
+            del found[port]
+        else:
+            found[port] = [PortBinding()]
+    return [EMPTY_BINDINGS.format(", ".join(empty))] if empty and version == (1, 52) else []
 
 
 def _newest_mount(mount: MountRequest, version: Version) -> None:
@@ -113,6 +141,8 @@ def _driver_warnings(host: HostConfig, version: Version) -> list[str]:
 
 def _move_mac(request: CreateRequest, host: HostConfig, version: Version) -> list[str]:
     """Give the main network the address that is said for the whole container."""
+    if version >= SLIM_SINCE:
+        request.mac_address = ""
     mac, networks = request.mac_address, _networks(request)
     has_own = host.network_mode not in NAMELESS_NETWORKS and ":" not in host.network_mode
     if version < (1, 44):
@@ -139,19 +169,33 @@ def newest_exec_start(options: ExecStart, version: Version) -> None:
 
 def older_inspect(document: Document, version: Version) -> None:
     """Bring what inspect says to ``version``: names that user-defined networks resolved by themselves."""
-    if version >= (1, 45):
-        return
     settings, config = document["NetworkSettings"], document["Config"]
     assert isinstance(settings, dict)
     assert isinstance(config, dict)
+    if version >= SLIM_SINCE:
+        _leave_out(settings, LEGACY_SETTINGS)
+        _leave_out_empty(config, ("OnBuild",))
+    if version >= (1, 45):
+        return
     for name, endpoint in settings["Networks"].items():
         if name not in ("bridge", *NAMELESS_NETWORKS):
             names = [*(endpoint["Aliases"] or ()), str(document["Id"])[:12], config["Hostname"]]
             endpoint["Aliases"] = list(dict.fromkeys(names))
 
 
+def _leave_out(document: Document, names: Iterable[str]) -> None:
+    for name in names:
+        document.pop(name, None)
+
+
+def _leave_out_empty(document: Document, names: Iterable[str]) -> None:
+    _leave_out(document, [name for name in names if not document.get(name)])
+
+
 def older_summary(document: Document, version: Version) -> None:
     """Bring a line of a list to ``version``."""
+    if version < (1, 52):
+        del document["Health"]
     host = document["HostConfig"]
     if version < (1, 46) and isinstance(host, dict):
         host.pop("Annotations", None)
@@ -170,6 +214,34 @@ def older_info(document: Document, version: Version) -> None:
     if version < (1, 50):
         document |= {"BridgeNfIptables": False, "BridgeNfIp6tables": False}
         document.pop("DiscoveredDevices", None)
+
+
+def older_event(event: Document, version: Version) -> Document:
+    """Return an event as ``version`` has it: with words that were for clients before 1.22."""
+    actor, kind = event["Actor"], event["Type"]
+    assert isinstance(actor, dict)
+    if version >= SLIM_SINCE or kind not in ("container", "image"):
+        return event
+    found: Document = {"status": event["Action"], "id": actor["ID"]}
+    if kind == "container":
+        found["from"] = actor["Attributes"].get("image", "")
+    return {**event, **found}
+
+
+def older_network(document: Document, version: Version) -> None:
+    """Bring a network to ``version``."""
+    if version < (1, 52):
+        del document["Status"]
+
+
+def older_image(document: Document, version: Version) -> None:
+    """Bring what inspect says of an image to ``version``."""
+    older_images([document], version)
+    config = document["Config"]
+    if version >= SLIM_SINCE:
+        _leave_out_empty(document, EMPTY_OF_IMAGES)
+        if isinstance(config, dict):
+            _leave_out_empty(config, EMPTY_OF_CONFIGS)
 
 
 def older_images(images: object, version: Version) -> None:

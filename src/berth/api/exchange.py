@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from berth.api.plain import Plain
     from berth.api.protocol import HttpConnection
 
-API_VERSION = (1, 51)
+API_VERSION = (1, 56)
 MIN_API_VERSION = (1, 24)
 MAX_DOCUMENT_BYTES = 16 << 20
 

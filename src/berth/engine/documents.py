@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, object]
 # Lists that clients expect as such, not as null.
+NONE = "none"  # of a container's health
 LISTS = ("BlkioWeightDevice", "Devices")
 # What Docker leaves out when there is nothing to say.
 OPTIONAL = ("Annotations", "Init", "Mounts", "StorageOpt", "Tmpfs")
@@ -173,6 +174,10 @@ def summary(record: ContainerRecord, around: Surroundings) -> Document:
         "Labels": record.config.labels or {},
         "State": record.status,
         "Status": status.describe(record, around.health.status if around.health else ""),
+        "Health": {
+            "Status": around.health.status if around.health else NONE,
+            "FailingStreak": around.health.streak if around.health else 0,
+        },
         "HostConfig": {"NetworkMode": record.host_config.network_mode},
         "NetworkSettings": {
             "Networks": networksettings.places(record, around.endpoints, around.networks)

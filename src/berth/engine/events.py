@@ -42,8 +42,6 @@ class Events:
             "time": now // 1_000_000_000,
             "timeNano": now,
         }
-        if kind == "container":
-            event |= {"status": action, "id": actor, "from": attributes.get("image", "")}
         self._kept.append(event)
         for queue in self._listeners:
             # A listener that does not read loses events; it does not cost memory without bound.

@@ -48,6 +48,7 @@ class ContainerFilter:
         self._filters = filters
         self._checks: dict[str, Callable[[ContainerRecord, str], bool]] = {
             "ancestor": _has_ancestor,
+            "annotation": lambda r, v: has_labels(r.host_config.annotations, [v]),
             "exited": lambda r, v: r.status == status.EXITED and str(r.exit_code) == v,
             "expose": lambda r, v: _has_port(r.config.exposed_ports or {}, v),
             "health": lambda r, v: health(r) == v,

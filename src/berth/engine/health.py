@@ -144,7 +144,7 @@ class Health:
             while True:
                 event = await queue.get()
                 if event["Type"] == "container" and event["Action"] in ("start", "destroy"):
-                    self._heed(str(event["Action"]), str(event["id"]))
+                    self._heed(str(event["Action"]), str(event["Actor"]["ID"]))  # type: ignore[index]
 
     def _heed(self, action: str, id_: str) -> None:
         record = self._containers.get(id_)

@@ -1,4 +1,4 @@
-"""What clients send and what is stored, under Docker's JSON names (Engine API 1.51).
+"""What clients send and what is stored, under Docker's JSON names (Engine API 1.56).
 
 How clients' JSON becomes these is :mod:`berth.engine.decoding`'s matter.
 """

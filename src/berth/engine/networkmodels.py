@@ -1,4 +1,4 @@
-"""What clients send about networks, under Docker's JSON names (Engine API 1.51)."""
+"""What clients send about networks, under Docker's JSON names (Engine API 1.56)."""
 
 from __future__ import annotations
 

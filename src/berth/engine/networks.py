@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.engine import networkpools
+from berth.engine import networkpools, networksettings
 from berth.engine.connecting import Connections
 from berth.engine.filters import PruneFilter, has_labels
 from berth.engine.networksettings import network_document
@@ -30,9 +30,6 @@ class Networks:
         self._service = services.network
         self._events = services.events
         self.connections = Connections(services, containers)
-
-    def _document(self, network: NetworkRecord) -> Document:
-        return network_document(network, self._service.endpoints(network.id))
 
     def list(self, filters: Mapping[str, Sequence[str]]) -> Sequence[Document]:
         """Return the networks that pass; as in Docker, without their containers."""
@@ -65,8 +62,13 @@ class Networks:
         )
 
     def inspect(self, ref: str) -> Document:
-        """Return one network."""
-        return self._document(self._service.inspect(ref))
+        """Return one network, with how many of its addresses are taken."""
+        network = self._service.inspect(ref)
+        endpoints = self._service.endpoints(network.id)
+        return {
+            **network_document(network, endpoints),
+            **networksettings.status(network, endpoints),
+        }
 
     async def create(self, request: NetworkCreate) -> Document:
         """Make a network."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Endpoints = Sequence[EndpointRecord]
 
 Document = dict[str, object]
+IPV4 = 4
+MOST = (1 << 64) - 1
 TOP_LEVEL = (  # what inspect says of the default network beside the list of networks
     *("EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress"),
     *("IPPrefixLen", "IPv6Gateway", "MacAddress"),
@@ -163,6 +165,24 @@ def network_document(network: NetworkRecord, endpoints: Iterable[EndpointRecord]
         "Options": _default_options(network) if network.name == DEFAULT else network.options,
         "Labels": network.labels,
     }
+
+
+def status(network: NetworkRecord, endpoints: Iterable[EndpointRecord]) -> Document:
+    """Return how many addresses of each subnet are in use, and how many are left for containers."""
+    taken = [ip_address(a) for e in endpoints for a in (e.address, e.address6) if a]
+    taken += map(ip_address, network.auxiliary.values())
+    subnets: Document = {}
+    for each in (*network.subnets(4), *network.subnets(6)):
+        subnet, span = ip_network(each.subnet), ip_network(each.ip_range or each.subnet)
+        reserved = {subnet[0], *([subnet[-1]] if subnet.version == IPV4 else [])}
+        reserved |= {ip_address(each.gateway)} if each.gateway else set()
+        used = reserved | {address for address in taken if address in subnet}
+        free = span.num_addresses - sum(address in span for address in used)
+        subnets[each.subnet] = {
+            "IPsInUse": min(len(used), MOST),
+            "DynamicIPsAvailable": min(free, MOST),
+        }
+    return {"Status": {"IPAM": {"Subnets": subnets}}}
 
 
 def _pools(network: NetworkRecord) -> list[Document]:

@@ -45,6 +45,7 @@ def sample(record: ContainerRecord, group: Cgroup, previous: Document | None) ->
     document: Document = {
         "name": f"/{record.name}",
         "id": record.id,
+        "os_type": "linux",
         "read": times.rfc3339(time.time_ns()),
         "preread": previous["read"] if previous else times.NEVER,
         "num_procs": 0,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from berth.engine.models import ContainerRecord
     from berth.engine.services import Services
 
-API_VERSION = "1.51"
+API_VERSION = "1.56"
 MIN_API_VERSION = "1.24"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 OS_RELEASE = Path("/etc/os-release")

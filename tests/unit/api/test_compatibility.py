@@ -19,7 +19,7 @@ from berth.engine.models import (
 )
 from berth.errors import InvalidArgument
 
-NOW = (1, 51)
+NOW = (1, 56)
 
 
 def newest(
@@ -105,7 +105,7 @@ def test_the_address_of_the_whole_container_becomes_its_main_networks() -> None:
         "bridge": EndpointRequest(mac_address="m")
     }
     assert warnings == []
-    assert newest(NOW, request=CreateRequest(image="x", mac_address="m"))[2] == [
+    assert newest((1, 51), request=CreateRequest(image="x", mac_address="m"))[2] == [
         compatibility.MAC_DEPRECATED
     ]
     with pytest.raises(InvalidArgument, match="mac-address and the network mode"):
@@ -121,7 +121,7 @@ def test_the_address_of_the_whole_container_becomes_its_main_networks() -> None:
 
 
 def test_no_binding_is_any_free_port_and_no_limit_is_none() -> None:
-    _, host, _ = newest(NOW, port_bindings={"80/tcp": []}, pids_limit=-1)
+    _, host, _ = newest((1, 51), port_bindings={"80/tcp": []}, pids_limit=-1)
     assert host.port_bindings == {"80/tcp": [PortBinding()]}
     assert host.pids_limit is None
 

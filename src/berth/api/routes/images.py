@@ -12,7 +12,7 @@ from berth.api.exchange import TAR
 from berth.api.progress import ProgressStream
 from berth.api.router import Route
 from berth.engine.manifests import AssembleRequest
-from berth.errors import BerthError, InvalidArgument
+from berth.errors import BerthError, InvalidArgument, Unsupported
 from berth.oci.platform import Platform
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class ImageRoutes:
             Route("GET", "/images/{}/history", self.history),
             Route("POST", "/images/{}/tag", self.tag),
             Route("POST", "/images/{}/push", self.push, long=True),
+            Route("GET", "/images/{}/attestations", self.attestations),
             Route("GET", "/distribution/{}/json", self.distribution),
             Route("GET", "/distribution/{}/raw", self.raw_manifest),
             Route("GET", "/distribution/{}/referrers", self.referrers),
@@ -68,8 +69,13 @@ class ImageRoutes:
         """Answer everything about one."""
         manifests = call.flag("manifests") and call.version >= compatibility.MANIFESTS_SINCE
         found = self._engine.image_inspect(call.name, chosen_platform(call), manifests=manifests)
-        compatibility.older_images([found], call.version)
+        compatibility.older_image(found, call.version)
         await call.exchange.respond(200, found)
+
+    async def attestations(self, call: Call) -> None:
+        """Refuse what a store without image indexes cannot know, as Docker's older one does."""
+        self._engine.image_inspect(call.name, chosen_platform(call))
+        raise Unsupported("attestations of images are not kept")
 
     async def history(self, call: Call) -> None:
         """Answer how one came about."""

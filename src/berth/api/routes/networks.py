@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.api import compatibility
 from berth.api.router import Route
 from berth.engine.networkmodels import (
     EndpointRequest,
@@ -43,7 +44,9 @@ class NetworkRoutes:
 
     async def inspect(self, call: Call) -> None:
         """Answer everything about one."""
-        await call.exchange.respond(200, self._networks.inspect(call.name))
+        found = self._networks.inspect(call.name)
+        compatibility.older_network(found, call.version)
+        await call.exchange.respond(200, found)
 
     async def create(self, call: Call) -> None:
         """Make one."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.api import compatibility
-from berth.api.exchange import TEXT
+from berth.api import compatibility, diskusage
+from berth.api.exchange import JSON, TEXT
 from berth.api.router import Route
 from berth.errors import InvalidArgument
 from berth.registry.auth import Credentials
@@ -24,6 +26,14 @@ PING_HEADERS: Headers = [
     ("Swarm", "inactive"),
 ]
 TYPES_SINCE = (1, 42)
+USAGE_SINCE = (1, 52)  # in figures; the lists themselves came with them in that version only
+EVENT_FORMS_SINCE = (1, 52)
+# The forms of a stream of events, and what is before each of them.
+EVENT_FORMS = {
+    "application/jsonl": b"",
+    "application/x-ndjson": b"",
+    "application/json-seq": b"\x1e",  # RFC 7464
+}
 # The values of ``type`` in /system/df, and what belongs to each.
 KINDS = {
     "container": ("Containers",),
@@ -79,6 +89,10 @@ class SystemRoutes:
             if wanted and kind not in wanted:
                 for member in members:
                     usage.pop(member, None)
+        if call.version >= USAGE_SINCE:
+            verbose = call.flag("verbose")
+            legacy = usage if call.version == USAGE_SINCE and not verbose else {}
+            usage = {**legacy, **diskusage.usage(usage, verbose=verbose)}
         if call.version < TYPES_SINCE:
             usage["BuilderSize"] = 0
         await call.exchange.respond(200, usage)
@@ -96,7 +110,32 @@ class SystemRoutes:
     async def events(self, call: Call) -> None:
         """Stream events as they happen, first those since ``since``."""
         events = self._engine.events_stream(call.text("since"), call.text("until"), call.filters())
-        call.exchange.begin()
+        form = event_form(call)
+        mark = EVENT_FORMS.get(form, b"")
+        call.exchange.begin(form)
         async for event in events:
-            await call.exchange.write_document(event)
+            if mark:
+                await call.exchange.write(mark)
+            await call.exchange.write_document(compatibility.older_event(event, call.version))
         await call.exchange.end()
+
+
+def event_form(call: Call) -> str:
+    """Return the content type of events that a client likes best, the first of those that are equal to it."""
+    accepted = call.exchange.header(b"accept")
+    if accepted is None or call.version < EVENT_FORMS_SINCE:
+        return JSON
+    wishes = [_wish(entry) for entry in accepted.split(",")]
+    best, form = 0.0, JSON
+    for offer in EVENT_FORMS:
+        for pattern, weight in wishes:
+            if weight > best and fnmatchcase(offer, pattern):
+                best, form = weight, offer
+    return form
+
+
+def _wish(entry: str) -> tuple[str, float]:
+    """Split an entry of an Accept header into a content type and its weight; nonsense weighs nothing."""
+    pattern, _, parameters = entry.partition(";")
+    weight = re.search(r"(?:^|;)\s*q=([01](?:\.\d{0,3})?)\s*(?:;|$)", parameters)
+    return pattern.strip().lower(), float(weight[1]) if weight else 1.0
