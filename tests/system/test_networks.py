@@ -107,7 +107,7 @@ def test_a_published_port_is_reached_from_everywhere(
 ) -> None:
     start(cli, "server", "-p", "18080:80", "-p", "18053:53/udp")
     start(cli, "other")
-    gateway = settings(engine, "server")["Gateway"]
+    gateway = settings(engine, "server")["Networks"]["bridge"]["Gateway"]
     inside, other = places.of(engine, "server"), places.of(engine, "other")
     server, names = places.listen(inside, 80), places.datagrams(inside, 53)
     for client, host, seen in (
@@ -130,7 +130,8 @@ def test_programs_in_containers_talk_to_each_other(cli: Cli, engine: EngineProce
     script = "echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp"
     cli("run", "-d", "--name", "web", "-p", "18080:80", "busybox", "sh", "-c", script)
     fetch = "for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://$0/ && exit; sleep 0.2; done; exit 1"
-    for target in (address(engine, "web"), f"{settings(engine, 'web')['Gateway']}:18080"):
+    gateway = settings(engine, "web")["Networks"]["bridge"]["Gateway"]
+    for target in (address(engine, "web"), f"{gateway}:18080"):
         got = cli("run", "--rm", "busybox", "sh", "-c", fetch, target)
         assert (got.code, got.out) == (0, "hello\n"), str(got)
 
@@ -241,7 +242,7 @@ def test_hosts_and_resolv_conf_are_as_docker_writes_them(cli: Cli, engine: Engin
         *("gate:host-gateway", "--dns", "192.0.2.53", "--dns-search", "example.org"),
         *("--dns-option", "ndots:2"),
     )
-    shown = settings(engine, "named")
+    shown = settings(engine, "named")["Networks"]["bridge"]
     hosts = cli("exec", "named", "cat", "/etc/hosts").lines
     assert hosts[:1] == ["127.0.0.1\tlocalhost"]
     assert hosts[-3:] == [
@@ -378,7 +379,7 @@ def test_two_engines_do_not_meet(engine: EngineProcess, busybox_tar: bytes, plac
         start(engine.docker, "mine", "-p", "18080:80")
         start(second.docker, "theirs", "-p", "18081:80")
         mine, theirs = settings(engine, "mine"), settings(second, "theirs")
-        assert mine["Gateway"] != theirs["Gateway"]
+        assert mine["Networks"]["bridge"]["Gateway"] != theirs["Networks"]["bridge"]["Gateway"]
         servers = [
             places.listen(places.of(e, n), 80) for e, n in ((engine, "mine"), (second, "theirs"))
         ]
@@ -444,7 +445,7 @@ def test_ports_and_addresses_outlive_a_killed_engine(
     assert len(elements(fresh_engine)) == 1
     assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
     start(fresh_engine.docker, "next", "-p", "18081:80")
-    assert address(fresh_engine, "next") != before["IPAddress"]
+    assert address(fresh_engine, "next") != before["Networks"]["bridge"]["IPAddress"]
     refused = fresh_engine.docker("run", "--rm", "-p", "18080:80", "busybox", "true")
     assert "port is already allocated" in refused.err
 

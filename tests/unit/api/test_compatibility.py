@@ -115,7 +115,7 @@ def test_the_address_of_the_whole_container_becomes_its_main_networks() -> None:
     networks = NetworkingConfig(endpoints_config={"bridge": EndpointRequest(mac_address="n")})
     with pytest.raises(InvalidArgument, match="must match the endpoint-specific"):
         newest(
-            NOW,
+            (1, 51),
             request=CreateRequest(image="x", mac_address="m", networking_config=networks),
         )
 
