@@ -404,3 +404,17 @@ def test_the_runtime_has_the_name_that_clients_know(engine: EngineProcess) -> No
     assert engine.inspect("box")["HostConfig"]["Runtime"] == "runc"  # type: ignore[index]
     refused = engine.docker("create", "--runtime", "kata", "busybox", "true")
     assert "unknown or invalid runtime name: kata" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("//containers/json?all=1", "/containers/json?all=1"),
+        ("/v1.41//info", "/v1.41/info"),
+        ("/images/./../info", "/info"),
+    ],
+)
+def test_superfluous_slashes_are_redirected(engine: EngineProcess, path: str, target: str) -> None:
+    status, headers, data = engine.exchange("GET", path)
+    assert (status, headers["Location"], data) == (301, target, b"")
+    assert engine.request("GET", "/nowhere/")[0] == 404

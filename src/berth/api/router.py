@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import platform
+import posixpath
 import re
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
@@ -68,13 +69,23 @@ class Router:
         match = VERSION.match(path)
         found = self.find(exchange.method, path[match.end() :] if match else path)
         if found is None:
-            await exchange.respond(404, {"message": "page not found"})
+            await _refuse(exchange, path, query)
             return
         if match:
             version = parse_version(match[1])
         route, name = found
         exchange.long = route.long
         await route.handler(Call(exchange, query, name, version))
+
+
+async def _refuse(exchange: Exchange, path: str, query: str) -> None:
+    """Answer that nothing has this path; of one with superfluous slashes or dots, what Docker does."""
+    clean = posixpath.normpath(path).replace("//", "/", 1) + ("/" if path.endswith("/") else "")
+    if clean in (path, f"{path}/"):
+        await exchange.respond(404, {"message": "page not found"})
+        return
+    target = f"{clean}?{query}" if query else clean
+    await exchange.respond_bytes(301, b"", "", headers=[("Location", target)])
 
 
 def parse_version(asked: str) -> Version:
