@@ -129,6 +129,7 @@ COMMANDS: dict[str, Row] = {
         *("Download an image from a registry", 1, 1),
     ),
     "push": ("registries", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", 1, 1),
+    "search": ("searching", "[OPTIONS] TERM", "Search Docker Hub for images", 1, 1),
     "login": ("registries", "[OPTIONS] [SERVER]", "Authenticate to a registry", 0, 1),
     "logout": ("registries", "[SERVER]", "Log out from a registry", 0, 1),
     "events": ("events", "[OPTIONS]", "Get real time events from the server", 0, 0),

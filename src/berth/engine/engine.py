@@ -31,6 +31,7 @@ from berth.engine.manifests import Manifests
 from berth.engine.networks import Networks
 from berth.engine.pulls import Pulls
 from berth.engine.pushes import Pushes
+from berth.engine.searches import Searches
 from berth.engine.volumes import Volumes
 from berth.images import documents as image_documents
 from berth.images import manifests as image_manifests
@@ -72,6 +73,7 @@ class Engine:
         self._health = health
         self.images = Images(services.images, services.events, users=self.image_users)
         self.manifests = Manifests(services.registry)
+        self.searches = Searches(services.registry)
         self.pulls = Pulls(
             images=services.images, registry=services.registry, events=services.events
         )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from berth.registry.push import Parcel
     from berth.registry.referrers import Attached
     from berth.registry.resolve import Resolved
+    from berth.registry.search import Repository
     from berth.registry.session import Patience, Session
     from berth.registry.transport import Transport
 
@@ -296,6 +297,23 @@ class RegistryClient:
         for endpoint in endpoints:
             try:
                 return login(self._connections(), endpoint, credentials)
+            except Unavailable:
+                if endpoint is endpoints[-1]:
+                    raise
+        raise AssertionError("there is always an endpoint")
+
+    async def search(self, term: str, limit: int, auth: Credentials | None) -> list[Repository]:
+        """Return repositories that a registry, docker.io unless said, finds for a term."""
+        return await asyncio.to_thread(self._search, term, limit, auth)
+
+    def _search(self, term: str, limit: int, auth: Credentials | None) -> list[Repository]:
+        from berth.registry.search import search, split
+
+        domain, rest = split(term)
+        endpoints = self._endpoints.itself(domain)
+        for endpoint in endpoints:
+            try:
+                return search(self._connections(), endpoint, rest, limit, auth)
             except Unavailable:
                 if endpoint is endpoints[-1]:
                     raise

@@ -43,6 +43,7 @@ class ImageRoutes:
             Route("POST", "/images/{}/tag", self.tag),
             Route("POST", "/images/{}/push", self.push, long=True),
             Route("GET", "/images/{}/attestations", self.attestations),
+            Route("GET", "/images/search", self.search),
             Route("GET", "/distribution/{}/json", self.distribution),
             Route("GET", "/distribution/{}/raw", self.raw_manifest),
             Route("GET", "/distribution/{}/referrers", self.referrers),
@@ -139,6 +140,16 @@ class ImageRoutes:
         """Answer what a registry has under a name."""
         auth = call.exchange.header(b"x-registry-auth") or ""
         found = await self._engine.distribution(call.name, auth=auth)
+        await call.exchange.respond(200, found)
+
+    async def search(self, call: Call) -> None:
+        """Answer what a registry finds for a term."""
+        found = await self._engine.searches.search(
+            call.text("term"),
+            limit=call.integer("limit"),
+            filters=call.filters(),
+            auth=call.exchange.header(b"x-registry-auth") or "",
+        )
         await call.exchange.respond(200, found)
 
     async def raw_manifest(self, call: Call) -> None:
