@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import http.client
+import http.server
 import io
 import json
 import socket
 import subprocess
 import tarfile
 import tempfile
+import threading
 from typing import TYPE_CHECKING
 
 import docker
@@ -144,6 +147,36 @@ def test_import_makes_one_layer_and_takes_changes(
     assert document["Config"]["Entrypoint"] == ["echo"]
     assert len(document["RootFS"]["Layers"]) == 1
     assert document["RootFS"]["Layers"][0] == f"sha256:{hashlib.sha256(busybox_tar).hexdigest()}"
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder, and the URL under which a server shows it."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield tmp_path, f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_engine_imports_from_the_web(
+    cli: Cli, busybox_tar: bytes, web: tuple[Path, str]
+) -> None:
+    folder, url = web
+    (folder / "root.tar").write_bytes(busybox_tar)
+    done = cli("import", "-c", "ENV PATH=/bin", f"{url}/root.tar", "imported:web")
+    assert done.code == 0, str(done)
+    assert done.lines[0] == f"Downloading from {url}/root.tar"
+    assert done.lines[-1].startswith("sha256:")
+    assert cli(*RUN, "imported:web", "echo", "said").out == "said\n"
+    missing = cli("import", f"{url}/missing.tar")
+    assert missing.code == 1
+    assert "Got HTTP status code >= 400: 404" in missing.err
+    assert cli("import", "ftp://127.0.0.1/x").code == 1
 
 
 def test_what_is_no_archive_is_refused_in_the_stream(docker_py: docker.DockerClient) -> None:

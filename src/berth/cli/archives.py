@@ -57,15 +57,14 @@ def _pieces(fd: int) -> Iterator[bytes]:
 def import_(call: Call) -> int:
     """Make an image of a root file system's tar archive and print its id."""
     source = call.arguments[0]
-    if "://" in source:
-        raise InvalidArgument(f"import {source}: only a file or - (stdin) can be imported")
     repository, tag = pulling.split(call.arguments[1]) if len(call.arguments) > 1 else ("", "")
     options = call.options
-    query = {"fromSrc": "-", "repo": repository, "tag": tag}
+    from_web = "://" in source  # the engine fetches it
+    query = {"fromSrc": source if from_web else "-", "repo": repository, "tag": tag}
     query |= {"message": options.text("message"), "platform": options.text("platform")}
     query["changes"] = "\n".join(options.all("change"))
-    fd = 0 if source == "-" else _open(source)
-    answer = call.engine.request("POST", "/images/create", query, data=_pieces(fd))
+    pieces = None if from_web else _pieces(0 if source == "-" else _open(source))
+    answer = call.engine.request("POST", "/images/create", query, data=pieces)
     pulling.progress(answer.lines(), sys.stdout)
     return 0
 

@@ -43,7 +43,7 @@ from berth.registry.auth import Credentials
 from berth.runtime import logfile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from berth.configuration.settings import Settings
     from berth.engine.containers import Containers
@@ -298,6 +298,12 @@ class Engine:
         """Return what a registry has under a name."""
         found = await self._services.registry.look(Reference.parse(name), Credentials.decode(auth))
         return image_documents.distribution(found.descriptor, found.platforms)
+
+    def download(
+        self, source: str, progress: Callable[[Mapping[str, object]], None]
+    ) -> AsyncIterator[bytes]:
+        """Yield a file of the web."""
+        return self._services.registry.download(source, progress)
 
     async def login(self, credentials: Credentials) -> Document:
         """Ask a registry about credentials; nothing is kept."""

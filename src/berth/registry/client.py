@@ -19,7 +19,7 @@ from berth.registry.fetching import Downloads, Pull
 from berth.registry.push import MAX_UPLOADS, push
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from berth.content.store import ContentStore
     from berth.oci.image import Descriptor
@@ -301,6 +301,19 @@ class RegistryClient:
                 if endpoint is endpoints[-1]:
                     raise
         raise AssertionError("there is always an endpoint")
+
+    async def download(self, source: str, progress: Progress) -> AsyncIterator[bytes]:
+        """Yield what the web has at an address; ``progress`` is told once it is there."""
+        from berth.registry import web
+
+        url = web.address(source)
+        response = await asyncio.to_thread(web.open_file, self._connections(), url)
+        progress({"status": f"Downloading from {url}"})
+        try:
+            while data := await asyncio.to_thread(web.read, response, url):
+                yield data
+        finally:
+            response.close()
 
     async def search(self, term: str, limit: int, auth: Credentials | None) -> list[Repository]:
         """Return repositories that a registry, docker.io unless said, finds for a term."""

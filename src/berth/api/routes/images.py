@@ -108,10 +108,8 @@ class ImageRoutes:
         """Pull an image, or import one from the body."""
         if call.text("fromImage"):
             await self._pull(call)
-        elif call.text("fromSrc") in ("", "-"):
-            await self._import(call)
         else:
-            raise InvalidArgument("import: only a body is taken as source (fromSrc=-), no URL")
+            await self._import(call)
 
     async def _pull(self, call: Call) -> None:
         stream = ProgressStream(call.exchange)
@@ -173,8 +171,11 @@ class ImageRoutes:
 
     async def _import(self, call: Call) -> None:
         stream = ProgressStream(call.exchange)
+        source = call.text("fromSrc") or "-"
         image = await self._images.import_rootfs(
-            call.exchange.body_stream(),
+            call.exchange.body_stream()
+            if source == "-"
+            else self._engine.download(source, stream.report),
             reference=reference_of(call.text("repo"), call.text("tag")) or None,
             message=call.text("message"),
             changes=call.texts("changes"),
