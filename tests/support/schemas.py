@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from pathlib import Path
@@ -64,8 +65,8 @@ def _allow_nulls(node: object) -> None:
 
 
 def relaxed() -> dict[str, object] | None:
-    """Return the description with the nulls that Docker's answers have; None where it is not."""
-    return _specification()
+    """Return a copy of the description, with the nulls that Docker's answers have; None where it is not."""
+    return copy.deepcopy(_specification())
 
 
 def check(document: object, method: str, path: str, status: int = 200) -> None:
