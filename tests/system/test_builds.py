@@ -234,7 +234,7 @@ def test_an_entrypoint_resets_the_command_of_the_base_only(project: Project) -> 
     config = project.inspect(built.image)["Config"]
     assert (config["Entrypoint"], config["Cmd"]) == (["x"], ["y"])
     first = project.build(target="a")
-    assert project.inspect(first.image)["Config"]["Cmd"] is None
+    assert project.inspect(first.image)["Config"].get("Cmd") is None
 
 
 def test_a_trigger_fires_in_the_next_build(project: Project) -> None:
@@ -245,7 +245,7 @@ def test_a_trigger_fires_in_the_next_build(project: Project) -> None:
     assert "# Executing 3 build triggers\n" in built.text, built
     config = project.inspect("triggered")["Config"]
     assert "A=b" in config["Env"]
-    assert not config["OnBuild"]
+    assert not config.get("OnBuild")
     assert config["Entrypoint"] == ["c"]
     assert (
         project.engine.docker("run", "--rm", "--entrypoint", "cat", "triggered", "/f").out == "data"
