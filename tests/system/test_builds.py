@@ -597,6 +597,7 @@ def test_an_image_from_elsewhere_is_a_cache(project: Project) -> None:
     clear_images(engine)
     assert engine.docker("load", stdin=archive).code == 0
     assert project.build(cachefrom=["source:1"]).cached == 2
+    assert project.build(cachefrom=["absent:1"]).cached == 0
 
 
 @pytest.mark.berth_only

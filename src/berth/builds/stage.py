@@ -78,21 +78,25 @@ class Steps:
         if not self._use_cache:
             return False
         found = self._derived.find(stage.image, key)
-        if found is None and self._cache_from:
-            found = await self._repeated(stage, key, command)
+        if self._cache_from:
+            found = await self._of_sources(stage, found, self._commit(stage, key, command))
         if found is not None:
             stage.image = found
         return found is not None
 
-    async def _repeated(self, stage: StageState, key: str, command: Sequence[str]) -> Image | None:
-        commit = self._commit(stage, key, command)
+    async def _of_sources(
+        self, stage: StageState, found: Image | None, commit: Commit
+    ) -> Image | None:
+        """Return what was found if one of the request's images is made of it, else what one has instead."""
         for name in self._cache_from:
             try:
-                like = self._images.resolve(name)
+                source = self._images.resolve(name)
             except (InvalidArgument, NotFound):
                 continue
-            if found := await self._derived.repeat(stage.image, commit, like):
+            if found is not None and self._derived.is_of(source, found):
                 return found
+            if repeated := await self._derived.repeat(stage.image, commit, source):
+                return repeated
         return None
 
     def _commit(self, stage: StageState, key: str, command: Sequence[str]) -> Commit:

@@ -82,6 +82,13 @@ class Derived:
                 return image
         return None
 
+    def is_of(self, image: Image, ancestor: Image) -> bool:
+        """Say whether an image is another or was made of it, step by step."""
+        step: Image | None = image
+        while step is not None and step.id != ancestor.id:
+            step = self._catalog.get(step.parent)
+        return step is not None
+
     async def commit(
         self, parent: Image, commit: Commit, *, name: str | None = None, tree: Ready | None = None
     ) -> Image:
