@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from support import bundles
 
-STORAGE = os.environ.get(
+# The storage driver of engines, where a test does not say. With vfs all but the tests of the image `host` pass.
+STORAGE = os.environ.get("BERTH_TEST_STORAGE", "")
     "BERTH_TEST_STORAGE", ""
 )  # the driver of the engines, where a test does not say
 REFERENCE = os.environ.get("BERTH_TEST_REFERENCE") == "dockerd"
