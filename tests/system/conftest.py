@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     from support import bundles
 
-# The storage driver of engines, where a test does not say. With vfs all but the tests of the image `host` pass.
+# The storage driver of engines, where a test does not say. With vfs only tests of the image `host` fail.
 STORAGE = os.environ.get("BERTH_TEST_STORAGE", "")
-    "BERTH_TEST_STORAGE", ""
-)  # the driver of the engines, where a test does not say
 REFERENCE = os.environ.get("BERTH_TEST_REFERENCE") == "dockerd"
 CACHE = Path(__file__).parents[2] / ".build"
 APPLETS = """
