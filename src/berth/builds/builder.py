@@ -98,7 +98,7 @@ class Builder:
         pairs = tuple(sorted(self._request.labels.items()))
         shown = " ".join(f"{key}={value}" for key, value in pairs)
         plain = tuple((single_quoted(key), single_quoted(value)) for key, value in pairs)
-        return [Pairs(line=0, name="LABEL", text=f"LABEL {shown}", pairs=plain)]
+        return [Pairs(name="LABEL", text=f"LABEL {shown}", pairs=plain)]
 
     # Stages
 

@@ -11,14 +11,13 @@ from berth.builds.builder import Builder
 from berth.builds.layers import LayerMaker
 from berth.builds.runs import Runs
 from berth.dockerfile import stages
-from berth.errors import InvalidArgument
+from berth.errors import BerthError, Failed, InvalidArgument
 from berth.images.streams import compression
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from berth.builds.context import Context
     from berth.builds.leftovers import Leftovers
     from berth.builds.output import Output
     from berth.builds.requests import BuildRequest
@@ -45,7 +44,7 @@ class Making:
         async with self._notes.folder() as folder:
             dockerfile, archive = await self._remote(request, folder, body)
             async with context.receive(self._services.runtime, folder, archive) as received:
-                text = dockerfile or await self._dockerfile(received, request)
+                text = dockerfile or await received.dockerfile(request.dockerfile)
                 if not text.strip():
                     raise InvalidArgument(
                         f"the Dockerfile ({request.dockerfile or 'Dockerfile'}) cannot be empty"
@@ -61,10 +60,6 @@ class Making:
                 image = await builder.build(stages.read(text), received, folder)
                 return image.id
 
-    async def _dockerfile(self, received: Context, request: BuildRequest) -> str:
-        name = request.dockerfile if not request.remote else ""
-        return await received.dockerfile(name or request.dockerfile)
-
     async def _remote(
         self, request: BuildRequest, folder: Path, body: AsyncIterator[bytes]
     ) -> tuple[str, AsyncIterator[bytes]]:
@@ -75,7 +70,10 @@ class Making:
         fetching.refuse_git(url)
         if not fetching.is_url(url):
             raise InvalidArgument(f"remote {url!r} is no URL of a Dockerfile or an archive")
-        await fetching.fetch(url, folder, "remote")
+        try:
+            await fetching.fetch(url, folder, "remote")
+        except BerthError as error:
+            raise Failed(f"error downloading remote context {url}: {error.message}") from error
         fetched = folder / "remote"
         with fetched.open("rb") as file:
             head = file.read(HEAD_BYTES)

@@ -29,7 +29,6 @@ DOCS = "Refer to docs/builds.md for what berth builds"
 class Instruction:
     """Any instruction: ``text`` is its line as it was written."""
 
-    line: int
     name: str
     text: str
 
@@ -92,7 +91,6 @@ class Copy(Instruction):
     mode: int | None = None
     checksum: str = ""
     excludes: tuple[str, ...] = ()
-    keeps_git: bool = False
     heredocs: tuple[Heredoc, ...] = ()
 
     @property
@@ -124,7 +122,7 @@ def _flags(line: Line, known: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-SWITCHES = ("link", "keep-git-dir", "unpack")
+SWITCHES = ("link",)
 REPEATED = ("exclude", "mount")
 
 
@@ -175,7 +173,6 @@ def _from(line: Line) -> From:
         raise InvalidArgument("FROM requires either one or three arguments")
     platform = _last(flags, "platform")
     return From(
-        line=line.number,
         name=line.name,
         text=line.text,
         base=words[0],
@@ -201,7 +198,6 @@ def _command(line: Line) -> Command:
         if not words:
             raise InvalidArgument("SHELL requires at least one argument")
     return Command(
-        line=line.number,
         name=line.name,
         text=line.text,
         words=(line.rest,) if words is None else words,
@@ -258,7 +254,7 @@ def _read_pairs(line: Line) -> tuple[tuple[str, str], ...]:
 def _pairs(line: Line) -> Pairs:
     _flags(line, ())
     _at_least_one(line)
-    return Pairs(line=line.number, name=line.name, text=line.text, pairs=_read_pairs(line))
+    return Pairs(name=line.name, text=line.text, pairs=_read_pairs(line))
 
 
 def _arguments(line: Line) -> Arguments:
@@ -270,7 +266,7 @@ def _arguments(line: Line) -> Arguments:
         if not key:
             raise InvalidArgument("ARG names can not be blank")
         pairs.append((key, value if equals else None))
-    return Arguments(line=line.number, name=line.name, text=line.text, pairs=tuple(pairs))
+    return Arguments(name=line.name, text=line.text, pairs=tuple(pairs))
 
 
 def _words(line: Line) -> Words:
@@ -280,13 +276,13 @@ def _words(line: Line) -> Words:
     found = tuple(line.rest.split()) if words is None else words
     if not all(word.strip() for word in found):
         raise InvalidArgument(f"{line.name} specified can not be an empty string")
-    return Words(line=line.number, name=line.name, text=line.text, words=found)
+    return Words(name=line.name, text=line.text, words=found)
 
 
 def _text(line: Line) -> Text:
     _flags(line, ())
     _exactly_one(line)
-    return Text(line=line.number, name=line.name, text=line.text, value=line.rest)
+    return Text(name=line.name, text=line.text, value=line.rest)
 
 
 def _healthcheck(line: Line) -> Text:
@@ -294,7 +290,7 @@ def _healthcheck(line: Line) -> Text:
         raise InvalidArgument("HEALTHCHECK requires at least one argument")
     value = " ".join([*line.flags, line.rest])
     healthcheck(value)
-    return Text(line=line.number, name=line.name, text=line.text, value=value)
+    return Text(name=line.name, text=line.text, value=value)
 
 
 def _onbuild(line: Line) -> Text:
@@ -308,12 +304,12 @@ def _onbuild(line: Line) -> Text:
     value = line.rest
     for heredoc in line.heredocs:
         value += f"\n{heredoc.content}{heredoc.name}"
-    return Text(line=line.number, name=line.name, text=line.text, value=value)
+    return Text(name=line.name, text=line.text, value=value)
 
 
 def _copy(line: Line) -> Copy:
     known = ["chown", "chmod", "link", "exclude"]
-    known += ["checksum", "keep-git-dir"] if line.name == "ADD" else ["from"]
+    known += ["checksum"] if line.name == "ADD" else ["from"]
     if any(flag.partition("=")[0] == "--parents" for flag in line.flags):
         raise InvalidArgument(f"the --parents option requires BuildKit. {DOCS}")
     flags = _flags(line, known)
@@ -329,7 +325,6 @@ def _copy(line: Line) -> Copy:
     documents = {f"<<{heredoc.name}" for heredoc in line.heredocs}
     sources = [word for word in words[:-1] if _plain(word) not in documents]
     return Copy(
-        line=line.number,
         name=line.name,
         text=line.text,
         sources=tuple(sources),
@@ -339,7 +334,6 @@ def _copy(line: Line) -> Copy:
         mode=_mode(_last(flags, "chmod")),
         checksum=_last(flags, "checksum"),
         excludes=tuple(flags.get("exclude", ())),
-        keeps_git=_last(flags, "keep-git-dir") == "true",
         heredocs=line.heredocs,
     )
 

@@ -41,7 +41,6 @@ class Heredoc:
     name: str
     content: str
     expands: bool
-    strips_tabs: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +166,7 @@ class _Reader:
                 if row == word:
                     break
                 content.append(row + "\n")
-            yield Heredoc(
-                name=word, content="".join(content), expands=expands, strips_tabs=bool(dash)
-            )
+            yield Heredoc(name=word, content="".join(content), expands=expands)
 
 
 def heredoc_names(text: str) -> list[tuple[str, str, bool]]:
