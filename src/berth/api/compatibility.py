@@ -141,8 +141,6 @@ def _driver_warnings(host: HostConfig, version: Version) -> list[str]:
 
 def _move_mac(request: CreateRequest, host: HostConfig, version: Version) -> list[str]:
     """Give the main network the address that is said for the whole container."""
-    if version >= SLIM_SINCE:
-        request.mac_address = ""
     mac, networks = request.mac_address, _networks(request)
     has_own = host.network_mode not in NAMELESS_NETWORKS and ":" not in host.network_mode
     if version < (1, 44):

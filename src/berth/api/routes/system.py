@@ -26,7 +26,10 @@ PING_HEADERS: Headers = [
     ("Swarm", "inactive"),
 ]
 TYPES_SINCE = (1, 42)
-USAGE_SINCE = (1, 52)  # in figures; the lists themselves came with them in that version only
+USAGE_SINCE = (
+    1,
+    52,
+)  # in figures; clients that take any version, as docker-py does, read the lists, too
 EVENT_FORMS_SINCE = (1, 52)
 # The forms of a stream of events, and what is before each of them.
 EVENT_FORMS = {
@@ -91,8 +94,7 @@ class SystemRoutes:
                     usage.pop(member, None)
         if call.version >= USAGE_SINCE:
             verbose = call.flag("verbose")
-            legacy = usage if call.version == USAGE_SINCE and not verbose else {}
-            usage = {**legacy, **diskusage.usage(usage, verbose=verbose)}
+            usage = {**({} if verbose else usage), **diskusage.usage(usage, verbose=verbose)}
         if call.version < TYPES_SINCE:
             usage["BuilderSize"] = 0
         await call.exchange.respond(200, usage)
