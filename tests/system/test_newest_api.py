@@ -31,13 +31,13 @@ def up(engine: EngineProcess) -> str:
     return "up"
 
 
-def test_inspect_leaves_out_what_was_deprecated(engine: EngineProcess, up: str) -> None:
+def test_inspect_leaves_out_triggers_that_are_not_set(engine: EngineProcess, up: str) -> None:
     old, new = (get(engine, f"{version}/containers/{up}/json") for version in (OLDER, NEWEST))
     before, after = old["NetworkSettings"], new["NetworkSettings"]
     assert isinstance(before, dict)
     assert isinstance(after, dict)
+    assert before == after  # docker-py, which takes any version, reads addresses there
     assert before["IPAddress"] == after["Networks"]["bridge"]["IPAddress"]
-    assert set(after) == {"SandboxID", "SandboxKey", "Ports", "Networks"}
     assert "OnBuild" in old["Config"]  # type: ignore[operator]
     assert "OnBuild" not in new["Config"]  # type: ignore[operator]
 

@@ -316,3 +316,13 @@ def test_signals_to_an_attached_client_reach_the_process(engine: EngineProcess) 
         client.kill()
         client.wait()
         client.stdout.close()
+
+
+def test_whoever_follows_a_log_gets_a_frame_a_line_of_one_that_has_ended_too(
+    engine: EngineProcess,
+) -> None:
+    words = ("--network", "none", "busybox", "sh", "-c", "echo one; echo two")
+    assert engine.docker("run", "--name", "box", *words).code == 0
+    data = engine.exchange("GET", "/containers/box/logs?stdout=1&follow=1")[2]
+    head = b"\1\0\0\0\0\0\0\4"
+    assert data == head + b"one\n" + head + b"two\n"

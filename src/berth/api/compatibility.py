@@ -23,12 +23,6 @@ Document = dict[str, object]
 READ_ONLY_RECURSIVE_SINCE: Version = (1, 44)
 MANIFESTS_SINCE: Version = (1, 47)
 SLIM_SINCE: Version = (1, 52)
-# What was deprecated long before: the place in the default network, and what was never said.
-LEGACY_SETTINGS = (
-    *("Bridge", "HairpinMode", "LinkLocalIPv6Address", "LinkLocalIPv6PrefixLen", "MacAddress"),
-    *("SecondaryIPAddresses", "SecondaryIPv6Addresses", "EndpointID", "Gateway", "IPv6Gateway"),
-    *("GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen"),
-)
 EMPTY_OF_IMAGES = ("Parent", "Comment", "DockerVersion", "Author")
 EMPTY_OF_CONFIGS = (
     *("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "User", "Volumes", "WorkingDir"),
@@ -171,7 +165,6 @@ def older_inspect(document: Document, version: Version) -> None:
     assert isinstance(settings, dict)
     assert isinstance(config, dict)
     if version >= SLIM_SINCE:
-        _leave_out(settings, LEGACY_SETTINGS)
         _leave_out_empty(config, ("OnBuild",))
     if version >= (1, 45):
         return
@@ -181,13 +174,10 @@ def older_inspect(document: Document, version: Version) -> None:
             endpoint["Aliases"] = list(dict.fromkeys(names))
 
 
-def _leave_out(document: Document, names: Iterable[str]) -> None:
-    for name in names:
-        document.pop(name, None)
-
-
 def _leave_out_empty(document: Document, names: Iterable[str]) -> None:
-    _leave_out(document, [name for name in names if not document.get(name)])
+    for name in names:
+        if not document.get(name):
+            document.pop(name, None)
 
 
 def older_summary(document: Document, version: Version) -> None:

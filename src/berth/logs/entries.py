@@ -58,6 +58,7 @@ class LogQuery:
     stdout: bool = True
     stderr: bool = True
     follow: bool = False
+    joined: bool = True  # lines may share a frame
     since_ns: int | None = None
     until_ns: int | None = None
     tail: int | None = None
@@ -114,7 +115,7 @@ class Renderer:
     def __init__(self, query: LogQuery, *, terminal: bool, joins: bool = True) -> None:
         shows_times = query.timestamps or query.details
         chooses = bool(query.since_ns or query.until_ns)
-        self._joins = joins and not (query.follow or shows_times or chooses)
+        self._joins = joins and query.joined and not (query.follow or shows_times or chooses)
         self._timestamps = query.timestamps
         self._details = query.details
         self._terminal = terminal
@@ -128,7 +129,7 @@ class Renderer:
     def whole(self, block: bytes) -> bytes | None:
         """Return a block of whole lines for the client in one frame; None when that is not so simple.
 
-        Not while it is followed: clients take a frame for a line then.
+        Not for those that follow it, if only they would: they take a frame for a line.
         """
         if not self._joins:
             return None

@@ -166,6 +166,7 @@ def log_query(call: Call) -> LogQuery:
         stdout=call.flag("stdout"),
         stderr=call.flag("stderr"),
         follow=call.flag("follow"),
+        joined=not call.flag("follow"),
         timestamps=call.flag("timestamps"),
         details=call.flag("details"),
         tail=int(tail) if tail.isdecimal() else None,
