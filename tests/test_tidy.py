@@ -43,4 +43,4 @@ def asserts(node):
     if isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
         return name.startswith(("assert", "check", "expect", "test_")) or name in CHECKS
-    return isinstance(node, ast.Assert | ast.Try)
+    return isinstance(node, ast.Assert) or (isinstance(node, ast.Try) and bool(node.handlers))

@@ -39,7 +39,7 @@ REFUSED = {
     "SwarmRoutes": "as a Docker without a swarm",
     "PluginRoutes": "as a Docker without plugins",
 }
-ASKS = ("text", "texts", "flag", "integer", "time_ns")
+ASKS = ("text", "texts", "flag", "integer", "time_ns", "document")
 
 # Definitions of the description, and the model that a request's body is read into.
 BODIES: tuple[tuple[str, str, type[msgspec.Struct]], ...] = (

@@ -82,6 +82,16 @@ def test_a_failing_command_ends_the_build_with_its_code(
     assert "never" not in done.out
 
 
+def test_links_are_links_within_one_source_only(project: Project) -> None:
+    project.file("x/1", "first")
+    project.file("y/1", "other")
+    os.link(project.folder / "x/1", project.folder / "x/2")
+    project.write("FROM busybox\nCOPY x/1 y/1 x/2 /each/\nCOPY x /all\n")
+    project.build(t="linked")
+    script = "cat /each/1 /each/2; stat -c %h /each/1 /each/2 /all/1"
+    assert project.run("linked", script).split() == ["otherfirst1", "1", "2"]
+
+
 def test_what_dockerignore_names_stays_behind(
     project: Project, cli: Callable[..., Outcome]
 ) -> None:

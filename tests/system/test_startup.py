@@ -22,6 +22,8 @@ from support.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from support.engine import EngineProcess
+
 pytestmark = pytest.mark.berth_only
 
 
@@ -65,6 +67,21 @@ def test_an_engine_that_does_not_start_is_told_with_its_last_words(roots: Roots)
     with pytest.raises(Unavailable, match=r"start engine: .*data") as caught:
         startup.start(roots, connection_to(roots))
     assert caught.value.hint == f"its log is {roots.exec}/berthd.log"
+
+
+def test_the_installed_command_finds_what_it_depends_on(
+    engine: EngineProcess, tmp_path: Path
+) -> None:
+    installed = str(Path(sys.executable).with_name("berth"))
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nCOPY Dockerfile /copied\n")
+    built = run(installed, "-H", engine.host, "build", "-q", str(tmp_path))
+    assert built.code == 0, str(built)
+    engine.docker("create", "--name", "made", built.out.strip(), "true")
+    copied = run(installed, "-H", engine.host, "cp", "made:/copied", "-")
+    assert copied.code == 0, str(copied)
+    assert b"FROM busybox" in copied.raw
+    engine.docker("rm", "made")
+    engine.docker("rmi", built.out.strip())
 
 
 def test_the_installed_command_runs_without_site_and_from_anywhere(tmp_path: Path) -> None:

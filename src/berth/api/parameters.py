@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from berth.api.exchange import Exchange
 
 Model = TypeVar("Model")
+Value = TypeVar("Value")
 Version = tuple[int, int]
 
 FALSE = ("", "0", "no", "false", "none")
@@ -61,6 +62,16 @@ class Call:
             raise InvalidArgument(
                 f'invalid value for {key}: strconv.Atoi: parsing "{text}": invalid syntax'
             ) from None
+
+    def document(self, key: str, type_: type[Value], default: Value, *, called: str = "") -> Value:
+        """Return a parameter that is a JSON document; null and nothing are the default."""
+        text = self.text(key)
+        if text in ("", "null"):
+            return default
+        try:
+            return msgspec.json.decode(text, type=type_)
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+            raise InvalidArgument(f"error reading {called or key}: {error}") from None
 
     def size(self) -> tuple[int, int]:
         """Return the rows and columns of a terminal."""

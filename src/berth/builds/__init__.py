@@ -1,1 +1,1 @@
-"""Images from Dockerfiles: the language, the build context, the cache, and the builds themselves."""
+"""Images from Dockerfiles: the build context, the cache, and the builds themselves."""

@@ -51,10 +51,6 @@ class Context:
                 return str(found)
         raise InvalidArgument(f"Cannot locate specified Dockerfile: {asked}")
 
-    async def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
-        """Put a file into the context."""
-        await self._ask({"write": path, "text": text, "mode": mode})
-
     async def digest(self, patterns: Sequence[str], excludes: Sequence[str]) -> tuple[str, int]:
         """Return the hash of what patterns select, and how many files and directories they name."""
         found = await self._ask({"digest": list(patterns), "excludes": list(excludes)})

@@ -4,8 +4,7 @@
     worker → berthd    a report for the extraction, and one for every question
 
     {"read": path}                          → {"text"}, or nothing when there is no such file
-    {"leave_out": [dockerfile]}             → {}: what .dockerignore says about itself and that file is done
-    {"write": path, "text", "mode"}         → {}
+    {"leave_out": dockerfile}               → {}: what .dockerignore says about itself and that file is done
     {"digest": patterns, "excludes": …}     → {"digest", "count"}
 
 The end of the questions is the end of the worker.
@@ -21,7 +20,7 @@ from berth.builds import selection
 from berth.dockerfile import ignore
 from berth.errors import BerthError, Failed, InvalidArgument
 from berth.images import tar
-from berth.images.layer import Extractor, write_all
+from berth.images.layer import Extractor
 from berth.images.streams import READ_BYTES, ByteStream, plain_chunks
 from berth.kernel.mounts import open_in_root
 from berth.runtime import codec
@@ -79,8 +78,6 @@ def _answer(root: int, question: Document) -> Document:
     try:
         if "read" in question:
             return _read(root, str(question["read"]))
-        if "write" in question:
-            return _write(root, question)
         if "leave_out" in question:
             return _leave_out(root, str(question["leave_out"]))
         return digest(root, question)
@@ -105,18 +102,6 @@ def _read(root: int, path: str) -> Document:
     finally:
         os.close(fd)
     return {"text": data.decode("utf-8", "replace")}
-
-
-def _write(root: int, question: Document) -> Document:
-    mode, text = question["mode"], question["text"]
-    assert isinstance(mode, int)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    fd = open_in_root(root, str(question["write"]), flags, mode)
-    try:
-        write_all(fd, str(text).encode())
-    finally:
-        os.close(fd)
-    return {}
 
 
 def _leave_out(root: int, dockerfile: str) -> Document:

@@ -148,6 +148,7 @@ class _Copy:
         for part in parts:
             self._source = part.root
             for one in selection.select(part.root, part.patterns, self._excludes):
+                self._links.clear()  # another source may take the place of what this one has made
                 self._copy(one, target, extracts=part.extracts)
 
     def _copy(self, one: Selected, target: str, *, extracts: bool) -> None:

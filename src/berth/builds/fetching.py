@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from urllib3.response import BaseHTTPResponse
 
-SCHEMES = ("http", "https")
 GIT = ("git://", "git@", "github.com/")
 READ_BYTES = 1 << 18
 OK = 200

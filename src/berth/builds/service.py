@@ -64,6 +64,8 @@ class Builds:
                 async with scope:
                     image_id = await self._maker().image(request, body, output)
         except TimeoutError as error:
+            if not scope.expired():
+                raise
             raise Failed("context canceled") from error
         await output.done(image_id)
         for name in dict.fromkeys(names):

@@ -207,7 +207,7 @@ def _command(line: Line) -> Command:
     )
 
 
-def split_words(text: str, escape: str = "\\") -> list[str]:
+def split_words(text: str, escape: str) -> list[str]:
     """Return the words of ENV and LABEL, quotes and escapes still in them."""
     words, word, quote, at = [], "", "", 0
     while at < len(text):
@@ -231,7 +231,7 @@ def split_words(text: str, escape: str = "\\") -> list[str]:
 
 
 def _read_pairs(line: Line) -> tuple[tuple[str, str], ...]:
-    words = split_words(line.rest)
+    words = split_words(line.rest, line.escape)
     if "=" not in words[0]:  # the older form
         parts = re.split(r"\s+", line.rest, maxsplit=1)
         if len(parts) < 2:
@@ -261,7 +261,7 @@ def _arguments(line: Line) -> Arguments:
     _flags(line, ())
     _at_least_one(line)
     pairs = []
-    for word in split_words(line.rest):
+    for word in split_words(line.rest, line.escape):
         key, equals, value = word.partition("=")
         if not key:
             raise InvalidArgument("ARG names can not be blank")

@@ -1,6 +1,6 @@
 """Dockerfiles as lines: parser directives, comments, continuations and here-documents. Pure.
 
-What the words of an instruction mean is of :mod:`berth.builds.instructions`.
+What the words of an instruction mean is of :mod:`berth.dockerfile.instructions`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Line:
     rest: str
     text: str  # as it was written
     heredocs: tuple[Heredoc, ...] = ()
+    escape: str = ESCAPES[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,7 @@ class _Reader:
             rest=rest,
             text=text,
             heredocs=heredocs,
+            escape=self._escape,
         )
 
     def _heredocs(self, number: int, name: str, rest: str) -> Iterator[Heredoc]:

@@ -20,7 +20,6 @@ from berth.engine import (
     status,
     system,
     times,
-    top,
 )
 from berth.engine.commits import Commits
 from berth.engine.documents import Surroundings
@@ -40,7 +39,7 @@ from berth.logs import reader
 from berth.oci.platform import Platform
 from berth.oci.reference import Reference
 from berth.registry.auth import Credentials
-from berth.runtime import logfile
+from berth.runtime import logfile, top
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -61,7 +61,7 @@ def do_ps(call: Invocation) -> int:
     if form == "json":
         print(json.dumps(pids))
         return 0
-    from berth.engine import top
+    from berth.runtime import top
 
     arguments = call.arguments[1:] or ["-ef"]
     shown = top.document(pids, " ".join(arguments))

@@ -75,3 +75,18 @@ def test_triggers_keep_their_documents():
 def test_what_makes_no_sense_is_said(text, why):
     with pytest.raises(InvalidArgument, match=why.replace("[", r"\[")):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("# escape=`\nFROM a\nENV C=a` b D=2", (("C", "a` b"), ("D", "2"))),
+        ("# escape=`\nFROM a\nENV C=c:\\x D=2", (("C", "c:\\x"), ("D", "2"))),
+        ("FROM a\nENV C=a\\ b D=2", (("C", "a\\ b"), ("D", "2"))),
+    ],
+)
+def test_words_are_escaped_as_the_directive_says(
+    text: str, pairs: tuple[tuple[str, str], ...]
+) -> None:
+    line = syntax.parse(text).lines[-1]
+    assert instructions.read(line).pairs == pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from berth.api.parameters import Call
     from berth.builds.service import Builds
 
-Value = TypeVar("Value")
-
-NAMES = {"buildargs": "build args"}  # in Docker's words
 HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
@@ -118,9 +115,9 @@ def request_of(call: Call) -> BuildRequest:
         remote=call.text("remote"),
         tags=[tag for tag in call.texts("t") if tag],
         target=call.text("target"),
-        arguments=decoded(call, "buildargs", dict[str, str | None], {}),
-        labels=decoded(call, "labels", dict[str, str], {}),
-        cache_from=decoded(call, "cachefrom", list[str], []),
+        arguments=call.document("buildargs", dict[str, str | None], {}, called="build args"),
+        labels=call.document("labels", dict[str, str], {}),
+        cache_from=call.document("cachefrom", list[str], []),
         use_cache=not call.flag("nocache"),
         pull=call.flag("pull"),
         quiet=call.flag("q"),
@@ -146,23 +143,12 @@ def host_of(call: Call) -> HostConfig:
         cgroup_parent=call.text("cgroupparent"),
         network_mode=call.text("networkmode") or "bridge",
         extra_hosts=[host for text in call.texts("extrahosts") for host in text.split(",") if host],
-        ulimits=decoded(call, "ulimits", list[Ulimit], []),
-        security_opt=decoded(call, "securityopt", list[str], []),
+        ulimits=call.document("ulimits", list[Ulimit], []),
+        security_opt=call.document("securityopt", list[str], []),
     )
     if host.network_mode == "default":
         host.network_mode = "bridge"
     return host
-
-
-def decoded(call: Call, name: str, type_: type[Value], default: Value) -> Value:
-    """Return a parameter that is a JSON document; null and nothing are the default."""
-    text = call.text(name)
-    if text in ("", "null"):
-        return default
-    try:
-        return msgspec.json.decode(text, type=type_)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise InvalidArgument(f"error reading {NAMES.get(name, name)}: {error}") from None
 
 
 def registries(header: str) -> dict[str, str]:
