@@ -830,6 +830,23 @@ def test_a_client_that_hangs_up_ends_its_build(project: Project) -> None:
 
 
 @pytest.mark.berth_only
+def test_a_context_that_is_cut_off_leaves_nothing(project: Project) -> None:
+    project.write("FROM busybox\nCOPY . /x\n")
+    project.file("large", bytes(1 << 20))
+    body = project.archive()
+    connection = UnixConnection(project.engine.socket)
+    connection.putrequest("POST", "/build")
+    connection.putheader("Content-Type", "application/x-tar")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[: len(body) // 2])
+    wait_for(lambda: remains(project.engine), "the context is being received")
+    connection.close()
+    wait_for(lambda: not remains(project.engine), "what had come is gone")
+    assert project.build(body[: len(body) // 2]).status >= 400
+    assert not remains(project.engine)
+
+
+@pytest.mark.berth_only
 def test_a_build_can_be_cancelled_by_its_id(project: Project) -> None:
     project.write("FROM busybox\nRUN sleep 1000\n")
     results = []
