@@ -112,3 +112,6 @@ def test_what_a_container_writes_to_its_hosts_stops_no_other(
         assert b"\xff" in shown
         assert f"{address}\tdatabase ".encode() in shown
         assert b"\tdb " not in shown
+    else:
+        head = linked.docker("exec", "web", "head", "-c", "4000", "/etc/hosts").raw
+        assert b"\tdb " not in head

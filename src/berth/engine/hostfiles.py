@@ -129,13 +129,34 @@ def _edit(path: Path, change: Callable[[str], str]) -> None:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise ValueError(f"{path} has more than {MAX_BYTES} bytes")
+            _edit_head(path, data[: data.rfind(b"\n", 0, MAX_BYTES) + 1], change)
+            return
         before = data.decode(errors="surrogateescape")
         after = change(before)
         if after != before:
             _write(str(path), after)
     except (OSError, ValueError) as error:
         log.warning("a container's file stays as it is: %s", error)
+
+
+def _edit_head(path: Path, head: bytes, change: Callable[[str], str]) -> None:
+    """Change the first lines of a large file, in the room that they have; what needs more goes to its end."""
+    before = head.decode(errors="surrogateescape")
+    after = change(before).encode(errors="surrogateescape")
+    if after == head:
+        return
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if len(after) > len(head):
+            kept = after.rfind(b"\n", 0, len(head)) + 1
+            moved, after = b"\n" + after[kept:], after[:kept]
+            size = os.fstat(fd).st_size
+            if os.pwrite(fd, moved, size) < len(moved):
+                os.ftruncate(fd, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        os.pwrite(fd, after.ljust(len(head), b"\n"), 0)
+    finally:
+        os.close(fd)
 
 
 def update(

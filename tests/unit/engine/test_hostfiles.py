@@ -7,6 +7,8 @@ import resource
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from berth.engine import hostfiles
 
 if TYPE_CHECKING:
@@ -63,3 +65,17 @@ def test_a_disk_that_is_full_leaves_the_old_text(tmp_path: Path) -> None:
             os._exit(0)
     os.waitpid(child, 0)
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize("address", ["172.17.0.200", "172.17.0.9", "10.1.1.1"])
+def test_a_large_file_gets_the_new_address_and_keeps_its_lines(
+    tmp_path: Path, address: str
+) -> None:
+    rest = "".join(f"192.0.2.1\tname{number}\n" for number in range(100_000))
+    path = hosts(tmp_path, f"{HEAD}172.17.0.2\tdb\n{rest}the end")
+    inode = path.stat().st_ino
+    hostfiles.relink(tmp_path, [(address, "db")])
+    expected = [*HEAD.splitlines(), f"{address}\tdb", *rest.splitlines(), "the end"]
+    found = [line for line in path.read_text().splitlines() if line]
+    assert sorted(found) == sorted(expected)
+    assert path.stat().st_ino == inode
