@@ -24,7 +24,7 @@ from berth.images.layer import Extractor
 from berth.images.streams import READ_BYTES, ByteStream, plain_chunks
 from berth.kernel.mounts import open_in_root
 from berth.runtime import codec
-from berth.runtime.worker import confine
+from berth.runtime.worker import FILE_CAPABILITIES, confine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     Report = Callable[[Mapping[str, object]], None]
     Document = dict[str, object]
 
-CAPABILITIES = (
-    *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_MKNOD", "CAP_SETFCAP"),
-)
 MAX_TEXT_BYTES = 4 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -44,7 +41,7 @@ def serve(argument: dict[str, object], fds: list[int], report: Report) -> Mappin
     del argument
     body, directory, questions = fds
     os.umask(0)
-    confine(directory, keep_capabilities=CAPABILITIES)
+    confine(directory, keep_capabilities=FILE_CAPABILITIES)
     root = os.open("/", _DIRECTORY)
     extract(root, body)
     report({})

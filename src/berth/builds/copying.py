@@ -24,7 +24,7 @@ from berth.kernel import mounts
 from berth.kernel.mounts import open_in_root
 from berth.runtime import accounts, rootfs
 from berth.runtime.template import ROOTFS
-from berth.runtime.worker import confine
+from berth.runtime.worker import FILE_CAPABILITIES, confine
 from berth.snapshots.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Report = Callable[[Mapping[str, object]], None]
     Owner = tuple[int, int]
 
-CAPABILITIES = (*roots.CAPABILITIES, "CAP_SYS_ADMIN")  # for trusted.* attributes
+CAPABILITIES = (*FILE_CAPABILITIES, "CAP_SYS_ADMIN")  # for trusted.* attributes
 COPY_BYTES = 1 << 20
 MAX_LINKS = 40
 NEW_MODE = 0o755
@@ -48,7 +48,7 @@ def digest(argument: dict[str, object], fds: list[int], report: Report) -> Mappi
     """Hash what is selected in another image's root, ``source``; the rest is a question about a context."""
     del report, fds
     roots.own_namespace()
-    confine(_open_source(argument["source"]), keep_capabilities=roots.CAPABILITIES)
+    confine(_open_source(argument["source"]), keep_capabilities=FILE_CAPABILITIES)
     return contextwork.digest(os.open("/", _DIRECTORY), argument)
 
 

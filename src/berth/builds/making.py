@@ -12,7 +12,7 @@ from berth.builds.layers import LayerMaker
 from berth.builds.runs import Runs
 from berth.dockerfile import stages
 from berth.errors import BerthError, Failed, InvalidArgument
-from berth.images.streams import compression
+from berth.images import streams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from berth.engine.services import Services
 
 READ_BYTES = 1 << 18
-TAR_MAGIC = slice(257, 262)
-HEAD_BYTES = 512
 
 
 class Making:
@@ -76,8 +74,8 @@ class Making:
             raise Failed(f"error downloading remote context {url}: {error.message}") from error
         fetched = folder / "remote"
         with fetched.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-        if compression(head) is not None or head[TAR_MAGIC] == b"ustar":
+            head = file.read(streams.HEAD_BYTES)
+        if streams.is_archive(head):
             return "", _pieces(fetched)
         return fetched.read_text("utf-8", "replace"), _each(())
 

@@ -13,7 +13,7 @@ from berth.client import documents
 from berth.dockerfile import ignore
 from berth.errors import InvalidArgument
 from berth.images.pack import FileSink, Packer
-from berth.images.streams import MAGICS
+from berth.images.streams import HEAD_BYTES, is_archive
 from berth.images.tar import BLOCK, REGULAR, Member
 from berth.images.tar_writer import TarWriter, padding
 
@@ -82,8 +82,6 @@ SWITCHES = (("no-cache", "nocache"), ("pull", "pull"), ("quiet", "q"), ("force-r
 URLS = ("http://", "https://", "git://", "git@", "github.com/")
 DOCKERFILE = "Dockerfile"
 SENT_DOCKERFILE = ".dockerfile."  # of one that is not in the context
-HEAD_BYTES = 512
-TAR_MAGIC = slice(257, 262)
 
 
 def build(call: Call) -> int:
@@ -142,8 +140,7 @@ def _from_stdin(query: list[tuple[str, str]], options: Options) -> Iterator[byte
     head = b""
     while len(head) < HEAD_BYTES and (piece := os.read(0, HEAD_BYTES - len(head))):
         head += piece
-    packed = any(head.startswith(magic) for magic, _ in MAGICS)
-    if packed or head[TAR_MAGIC] == b"ustar":
+    if is_archive(head):
         query.append(("dockerfile", options.text("file")))
         return _after(head)
     if options.given("file"):

@@ -12,19 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from berth.kernel import mounts, namespaces
 from berth.runtime import rootfs
 from berth.runtime.template import ROOTFS
-from berth.runtime.worker import confine
+from berth.runtime.worker import FILE_CAPABILITIES, confine
 
 if TYPE_CHECKING:
     from berth.runtime.messages import RootfsMessage, TreeMessage
-
-CAPABILITIES = (
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_MKNOD",
-    "CAP_SETFCAP",
-)
 
 
 def enter(argument: dict[str, object], fds: list[int]) -> None:
@@ -37,18 +28,18 @@ def enter(argument: dict[str, object], fds: list[int]) -> None:
         _join(fds)
     else:
         _mount(argument, fds)
-    confine("/", keep_capabilities=CAPABILITIES)
+    confine("/", keep_capabilities=FILE_CAPABILITIES)
 
 
 def enter_own(argument: dict[str, object], fds: list[int]) -> None:
     """Enter like :func:`enter`, but without anything that is mounted below the root."""
     if not argument["running"]:
         _mount(argument, fds)
-        confine("/", keep_capabilities=CAPABILITIES)
+        confine("/", keep_capabilities=FILE_CAPABILITIES)
         return
     _join(fds)
     alone = mounts.open_tree("/", recursive=False)
-    confine(alone, keep_capabilities=CAPABILITIES)
+    confine(alone, keep_capabilities=FILE_CAPABILITIES)
     os.close(alone)
 
 
@@ -99,7 +90,7 @@ def open_layers(argument: dict[str, object]) -> Layers:
     """
     own_namespace()
     found = layers_of(cast("RootfsMessage", argument["rootfs"]))
-    confine(ROOTFS, keep_capabilities=(*CAPABILITIES, "CAP_SYS_ADMIN"))
+    confine(ROOTFS, keep_capabilities=(*FILE_CAPABILITIES, "CAP_SYS_ADMIN"))
     return found
 
 

@@ -38,6 +38,8 @@ MAGICS = (
     (b"BZh", BZIP2),
 )
 MAGIC_BYTES = 6
+HEAD_BYTES = 512  # by which an archive is known
+TAR_MAGIC = slice(257, 262)
 SKIPPABLE_FRAME = b"\x2a\x4d\x18"  # zstd frames 0x184D2A5?, little-endian
 
 # What decompressors raise; bz2 raises an OSError without a number.
@@ -118,6 +120,11 @@ def compression(head: bytes) -> str | None:
     if head[1:4] == SKIPPABLE_FRAME and head[0] & 0xF0 == 0x50:
         return ZSTD
     return None
+
+
+def is_archive(head: bytes) -> bool:
+    """Say whether HEAD_BYTES begin an archive, plain or compressed."""
+    return compression(head) is not None or head[TAR_MAGIC] == b"ustar"
 
 
 def compression_of(fd: int) -> str | None:

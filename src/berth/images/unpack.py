@@ -22,7 +22,7 @@ from berth.images.streams import (
     plain_chunks,
 )
 from berth.images.tar import TarReader
-from berth.runtime.worker import confine
+from berth.runtime.worker import FILE_CAPABILITIES, confine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,15 +31,7 @@ if TYPE_CHECKING:
 
     Report = Callable[[Mapping[str, object]], None]
 
-CAPABILITIES = (
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_MKNOD",
-    "CAP_SETFCAP",
-    "CAP_SYS_ADMIN",  # trusted.* attributes
-)
+CAPABILITIES = (*FILE_CAPABILITIES, "CAP_SYS_ADMIN")  # trusted.* attributes
 QUEUED_CHUNKS = 4
 
 

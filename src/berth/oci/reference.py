@@ -14,6 +14,7 @@ from berth.errors import InvalidArgument
 
 DEFAULT_DOMAIN = "docker.io"
 LEGACY_DOMAIN = "index.docker.io"
+HUB_DOMAINS = (DEFAULT_DOMAIN, LEGACY_DOMAIN, "registry-1.docker.io")
 OFFICIAL = "library"
 DEFAULT_TAG = "latest"
 MAX_NAME_CHARS = 255

@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from berth.errors import Failed, Unauthorized, Unavailable
+from berth.oci.reference import DEFAULT_DOMAIN, HUB_DOMAINS
 from berth.registry.auth import CLIENT_ID, guard, parse_challenges, token_request
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from berth.registry.places import Endpoint
     from berth.registry.transport import Transport
 
-HUB_NAMES = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
 MAX_ANSWER_BYTES = 1 << 16
 
 
@@ -29,7 +29,7 @@ class _Answer(msgspec.Struct):
 def domain_of(address: str) -> str:
     """Return the registry that ``serveraddress`` means; old clients give a URL."""
     host = urlsplit(address).netloc if "://" in address else address.partition("/")[0]
-    return "docker.io" if host in HUB_NAMES else host
+    return DEFAULT_DOMAIN if host in ("", *HUB_DOMAINS) else host
 
 
 def login(transport: Transport, endpoint: Endpoint, credentials: Credentials) -> str:

@@ -23,6 +23,16 @@ if TYPE_CHECKING:
     from berth.oci.runtime_spec import Capabilities
     from berth.runtime.launch import Request
 
+# For files of any owner, with all that belongs to them but trusted.* attributes.
+FILE_CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_MKNOD",
+    "CAP_SETFCAP",
+)
+
 
 def serve(request: Request, host_mounts_fd: int) -> None:
     """Do the job that ``request`` names and send its outcome.

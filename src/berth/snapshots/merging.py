@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from berth.errors import Failed
 from berth.kernel.filecopies import FileCopies
 from berth.kernel.mounts import open_in_root
-from berth.runtime.worker import confine
+from berth.runtime.worker import FILE_CAPABILITIES, confine
 from berth.snapshots import attributes
 from berth.snapshots.removal import remove_tree
 from berth.snapshots.whiteouts import META, OPAQUE, WHITEOUT
@@ -23,16 +23,8 @@ if TYPE_CHECKING:
 
     Report = Callable[[Mapping[str, object]], None]
 
-CAPABILITIES = (
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_MKNOD",
-    "CAP_SETFCAP",
-    "CAP_SYS_ADMIN",  # trusted.* attributes
-)
+# To read what its owner may not, and for trusted.* attributes.
+CAPABILITIES = (*FILE_CAPABILITIES, "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN")
 # What file systems say that have no hard links, or not so many of one file.
 UNLINKABLE = (errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -12,19 +12,11 @@ from typing import TYPE_CHECKING
 
 from berth.kernel import mounts, namespaces
 from berth.runtime import rootfs
-from berth.runtime.worker import confine
+from berth.runtime.worker import FILE_CAPABILITIES, confine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-COPY_CAPABILITIES = (
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_MKNOD",
-    "CAP_SETFCAP",
-)
 CHUNK_BYTES = 1 << 20
 
 
@@ -38,7 +30,7 @@ def copy_up(
     lower = argument["lower"]
     assert isinstance(lower, list)
     target = fds[0]
-    confine(_open_image(str(argument["base"]), lower), keep_capabilities=COPY_CAPABILITIES)
+    confine(_open_image(str(argument["base"]), lower), keep_capabilities=FILE_CAPABILITIES)
     try:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         source = os.open(str(argument["path"]), flags)

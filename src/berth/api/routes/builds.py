@@ -14,7 +14,7 @@ from berth.builds.requests import BuildRequest
 from berth.engine.models import HostConfig, Ulimit
 from berth.errors import BerthError, InvalidArgument, Unsupported
 from berth.oci.platform import Platform
-from berth.oci.reference import DEFAULT_DOMAIN
+from berth.oci.reference import DEFAULT_DOMAIN, HUB_DOMAINS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from berth.api.exchange import Exchange
     from berth.api.parameters import Call
     from berth.builds.service import Builds
-
-HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
 class BuildRoutes:
@@ -163,6 +161,6 @@ def registries(header: str) -> dict[str, str]:
     result = {}
     for server, entry in found.items():
         host = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
-        host = DEFAULT_DOMAIN if host in HUB_NAMES else host
+        host = DEFAULT_DOMAIN if host in HUB_DOMAINS else host
         result[host] = base64.urlsafe_b64encode(msgspec.json.encode(entry)).decode()
     return result
