@@ -814,6 +814,56 @@ def test_a_build_of_this_machine_stays_one(project: Project) -> None:
     assert not os.path.exists("/built-here")
 
 
+@pytest.mark.berth_only
+@pytest.mark.parametrize(
+    "dockerfile",
+    [
+        "FROM busybox\nCOPY --from=host /etc/hostname /taken",
+        "ARG WHERE=host\nFROM busybox\nCOPY --from=$WHERE:latest /etc/hostname /taken",
+        "FROM host AS a\nFROM scratch\nCOPY --from=a /etc/hostname /taken",
+        "FROM host AS a\nENV A=b\nFROM a AS b\nFROM scratch\nCOPY --from=1 /etc/hostname /taken",
+    ],
+)
+def test_nothing_is_copied_out_of_this_machine(project: Project, dockerfile: str) -> None:
+    built = project.write(dockerfile).build()
+    assert "shows this machine's files" in built.error, built
+
+
+@pytest.mark.berth_only
+def test_a_base_gets_nothing_of_this_machine_by_its_triggers(project: Project) -> None:
+    for trigger, said in (
+        ("COPY --from=host /etc/hostname /taken", "shows this machine's files"),
+        ("RUN --network=host true", "RUN failed: --network=host is for builds whose client asks"),
+    ):
+        assert not project.write(f"FROM busybox\nONBUILD {trigger}\n").build(t="hostile").error
+        built = project.write("FROM hostile\n").build()
+        assert said in built.error, built
+
+
+@pytest.mark.berth_only
+def test_what_is_made_of_this_machine_never_leaves_it(project: Project) -> None:
+    project.write("FROM host AS a\nRUN touch /made\nFROM a\nENV A=b\n")
+    assert not project.build(t="127.0.0.1:9/ours").error
+    for method, path in (
+        ("GET", "/images/127.0.0.1:9/ours/get"),
+        ("POST", "/images/127.0.0.1:9/ours/push"),
+    ):
+        status, document = project.engine.request(method, path)
+        assert "never leaves this machine" in str(document), (status, document)
+
+
+@pytest.mark.berth_only
+def test_a_command_has_the_network_of_this_machine_if_its_client_says_so(project: Project) -> None:
+    project.write("FROM busybox\nRUN --network=host readlink /proc/self/ns/net\n")
+    for mode in ("", "none", "bridge"):
+        built = project.build(networkmode=mode)
+        assert "--network=host is for builds whose client asks" in built.error, built
+    built = project.build(networkmode="host")
+    assert os.readlink("/proc/self/ns/net") in built.text, built
+    project.write("FROM busybox\nRUN --network=none ls /sys/class/net | wc -l\n")
+    assert "\n1\n" in project.build(networkmode="host").text
+
+
 # Ends before the end
 
 

@@ -18,7 +18,7 @@ from berth.dockerfile import stages
 from berth.dockerfile.instructions import Arguments, Command, Copy, Pairs, Text
 from berth.dockerfile.stages import SCRATCH
 from berth.dockerfile.substitution import expand
-from berth.errors import BerthError, Failed, NotFound
+from berth.errors import BerthError, Failed, InvalidArgument, NotFound
 from berth.oci.platform import Platform, this_machine
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # Where a command finds the here-documents that it runs or reads.
 PIPES = "/dev/pipes"
+HOST = "host"  # the network of this machine
 
 
 class Builder:
@@ -194,8 +195,16 @@ class Builder:
             raise Failed(f"{step.name} failed: {error.message}", hint=error.hint) from error
 
     async def _origin(self, step: Copy) -> Image:
-        """Return the image that COPY --from names: a stage, or any other."""
+        """Return the image that COPY --from names: a stage, or any other, but none of this machine."""
         name = expand(step.origin, self._arguments.globals(), self._dockerfile.escape)
+        image = await self._named(name)
+        if image.is_of_host:
+            raise InvalidArgument(
+                f"invalid from flag value {name}: it shows this machine's files, and they stay on it"
+            )
+        return image
+
+    async def _named(self, name: str) -> Image:
         stage = self._dockerfile.find(name)
         if stage is not None and stage.index in self._results:
             return self._results[stage.index]
@@ -209,6 +218,11 @@ class Builder:
     async def _run(self, state: StageState, step: Command) -> None:
         if not state.image.id:
             raise Failed("RUN failed: the stage has no files yet in which a command could be found")
+        if step.network == HOST and self._request.host.network_mode != HOST:
+            raise Failed(
+                "RUN failed: --network=host is for builds whose client asks for it as well",
+                hint="build with --network=host",
+            )
         words, scripts = self._command(state, step)
         arguments = state.arguments
         command = [*state.scope.prefix(arguments), *words]
