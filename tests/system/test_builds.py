@@ -1043,3 +1043,45 @@ def test_docker_py_builds(project: Project, docker_py: docker.DockerClient, tmp_
 def test_clients_are_told_which_builder_there_is(engine: EngineProcess) -> None:
     _, headers, _ = engine.exchange("GET", "/_ping")
     assert headers["Builder-Version"] == "1"
+
+
+def test_a_prune_keeps_as_much_as_it_is_told(project: Project) -> None:
+    for name in ("older", "newer"):
+        project.write(f"FROM busybox\nRUN head -c 100000 /dev/zero >/{name}\n")
+        project.build()
+    _, images = project.engine.request("GET", "/images/json?all=1")
+    assert isinstance(images, list)
+    ages = {image["Created"]: image["Id"] for image in images if not image["RepoTags"]}
+    kept = project.engine.berth("builder", "prune", "-f", "--keep-storage", "150k")
+    assert kept.code == 0, str(kept)
+    assert "Total reclaimed space: 100kB" in kept.out
+    _, images = project.engine.request("GET", "/images/json?all=1")
+    assert isinstance(images, list)
+    left = [image["Id"] for image in images if not image["RepoTags"]]
+    assert len(left) == 1
+    assert len(ages) < 2 or left == [ages[max(ages)]]  # both in one second
+    assert project.engine.berth("builder", "prune", "-f").code == 0
+    _, images = project.engine.request("GET", "/images/json?all=1")
+    assert isinstance(images, list)
+    assert all(image["RepoTags"] for image in images)
+
+
+def test_a_context_is_compressed_when_asked(project: Project) -> None:
+    project.write("FROM busybox\nCOPY big /big\n", big="x" * 100_000)
+    done = project.engine.berth("build", "--compress", "-t", "packed", str(project.folder))
+    assert done.code == 0, str(done)
+    assert project.run("packed", "wc -c </big").strip() == "100000"
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--squash", "squash is only supported with experimental mode"),
+        ("--isolation=process", 'Unsupported isolation: "process"'),
+    ],
+)
+def test_what_builds_cannot_do_is_refused(project: Project, flag: str, words: str) -> None:
+    project.write("FROM busybox\n")
+    done = project.engine.berth("build", flag, str(project.folder))
+    assert done.code == 1
+    assert words in done.err

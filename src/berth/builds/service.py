@@ -97,9 +97,11 @@ class Builds:
         if id_ in self._running:
             self._running[id_].reschedule(asyncio.get_running_loop().time())
 
-    async def prune(self, filters: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
+    async def prune(
+        self, filters: Mapping[str, Sequence[str]], *, keep_bytes: int
+    ) -> Mapping[str, object]:
         """Remove what builds have made that has no name and that no image with a name is made of."""
-        return await self._images.prune_builds(filters)
+        return await self._images.prune_builds(filters, keep_bytes=keep_bytes)
 
 
 def tag_of(text: str) -> str:

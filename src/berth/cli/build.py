@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import os
 import sys
+import zlib
 
 from berth.cli import credentials
 from berth.cli.container_request import ulimit
@@ -33,6 +34,7 @@ FLAGS: tuple[Flag, ...] = (
         *("cgroup-parent", "", "string"),
         'Set the parent cgroup for the "RUN" instructions during build',
     ),
+    ("compress", "", "bool", "Compress the build context using gzip"),
     ("cpu-period", "", "int", "Limit the CPU CFS (Completely Fair Scheduler) period"),
     ("cpu-quota", "", "int", "Limit the CPU CFS (Completely Fair Scheduler) quota"),
     ("cpu-shares", "c", "int", "CPU shares (relative weight)"),
@@ -42,6 +44,7 @@ FLAGS: tuple[Flag, ...] = (
     ("file", "f", "string", 'Name of the Dockerfile (Default is "PATH/Dockerfile")'),
     ("force-rm", "", "bool", "Always remove intermediate containers"),
     ("iidfile", "", "string", "Write the image ID to the file"),
+    ("isolation", "", "string", "Container isolation technology"),
     ("label", "", "list", "Set metadata for an image"),
     ("memory", "m", "bytes", "Memory limit"),
     (
@@ -58,6 +61,7 @@ FLAGS: tuple[Flag, ...] = (
     ("rm", "", "true", "Remove intermediate containers after a successful build"),
     ("security-opt", "", "list", "Security options"),
     ("shm-size", "", "bytes", 'Size of "/dev/shm"'),
+    ("squash", "", "bool", "Squash newly built layers into a single new layer"),
     ("tag", "t", "list", 'Name and optionally a tag in the "name:tag" format'),
     ("target", "", "string", "Set the target build stage to build."),
     ("ulimit", "", "list", "Ulimit options"),
@@ -66,6 +70,7 @@ TEXTS = (
     ("cgroup-parent", "cgroupparent"),
     ("cpuset-cpus", "cpusetcpus"),
     ("cpuset-mems", "cpusetmems"),
+    ("isolation", "isolation"),
     ("network", "networkmode"),
     ("platform", "platform"),
     ("target", "target"),
@@ -78,7 +83,13 @@ NUMBERS = (
     ("memory-swap", "memswap"),
     ("shm-size", "shmsize"),
 )
-SWITCHES = (("no-cache", "nocache"), ("pull", "pull"), ("quiet", "q"), ("force-rm", "forcerm"))
+SWITCHES = (
+    ("no-cache", "nocache"),
+    ("pull", "pull"),
+    ("quiet", "q"),
+    ("force-rm", "forcerm"),
+    ("squash", "squash"),
+)
 URLS = ("http://", "https://", "git://", "git@", "github.com/")
 DOCKERFILE = "Dockerfile"
 SENT_DOCKERFILE = ".dockerfile."  # of one that is not in the context
@@ -96,6 +107,8 @@ def build(call: Call) -> int:
         query.append(("dockerfile", options.text("file")))
     else:
         data = _from_directory(source, query, options)
+    if data is not None and options.on("compress"):
+        data = _compressed(data)
     more = _registries()
     answer = call.engine.request("POST", "/build", query, data=data, headers=more)
     return _show(answer.lines(), options)
@@ -149,6 +162,13 @@ def _from_stdin(query: list[tuple[str, str]], options: Options) -> Iterator[byte
         )
     data = b"".join(_after(head))
     return piped(lambda fd: _write_archive(fd, DOCKERFILE, data))
+
+
+def _compressed(data: Iterator[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=31)
+    for piece in data:
+        yield packer.compress(piece)
+    yield packer.flush()
 
 
 def _after(head: bytes) -> Iterator[bytes]:

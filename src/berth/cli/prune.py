@@ -27,6 +27,7 @@ IMAGE_FLAGS: tuple[Flag, ...] = (
 BUILDER_FLAGS: tuple[Flag, ...] = (
     ("all", "a", "bool", "Remove all unused build cache, not just dangling ones"),
     *FLAGS,
+    ("keep-storage", "", "bytes", "Amount of disk space to keep for cache"),
 )
 VOLUME_FLAGS: tuple[Flag, ...] = (
     ("all", "a", "bool", "Remove all unused volumes, not just anonymous ones"),
@@ -89,7 +90,10 @@ def _images(call: Call) -> Pruned:
 
 
 def _builds(call: Call) -> Pruned:
-    answer = _answer(call, "/build/prune", call.options.all("filter"))
+    query = {"filters": listing.filters(call.options.all("filter"))}
+    if call.options.given("keep-storage"):
+        query["keep-storage"] = str(call.options.number("keep-storage"))
+    answer = call.engine.request("POST", "/build/prune", query).document()
     text = _names("Deleted build cache objects", documents.strings(answer, "CachesDeleted"))
     return text, documents.number(answer, "SpaceReclaimed")
 

@@ -66,9 +66,13 @@ class Images:
         self._events.emit("image", "prune", "", {"reclaimed": str(found["SpaceReclaimed"])})
         return found
 
-    async def prune_builds(self, filters: Mapping[str, Sequence[str]]) -> Mapping[str, object]:
-        """Remove what builds made that nothing with a name needs."""
-        return await self._service.prune_builds(filters=filters, users=self._users())
+    async def prune_builds(
+        self, filters: Mapping[str, Sequence[str]], *, keep_bytes: int
+    ) -> Mapping[str, object]:
+        """Remove what builds made that nothing with a name needs, but for ``keep_bytes`` of it."""
+        return await self._service.prune_builds(
+            filters=filters, users=self._users(), keep_bytes=keep_bytes
+        )
 
     async def import_rootfs(
         self,

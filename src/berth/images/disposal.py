@@ -134,16 +134,41 @@ class Disposal:
         return image.size_bytes - (parent.size_bytes if parent else 0)
 
     async def prune_builds(
-        self, *, filters: Mapping[str, Sequence[str]], users: Sequence[ImageUser]
+        self,
+        *,
+        filters: Mapping[str, Sequence[str]],
+        users: Sequence[ImageUser],
+        keep_bytes: int,
     ) -> Mapping[str, object]:
-        """Remove what builds made that has no name and that no image with a name is made of."""
+        """Remove what builds made that has no name and that no image with a name is made of.
+
+        The oldest first, until no more than ``keep_bytes`` are left of it.
+        """
         others = {key: values for key, values in filters.items() if key == "until"}
-        used = {user.image_id for user in users}
+        steps = self._unneeded_steps(others, {user.image_id for user in users})
+        left = sum(map(self._own_bytes, steps))
         deleted, reclaimed = [], 0
-        for image in self._catalog.select(others):
-            kept = {*used, *self._catalog.parents()}
-            if image.step and not image.names and not image.repo_digests and image.id not in kept:
-                reclaimed += self._own_bytes(image)
-                await self._carry_out(image, [], deleted=True)
-                deleted.append(image.id)
+        while steps and (left > keep_bytes or not keep_bytes):
+            parents = {step.parent for step in steps}
+            image = min((s for s in steps if s.id not in parents), key=lambda s: s.created)
+            steps.remove(image)
+            own = self._own_bytes(image)
+            await self._carry_out(image, [], deleted=True)
+            deleted.append(image.id)
+            left, reclaimed = left - own, reclaimed + own
         return {"CachesDeleted": deleted, "SpaceReclaimed": reclaimed}
+
+    def _unneeded_steps(self, filters: Mapping[str, Sequence[str]], used: set[str]) -> list[Image]:
+        """Return the steps of builds that nothing is made of but steps that are not needed either."""
+        chosen = [
+            image
+            for image in self._catalog.select(filters)
+            if image.step and not image.names and not image.repo_digests and image.id not in used
+        ]
+        while True:
+            ids = {image.id for image in chosen}
+            needed = {image.parent for image in self._catalog.all() if image.id not in ids}
+            kept = [image for image in chosen if image.id not in needed]
+            if len(kept) == len(chosen):
+                return chosen
+            chosen = kept

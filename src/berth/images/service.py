@@ -231,10 +231,16 @@ class ImageService:
         return await self._disposal.prune(filters=filters, users=users)
 
     async def prune_builds(
-        self, *, filters: Mapping[str, Sequence[str]], users: Sequence[ImageUser]
+        self,
+        *,
+        filters: Mapping[str, Sequence[str]],
+        users: Sequence[ImageUser],
+        keep_bytes: int,
     ) -> Mapping[str, object]:
         """Remove what builds made that has no name and that no image with a name is made of."""
-        return await self._disposal.prune_builds(filters=filters, users=users)
+        return await self._disposal.prune_builds(
+            filters=filters, users=users, keep_bytes=keep_bytes
+        )
 
     async def check(self, *, users: Sequence[ImageUser], repair: bool) -> Report:
         """Verify the whole store; with ``repair`` remove what is broken. ``users``: the containers."""

@@ -63,7 +63,9 @@ class BuildRoutes:
 
     async def prune(self, call: Call) -> None:
         """Remove what builds have made and no image with a name is made of."""
-        await call.exchange.respond(200, await self._builds.prune(call.filters()))
+        keep = call.integer("reserved-space") or call.integer("keep-storage") or 0
+        answer = await self._builds.prune(call.filters(), keep_bytes=keep)
+        await call.exchange.respond(200, answer)
 
 
 class MessageStream:
@@ -103,6 +105,9 @@ def request_of(call: Call) -> BuildRequest:
             "BuildKit is not part of berth: the classic builder (version=1) is",
             hint="set DOCKER_BUILDKIT=0",
         )
+    isolation = call.text("isolation")
+    if isolation not in ("", "default"):
+        raise InvalidArgument(f'Unsupported isolation: "{isolation}"')
     if call.flag("squash"):
         raise InvalidArgument("squash is only supported with experimental mode")
     if call.text("outputs"):
