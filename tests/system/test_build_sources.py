@@ -45,8 +45,9 @@ class Files:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 data = files.get(self.path)
+                missing = 1000 if self.path.startswith("/cut") else 0
                 self.send_response(404 if data is None else 200)
-                self.send_header("Content-Length", str(len(data or b"")))
+                self.send_header("Content-Length", str(len(data or b"") + missing))
                 self.send_header("Last-Modified", "Sat, 01 Jan 2000 00:00:00 GMT")
                 self.end_headers()
                 self.wfile.write(data or b"")
@@ -112,6 +113,24 @@ def test_a_dockerfile_or_a_context_comes_from_a_url(project: Project, web: Files
     absent = post_build(project.engine, b"", remote=f"{web.url}/absent")
     assert absent.status == 500
     assert f"error downloading remote context {web.url}/absent: " in absent.error
+
+
+def test_a_dockerfile_from_a_url_is_no_larger_than_others(project: Project, web: Files) -> None:
+    web.files["/Dockerfile"] = b"FROM busybox\n" + b"#" * (4 << 20)
+    built = post_build(project.engine, b"", remote=f"{web.url}/Dockerfile")
+    assert (built.status, "larger than a Dockerfile may be" in built.error) == (400, True), built
+    project.file("Dockerfile", web.files["/Dockerfile"])
+    built = project.build()
+    assert (built.status, "larger than a Dockerfile may be" in built.error) == (400, True), built
+
+
+def test_a_body_that_is_cut_off_ends_the_build(project: Project, web: Files) -> None:
+    web.files["/cut"] = b"not all of it"
+    built = project.write(f"FROM busybox\nADD {web.url}/cut /f\n").build()
+    assert f"fetch {web.url}/cut: unexpected EOF" in built.error, built
+    assert "errorDetail" in built.messages[-1]
+    built = post_build(project.engine, b"", remote=f"{web.url}/cut")
+    assert f"error downloading remote context {web.url}/cut: " in built.error, built
 
 
 def test_repositories_are_refused(project: Project) -> None:

@@ -495,6 +495,21 @@ B
         ("COPY f /bin/sh/below", "not a directory"),
         ("USER nobody\nRUN true", "unable to find user nobody: no matching entries in passwd file"),
         ("EXPOSE nothing", "invalid containerPort: nothing"),
+        pytest.param(
+            "EXPOSE " + " ".join(f"1-{65535 - n}" for n in range(1000)),
+            "an instruction becomes more than 1 MiB",
+            marks=pytest.mark.berth_only,
+        ),
+        pytest.param(
+            "ENV A=0123456789\n" + "ENV A=$A$A\n" * 40,
+            "an instruction becomes more than 1 MiB",
+            marks=pytest.mark.berth_only,
+        ),
+        pytest.param(
+            f"ENV L={'x' * 900_000}\n" + "".join(f"LABEL l{n}=$L\n" for n in range(9)),
+            "the image's configuration would have more than 8 MiB",
+            marks=pytest.mark.berth_only,
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_the_stream(project: Project, dockerfile: str, text: str) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.dockerfile.substitution import expand
+from berth.dockerfile.substitution import MAX_PUT_IN, Expansion
+from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from berth.dockerfile.instructions import Arguments
     from berth.oci.platform import Platform
@@ -36,7 +37,7 @@ class BuildArguments:
     def __init__(self, given: Mapping[str, str | None], known: Mapping[str, str]) -> None:
         """``known``: what FROM sees without ARG."""
         self._given = given
-        self._globals: dict[str, str | None] = dict(known)
+        self._globals = dict(known)
         self.referenced: set[str] = set()
 
     def value(self, name: str, default: str | None) -> str | None:
@@ -45,25 +46,26 @@ class BuildArguments:
             return self._given[name]
         return self._globals.get(name) if default is None else default
 
-    def declare_global(self, step: Arguments, escape: str) -> None:
-        """Take note of an ARG before the first FROM."""
-        for name, default in step.pairs:
-            value = None if default is None else expand(default, self.globals(), escape)
-            if name in self._given:
-                value = self._given[name]
-            elif value is None:
-                value = self._globals.get(name)
-            self._globals[name] = value
+    def declare_globals(self, steps: Sequence[Arguments], escape: str) -> None:
+        """Take note of the ARGs before the first FROM."""
+        put_in = Expansion(self._globals, escape)
+        for name, default in (pair for step in steps for pair in step.pairs):
+            said = None if default is None else put_in(default)
+            value = self._given.get(name) if name in self._given else said
+            if value is not None:
+                self._globals[name] = value
+            elif name in self._given:
+                self._globals.pop(name, None)
             self.referenced.add(name)
 
-    def globals(self) -> dict[str, str]:
+    def globals(self) -> Mapping[str, str]:
         """Return what FROM sees."""
-        return {name: value for name, value in self._globals.items() if value is not None}
+        return self._globals
 
     def unused(self) -> list[str]:
         """Return what was given and never asked for."""
-        known = (*PROXIES, *self._globals)
-        return [name for name in self._given if name not in self.referenced and name not in known]
+        known = {*PROXIES, *self._globals, *self.referenced}
+        return [name for name in self._given if name not in known]
 
     def scope(self) -> Scope:
         """Return the arguments of a new stage: none yet."""
@@ -79,13 +81,15 @@ class Scope:
 
     def declare(self, step: Arguments, variables: Mapping[str, str], escape: str) -> str:
         """Take note of an ARG; return what history says of it."""
-        said = []
+        said, put_in = [], Expansion(variables, escape)
         for key, default in step.pairs:
-            name = expand(key, variables, escape)
-            value = None if default is None else expand(default, variables, escape)
+            name = put_in(key)
+            value = None if default is None else put_in(default)
             self._defaults[name] = value
             self._build.referenced.add(name)
             said.append(name if value is None else f"{name}={value}")
+        if sum(len(value or "") for value in self._defaults.values()) > MAX_PUT_IN:
+            raise InvalidArgument(f"a stage's arguments have more than {MAX_PUT_IN >> 20} MiB")
         return f"ARG {' '.join(said)}"
 
     def values(self, environment: Mapping[str, str]) -> dict[str, str]:

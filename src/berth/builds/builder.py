@@ -17,7 +17,7 @@ from berth.builds.stage import StageState, Steps
 from berth.dockerfile import stages
 from berth.dockerfile.instructions import Arguments, Command, Copy, Pairs, Text
 from berth.dockerfile.stages import SCRATCH
-from berth.dockerfile.substitution import expand
+from berth.dockerfile.substitution import Expansion, expand
 from berth.errors import BerthError, Failed, InvalidArgument, NotFound
 from berth.oci.platform import Platform, this_machine
 
@@ -70,9 +70,9 @@ class Builder:
         self._folder = folder
         self._copies = Copies(context, self._layers, folder)
         target = dockerfile.target(self._request.target)
-        for step in dockerfile.globals:
-            self._arguments.declare_global(step, dockerfile.escape)
-        names = [self._base_name(stage) for stage in dockerfile.stages]
+        self._arguments.declare_globals(dockerfile.globals, dockerfile.escape)
+        put_in = Expansion(self._arguments.globals(), dockerfile.escape)
+        names = [put_in(stage.head.base) for stage in dockerfile.stages]
         wanted = dockerfile.needed(target, names)
         labels = self._labels()
         self._output.steps = len(dockerfile.globals) + len(labels)
@@ -88,9 +88,6 @@ class Builder:
                 f"[Warning] One or more build-args [{named}] were not consumed\n"
             )
         return self._results[target.index]
-
-    def _base_name(self, stage: Stage) -> str:
-        return expand(stage.head.base, self._arguments.globals(), self._dockerfile.escape)
 
     def _labels(self) -> list[Instruction]:
         """Return the instruction that gives the labels of the request."""

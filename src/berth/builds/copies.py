@@ -12,7 +12,7 @@ from berth.builds import fetching
 from berth.builds.layers import Copying, Part
 from berth.builds.runs import write_document
 from berth.dockerfile import ignore
-from berth.dockerfile.substitution import expand, expand_document
+from berth.dockerfile.substitution import Expansion
 from berth.errors import Failed, InvalidArgument
 
 if TYPE_CHECKING:
@@ -54,11 +54,7 @@ class Copies:
         self, step: Copy, stage: StageState, origin: Document | None
     ) -> tuple[Copying, str]:
         """Return what is to be copied, and what history says of it. ``origin``: of COPY --from."""
-        variables, escape = stage.variables, stage.settings.escape
-
-        def put_in(text: str) -> str:
-            return expand(text, variables, escape)
-
+        put_in = Expansion(stage.variables, stage.settings.escape)
         excludes = [ignore.clean(put_in(pattern)) for pattern in step.excludes]
         gathered = Gathered()
         local = [source for word in step.sources if (source := put_in(word))]
@@ -72,7 +68,7 @@ class Copies:
             await self._remote(gathered, url, step.checksum)
         if step.checksum and not remote:
             raise InvalidArgument("checksum can't be specified for non-HTTP(S) sources")
-        self._documents(gathered, step, lambda text: expand_document(text, variables, escape))
+        self._documents(gathered, step, put_in.document)
         target = put_in(step.target)
         if gathered.count > 1 and not (target.endswith("/") or target == "."):
             raise Failed(

@@ -9,8 +9,10 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from urllib3.exceptions import HTTPError
+
 from berth.errors import Failed, InvalidArgument
-from berth.registry.transport import Transport
+from berth.registry.transport import Transport, describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +56,7 @@ def name_of(url: str) -> str:
 async def fetch(url: str, folder: Path, name: str) -> str:
     """Fetch into the new file ``name``; return the sha256 of it, in digits. A cancellation ends it."""
     file = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-    transport = Transport(os.environ)
+    transport = Transport(os.environ, certificate_folders=())  # those are for registries
     try:
         response = await asyncio.to_thread(_ask, transport, url)
         try:
@@ -66,6 +68,8 @@ async def fetch(url: str, folder: Path, name: str) -> str:
             response.close()
         moment = _modified(response)
         os.utime(file, (moment, moment))
+    except HTTPError as error:
+        raise Failed(f"fetch {url}: {describe(error, url)}") from error
     except OSError as error:
         raise Failed(f"fetch {url}: {(error.strerror or str(error)).lower()}") from error
     finally:

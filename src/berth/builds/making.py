@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from berth.builds import context, fetching
 from berth.builds.bases import Bases
 from berth.builds.builder import Builder
+from berth.builds.contextwork import MAX_TEXT_BYTES
 from berth.builds.layers import LayerMaker
 from berth.builds.runs import Runs
 from berth.dockerfile import stages
@@ -40,9 +41,9 @@ class Making:
     async def image(self, request: BuildRequest, body: AsyncIterator[bytes], output: Output) -> str:
         """Build an image and return its id."""
         async with self._notes.folder() as folder:
-            dockerfile, archive = await self._remote(request, folder, body)
+            remote, archive = await self._remote(request, folder, body)
             async with context.receive(self._services.runtime, folder, archive) as received:
-                text = dockerfile or await received.dockerfile(request.dockerfile)
+                text = remote or await received.dockerfile(request.dockerfile)
                 if not text.strip():
                     raise InvalidArgument(
                         f"the Dockerfile ({request.dockerfile or 'Dockerfile'}) cannot be empty"
@@ -55,7 +56,8 @@ class Making:
                     layers=self._layers,
                     runs=self._runs,
                 )
-                image = await builder.build(stages.read(text), received, folder)
+                dockerfile = await asyncio.to_thread(stages.read, text)
+                image = await builder.build(dockerfile, received, folder)
                 return image.id
 
     async def _remote(
@@ -77,6 +79,8 @@ class Making:
             head = file.read(streams.HEAD_BYTES)
         if streams.is_archive(head):
             return "", _pieces(fetched)
+        if fetched.stat().st_size > MAX_TEXT_BYTES:
+            raise InvalidArgument(f"{url} is no archive, and larger than a Dockerfile may be")
         return fetched.read_text("utf-8", "replace"), _each(())
 
 

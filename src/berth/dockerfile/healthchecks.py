@@ -13,18 +13,20 @@ MIN_NS = 1_000_000
 UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9}
 UNITS_NS["h"] = 60 * UNITS_NS["m"]
 DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+FLAG = re.compile(r"--([^ ]*)\s*")
+RETRIES = re.compile(r"[0-9]{1,9}")
 TIMES = ("interval", "timeout", "start-period", "start-interval")
 
 
 def healthcheck(text: str) -> Healthcheck:
     """Read ``[--interval=30s …] CMD …`` or ``NONE``; InvalidArgument in Docker's words."""
     check = Healthcheck()
-    while text.startswith("--"):
-        flag, _, text = text.partition(" ")
-        name, _, value = flag.removeprefix("--").partition("=")
+    at = 0
+    while found := FLAG.match(text, at):
+        name, _, value = found[1].partition("=")
         _set(check, name, value)
-        text = text.lstrip()
-    kind, _, rest = text.partition(" ")
+        at = found.end()
+    kind, _, rest = text[at:].partition(" ")
     if kind.upper() == "NONE":
         if rest.strip():
             raise InvalidArgument("HEALTHCHECK NONE takes no arguments")
@@ -49,7 +51,7 @@ def _test(text: str) -> list[str]:
 
 def _set(check: Healthcheck, name: str, value: str) -> None:
     if name == "retries":
-        if not value.isdecimal() or int(value) < 1:
+        if not RETRIES.fullmatch(value) or int(value) < 1:
             raise InvalidArgument(f"--retries must be at least 1 (not {value})")
         check.retries = int(value)
     elif name in TIMES:

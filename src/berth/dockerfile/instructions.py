@@ -136,7 +136,7 @@ def json_words(text: str) -> tuple[str, ...] | None:
         return None
     try:
         found = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
     if not isinstance(found, list):
         return None
@@ -209,11 +209,13 @@ def _command(line: Line) -> Command:
 
 def split_words(text: str, escape: str) -> list[str]:
     """Return the words of ENV and LABEL, quotes and escapes still in them."""
-    words, word, quote, at = [], "", "", 0
+    words: list[str] = []
+    word: list[str] = []
+    quote, at = "", 0
     while at < len(text):
         letter = text[at]
         if letter == escape and at + 1 < len(text) and quote != "'":
-            word += letter + text[at + 1]
+            word += [letter, text[at + 1]]
             at += 2
             continue
         if quote:
@@ -221,13 +223,13 @@ def split_words(text: str, escape: str) -> list[str]:
         elif letter in "'\"":
             quote = letter
         elif letter.isspace():
-            words += [word] if word else []
-            word = ""
+            words += ["".join(word)] if word else []
+            word = []
             at += 1
             continue
-        word += letter
+        word.append(letter)
         at += 1
-    return [*words, word] if word else words
+    return [*words, "".join(word)] if word else words
 
 
 def _read_pairs(line: Line) -> tuple[tuple[str, str], ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from berth.dockerfile.healthchecks import healthcheck
 from berth.dockerfile.instructions import Command, Pairs, Text, Words
-from berth.dockerfile.substitution import expand, expand_words
+from berth.dockerfile.substitution import Expansion
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 SHELL = ("/bin/sh", "-c")
 PROTOCOLS = ("tcp", "udp", "sctp")
+PORTS = re.compile(r"[0-9]{1,9}(-[0-9]{0,9})?")
 MAX_PORT = 65535
 
 
@@ -49,7 +51,7 @@ class Settings:
     def apply(self, step: Instruction, variables: Mapping[str, str]) -> str:
         """Apply an instruction; return what history says of it. ``variables``: what is put in."""
         config = msgspec.structs.replace(self.config)
-        expanded = _Expansion(variables, self.escape)
+        expanded = Expansion(variables, self.escape)
         if isinstance(step, Command):
             said = self._apply_command(config, step)
         elif isinstance(step, Pairs):
@@ -77,7 +79,7 @@ class Settings:
                 config.cmd = None
         return f"{step.name} {shown}"
 
-    def _apply_text(self, config: ImageConfig, step: Text, expanded: _Expansion) -> str:
+    def _apply_text(self, config: ImageConfig, step: Text, expanded: Expansion) -> str:
         match step.name:
             case "MAINTAINER":
                 self.author = expanded(step.value)
@@ -99,22 +101,7 @@ class Settings:
                 return f"HEALTHCHECK {shown_check(config)}"
 
 
-class _Expansion:
-    """Puts variables into words."""
-
-    def __init__(self, variables: Mapping[str, str], escape: str) -> None:
-        self._variables = variables
-        self._escape = escape
-
-    def __call__(self, text: str) -> str:
-        return expand(text, self._variables, self._escape)
-
-    def words(self, text: str) -> list[str]:
-        """Return the words that a text becomes."""
-        return expand_words(text, self._variables, self._escape)
-
-
-def _apply_pairs(config: ImageConfig, step: Pairs, expanded: _Expansion) -> str:
+def _apply_pairs(config: ImageConfig, step: Pairs, expanded: Expansion) -> str:
     pairs = [(expanded(key), expanded(value)) for key, value in step.pairs]
     if not all(key for key, _ in pairs):
         raise InvalidArgument(f"{step.name} names can not be blank")
@@ -126,13 +113,17 @@ def _apply_pairs(config: ImageConfig, step: Pairs, expanded: _Expansion) -> str:
     return " ".join([step.name, *(f"{key}={value}" for key, value in pairs)])
 
 
-def _apply_words(config: ImageConfig, step: Words, expanded: _Expansion) -> str:
+def _apply_words(config: ImageConfig, step: Words, expanded: Expansion) -> str:
     if step.name == "VOLUME":
         paths = [expanded(word) for word in step.words]
         config.volumes = {**(config.volumes or {}), **{path: {} for path in paths}}
         return f"VOLUME [{' '.join(paths)}]"
     words = sorted(found for word in step.words for found in expanded.words(word))
-    found: dict[str, object] = {port: {} for word in words for port in ports(word)}
+    found: dict[str, object] = {}
+    for word in dict.fromkeys(words):
+        named = ports(word)
+        found.update({port: {} for port in named})
+        expanded.spend(len(named))
     config.exposed_ports = {**(config.exposed_ports or {}), **found}
     return f"EXPOSE {' '.join(words)}"
 
@@ -142,7 +133,7 @@ def ports(word: str) -> list[str]:
     number, _, protocol = word.rpartition(":")[2].partition("/")
     protocol = protocol.lower() or PROTOCOLS[0]
     first, _, last = number.partition("-")
-    if not (first + last).isdecimal() or not first or protocol not in PROTOCOLS:
+    if not PORTS.fullmatch(number) or protocol not in PROTOCOLS:
         raise InvalidArgument(f"invalid containerPort: {word}")
     if not int(first) <= int(last or first) <= MAX_PORT:
         raise InvalidArgument(f"invalid containerPort: {word}")

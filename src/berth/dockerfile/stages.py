@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from berth.dockerfile import instructions, syntax
@@ -10,9 +12,10 @@ from berth.dockerfile.instructions import Arguments, Copy, From, Instruction, Te
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SCRATCH = "scratch"
+MAX_DIGITS = 10  # of a stage's number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,7 @@ class Stage:
         return self.head.stage or str(self.index)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Dockerfile:
     """A whole file."""
 
@@ -39,13 +42,23 @@ class Dockerfile:
 
     def find(self, name: str, before: int | None = None) -> Stage | None:
         """Return the stage of a name or number among those ``before`` one; the last of a name counts."""
-        known = self.stages[:before]
-        for stage in reversed(known):
-            if stage.head.stage and stage.head.stage == name.lower():
-                return stage
-        if name.isascii() and name.isdecimal() and int(name) < len(known):
-            return known[int(name)]
+        count = len(self.stages) if before is None else before
+        named = self._by_name.get(name.lower(), ())
+        if at := bisect.bisect_left(named, count):
+            return self.stages[named[at - 1]]
+        number = name.lstrip("0") or "0"
+        if name.isascii() and name.isdecimal() and len(number) < MAX_DIGITS:
+            return self.stages[int(number)] if int(number) < count else None
         return None
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Sequence[int]]:
+        """Where the stages of each name are."""
+        found: dict[str, list[int]] = {}
+        for stage in self.stages:
+            if stage.head.stage:
+                found.setdefault(stage.head.stage, []).append(stage.index)
+        return found
 
     def target(self, name: str) -> Stage:
         """Return the stage that is to be built, the last one by default."""

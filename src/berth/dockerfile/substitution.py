@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from typing import TYPE_CHECKING
 
+from berth.dockerfile import globs
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -13,38 +13,59 @@ if TYPE_CHECKING:
 
 SPECIAL = "@*#?-$!0"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+")
+PLAIN = re.compile(r"[^'\"$\\`/}]*")  # what means nothing anywhere
+BLANKS = re.compile(r"\s+")
+MAX_PUT_IN = 1 << 20
+MAX_DEPTH = 32
+PATTERN_COST = 16  # to make one of a letter, beside to look at one
 
 
-def expand(text: str, variables: Mapping[str, str], escape: str = "\\") -> str:
-    """Return the text with variables put in and quotes taken away."""
-    return _Word(text, variables, escape).whole()
+class Expansion:
+    """Puts variables into the words of an instruction, and takes quotes away.
 
+    What it puts in, or looks at, is bounded: each variable may be twice the one before.
+    """
 
-def expand_words(text: str, variables: Mapping[str, str], escape: str = "\\") -> list[str]:
-    """Do the same, and split at blanks that no quotes protect, also those that variables bring."""
-    word = _Word(text, variables, escape)
-    word.whole()
-    return word.words()
+    def __init__(self, variables: Mapping[str, str], escape: str = "\\") -> None:
+        self.variables = variables
+        self.escape = escape
+        self._left = MAX_PUT_IN
 
+    def __call__(self, text: str) -> str:
+        """Return the text with variables put in and quotes taken away."""
+        return _Word(text, self).whole()
 
-def expand_document(text: str, variables: Mapping[str, str], escape: str = "\\") -> str:
-    """Put variables into a here-document: quotes are plain characters in it."""
-    return _Word(text, variables, escape, quotes=False).whole()
+    def words(self, text: str) -> list[str]:
+        """Do the same, and split at blanks that no quotes protect, also those that variables bring."""
+        word = _Word(text, self)
+        word.whole()
+        return word.words()
+
+    def document(self, text: str) -> str:
+        """Put variables into a here-document: quotes are plain characters in it."""
+        return _Word(text, self, quotes=False).whole()
+
+    def spend(self, letters: int) -> None:
+        """Count what is put in; InvalidArgument when it is too much."""
+        self._left -= letters
+        if self._left < 0:
+            raise InvalidArgument(
+                f"an instruction becomes more than {MAX_PUT_IN >> 20} MiB, its variables put in"
+            )
 
 
 class _Word:
     """One pass over a text."""
 
-    def __init__(
-        self, text: str, variables: Mapping[str, str], escape: str, *, quotes: bool = True
-    ) -> None:
+    def __init__(self, text: str, expansion: Expansion, *, quotes: bool = True) -> None:
         self._text = text
-        self._variables = variables
-        self._escape = escape
+        self._expansion = expansion
+        self._escape = expansion.escape
         self._quotes = quotes
         self._at = 0
+        self._depth = 0
         self._words: list[str] = []
-        self._word: str | None = None
+        self._word: list[str] = []  # pieces of the word under way
 
     def whole(self) -> str:
         """Return the result as one text."""
@@ -52,20 +73,24 @@ class _Word:
 
     def words(self) -> list[str]:
         """Return the words of the result."""
-        return self._words if self._word is None else [*self._words, self._word]
+        self._end_word()
+        return self._words
 
     def _add(self, text: str, *, splits: bool = False) -> str:
-        for letter in text if splits else (text,):
-            if splits and letter.isspace():
+        if not splits:
+            self._word.append(text)
+            return text
+        for index, piece in enumerate(BLANKS.split(text)):
+            if index:
                 self._end_word()
-            else:
-                self._word = (self._word or "") + letter
+            if piece:
+                self._word.append(piece)
         return text
 
     def _end_word(self) -> None:
-        if self._word is not None:
-            self._words.append(self._word)
-            self._word = None
+        if self._word:
+            self._words.append("".join(self._word))
+            self._word = []
 
     def _peek(self) -> str:
         return self._text[self._at : self._at + 1]
@@ -75,21 +100,29 @@ class _Word:
         self._at += 1
         return letter
 
+    def _plain(self) -> str:
+        """Take a letter and those after it that mean nothing."""
+        begin = self._at
+        found = PLAIN.match(self._text, begin + 1)
+        assert found is not None
+        self._at = found.end()
+        return self._text[begin : self._at]
+
     def _until(self, end: str) -> str:
         """Process up to a character that is not consumed; "" is the end of the text."""
-        result = ""
+        pieces = []
         while (letter := self._peek()) and letter != end:
             if letter == "'" and self._quotes:
-                result += self._single_quoted()
+                pieces.append(self._single_quoted())
             elif letter == '"' and self._quotes:
-                result += self._double_quoted()
+                pieces.append(self._double_quoted())
             elif letter == "$":
-                result += self._add(self._dollar(), splits=True)
+                pieces.append(self._add(self._dollar(), splits=True))
             elif letter == self._escape:
-                result += self._escaped()
+                pieces.append(self._escaped())
             else:
-                result += self._add(self._next(), splits=True)
-        return result
+                pieces.append(self._add(self._plain(), splits=True))
+        return "".join(pieces)
 
     def _escaped(self) -> str:
         """Process an escape character: what follows it is plain, the end of the text nothing."""
@@ -111,19 +144,26 @@ class _Word:
 
     def _double_quoted(self) -> str:
         self._at += 1
-        result = self._add("")
-        while (letter := self._next()) != '"':
+        pieces = [self._add("")]
+        while (letter := self._peek()) != '"':
             if not letter:
                 raise InvalidArgument(
                     "unexpected end of statement while looking for matching double-quote"
                 )
             if letter == "$":
-                self._at -= 1
-                letter = self._dollar()
-            elif letter == self._escape and self._peek() in ('"', "$", self._escape):
-                letter = self._next()
-            result += self._add(letter)
-        return result
+                found = self._dollar()
+            elif letter == self._escape and self._is_escaping():
+                self._at += 1
+                found = self._next()
+            else:
+                found = self._plain()
+            pieces.append(self._add(found))
+        self._at += 1
+        return "".join(pieces)
+
+    def _is_escaping(self) -> bool:
+        """Say whether an escape character in double quotes is one."""
+        return self._text[self._at + 1 : self._at + 2] in ('"', "$", self._escape)
 
     def _name(self) -> str:
         found = NAME.match(self._text, self._at)
@@ -132,16 +172,21 @@ class _Word:
             return found[0]
         return self._next() if self._peek() and self._peek() in SPECIAL else ""
 
+    def _value(self, name: str) -> str | None:
+        found = self._expansion.variables.get(name)
+        self._expansion.spend(len(found or ""))
+        return found
+
     def _dollar(self) -> str:
         self._at += 1
         if self._peek() != "{":
             name = self._name()
-            return self._variables.get(name, "") if name else "$"
+            return self._value(name) or "" if name else "$"
         self._at += 1
         if self._peek() in ("{", ":", "}", ""):
             raise InvalidArgument(f"bad substitution: {self._text!r}")
         name = self._name()
-        value = self._variables.get(name)
+        value = self._value(name)
         operator = self._next()
         if operator == "}":
             return value or ""
@@ -164,36 +209,40 @@ class _Word:
         if operator in ("#", "%"):
             longest = self._peek() == operator
             self._at += longest
-            return trimmed(value or "", self._argument("}"), operator, longest=longest)
+            pattern = self._pattern("}")
+            return globs.trimmed(value or "", pattern, operator, longest=longest)
         if operator == "/":
             everywhere = self._peek() == "/"
             self._at += everywhere
-            pattern = self._argument("/")
-            return replaced(value or "", pattern, self._argument("}"), everywhere=everywhere)
+            pattern, other = self._pattern("/"), self._argument("}")
+
+            def put_in() -> str:
+                self._expansion.spend(len(other))
+                return other
+
+            return globs.replaced(value or "", pattern, put_in, everywhere=everywhere)
         raise InvalidArgument(f"unsupported modifier ({operator}) in substitution")
 
     def _argument(self, end: str) -> str:
         """Process a part of a modifier up to ``end``, which is consumed; it makes no words."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise InvalidArgument(f"substitutions are nested more than {MAX_DEPTH} deep")
         kept = self._words, self._word
-        self._words = []
+        self._words, self._word = [], []
         found = self._until(end)
         self._words, self._word = kept
         if self._next() != end:
             raise InvalidArgument("syntax error: missing '}' in substitution")
+        self._depth -= 1
+        return found
+
+    def _pattern(self, end: str) -> str:
+        found = self._argument(end)
+        self._expansion.spend(PATTERN_COST * len(found))
         return found
 
 
-def trimmed(value: str, pattern: str, side: str, *, longest: bool) -> str:
-    """Return a value without what matches a pattern at its beginning ("#") or end ("%")."""
-    lengths = range(len(value) + 1)
-    for length in reversed(lengths) if longest else lengths:
-        part = value[:length] if side == "#" else value[len(value) - length :]
-        if fnmatch.fnmatchcase(part, pattern):
-            return value[length:] if side == "#" else value[: len(value) - length]
-    return value
-
-
-def replaced(value: str, pattern: str, other: str, *, everywhere: bool) -> str:
-    """Return a value with what matches a pattern, the longest first, replaced."""
-    expression = fnmatch.translate(pattern).removesuffix(r"\Z").removesuffix(r"\z")
-    return re.sub(expression, lambda _: other, value, count=0 if everywhere else 1)
+def expand(text: str, variables: Mapping[str, str], escape: str = "\\") -> str:
+    """Return one text with variables put in and quotes taken away."""
+    return Expansion(variables, escape)(text)

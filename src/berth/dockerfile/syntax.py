@@ -14,7 +14,7 @@ from berth.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
+DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+)")
 DIRECTIVES = ("escape", "syntax", "check")
 ESCAPES = ("\\", "`")
 # A word may not contain what ends a redirection; quotes say that nothing is substituted inside.
@@ -129,13 +129,14 @@ class _Reader:
 
     def _joined(self, row: str) -> str:
         text, goes_on = self._cut(row)
+        pieces = [text]
         while goes_on and self._at < len(self._rows):
             row = self._take()
             if row.lstrip(BLANK).startswith("#") or not row.strip():
                 continue
             more, goes_on = self._cut(row)
-            text += more
-        return text
+            pieces.append(more)
+        return "".join(pieces)
 
     def _line(self, number: int, text: str) -> Line:
         name, _, rest = _first_word(text)
@@ -184,18 +185,20 @@ def heredoc_names(text: str) -> list[tuple[str, str, bool]]:
 
 def unquoted_words(text: str) -> list[str]:
     """Return the words of a shell's line, in which quotes hold together what is in them."""
-    words, word, quote = [], "", ""
+    words: list[str] = []
+    word: list[str] = []
+    quote = ""
     for letter in text:
         if quote:
             quote = "" if letter == quote else quote
         elif letter in "'\"":
             quote = letter
         elif letter.isspace():
-            words += [word] if word else []
-            word = ""
+            words += ["".join(word)] if word else []
+            word = []
             continue
-        word += letter
-    return [*words, word] if word else words
+        word.append(letter)
+    return [*words, "".join(word)] if word else words
 
 
 def _first_word(text: str) -> tuple[str, str, str]:
@@ -206,8 +209,9 @@ def _first_word(text: str) -> tuple[str, str, str]:
 def take_flags(rest: str, escape: str) -> tuple[tuple[str, ...], str]:
     """Return the flags that instructions begin with, and what follows them."""
     flags: list[str] = []
-    while rest.startswith("--"):
-        word, at, quote = "", 0, ""
+    at = 0
+    while rest.startswith("--", at):
+        word, quote = [], ""
         while at < len(rest) and (quote or rest[at] not in BLANK):
             letter = rest[at]
             if letter == escape and at + 1 < len(rest):
@@ -217,10 +221,12 @@ def take_flags(rest: str, escape: str) -> tuple[tuple[str, ...], str]:
                 quote, letter = "", ""
             elif not quote and letter in "'\"":
                 quote, letter = letter, ""
-            word += letter
+            word.append(letter)
             at += 1
-        rest = rest[at:].lstrip(BLANK)
-        if word == "--":
+        while at < len(rest) and rest[at] in BLANK:
+            at += 1
+        flag = "".join(word)
+        if flag == "--":
             break
-        flags.append(word)
-    return tuple(flags), rest
+        flags.append(flag)
+    return tuple(flags), rest[at:]

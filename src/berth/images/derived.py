@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from berth.errors import InvalidArgument
 from berth.images import commits
 from berth.images.layers import NOTHING_READY, Ready, Teller, quiet
 from berth.images.records import LayerRecord
 from berth.images.transfer import record
 from berth.oci.digest import Digest
-from berth.oci.image import OCI_LAYER, ImageDocument, RootFs, decode
+from berth.oci.image import MAX_DOCUMENT_BYTES, OCI_LAYER, ImageDocument, RootFs, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,6 +148,10 @@ class Derived:
         ready: Mapping[str, Ready],
     ) -> Image:
         data = msgspec.json.encode(made)
+        if len(data) > MAX_DOCUMENT_BYTES:
+            raise InvalidArgument(
+                f"the image's configuration would have more than {MAX_DOCUMENT_BYTES >> 20} MiB"
+            )
         with self._content.hold([*(layer.digest for layer in layers), str(Digest.of(data))]):
             digest = await asyncio.to_thread(self._content.write, data)
             size = await self._layers.unpack(layers, made.rootfs.diff_ids, Teller(quiet), ready)

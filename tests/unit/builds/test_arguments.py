@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import pytest
+
 from berth.builds.arguments import BuildArguments, platform_arguments
 from berth.dockerfile import stages
+from berth.errors import InvalidArgument
 from berth.oci.platform import Platform
 
 
@@ -9,8 +12,7 @@ def declared(text, given):
     """Return the scope of the first stage of a Dockerfile after its ARG instructions."""
     file = stages.read(text)
     build = BuildArguments(given, {"TARGETARCH": "amd64"})
-    for step in file.globals:
-        build.declare_global(step, "\\")
+    build.declare_globals(file.globals, "\\")
     scope = build.scope()
     said = [scope.declare(step, scope.values({}), "\\") for step in file.stages[0].steps]
     return build, scope, said
@@ -46,3 +48,14 @@ def test_platforms_are_arguments():
     found = platform_arguments(Platform.parse("linux/arm/v7"), Platform.parse("amd64"))
     assert found["TARGETPLATFORM"] == "linux/arm"
     assert found["BUILDARCH"] == "amd64"
+
+
+def test_defaults_that_grow_from_each_other_are_bounded():
+    growing = "ARG A=0123456789\n" + "ARG A=$A$A\n" * 40
+    with pytest.raises(InvalidArgument, match="more than 1 MiB"):
+        declared(f"{growing}FROM x", {})
+    with pytest.raises(InvalidArgument, match="more than 1 MiB"):
+        declared(f"FROM x\n{growing}", {})
+    large = f"ARG L={'x' * 900_000}\n"
+    with pytest.raises(InvalidArgument, match="a stage's arguments have more than 1 MiB"):
+        declared(f"FROM x\n{large}ARG B=$L\n", {})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from berth.dockerfile import stages
@@ -62,3 +64,47 @@ def test_what_is_no_dockerfile_is_said(text, why):
 def test_a_target_has_to_be_there():
     with pytest.raises(InvalidArgument, match="failed to reach build target nope"):
         stages.read(FILE).target("nope")
+
+
+def cpu_s(text):
+    """Return the time that reading takes, the shortest of three."""
+    spans = []
+    for _ in range(3):
+        begin = time.process_time()
+        stages.read(text)
+        spans.append(time.process_time() - begin)
+    return min(spans)
+
+
+@pytest.mark.parametrize(
+    ("before", "repeated", "after"),
+    [
+        ("FROM a\nENV a=", "\u20ac", ""),
+        ("FROM a\nLABEL ", "a='\u20ac' ", ""),
+        ("FROM a\nCOPY ", "--exclude=\u20ac ", "a b"),
+        ("FROM a\nHEALTHCHECK ", "--retries=1 ", "CMD x"),
+        ("FROM a\nRUN ", "\u20ac\\\n", "x"),
+        ("#check=x", " ", "x\nFROM a"),
+    ],
+)
+def test_a_long_line_takes_as_long_as_it_is(before, repeated, after):
+    """Sixteen times as long: quadratic readers take 256 times as long."""
+    short, long = 40_000 // len(repeated), 640_000 // len(repeated)
+    assert cpu_s(f"{before}{repeated * long}{after}") < 80 * (
+        cpu_s(f"{before}{repeated * short}{after}") + 0.001
+    )
+
+
+def test_many_stages_are_found_by_their_names():
+    count = 60_000
+    found = stages.read("".join(f"FROM s{n - 1} AS s{n}\n" for n in range(1, count + 1)))
+    bases = [stage.head.base for stage in found.stages]
+    assert len(found.needed(found.target(""), bases)) == count
+    assert found.find("9" * 5000) is None
+    assert found.find("0" * 5000) is found.stages[0]
+
+
+def test_words_of_json_that_nest_deeper_than_can_be_read_are_the_shell_s():
+    words = "[" * 100_000
+    step = stages.read(f"FROM a\nCMD {words}").stages[0].steps[0]
+    assert step.words == (words,)
