@@ -76,6 +76,11 @@ def came_by(index: int) -> bytes:
     return nft.meta(nft.META_IIF) + nft.compare(nft.CMP_EQ, index.to_bytes(4, sys.byteorder))
 
 
+def came_by_other_than(index: int) -> bytes:
+    """Go on with the next rule if a packet came by this interface."""
+    return nft.meta(nft.META_IIF) + nft.compare(nft.CMP_NEQ, index.to_bytes(4, sys.byteorder))
+
+
 def take(detour: Detour, version: int) -> bytes:
     """Send a packet on the detour."""
     return nft.duplicate(GATEWAYS[version], detour.entry) + nft.verdict(nft.DROP)

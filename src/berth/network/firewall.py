@@ -187,9 +187,13 @@ def _rules(table: nft.Table, family: _Family) -> list[Message]:
     input_is_internal = nft.meta(nft.META_IIFNAME) + nft.lookup(INTERNAL)
     output_is_internal = nft.meta(nft.META_OIFNAME) + nft.lookup(INTERNAL)
     rules = {
-        # route_localnet is on for our bridges: what only the host itself may reach stays its own.
+        # route_localnet is on for our bridges, and redirection would give neighbours what is published for
+        # the host alone: nobody else sends to its loopback.
         "guard": [
-            nft.destination_address(family=number) + family.loopback + _INPUT_IS_OURS + _DROP
+            nft.destination_address(family=number)
+            + family.loopback
+            + detour.came_by_other_than(LOOPBACK_INDEX)
+            + _DROP
         ],
         "forward": [
             _ESTABLISHED + _ACCEPT,

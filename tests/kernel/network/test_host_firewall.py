@@ -132,3 +132,28 @@ def test_rules_for_forwarding_hold(net, server):
     run(find("nft"), "-f", "-", stdin=script.encode(), check=True)
     assert not reaches(net, HOST)
     assert not reaches(net, HOST6)
+
+
+def test_no_neighbour_reaches_the_hosts_loopback_where_packets_cannot_be_copied(
+    net, engine, monkeypatch
+):
+    engine.close(remove=True)
+    monkeypatch.setattr("berth.network.table.is_possible", lambda *_, **__: False)
+    engine.open()
+    container = engine.connect("server", (53, 5353, "udp", "127.0.0.1"), (54, 5354, "udp"))
+    servers = [net.socket(container.netns_fd, socket.SOCK_DGRAM) for _ in range(2)]
+    for number, server in enumerate(servers):
+        server.bind(("0.0.0.0", 53 + number))
+    within(net.outside_fd, lambda: lead_to_host("127.0.0.1"))
+    neighbour, host = (net.socket(fd, socket.SOCK_DGRAM) for fd in (net.outside_fd, net.host_fd))
+    for number, server in enumerate(servers):
+        neighbour.sendto(b"neighbour", ("127.0.0.1", 5353 + number))
+        host.sendto(b"host", ("127.0.0.1", 5353 + number))
+        assert server.recv(100) == b"host"
+    neighbour.sendto(b"neighbour", (HOST, 5354))
+    assert servers[1].recv(100) == b"neighbour"
+
+
+def lead_to_host(address):
+    """Have a neighbour's packets for an address of every host's go to this one."""
+    run(find("ip"), "route", "add", f"{address}/32", "via", HOST, "dev", "lan0", check=True)
