@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support.programs import run
+from support.programs import PATH, find, run
 from support.waiting import wait_for
 
 
@@ -313,3 +313,20 @@ def test_ptrace_of_a_joining_process_is_refused(oci, bundle):
     for _ in range(5):
         assert oci("exec", "a", "true").code == 0
     assert (bundle.root / "tmp/seen").read_text() == ""
+
+
+def test_a_link_among_the_images_of_a_checkpoint_is_not_followed(oci, bundle, tmp_path):
+    """criu is not asked any more: a program that fails stands for it."""
+    file, images = tmp_path / "file", tmp_path / "images"
+    file.write_text("precious")
+    images.mkdir()
+    (images / "descriptors.json").symlink_to(file)
+    (tmp_path / "criu").symlink_to(find("false"))
+    assert oci.create(bundle.runs("sleep", "1000"), "a").code == 0
+    assert oci("start", "a").code == 0
+    words = oci.command("checkpoint", "--image-path", str(images), "a")
+    done = run(find("env"), f"PATH={tmp_path}:{PATH}", *words)
+    assert done.code == 1
+    assert "descriptors.json: Too many levels of symbolic links" in done.err
+    assert file.read_text() == "precious"
+    assert oci.status("a") == "running"

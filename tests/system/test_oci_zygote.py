@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,17 @@ from support.programs import find, run
 from support.waiting import wait_for
 
 OF_A_WORKER = 6  # streams, the zygote's socket, the listening one, where complaints go
+
+
+# Runs its arguments with a seccomp filter that lets everything pass.
+FILTERED = """
+import ctypes, os, struct, sys
+allow = ctypes.create_string_buffer(struct.pack("@HBBI", 6, 0, 0, 0x7FFF0000), 8)
+program = struct.pack("@HP", 1, ctypes.addressof(allow))
+if ctypes.CDLL(None, use_errno=True).prctl(22, 2, program) != 0:
+    raise OSError(ctypes.get_errno(), "prctl PR_SET_SECCOMP")
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture
@@ -99,6 +111,15 @@ def test_workers_are_used_again_and_keep_nothing(oci, zygote, bundle):
     assert len(before) <= 2
 
 
+def test_warnings_are_for_the_log_of_their_caller_alone(oci, zygote, bundle, tmp_path):
+    bundle.edit(lambda spec: spec["process"]["capabilities"]["bounding"].append("CAP_NONE"))
+    bundle.runs("true")
+    logs = [tmp_path / f"log{number}" for number in range(5)]
+    for log in logs:
+        assert oci("--log", str(log), "run", "--bundle", str(bundle.path), "a").code == 0
+    assert [log.read_text().count("CAP_NONE") for log in logs] == [1] * len(logs)
+
+
 def test_many_at_once(oci, zygote, bundle):
     bundle.runs("sleep", "0.1").edit(lambda spec: spec["linux"].pop("cgroupsPath"))
     callers = [
@@ -161,25 +182,38 @@ def test_messages_have_the_name_that_the_caller_was_called_by(oci, zygote, bundl
     assert 'msg="another run failed: bundle' in done.err
 
 
-def test_groups_are_below_the_callers(oci, zygote, bundle, running):
-    bundle.edit(lambda spec: spec["linux"].pop("cgroupsPath"))
+@pytest.fixture
+def elsewhere(oci):
+    """A group that is not the zygote's; what runs its arguments in it."""
     top = next(root for root in kernel.hierarchies() if root.name == "pids")
     group = top / f"{oci.group}-caller"
     group.mkdir()
-    try:
-        enter = ["sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$@"', "sh"]
-        running(before=enter, id_=oci.group)
-        assert is_served(oci, zygote, oci.group)
-        shown = Path(f"/proc/{oci.state(oci.group)['pid']}/cgroup").read_text()
-        assert f":pids:/{group.name}/{oci.group}\n" in shown
-        oci("delete", "--force", oci.group)
-    finally:
-        for root in kernel.hierarchies():
-            if (root / group.name).exists():
-                wait_for(
-                    lambda root=root: not kernel.processes_in_cgroups(group.name), "it is empty"
-                )
-                (root / group.name).rmdir()
+    yield group, ["sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$@"', "sh"]
+    oci("delete", "--force", oci.group)
+    for root in kernel.hierarchies():
+        if (root / group.name).exists():
+            wait_for(lambda: not kernel.processes_in_cgroups(group.name), "it is empty")
+            (root / group.name).rmdir()
+
+
+def test_groups_are_below_the_callers(oci, zygote, bundle, running, elsewhere):
+    bundle.edit(lambda spec: spec["linux"].pop("cgroupsPath"))
+    group, enter = elsewhere
+    running(before=enter, id_=oci.group)
+    assert is_served(oci, zygote, oci.group)
+    shown = Path(f"/proc/{oci.state(oci.group)['pid']}/cgroup").read_text()
+    assert f":pids:/{group.name}/{oci.group}\n" in shown
+
+
+def test_hooks_run_in_the_callers_groups(oci, zygote, bundle, running, elsewhere, tmp_path):
+    group, enter = elsewhere
+    told = tmp_path / "told"
+    line = {"path": "/bin/sh", "args": ["sh", "-c", f"cat /proc/self/cgroup >{told}"]}
+    bundle.edit(lambda spec: spec.update(hooks={"poststart": [line]}))
+    caller = running(before=enter, id_=oci.group)
+    assert f":pids:/{group.name}\n" in wait_for(lambda: told.exists() and told.read_text(), "told")
+    caller.kill()
+    caller.wait()
 
 
 @pytest.mark.parametrize(
@@ -201,6 +235,23 @@ def test_a_caller_that_is_not_like_the_zygote_does_it_itself(oci, zygote, runnin
     caller = running(before=[find(before[0]), *before[1:]])
     assert not is_served(oci, zygote)
     assert parent(oci.state("a")["pid"]) == caller.pid
+
+
+def test_a_caller_with_a_filter_does_it_itself_whatever_the_zygote_has(
+    oci, berth_oci, running, tmp_path, monkeypatch
+):
+    path, program = tmp_path / "zygote", tmp_path / "filtered"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.argv.insert(1, {berth_oci!r})\n{FILTERED}"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv(bundles.VARIABLE, str(path))
+    with bundles.zygote(str(program), path) as zygote:
+        caller = running(before=[sys.executable, "-c", FILTERED])
+        assert not is_served(oci, zygote)
+        assert parent(oci.state("a")["pid"]) == caller.pid
+        caller.kill()
+        caller.wait()
 
 
 @pytest.mark.parametrize(
@@ -310,6 +361,17 @@ def test_one_socket_is_of_one_zygote(oci, zygote):
     assert done.code == 1
     assert "listens on" in done.err
     assert zygote.poll() is None
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_no_socket_is_not_replaced(oci, tmp_path, monkeypatch, kind):
+    path, file = tmp_path / "zygote", tmp_path / "file"
+    file.write_text("precious")
+    path.hardlink_to(file) if kind == "file" else path.symlink_to(file)
+    monkeypatch.setenv(bundles.VARIABLE, str(path))
+    done = oci("zygote")
+    assert (done.code, f"{path} is there already, and is no socket" in done.err) == (1, True)
+    assert path.read_text() == "precious"
 
 
 def test_only_its_own_user_can_ask(zygote, tmp_path):

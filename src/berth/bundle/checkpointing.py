@@ -121,6 +121,13 @@ def _check_status_fd(fd: int) -> None:
     os.set_inheritable(fd, False)  # criu would hold it open
 
 
+def _write_streams(path: str, pid: int) -> None:
+    """Note what a process has as its streams; a link at ``path`` is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o644), "wb") as file:
+        file.write(codec.encode(externals.streams(pid)))
+
+
 def _dump(record: Record, options: Options) -> None:
     spec = record.get("spec", {})
     pid = record.get("init_process_pid", 0)
@@ -138,8 +145,7 @@ def _dump(record: Record, options: Options) -> None:
         values.update(parent_img=options.parent, track_mem=True)
     if not options.pre_dump:
         values["ext_mnt"] = outside.dumped_mounts(pid)
-        with open(f"{options.images}/{STREAMS}", "wb") as file:
-            file.write(codec.encode(externals.streams(pid)))
+        _write_streams(f"{options.images}/{STREAMS}", pid)
 
     def notice(notice_: Notice) -> None:
         if notice_.script == "status-ready" and options.status_fd >= 0:

@@ -32,6 +32,11 @@ def of(spec: Spec, kind: str) -> list[Hook]:
     return (spec.get("hooks") or {}).get(kind) or []
 
 
+def any_of(spec: Spec) -> bool:
+    """Say whether there are hooks of any kind."""
+    return any(of(spec, kind) for kind in KINDS)
+
+
 def run(spec: Spec, kind: str, state: Mapping[str, object]) -> None:
     """Run all of a kind, one after the other; the first that fails raises Failed.
 

@@ -6,15 +6,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_listeners: list[Callable[[str], None]] = []
+
+def _drop(_text: str) -> None:
+    """Nobody listens."""
+
+
+_take: Callable[[str], None] = _drop
 
 
 def listen(take: Callable[[str], None]) -> None:
-    """Have every warning given to ``take``."""
-    _listeners.append(take)
+    """Have every warning from now on given to ``take``, and to nobody who listened before."""
+    global _take
+    _take = take
 
 
 def warn(text: str) -> None:
     """Give a warning."""
-    for take in _listeners:
-        take(text)
+    _take(text)

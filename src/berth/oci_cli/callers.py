@@ -22,7 +22,7 @@ SO_PEERPIDFD = 77  # since Linux 6.5
 # Lines of /proc/PID/status, and files and links beside it, that have to be the same.
 PRIVILEGES = (
     *("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"),
-    *("NoNewPrivs", "Seccomp", "Seccomp_filters", "Cpus_allowed", "Mems_allowed"),
+    *("NoNewPrivs", "Seccomp", "Cpus_allowed", "Mems_allowed"),
 )
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 LINKS = (
@@ -41,6 +41,7 @@ class Likeness:
     def __init__(self, pid: int) -> None:
         status = dict(line.partition(":")[::2] for line in _read(pid, "status").splitlines())
         self.umask = int(status.get("Umask", "022"), 8)
+        self.is_filtered = status.get("Seccomp", "0").strip() != "0"
         self.fixed = [
             *(status.get(name, "").split() for name in PRIVILEGES),
             *(_link(pid, name) for name in LINKS),
@@ -62,6 +63,7 @@ class Caller:
         self._streams: list[int] = []
         self._folder = -1
         self._changed = self._under_way = False
+        self.is_in_other_groups = False  # than this process
         of = connection.getsockopt(
             _socket.SOL_SOCKET, _socket.SO_PEERCRED, asking.CREDENTIALS_BYTES
         )
@@ -74,8 +76,11 @@ class Caller:
             pidfd = self._connection.getsockopt(_socket.SOL_SOCKET, SO_PEERPIDFD)
             theirs = Likeness(self.pid)
             environment = _read(self.pid, "environ")
+            groups = _read(self.pid, "cgroup")
+            self.is_in_other_groups = groups != _read(os.getpid(), "cgroup")
             # Not before it was looked at: its number may be another's as soon as it has ended.
-            if theirs.fixed != own.fixed or _has_ended(pidfd):
+            # What two filters forbid cannot be compared: a process with one is like no other.
+            if theirs.fixed != own.fixed or theirs.is_filtered or _has_ended(pidfd):
                 raise Declined
             self._receive()
             self._adopt(theirs, own)

@@ -42,6 +42,7 @@ def do_restore(call: Invocation) -> int:
     options = _options(call)
     return lives.live(
         call,
+        *lives.load(call),
         lambda folder, spec, bundle, how: Restoring(folder, spec, bundle, how, options),
         lambda folder, _: folder.forget_start(),
     )

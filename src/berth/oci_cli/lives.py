@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from berth.bundle import checks, creation, ending
+from berth.bundle import checks, creation, ending, hooks
 from berth.bundle.records import Folder
 from berth.bundle.status import CREATED, STOPPED, status
 from berth.errors import BerthError, Conflict, InvalidArgument, NotFound
@@ -26,7 +26,8 @@ UNSERVED = {"detach", "preserve-fds", "no-new-keyring"}
 INIT_FAILED = "unable to start container process: "
 
 
-def _load(call: Invocation) -> tuple[Spec, str]:
+def load(call: Invocation) -> tuple[Spec, str]:
+    """Return the document of the bundle that a call names, and the bundle's path."""
     bundle = os.path.abspath(call.options.text("bundle") or ".")
     if not os.path.isdir(bundle):
         raise NotFound(f"bundle {bundle} is not a directory")
@@ -89,7 +90,7 @@ class Fresh(creation.Creation):
 
 def do_create(call: Invocation) -> int:
     """Make a container whose process waits for its start."""
-    spec, bundle = _load(call)
+    spec, bundle = load(call)
     terminal = bool(spec.get("process", {}).get("terminal"))
     _check_terminal(call, terminal=terminal, detached=True)
     _make(call, spec, bundle, Fresh)
@@ -128,16 +129,24 @@ def do_start(call: Invocation) -> int:
 
 def do_run(call: Invocation) -> int:
     """Make a container, start it, and unless told to detach stay until it ends."""
+    spec, bundle = load(call)
     if call.caller is not None:
-        if UNSERVED & call.options.names():
+        if UNSERVED & call.options.names() or (
+            call.caller.is_in_other_groups and hooks.any_of(spec)
+        ):
             raise Declined
         call.caller.take()
-    return live(call, Fresh, creation.start)
+    return live(call, spec, bundle, Fresh, creation.start)
 
 
-def live(call: Invocation, making: Making, start: Callable[[Folder, Record], object]) -> int:
+def live(
+    call: Invocation,
+    spec: Spec,
+    bundle: str,
+    making: Making,
+    start: Callable[[Folder, Record], object],
+) -> int:
     """Have a container made and started; unless told to detach, stay until it ends and remove it."""
-    spec, bundle = _load(call)
     detached = call.options.on("detach")
     terminal = bool(spec.get("process", {}).get("terminal"))
     _check_terminal(call, terminal=terminal, detached=detached)

@@ -27,6 +27,7 @@ import errno
 import gc
 import os
 import select
+import stat
 import sys
 
 from berth.bundle import stdio
@@ -100,6 +101,8 @@ def _listen(path: str) -> sockets.Socket:
 
 
 def _remove_stale(path: str) -> None:
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise Conflict(f"{path} is there already, and is no socket")
     attempt = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         attempt.connect(path)
