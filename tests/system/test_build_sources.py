@@ -7,7 +7,10 @@ import contextlib
 import hashlib
 import http.server
 import json
+import os
+import shutil
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +23,6 @@ from system.test_builds import clear_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.engine import EngineProcess
 
@@ -87,6 +89,22 @@ def test_add_fetches_what_it_is_told_by_url(project: Project, web: Files) -> Non
     assert "404" in project.build().error
     project.write(f"FROM busybox\nADD {web.url}/ /in/\n")
     assert "cannot determine filename from url" in project.build().error
+
+
+def test_certificates_of_registries_are_not_for_what_is_fetched(
+    project: Project, web: Files
+) -> None:
+    web.files["/f"] = b"fetched"
+    folder = Path("/etc/docker/certs.d", web.url.removeprefix("http://"))
+    folder.mkdir(parents=True)
+    try:
+        (folder / "client.cert").write_text("whoever reads this complains that it has no key")
+        built = project.write(f"FROM busybox\nADD {web.url}/f /f\n").build()
+    finally:
+        shutil.rmtree(folder)
+        with contextlib.suppress(OSError):
+            os.removedirs(folder.parent)
+    assert not built.error, built
 
 
 def test_checksums_of_what_is_fetched_are_verified(project: Project, web: Files) -> None:

@@ -605,6 +605,39 @@ def test_what_stages_give_is_part_of_the_cache(project: Project) -> None:
     assert project.build().cached == 0
 
 
+@pytest.mark.berth_only
+def test_what_a_file_may_do_is_part_of_the_cache(project: Project) -> None:
+    project.write("FROM busybox\nCOPY able /able\n")
+    assert not project.build(able(project, b"\0\x20")).error
+    assert project.build(able(project, b"\0\x20")).cached == 1
+    assert project.build(able(project, b"\0\x10")).cached == 0
+
+
+def able(project: Project, capabilities: bytes) -> bytes:
+    """Return the context with a file that has capabilities."""
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(project.folder / "Dockerfile", "Dockerfile")
+        member = tarfile.TarInfo("able")
+        value = b"\1\0\0\2" + capabilities.ljust(16, b"\0")
+        member.pax_headers = {"SCHILY.xattr.security.capability": value.decode()}
+        archive.addfile(member)
+    return body.getvalue()
+
+
+@pytest.mark.berth_only
+def test_copies_of_files_with_holes_have_them_too(project: Project) -> None:
+    project.write(
+        "FROM busybox\nRUN truncate -s 64M /sparse && echo end >> /sparse\n"
+        "FROM busybox\nCOPY --from=0 /sparse /copied\nRUN du -k /copied; tail -c 4 /copied\n"
+    )
+    built = project.build()
+    assert not built.error, built
+    size = next(line for line in built.text.splitlines() if line.endswith("\t/copied"))
+    assert int(size.split()[0]) < 1024
+    assert "\nend\n" in built.text
+
+
 def test_an_image_from_elsewhere_is_a_cache(project: Project) -> None:
     project.write("FROM busybox\nENV A=1\nCOPY f /f\nRUN echo x > /x\nRUN echo y > /y\n", f="data")
     project.build(t="source:1")

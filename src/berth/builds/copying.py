@@ -21,6 +21,7 @@ from berth.images.layer import set_xattrs
 from berth.images.pack import attributes
 from berth.images.streams import ByteStream, file_chunks, plain_chunks
 from berth.kernel import mounts
+from berth.kernel.filecopies import FileCopies
 from berth.kernel.mounts import open_in_root
 from berth.runtime import accounts, rootfs
 from berth.runtime.template import ROOTFS
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     Owner = tuple[int, int]
 
 CAPABILITIES = (*FILE_CAPABILITIES, "CAP_SYS_ADMIN")  # for trusted.* attributes
-COPY_BYTES = 1 << 20
 MAX_LINKS = 40
 NEW_MODE = 0o755
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -138,6 +138,7 @@ class _Copy:
         self._mode = cast("int | None", argument["mode"])
         self._links: dict[tuple[int, int], str] = {}
         self._source = -1
+        self._copies = FileCopies()
 
     def run(self, parts: Sequence[_Part]) -> None:
         """Copy everything."""
@@ -146,7 +147,7 @@ class _Copy:
         if not parts:
             self._make_folders(target)
         for part in parts:
-            self._source = part.root
+            self._source, self._copies = part.root, FileCopies()
             for one in selection.select(part.root, part.patterns, self._excludes):
                 self._links.clear()  # another source may take the place of what this one has made
                 self._copy(one, target, extracts=part.extracts)
@@ -316,8 +317,7 @@ class _Copy:
         target = os.open(leaf, _NEW_FILE, 0o600, dir_fd=parent)
         try:
             status = os.fstat(source)
-            while os.sendfile(target, source, None, COPY_BYTES):
-                continue
+            self._copies.copy(source, target, status.st_size)
             os.chown(target, *self._owner)
             os.chmod(target, stat.S_IMODE(status.st_mode) if self._mode is None else self._mode)
             if found := attributes(source):

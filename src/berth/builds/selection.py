@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from berth.dockerfile import ignore
 from berth.errors import Failed, InvalidArgument, NotFound
-from berth.images.pack import GONE
+from berth.images.pack import GONE, attributes
 from berth.kernel.mounts import open_in_root
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ def _digest_file(root: int, path: str, name: str, *, follow: bool = False) -> st
         try:
             while data := os.read(fd, READ_BYTES):
                 result.update(data)
+            for key, value in sorted((attributes(fd) or {}).items()):
+                result.update(os.fsencode(f"{key}\0{len(value)}\0") + value)
         finally:
             os.close(fd)
     return result.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument
@@ -59,34 +60,63 @@ class Patterns:
 
 
 def expression(pattern: str) -> re.Pattern[str]:
-    """Return a pattern as a regular expression; InvalidArgument when it is none."""
-    result, at = "", 0
+    """Return a pattern as a regular expression; InvalidArgument when it is none.
+
+    Where each part is found first it stays: what comes after it is found from there, if it is anywhere. So
+    only the last one is looked for in more than one place.
+    """
+    *parts, last = _parts(pattern)
+    text = "".join(f"(?>{part.lead}{part.settled()})" for part in parts)
+    return re.compile(text + last.lead + last.ending(), re.DOTALL)
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is between two ``**``: pieces of an expression with ``*`` between them."""
+
+    lead: str = ""  # how far from the part before it may be
+    pieces: list[str] = field(default_factory=lambda: [""])
+
+    def settled(self) -> str:
+        """Return the expression of its first place."""
+        first, *others = self.pieces
+        return first + "".join(f"(?>[^/]*?{piece})" for piece in others)
+
+    def ending(self) -> str:
+        """Return the expression of it at the end of a path."""
+        *others, last = self.pieces
+        if not others:
+            return last
+        return f"{_Part(pieces=others).settled()}[^/]*{last}"
+
+
+def _parts(pattern: str) -> list[_Part]:
+    parts, at = [_Part()], 0
     while at < len(pattern):
         letter = pattern[at]
         if pattern.startswith("**", at):
             at += 2
-            if pattern.startswith("/", at):
-                at += 1
-                result += "(?:.*/)?"
-            else:
-                result += ".*"
+            ends_at_slash = pattern.startswith("/", at)
+            at += ends_at_slash
+            parts.append(_Part("(?:.*?/)??" if ends_at_slash else ".*?"))
             continue
         at += 1
+        pieces = parts[-1].pieces
         if letter == "*":
-            result += "[^/]*"
+            pieces.append("")
         elif letter == "?":
-            result += "[^/]"
+            pieces[-1] += "[^/]"
         elif letter == "\\":
             if at == len(pattern):
                 raise InvalidArgument(f"syntax error in pattern: {pattern}")
-            result += re.escape(pattern[at])
+            pieces[-1] += re.escape(pattern[at])
             at += 1
         elif letter == "[":
             found, at = _class(pattern, at)
-            result += found
+            pieces[-1] += found
         else:
-            result += re.escape(letter)
-    return re.compile(result, re.DOTALL)
+            pieces[-1] += re.escape(letter)
+    return parts
 
 
 def _class(pattern: str, at: int) -> tuple[str, int]:

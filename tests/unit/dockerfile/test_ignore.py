@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 
 import pytest
 from hypothesis import given
@@ -65,3 +66,24 @@ def test_plain_patterns_are_those_of_a_shell(pattern, path):
         assert bool(ignore.expression(pattern).fullmatch(path)) == fnmatch.fnmatchcase(
             path, pattern
         )
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "/", "*", "?", "**/", "a**", "[ab]"]), max_size=8),
+    st.text(alphabet="ab/", max_size=9),
+)
+def test_patterns_match_what_their_signs_say(units, path):
+    """The same as trying every place for every sign."""
+    pattern = "".join(units)
+    signs = re.findall(r"\*\*/?|\[ab\]|.", pattern)
+    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    plain = "".join(meanings.get(sign, sign) for sign in signs)
+    assert bool(ignore.expression(pattern).fullmatch(path)) == bool(re.fullmatch(plain, path))
+
+
+@pytest.mark.parametrize("sign", ["**/", "**", "**/a/", "*a", "a**", "**/*a*", "*/"])
+def test_no_pattern_takes_for_ever(sign):
+    """Trying every place for every sign would."""
+    rules = ignore.Patterns([sign * 40 + "x"])
+    assert not rules.excludes("a/" * 60 + "y")
+    assert not rules.excludes("a" * 240 + "y")
