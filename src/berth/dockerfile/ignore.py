@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NAME = ".dockerignore"
+STARS = re.compile(r"(?:\*\*/)+|\*\*")
+MAX_WAYS = 16
 
 
 def read(text: str) -> list[str]:
@@ -65,9 +68,12 @@ def expression(pattern: str) -> re.Pattern[str]:
     Where each part is found first it stays: what comes after it is found from there, if it is anywhere. So
     only the last one is looked for in more than one place.
     """
-    *parts, last = _parts(pattern)
-    text = "".join(f"(?>{part.lead}{part.settled()})" for part in parts)
-    return re.compile(text + last.lead + last.ending(), re.DOTALL)
+    text = ""
+    for *parts, last in _ways(pattern):
+        text += "|" if text else ""
+        text += "".join(f"(?>{part.lead}{part.settled()})" for part in parts)
+        text += last.lead + last.ending()
+    return re.compile(text, re.DOTALL)
 
 
 @dataclass(slots=True)
@@ -76,6 +82,13 @@ class _Part:
 
     lead: str = ""  # how far from the part before it may be
     pieces: list[str] = field(default_factory=lambda: [""])
+
+    def add(self, unit: str) -> None:
+        """Add an expression, or a ``*``."""
+        if unit == "*":
+            self.pieces.append("")
+        else:
+            self.pieces[-1] += unit
 
     def settled(self) -> str:
         """Return the expression of its first place."""
@@ -90,33 +103,43 @@ class _Part:
         return f"{_Part(pieces=others).settled()}[^/]*{last}"
 
 
-def _parts(pattern: str) -> list[_Part]:
-    parts, at = [_Part()], 0
+def _ways(pattern: str) -> list[list[_Part]]:
+    """Return the parts of a pattern; ``**/`` inside of a name is nothing, or ``**`` and a slash."""
+    ways, at, begins_name = [[_Part()]], 0, True
     while at < len(pattern):
-        letter = pattern[at]
         if pattern.startswith("**", at):
-            at += 2
-            ends_at_slash = pattern.startswith("/", at)
-            at += ends_at_slash
-            parts.append(_Part("(?:.*?/)??" if ends_at_slash else ".*?"))
+            found = STARS.match(pattern, at)
+            assert found is not None
+            at, to_slash = found.end(), found[0].endswith("/")
+            if to_slash and not begins_name:
+                ways += [[*deepcopy(way), _Part(".*?", ["/"])] for way in ways]
+                if len(ways) > MAX_WAYS:
+                    raise InvalidArgument(f"too many ** inside of names in pattern: {pattern}")
+                continue
+            for way in ways:
+                way.append(_Part("(?:.*?/)??" if to_slash else ".*?"))
+            begins_name = to_slash
             continue
-        at += 1
-        pieces = parts[-1].pieces
-        if letter == "*":
-            pieces.append("")
-        elif letter == "?":
-            pieces[-1] += "[^/]"
-        elif letter == "\\":
-            if at == len(pattern):
-                raise InvalidArgument(f"syntax error in pattern: {pattern}")
-            pieces[-1] += re.escape(pattern[at])
-            at += 1
-        elif letter == "[":
-            found, at = _class(pattern, at)
-            pieces[-1] += found
-        else:
-            pieces[-1] += re.escape(letter)
-    return parts
+        unit, at = _unit(pattern, at)
+        for way in ways:
+            way[-1].add(unit)
+        begins_name = unit == "/"
+    return ways
+
+
+def _unit(pattern: str, at: int) -> tuple[str, int]:
+    """Return the expression of what begins at ``at``, ``*`` for itself, and where it ends."""
+    letter = pattern[at]
+    at += 1
+    if letter == "?":
+        return "[^/]", at
+    if letter == "[":
+        return _class(pattern, at)
+    if letter == "\\":
+        if at == len(pattern):
+            raise InvalidArgument(f"syntax error in pattern: {pattern}")
+        return re.escape(pattern[at]), at + 1
+    return ("*" if letter == "*" else re.escape(letter)), at
 
 
 def _class(pattern: str, at: int) -> tuple[str, int]:

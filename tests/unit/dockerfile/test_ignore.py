@@ -81,6 +81,12 @@ def test_patterns_match_what_their_signs_say(units, path):
     assert bool(ignore.expression(pattern).fullmatch(path)) == bool(re.fullmatch(plain, path))
 
 
+def test_stars_inside_of_names_are_few():
+    assert ignore.expression("a**/b").fullmatch("ab")
+    with pytest.raises(InvalidArgument, match="too many"):
+        ignore.expression("a**/" * 5)
+
+
 @pytest.mark.parametrize("sign", ["**/", "**", "**/a/", "*a", "a**", "**/*a*", "*/"])
 def test_no_pattern_takes_for_ever(sign):
     """Trying every place for every sign would."""
