@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NAME = ".dockerignore"
 STARS = re.compile(r"(?:\*\*/)+|\*\*")
-MAX_WAYS = 16
+MAX_WAYS = 16  # each ``**/`` inside of a name doubles them
 
 
 def read(text: str) -> list[str]:
