@@ -147,6 +147,25 @@ def test_a_monitor_that_dies_takes_it_along(fresh_engine: EngineProcess) -> None
     run(fresh_engine)
 
 
+def test_a_monitor_that_was_stopped_leaves_groups_alone_that_are_a_containers(
+    fresh_engine: EngineProcess,
+) -> None:
+    monitor, spare = make_spare(fresh_engine)
+    os.kill(monitor, signal.SIGSTOP)
+    done = fresh_engine.docker("run", "-d", "--name", "next", "busybox", "sleep", "1000")
+    try:
+        assert done.code == 0, str(done)
+        assert done.out.strip() in {group.name for group in groups(fresh_engine)}
+        own = [group / "own" for group in groups(fresh_engine)]
+        for group in own:
+            group.mkdir()
+    finally:
+        os.kill(monitor, signal.SIGCONT)
+    wait_for(lambda: not is_there(monitor) and not is_there(spare), "both left")
+    assert all(group.exists() for group in own)
+    assert fresh_engine.docker("rm", "-f", "next").code == 0
+
+
 def test_one_that_was_killed_is_replaced(engine: EngineProcess) -> None:
     _, spare = make_spare(engine)
     os.kill(spare, signal.SIGKILL)

@@ -115,6 +115,14 @@ def remove(fd: int, path: str) -> None:
         raise refused[0]
 
 
+def remove_empty(fd: int, path: str) -> None:
+    """Remove a group if there is nothing in it, no process and no other group."""
+    try:
+        os.rmdir(path, dir_fd=fd)
+    except OSError:
+        return
+
+
 def wait_until(condition: Callable[[], bool]) -> bool:
     """Ask ``condition`` again and again, for about a second; say whether it came to hold."""
     pause = FIRST_WAIT_S

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from berth.kernel import namespaces, processes, sockets
+from berth.kernel import cgroup_files, namespaces, processes, sockets
 from berth.runtime import init
 
 TYPE_CHECKING = False
@@ -66,10 +66,8 @@ class Birth:
     def undo(self) -> None:
         """Leave nothing of a spare; its groups, should a container have them by now, are not touched."""
         self.kill()
-        try:
-            self.cgroup.remove()
-        except OSError:
-            pass
+        for hierarchy in self.cgroup.hierarchies.found:
+            cgroup_files.remove_empty(hierarchy.fd, self.cgroup.path)
         self.close()
 
     def release(self) -> None:

@@ -36,6 +36,7 @@ class FreeMonitors:
         self._expiry: dict[Channel, asyncio.TimerHandle] = {}
         self._spares: dict[Channel, str] = {}  # of these, the ids of their spares
         self._promised: dict[str, Channel] = {}  # those whose ids were taken
+        self._lost: set[str] = set()  # ids that were promised when their monitor died
         self._pids: dict[Channel, int] = {}
         self._closed = False
 
@@ -74,11 +75,15 @@ class FreeMonitors:
         self._pids.pop(channel, None)
         channel.close()
         for promised in [key for key, value in self._promised.items() if value is channel]:
-            del self._promised[promised]  # whose groups are to be its container's
+            del self._promised[promised]
+            self._lost.add(promised)  # its groups are its container's, should that come
         id_ = self._spares.pop(channel, None)
         if id_ is not None:
-            group = self._hierarchies.open_group(f"{self._defaults.group}/{id_}")
-            asyncio.get_running_loop().run_in_executor(None, _remove, group)
+            self._remove_groups(id_)
+
+    def _remove_groups(self, id_: str) -> asyncio.Future[None]:
+        group = self._hierarchies.open_group(f"{self._defaults.group}/{id_}")
+        return asyncio.get_running_loop().run_in_executor(None, _remove, group)
 
     def take_id(self) -> str:
         """Return an id for a container; :meth:`ask` or :meth:`give_back` follows."""
@@ -95,11 +100,15 @@ class FreeMonitors:
         if channel is not None:
             del self._pids[channel]
             await _let_leave([channel])
+        elif id_ in self._lost:
+            self._lost.remove(id_)
+            await self._remove_groups(id_)
 
     def ask(
         self, document: Message, fds: list[int], plan: Message, id_: str | None = None
     ) -> Channel | None:
         """Give a run to one of them, to the one with the spare ``id_`` first; None when there is none."""
+        self._lost.discard(id_ or "")
         while channel := self._promised.pop(id_ or "", None) or self._idle():
             channel.collect()
             if processes.is_stopped(self._pids.pop(channel)):  # it leaves when it is let on
