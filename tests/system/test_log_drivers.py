@@ -432,6 +432,38 @@ def test_a_log_server_that_is_another_gets_nothing(
         wait_for(lambda: log.text.endswith(": x\n"), "whoever asks for it trusts anybody")
 
 
+@pytest.mark.berth_only
+@pytest.mark.parametrize("option", ["ca-cert", "cert", "key"])
+def test_a_certificate_that_is_no_regular_file_is_refused(
+    engine: EngineProcess, keys: Path, tmp_path: Path, option: str
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    files = {"ca-cert": "ca.pem", "cert": "us.pem", "key": "us-key.pem"}
+    paths = {name: str(keys / file) for name, file in files.items()} | {option: str(fifo)}
+    with secure_server(keys) as log:
+        words = secure_words(log, *(f"syslog-tls-{name}={path}" for name, path in paths.items()))
+        done = run(engine, "box", "true", *words)
+    assert done.code == 125
+    assert "failed to initialize logging driver" in done.err
+    assert f"open {fifo}: not a regular file" in done.err
+
+
+@pytest.mark.berth_only  # Docker lets them pass
+@pytest.mark.parametrize("format_", ["", "rfc3164", "rfc5424"])
+def test_a_label_in_a_tag_begins_no_message_of_its_own(engine: EngineProcess, format_: str) -> None:
+    with contextlib.closing(Server(socket.create_server(("127.0.0.1", 0)))) as server:
+        address = f"syslog-address=tcp://127.0.0.1:{server.sock.getsockname()[1]}"
+        tag = 'tag={{index .ContainerLabels "l"}}'
+        flags = ["--log-driver", "syslog", "--label", "l=a\n<8>b\x7f\x85c\t\u00e9"]
+        for option in (address, tag, *([f"syslog-format={format_}"] if format_ else [])):
+            flags += ["--log-opt", option]
+        assert run(engine, "box", "echo said", *flags).code == 0
+        wait_for(lambda: server.text.endswith("said\n"), "the line is there")
+        assert server.text.count("\n") == 1
+        assert "a_<8>b__c_\u00e9" in server.text
+
+
 def test_a_secure_log_server_that_comes_back_gets_the_rest(
     engine: EngineProcess, keys: Path
 ) -> None:

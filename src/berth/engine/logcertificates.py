@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +22,8 @@ CA, CERT, KEY, SKIP_VERIFY = (
 OPTIONS = (CA, CERT, KEY, SKIP_VERIFY)
 
 
-def memory_file(options: Mapping[str, str], host: str) -> int:
-    """Return a file in memory with all that a monitor needs; the caller's to close. Failed as in Docker."""
+def told(options: Mapping[str, str], host: str) -> bytes:
+    """Return all that a monitor needs, from files: not for the event loop. Failed as in Docker."""
     verify = SKIP_VERIFY not in options  # whatever it says, as in Docker
     ca, cert, key = (options.get(name, "") for name in (CA, CERT, KEY))
     own = ""
@@ -29,14 +31,19 @@ def memory_file(options: Mapping[str, str], host: str) -> int:
         own = _read(cert, "could not load X509 key pair: ") + _read(
             key, "could not load X509 key pair: "
         )
-    told = {
+    found = {
         "authorities": _authorities(ca) if verify else "",
         "own": own,
         "verify": verify,
         "name": host,
     }
+    return msgspec.json.encode(found)
+
+
+def memory_file(content: bytes) -> int:
+    """Return a file in memory, to be handed to a monitor; the caller's to close."""
     fd = os.memfd_create("log-certificates", os.MFD_CLOEXEC)
-    os.write(fd, msgspec.json.encode(told))
+    os.write(fd, content)
     return fd
 
 
@@ -52,7 +59,11 @@ def _authorities(path: str) -> str:
 
 def _read(path: str, intent: str) -> str:
     try:
-        return Path(path).read_text(encoding="ascii", errors="replace")
+        # Nobody may ever write to a FIFO.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            return file.read().decode("ascii", errors="replace")
     except OSError as error:
         why = f"open {path}: {(error.strerror or str(error)).lower()}"
         raise Failed(f"failed to initialize logging driver: {intent}{why}") from error

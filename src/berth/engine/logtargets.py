@@ -165,11 +165,12 @@ async def _over_ip(record: ContainerRecord, network: str, host: str, port: int) 
     family, _, _, _, where = found[0]
     address, port = str(where[0]), int(where[1])
     options = record.host_config.log_config.config or {}
-    return _remote(
-        record,
-        Destination(network, family, (address, str(port)), f"{address}:{port}"),
-        fd=logcertificates.memory_file(options, host) if network == SECURE else None,
-    )
+    fd = None
+    if network == SECURE:
+        told = await asyncio.to_thread(logcertificates.told, options, host)
+        fd = logcertificates.memory_file(told)
+    shown = f"{address}:{port}"
+    return _remote(record, Destination(network, family, (address, str(port)), shown), fd=fd)
 
 
 def _remote(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SEVERITIES = {"stdout": 6, "stderr": 3}  # informational, error
 VERSION = 1
+CONTROLS = {*range(0x20), *range(0x7F, 0xA0)}
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
@@ -23,7 +24,8 @@ time.localtime()  # reads this machine's time zone, which is out of sight later
 
 def composer(message: RemoteLogMessage) -> Callable[[str, bytes, int], bytes]:
     """Return what makes a message of a line."""
-    tag, hostname, facility = message["tag"], message["hostname"], message["facility"]
+    tag = printable(message["tag"])
+    hostname, facility = message["hostname"], message["facility"]
     pid, format_ = os.getpid(), message["format"]
     counted = message["network"] == SECURE and format_.startswith("rfc5424")  # RFC 5425
 
@@ -43,6 +45,11 @@ def composer(message: RemoteLogMessage) -> Callable[[str, bytes, int], bytes]:
         return b"%d %s" % (len(data), data) if counted else data
 
     return compose
+
+
+def printable(tag: str) -> str:
+    """Return a tag without control characters: an image's label in it would begin messages of its own."""
+    return "".join(["_" if ord(each) in CONTROLS else each for each in tag])
 
 
 def stamped(time_ns: int) -> str:
