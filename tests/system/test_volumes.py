@@ -58,6 +58,16 @@ def test_an_image_is_seen_read_only(cli: Cli, engine: EngineProcess) -> None:
     assert "Read-only file system" in done.err
 
 
+@pytest.mark.berth_only
+def test_an_image_stays_as_it_is_whoever_may_mount(cli: Cli) -> None:
+    mount = ("--cap-add", "SYS_ADMIN", "--mount", "type=image,source=busybox,target=/image")
+    script = "mount -o remount,rw /image; mount -o remount,bind,rw /image; touch /image/etc/new"
+    done = cli(*RUN, *mount, "busybox", "sh", "-c", script)
+    assert done.code == 1
+    assert "Read-only file system" in done.err
+    assert "new" not in cli(*RUN, "busybox", "ls", "/etc").lines
+
+
 @pytest.mark.berth_only  # the reference is an older Docker
 def test_a_part_of_an_image_is_seen(cli: Cli) -> None:
     mount = "type=image,source=busybox,target=/image,image-subpath=etc"

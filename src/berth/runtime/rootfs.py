@@ -25,7 +25,7 @@ from berth.kernel.mounts import (
     mount,
 )
 from berth.runtime import hiding, nodes, places
-from berth.runtime.template import HIDING, HOST_ROOT, MACHINE, ROOTFS, STAGE, STAGES
+from berth.runtime.template import EMPTY, HIDING, HOST_ROOT, MACHINE, ROOTFS, STAGE, STAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,11 +120,15 @@ def shared_memory(namespace: str) -> list[Tree]:
 
 
 def open_images(rootfs: RootfsMessage) -> list[Tree]:
-    """Return the images that are to be seen in the container: mounted at ROOTFS for a moment each."""
+    """Return the images that are to be seen in the container: mounted at ROOTFS for a moment each.
+
+    As overlays, which nobody can make writable: a bind is read-only until somebody in the container who may
+    mount says otherwise. Where containers are copies there may be no overlayfs.
+    """
     trees = []
     for image in rootfs.get("images", ()):
         os.chdir(rootfs["base"])
-        mount_lower(image["lower"])
+        mount_lower(image["lower"] if "path" in rootfs else [*image["lower"], EMPTY])
         trees.append(Tree(places.open_below(ROOTFS, image["subpath"]), image["target"], True, ""))
         mounts.umount2(ROOTFS, mounts.MNT_DETACH)
     return trees

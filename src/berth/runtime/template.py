@@ -7,6 +7,7 @@ STAGES       empty: where a spare has the kernel's file systems until it has a r
 HOST_ROOT    the host's "/", without what is mounted below it
 HIDING       a layer of whiteouts over it
 MACHINE      empty: where the two are mounted as one, below layers of the data root, which is in HOST_ROOT
+EMPTY        empty: a layer below a single one, which overlayfs does not take alone
 data root, exec root   at their own absolute paths
 """
 
@@ -34,6 +35,7 @@ from berth.kernel.namespaces import CLONE_NEWNS, unshare
 HOST_ROOT = "/.host"
 HIDING = "/.hiding"
 MACHINE = "/.machine"
+EMPTY = "/.empty"
 ROOTFS = "/rootfs"
 STAGE = "/.stage"
 STAGES = (STAGE + "/proc", STAGE + "/dev")
@@ -51,7 +53,7 @@ def enter(data_root: str, exec_root: str, hidden: list[str]) -> None:
     roots = [(root, os.open(root, os.O_PATH | os.O_CLOEXEC)) for root in (data_root, exec_root)]
     base = exec_root
     mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m")
-    for path in ("/proc", ROOTFS, *STAGES, HOST_ROOT, MACHINE, data_root, exec_root):
+    for path in ("/proc", ROOTFS, *STAGES, HOST_ROOT, MACHINE, EMPTY, data_root, exec_root):
         os.makedirs(base + path, mode=0o755, exist_ok=True)
     mount("/", base + HOST_ROOT, flags=MS_BIND)
     for root, fd in roots:
