@@ -201,3 +201,9 @@ def test_a_size_that_is_set_while_it_starts_is_no_error_or_counts(engine: Engine
     assert with_size.out == "33 77\n"
     for query in ("h=0&w=0", "h=x&w=1", "", "h=70000&w=1"):
         assert engine.request("POST", f"/containers/sized/resize?{query}")[0] in (200, 400), query
+
+
+def test_a_client_without_input_sees_a_terminals_output_to_the_end(cli: Cli) -> None:
+    for _ in range(3):
+        done = cli("run", "--rm", "-t", "busybox", "sh", "-c", "tty; sleep 0.2; echo end")
+        assert (done.code, done.raw) == (0, b"/dev/pts/0\r\nend\r\n"), str(done)

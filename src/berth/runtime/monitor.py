@@ -256,9 +256,9 @@ class Monitor:
         if data is None:
             return
         if not data:
-            client.input_open = False
+            had_input, client.input_open = client.input_open, False
             self._interest(client)
-            if self.input is None:
+            if self.input is None or not had_input:
                 return
             if self.stdin_once and not self.input.terminal:
                 self.input.closing = True
