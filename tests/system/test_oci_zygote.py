@@ -145,7 +145,7 @@ def test_what_a_container_inherits_is_its_callers(oci, zygote, bundle):
     bundle.edit(lambda spec: spec["process"]["env"].append("SEEN=from the document"))
 
     def as_caller():
-        resource.setrlimit(resource.RLIMIT_NOFILE, (321, 654))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4321, 8642))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         Path("/proc/self/oom_score_adj").write_text("123")
         Path("/proc/self/coredump_filter").write_text("0x11")
@@ -158,7 +158,7 @@ def test_what_a_container_inherits_is_its_callers(oci, zygote, bundle):
         capture_output=True,
         check=False,
     )
-    assert done.stdout.decode().split() == ["321", "0", "123", "00000011"], done.stderr
+    assert done.stdout.decode().split() == ["4321", "0", "123", "00000011"], done.stderr
     assert (bundle.path / "pid").read_text().isdecimal()
 
 
