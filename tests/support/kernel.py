@@ -169,18 +169,17 @@ def bridges(instance: Instance) -> list[str]:
 
 def spare(engine: EngineProcess) -> tuple[int, int] | None:
     """Return a monitor without a container, and the process it has cloned ahead once that waits."""
-    tree = children()
     busy = set()
     for record in (engine.exec_root / "containers").glob("*/task.json"):
         with contextlib.suppress(OSError):
             busy.add(json.loads(record.read_bytes())["monitor"])
-    zygotes = tree.get(engine.pid, [])
-    for monitor in (pid for zygote in zygotes for pid in tree.get(zygote, []) if pid not in busy):
-        for pid in tree.get(monitor, []):
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/comm").read_text() == "berth-init\n":
-                    waits = "skb_wait" in Path(f"/proc/{pid}/wchan").read_text()
-                    return (monitor, pid) if waits else None
+    for pid in processes_in_cgroups(engine.instance.cgroup):
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            monitor = int(stat.rpartition(")")[2].split()[1])
+            if "(berth-init)" in stat and monitor not in busy:
+                waits = "skb_wait" in Path(f"/proc/{pid}/wchan").read_text()
+                return (monitor, pid) if waits else None
     return None
 
 
