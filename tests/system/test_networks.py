@@ -462,6 +462,9 @@ def test_a_killed_monitor_leaves_no_port_and_no_link(fresh_engine: EngineProcess
     start(fresh_engine.docker, "next", "-p", "18080:80")
 
 
+STEADY = 20  # so many listings in a row
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -482,7 +485,15 @@ def test_rules_that_somebody_takes_away_come_back_by_themselves(
 
     start(fresh_engine.docker, "server", "-p", "18080:80")
     server = places.listen(places.of(fresh_engine, "server"), 80)
-    before = sorted(listed().split())
+    seen: list[str] = []
+
+    def is_steady() -> bool:
+        """Namespaces for the next containers are made in the background, and have rules, too."""
+        seen.append(listed())
+        return len(seen) >= STEADY and len(set(seen[-STEADY:])) == 1
+
+    wait_for(is_steady, "the rules stay as they are")
+    before = sorted(seen[-1].split())
     run(nft, *(word.format(table=table) for word in words), check=True)
     wait_for(lambda: sorted(listed().split()) == before, "the rules are back")
     assert places.talk(server, places.outside_fd, (HOST, 18080)) == OUTSIDE
