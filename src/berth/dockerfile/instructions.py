@@ -207,33 +207,8 @@ def _command(line: Line) -> Command:
     )
 
 
-def split_words(text: str, escape: str) -> list[str]:
-    """Return the words of ENV and LABEL, quotes and escapes still in them."""
-    words: list[str] = []
-    word: list[str] = []
-    quote, at = "", 0
-    while at < len(text):
-        letter = text[at]
-        if letter == escape and at + 1 < len(text) and quote != "'":
-            word += [letter, text[at + 1]]
-            at += 2
-            continue
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"":
-            quote = letter
-        elif letter.isspace():
-            words += ["".join(word)] if word else []
-            word = []
-            at += 1
-            continue
-        word.append(letter)
-        at += 1
-    return [*words, "".join(word)] if word else words
-
-
 def _read_pairs(line: Line) -> tuple[tuple[str, str], ...]:
-    words = split_words(line.rest, line.escape)
+    words = syntax.split_words(line.rest, line.escape)
     if "=" not in words[0]:  # the older form
         parts = re.split(r"\s+", line.rest, maxsplit=1)
         if len(parts) < 2:
@@ -263,7 +238,7 @@ def _arguments(line: Line) -> Arguments:
     _flags(line, ())
     _at_least_one(line)
     pairs = []
-    for word in split_words(line.rest, line.escape):
+    for word in syntax.split_words(line.rest, line.escape):
         key, equals, value = word.partition("=")
         if not key:
             raise InvalidArgument("ARG names can not be blank")

@@ -175,7 +175,7 @@ class _Reader:
 def heredoc_names(text: str) -> list[tuple[str, str, bool]]:
     """Return the here-documents that a line begins: the dash, the name, whether it expands."""
     found = []
-    for word in unquoted_words(text):
+    for word in split_words(text, ""):
         match = HEREDOC.fullmatch(word)
         if match is not None:
             name = match[3] or match[4] or match[5]
@@ -183,12 +183,17 @@ def heredoc_names(text: str) -> list[tuple[str, str, bool]]:
     return found
 
 
-def unquoted_words(text: str) -> list[str]:
-    """Return the words of a shell's line, in which quotes hold together what is in them."""
+def split_words(text: str, escape: str) -> list[str]:
+    """Return words, which quotes hold together; quotes and escapes are still in them."""
     words: list[str] = []
     word: list[str] = []
-    quote = ""
-    for letter in text:
+    quote, at = "", 0
+    while at < len(text):
+        letter = text[at]
+        if letter == escape and at + 1 < len(text) and quote != "'":
+            word += [letter, text[at + 1]]
+            at += 2
+            continue
         if quote:
             quote = "" if letter == quote else quote
         elif letter in "'\"":
@@ -196,8 +201,10 @@ def unquoted_words(text: str) -> list[str]:
         elif letter.isspace():
             words += ["".join(word)] if word else []
             word = []
+            at += 1
             continue
         word.append(letter)
+        at += 1
     return [*words, "".join(word)] if word else words
 
 

@@ -260,7 +260,7 @@ def _make_spare(message: RequestMessage, control: sockets.Socket, here: Here) ->
     try:
         spare.open(message["flags"], own_group=True, foreign=[control.fileno()])
         spare.make()
-    except OSError:
+    except (BerthError, OSError):
         spare.undo()
         return None
     return spare
