@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from berth.builds.offers import NO_OFFERS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from berth.builds.context import Context
+    from berth.builds.offers import Offers
     from berth.engine.models import HostConfig
     from berth.oci.platform import Platform
+
+    NamedContext = str | Context  # an image, or files that were received
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """The parameters of ``POST /build``."""
+    """The parameters of ``POST /build``, and what its client says and lends by other ways."""
 
     dockerfile: str = "Dockerfile"
     remote: str = ""  # URL of a Dockerfile or of an archive
@@ -31,3 +37,7 @@ class BuildRequest:
     platform: Platform | None = None
     host: HostConfig  # of the containers of RUN
     registries: Mapping[str, str] = field(default_factory=dict)  # X-Registry-Auth by server
+    contexts: Mapping[str, NamedContext] = field(
+        default_factory=dict
+    )  # instead of stages and images
+    offers: Offers = NO_OFFERS
