@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from berth.builds.arguments import BuildArguments, platform_arguments
 from berth.builds.copies import Copies
 from berth.builds.layers import Copying
+from berth.builds.output import Plan
 from berth.builds.runs import Run, write_document
 from berth.builds.stage import StageState, Steps
 from berth.dockerfile import stages
@@ -75,8 +76,14 @@ class Builder:
         names = [put_in(stage.head.base) for stage in dockerfile.stages]
         wanted = dockerfile.needed(target, names)
         labels = self._labels()
-        self._output.steps = len(dockerfile.globals) + len(labels)
-        self._output.steps += sum(1 + len(stage.steps) for stage in wanted)
+        plan = Plan(
+            before=len(dockerfile.globals),
+            stages=wanted,
+            after=len(labels),
+            bases=dict(enumerate(names)),
+            alone=len(dockerfile.stages) == 1,
+        )
+        await self._output.plan(plan)
         for step in dockerfile.globals:
             await self._output.step(step)
         for stage in wanted:
@@ -84,9 +91,7 @@ class Builder:
             self._results[stage.index] = await self._stage(stage, names[stage.index], more)
         if unused := self._arguments.unused():
             named = " ".join(sorted(unused))
-            await self._output.say(
-                f"[Warning] One or more build-args [{named}] were not consumed\n"
-            )
+            await self._output.say(f"[Warning] One or more build-args [{named}] were not consumed")
         return self._results[target.index]
 
     def _labels(self) -> list[Instruction]:
@@ -101,7 +106,7 @@ class Builder:
     # Stages
 
     async def _stage(self, stage: Stage, base: str, more: list[Instruction]) -> Image:
-        await self._output.step(stage.head)
+        await self._output.step(stage.head, stage)
         state = StageState(
             await self._base(stage, base),
             scope=self._arguments.scope(),
@@ -111,7 +116,7 @@ class Builder:
         await self._triggers(state)
         await self._output.image(state.image.id)
         for step in (*stage.steps, *more):
-            await self._output.step(step)
+            await self._output.step(step, stage)
             await self._step(state, step)
             await self._output.image(state.image.id)
         if not state.image.id:
@@ -137,7 +142,7 @@ class Builder:
         if not state.triggers:
             return
         plural = "s" if len(state.triggers) > 1 else ""
-        await self._output.say(f"# Executing {len(state.triggers)} build trigger{plural}\n")
+        await self._output.say(f"# Executing {len(state.triggers)} build trigger{plural}")
         for text in state.triggers:
             await self._step(state, stages.trigger(text))
 
@@ -168,7 +173,7 @@ class Builder:
     async def _known(self, state: StageState, key: str, command: list[str]) -> bool:
         known = await self._steps.known(state, key, command)
         if known:
-            await self._output.say(" ---> Using cache\n")
+            await self._output.cached()
         return known
 
     async def _layer(self, state: StageState, command: list[str], copying: Copying) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from berth.engine import pipes
 from berth.errors import BerthError, InvalidArgument, from_record
 from berth.runtime import codec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AsyncExitStack
     from pathlib import Path
 
     from berth.runtime.client import Job, Runtime
@@ -20,9 +21,23 @@ if TYPE_CHECKING:
 
 SERVE = "berth.builds.contextwork:serve"
 DEFAULT_DOCKERFILE = "Dockerfile"
+NAME = "context"  # of its directory, below that of the build
 
 
-class Context:
+class Context(Protocol):
+    """What COPY and ADD find files in."""
+
+    @property
+    def folder(self) -> Path:
+        """The directory that has the files, once a digest of any was asked for."""
+        ...
+
+    async def digest(self, patterns: Sequence[str], excludes: Sequence[str]) -> tuple[str, int]:
+        """Return the hash of what patterns select, and how many files and directories they name."""
+        ...
+
+
+class Received:
     """A context that was received."""
 
     def __init__(self, folder: Path, job: Job, questions: int) -> None:
@@ -59,6 +74,32 @@ class Context:
         return str(found["digest"]), count
 
 
+class Deferred:
+    """A context that is received when something of it is wanted, if ever."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        folder: Path,
+        begin: Callable[[], AsyncIterator[bytes]],
+        undo: AsyncExitStack,
+    ) -> None:
+        """``begin``: of what yields it as an archive; ``undo``: of the build, to end the worker."""
+        self.folder = folder / NAME
+        self._runtime = runtime
+        self._parent = folder
+        self._begin = begin
+        self._undo = undo
+        self._received: Received | None = None
+
+    async def digest(self, patterns: Sequence[str], excludes: Sequence[str]) -> tuple[str, int]:
+        """Return the hash of what patterns select, and how many files and directories they name."""
+        if self._received is None:
+            received = receive(self._runtime, self._parent, self._begin())
+            self._received = await self._undo.enter_async_context(received)
+        return await self._received.digest(patterns, excludes)
+
+
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
@@ -66,9 +107,9 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
 @asynccontextmanager
 async def receive(
     runtime: Runtime, folder: Path, body: AsyncIterator[bytes]
-) -> AsyncIterator[Context]:
+) -> AsyncIterator[Received]:
     """Extract an archive into a new directory; give the context while this context lasts."""
-    path = folder / "context"
+    path = folder / NAME
     path.mkdir(mode=0o755)
     reading, writing = pipes.make()
     asked, questions = pipes.make()
@@ -83,7 +124,7 @@ async def receive(
             os.close(writing)
             writing = -1
             await _extracted(job)
-            yield Context(path, job, questions)
+            yield Received(path, job, questions)
         finally:
             await job.end()
     finally:

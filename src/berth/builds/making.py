@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
 
 from berth.builds import context, fetching
 from berth.builds.bases import Bases
@@ -17,19 +18,31 @@ from berth.images import streams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from berth.builds.context import Context
     from berth.builds.leftovers import Leftovers
     from berth.builds.output import Output
     from berth.builds.requests import BuildRequest
     from berth.engine.engine import Engine
     from berth.engine.services import Services
+    from berth.images.records import Image
+    from berth.runtime.client import Runtime
 
 READ_BYTES = 1 << 18
 
 
+class Source(Protocol):
+    """Where a build's Dockerfile and context come from."""
+
+    def open(self, folder: Path) -> AbstractAsyncContextManager[tuple[str, Context]]:
+        """Give the text of the Dockerfile and the context; ``folder`` is the build's own."""
+        ...
+
+
 class Making:
-    """Receives contexts and builds what their Dockerfiles say."""
+    """Builds what Dockerfiles say."""
 
     def __init__(self, services: Services, engine: Engine, notes: Leftovers) -> None:
         self._services = services
@@ -38,27 +51,39 @@ class Making:
         self._layers = LayerMaker(services, notes)
         self._runs = Runs(services, engine.containers, engine.files, notes)
 
-    async def image(self, request: BuildRequest, body: AsyncIterator[bytes], output: Output) -> str:
-        """Build an image and return its id."""
-        async with self._notes.folder() as folder:
-            remote, archive = await self._remote(request, folder, body)
-            async with context.receive(self._services.runtime, folder, archive) as received:
-                text = remote or await received.dockerfile(request.dockerfile)
-                if not text.strip():
-                    raise InvalidArgument(
-                        f"the Dockerfile ({request.dockerfile or 'Dockerfile'}) cannot be empty"
-                    )
-                builder = Builder(
-                    request,
-                    output,
-                    images=self._services.images,
-                    bases=self._bases,
-                    layers=self._layers,
-                    runs=self._runs,
+    async def image(self, request: BuildRequest, source: Source, output: Output) -> Image:
+        """Build an image and return it."""
+        async with self._notes.folder() as folder, source.open(folder) as (text, files):
+            if not text.strip():
+                raise InvalidArgument(
+                    f"the Dockerfile ({request.dockerfile or 'Dockerfile'}) cannot be empty"
                 )
-                dockerfile = await asyncio.to_thread(stages.read, text)
-                image = await builder.build(dockerfile, received, folder)
-                return image.id
+            builder = Builder(
+                request,
+                output,
+                images=self._services.images,
+                bases=self._bases,
+                layers=self._layers,
+                runs=self._runs,
+            )
+            dockerfile = await asyncio.to_thread(stages.read, text)
+            return await builder.build(dockerfile, files, folder)
+
+
+class Archive:
+    """The source of a build whose client sends it as an archive, or names a URL of it."""
+
+    def __init__(self, runtime: Runtime, request: BuildRequest, body: AsyncIterator[bytes]) -> None:
+        self._runtime = runtime
+        self._request = request
+        self._body = body
+
+    @asynccontextmanager
+    async def open(self, folder: Path) -> AsyncIterator[tuple[str, Context]]:
+        """Give the text of the Dockerfile and the context."""
+        remote, archive = await self._remote(self._request, folder, self._body)
+        async with context.receive(self._runtime, folder, archive) as received:
+            yield remote or await received.dockerfile(self._request.dockerfile), received
 
     async def _remote(
         self, request: BuildRequest, folder: Path, body: AsyncIterator[bytes]

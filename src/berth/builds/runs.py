@@ -12,7 +12,7 @@ import msgspec
 
 from berth.builds import leftovers
 from berth.builds.layers import Layer
-from berth.builds.output import CommandFailed, Frames, short
+from berth.builds.output import CommandFailed, Frames
 from berth.engine import admission, pipes
 from berth.engine.models import ContainerConfig, Healthcheck, HostConfig, LogConfig
 from berth.errors import NotFound
@@ -65,7 +65,7 @@ class Runs:
         removes, done, record = request.remove or request.always_remove, False, None
         try:
             record = await self._create(name, run, request)
-            await output.say(f" ---> Running in {short(record.id)}\n")
+            await output.container(record.id)
             await self._run(record, run, output)
             done = True
             found = await self._files.layer(
@@ -76,7 +76,7 @@ class Runs:
                 if removes:
                     tree = undo.enter_context(self._images.derived.detached(record.id, found.files))
                     await self._remove(record)
-                    await output.say(f"Removing intermediate container {short(record.id)}\n")
+                    await output.removed(record.id)
                 yield Layer(path=path, digest=found.digest, size=found.size, tree=tree)
         except CommandFailed:
             done = True
@@ -128,8 +128,8 @@ class Runs:
             await self._containers.start(record.id)
             frames = Frames()
             async for data in pipes.read(ours.fileno()):
-                for text in frames.feed(data):
-                    await output.say(text)
+                for is_stderr, piece in frames.feed(data):
+                    await output.wrote(piece, stderr=is_stderr)
             await ended.wait()
         if record.exit_code:
             raise CommandFailed(" ".join(run.words), record.exit_code)

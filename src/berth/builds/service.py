@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 from berth.builds import leftovers
 from berth.builds.leftovers import Leftovers
-from berth.builds.output import Output
+from berth.builds.output import Messages
 from berth.errors import Failed, InvalidArgument, NotFound
 from berth.images.catalog import familiar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
-    from berth.builds.making import Making
-    from berth.builds.output import Listener
+    from berth.builds.making import Making, Source
+    from berth.builds.output import Listener, Output
     from berth.builds.requests import BuildRequest
     from berth.engine.engine import Engine
     from berth.engine.services import Services
+    from berth.images.records import Image
 
 
 class Builds:
@@ -57,27 +58,31 @@ class Builds:
 
         Raises kinds in Docker's words. A cancellation leaves nothing but the images of finished steps.
         """
+        from berth.builds.making import Archive  # megabytes, for those who build
+
         names = [tag_of(tag) for tag in request.tags]
-        output = Output(listener, quiet=request.quiet)
+        output = Messages(listener, quiet=request.quiet)
+        source = Archive(self._services.runtime, request, body)
         try:
             with self._cancellable(id_) as scope:
                 async with scope:
-                    image_id = await self._maker().image(request, body, output)
+                    image = await self.make(request, source, output)
         except TimeoutError as error:
             if not scope.expired():
                 raise
             raise Failed("context canceled") from error
-        await output.done(image_id)
+        await output.done(image.id)
         for name in dict.fromkeys(names):
-            self._images.tag(image_id, name)
-            await output.say(f"Successfully tagged {name}\n")
+            self._images.tag(image.id, name)
+            await output.say(f"Successfully tagged {name}")
 
-    def _maker(self) -> Making:
+    async def make(self, request: BuildRequest, source: Source, output: Output) -> Image:
+        """Build an image that gets no name yet. A cancellation is as in :meth:`build`."""
         if self._making is None:
-            from berth.builds.making import Making  # megabytes, for those who build
+            from berth.builds.making import Making
 
             self._making = Making(self._services, self._engine, self._notes)
-        return self._making
+        return await self._making.image(request, source, output)
 
     @contextmanager
     def _cancellable(self, id_: str) -> Iterator[asyncio.Timeout]:

@@ -17,4 +17,4 @@ def test_frames_come_whole_however_they_are_cut(parts, size):
     frames, found = Frames(), []
     for at in range(0, len(data), size):
         found += frames.feed(data[at : at + size])
-    assert found == [f"\x1b[91m{text}\x1b[0m" if stream == 2 else text for stream, text in parts]
+    assert found == [(stream == 2, text.encode()) for stream, text in parts]
