@@ -109,7 +109,7 @@ def noted(text: str) -> set[str]:
 
 def operations(api: dict[str, Any], notes: set[str]) -> list[str]:
     """Return the rows of the operations with their parameters."""
-    router = Router(routes_of(Anything(), Anything()))  # type: ignore[arg-type]
+    router = Router(routes_of(Anything(), Anything(), Anything()))  # type: ignore[arg-type]
     rows = ["| operation | state | parameters not taken |", "| --- | --- | --- |"]
     for path, verbs in api["paths"].items():
         for verb, operation in verbs.items():

@@ -4,6 +4,7 @@
 # environments of their own, nothing is installed. What a machine cannot get is said, and its tests are skipped.
 #
 #   FOLDER/debian   docker-compose, the current one, whatever this Debian has
+#   FOLDER/buildx   docker-buildx, likewise
 #   FOLDER/criu     the current criu, which checkpoints and restores
 #   FOLDER/python   testcontainers, aiodocker, and Ansible with its collection for Docker, for the interpreter PYTHON
 #   FOLDER/node     dockerode and the CLI of Dev Containers
@@ -46,19 +47,28 @@ suite() {
   "${apt[@]}" update >/dev/null
 }
 
-debian() {
+# plugin FOLDER NAME: a plugin of the docker CLI.
+plugin() {
   local to=$1 name apt
   apt_below "$to" || return 1
   for name in sid trixie; do
-    if suite "$to" $name && (cd "$to" && "${apt[@]}" download docker-compose) &&
-      dpkg-deb -x "$to"/docker-compose_*.deb "$to" &&
-      "$to/usr/libexec/docker/cli-plugins/docker-compose" version; then
+    if suite "$to" $name && (cd "$to" && "${apt[@]}" download "$2") &&
+      dpkg-deb -x "$to/$2"_*.deb "$to" &&
+      "$to/usr/libexec/docker/cli-plugins/$2" version; then
       rm -rf "$to/apt" "$to"/*.deb
       return 0
     fi
     rm -rf "$to/usr" "$to"/*.deb
   done
   return 1
+}
+
+debian() {
+  plugin "$1" docker-compose
+}
+
+buildx() {
+  plugin "$1" docker-buildx
 }
 
 # The current criu with all libraries that it needs: an older one does not know newer kernels' vDSO.
@@ -108,6 +118,7 @@ node() {
 }
 
 part debian
+part buildx
 part criu
 part python
 part node

@@ -17,6 +17,7 @@ from berth.api import listeners, metrics
 from berth.api.router import Router
 from berth.api.routes.table import routes_of
 from berth.api.server import Server
+from berth.buildkit.service import BuildKit
 from berth.builds.service import Builds
 from berth.configuration.settings import Held, Settings
 from berth.engine import defaults, spec, status, support
@@ -135,11 +136,11 @@ async def serve(options: Options) -> None:
         undo.callback(state.close)
         background = Background()
         undo.push_async_callback(background.close)
-        engine, builds = await _build(options, hierarchies, runtime, state, background)
+        engine, builds, buildkit = await _build(options, hierarchies, runtime, state, background)
         undo.push_async_callback(engine.close)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, reload, engine, options)
-        server = Server(Router(routes_of(engine, builds)).handle)
+        server = Server(Router(routes_of(engine, builds, buildkit)).handle)
         undo.push_async_callback(server.close)
         await _listen(server, options)
         if options.settings.metrics_addr:
@@ -181,7 +182,7 @@ async def _build(
     runtime: Runtime,
     state: State,
     background: Background,
-) -> tuple[Engine, Builds]:
+) -> tuple[Engine, Builds, BuildKit]:
     instance = Instance.of(options.data_root)
     hierarchies.prepare_parent(f"{instance.cgroup}/std", defaults.device_rules())
     hierarchies.prepare_parent(f"{instance.cgroup}/dev", [])
@@ -240,7 +241,7 @@ async def _build(
     engine = Engine(services, containers=containers, execs=execs, health=health)
     builds = Builds(services, engine)
     await builds.open()
-    return engine, builds
+    return engine, builds, BuildKit(services, engine, builds)
 
 
 def _plan(settings: Settings) -> Plan:

@@ -11,6 +11,7 @@ from berth.api.routes.containers import ContainerRoutes
 from berth.api.routes.execs import ExecRoutes
 from berth.api.routes.images import ImageRoutes
 from berth.api.routes.networks import NetworkRoutes
+from berth.api.routes.sessions import SessionRoutes
 from berth.api.routes.streams import StreamRoutes
 from berth.api.routes.swarm import PluginRoutes, SwarmRoutes
 from berth.api.routes.system import SystemRoutes
@@ -18,11 +19,12 @@ from berth.api.routes.volumes import VolumeRoutes
 
 if TYPE_CHECKING:
     from berth.api.router import Route
+    from berth.buildkit.service import BuildKit
     from berth.builds.service import Builds
     from berth.engine.engine import Engine
 
 
-def routes_of(engine: Engine, builds: Builds) -> list[Route]:
+def routes_of(engine: Engine, builds: Builds, buildkit: BuildKit) -> list[Route]:
     """Return the table."""
     return [
         *SystemRoutes(engine).routes(),
@@ -33,6 +35,7 @@ def routes_of(engine: Engine, builds: Builds) -> list[Route]:
         *ExecRoutes(engine).routes(),
         *ImageRoutes(engine).routes(),
         *BuildRoutes(builds).routes(),
+        *SessionRoutes(buildkit).routes(),
         *NetworkRoutes(engine).routes(),
         *VolumeRoutes(engine).routes(),
         *SwarmRoutes().routes(),

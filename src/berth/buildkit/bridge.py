@@ -1,0 +1,88 @@
+"""moby.buildkit.v1.frontend.LLBBridge: the gateway through which buildx has its images built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from berth.buildkit import messages
+from berth.errors import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from google.protobuf.message import Message
+    from grpclib.server import Stream
+
+    from berth.buildkit.grpc import Method
+    from berth.buildkit.jobs import Jobs
+    from berth.buildkit.solving import Solver
+
+    Call = Stream[Message, Message]
+
+CAPS = ("solve.base", "return", "returnmap", "proto.refarray", "frontend.caps", "gateway.evaluate")
+LLB_CAPS = ("source.local", "source.image", "file.base", "platform", "constraints")
+
+
+class Bridge:
+    """The methods of the service. Each call names the job that it belongs to."""
+
+    NAME = "moby.buildkit.v1.frontend.LLBBridge"
+
+    def __init__(self, jobs: Jobs, solver: Solver) -> None:
+        self._jobs = jobs
+        self._solver = solver
+
+    def methods(self) -> Mapping[str, Method]:
+        """Return the table."""
+        return {
+            "Ping": (self.ping, "one-one", "Empty", "Pong"),
+            "Solve": (self.solve, "one-one", "BridgeSolve", "BridgeSolved"),
+            "Evaluate": (self.evaluate, "one-one", "RefRequest", "Empty"),
+            "Return": (self.returned, "one-one", "Return", "Empty"),
+        }
+
+    async def ping(self, stream: Call) -> None:
+        """Say what the gateway can do."""
+        await stream.recv_message()
+        await self._jobs.of(stream.metadata or {})
+        cap = messages.of("Cap")
+        pong = messages.of("Pong")(
+            FrontendAPICaps=[cap(ID=id_, Enabled=True) for id_ in CAPS],
+            LLBCaps=[cap(ID=id_, Enabled=True) for id_ in LLB_CAPS],
+        )
+        await stream.send_message(pong)
+
+    async def solve(self, stream: Call) -> None:
+        """Build what a frontend is asked for. It is done at once: there is no graph to be put off."""
+        request = await stream.recv_message()
+        assert request is not None
+        job = await self._jobs.of(stream.metadata or {})
+        image = await self._solver.build(job, request.Frontend, request.FrontendOpt)
+        answer = messages.of("BridgeSolved")()
+        answer.result.ref.id = job.keep(image)
+        await stream.send_message(answer)
+
+    async def evaluate(self, stream: Call) -> None:
+        """Build what a reference is of, which is done."""
+        request = await stream.recv_message()
+        assert request is not None
+        (await self._jobs.of(stream.metadata or {})).image(request.Ref)
+        await stream.send_message(messages.of("Empty")())
+
+    async def returned(self, stream: Call) -> None:
+        """End the client's part of a build: with what is to be exported, or with an error."""
+        request = await stream.recv_message()
+        assert request is not None
+        job = await self._jobs.of(stream.metadata or {})
+        if job.returned.done():
+            raise Failed("the build has returned already")
+        if request.HasField("error"):
+            error = GRPCError(Status(request.error.code), request.error.message)
+            job.returned.set_exception(error)
+        else:
+            ref = request.result.ref.id
+            job.returned.set_result(job.image(ref) if ref else None)
+        await stream.send_message(messages.of("Empty")())

@@ -1,0 +1,108 @@
+"""What a client asks of a build, by the attributes of BuildKit's Dockerfile frontend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.builds.requests import BuildRequest
+from berth.engine.models import HostConfig, Ulimit
+from berth.errors import InvalidArgument, Unsupported
+from berth.oci.platform import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FRONTENDS = ("dockerfile.v0", "gateway.v0")
+OWN_SYNTAX = ("docker/dockerfile", "docker/dockerfile-upstream")
+HUB = ("docker.io/", "index.docker.io/")
+NETWORKS = {"": "bridge", "none": "none", "host": "host", "sandbox": "bridge"}
+
+
+def check(frontend: str, options: Mapping[str, str]) -> None:
+    """Refuse a frontend that berth is not, and what it cannot do."""
+    if frontend not in FRONTENDS:
+        raise Unsupported(
+            f"frontend {frontend or 'of none'!r} is not part of berth: dockerfile.v0 is"
+        )
+    if frontend == "gateway.v0":
+        refuse_syntax(options.get("source", ""))
+    if request := options.get("requestid"):
+        raise Unsupported(f"--call {request.removeprefix('frontend.')} is not part of berth")
+    if "," in options.get("platform", ""):
+        raise Unsupported(
+            "an image of several platforms is not built at once: build each by itself"
+        )
+
+
+def refuse_syntax(name: str) -> None:
+    """Refuse a frontend in an image, but for Docker's own, in whose place berth's stands."""
+    plain = name.partition("@")[0].rpartition(":")[0] or name
+    for domain in HUB:
+        plain = plain.removeprefix(domain)
+    if plain not in OWN_SYNTAX:
+        raise Unsupported(f"frontend {name} is not run: berth reads Dockerfiles itself")
+
+
+def with_prefix(options: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Return the options whose names begin with a prefix, without it."""
+    return {
+        key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)
+    }
+
+
+def request_of(options: Mapping[str, str]) -> BuildRequest:
+    """Return what a client asks for."""
+    platform = options.get("platform")
+    return BuildRequest(
+        dockerfile=options.get("filename", ""),
+        target=options.get("target", ""),
+        arguments=with_prefix(options, "build-arg:"),
+        labels=with_prefix(options, "label:"),
+        use_cache=options.get("no-cache") != "",
+        pull=options.get("image-resolve-mode") == "pull",
+        always_remove=True,
+        platform=Platform.parse(platform) if platform else None,
+        host=host_of(options),
+    )
+
+
+def host_of(options: Mapping[str, str]) -> HostConfig:
+    """Return how the containers of RUN are limited and connected."""
+    network = options.get("force-network-mode", "")
+    if network not in NETWORKS:
+        raise InvalidArgument(f"invalid network mode {network!r}")
+    hosts = options.get("add-hosts", "")
+    ulimits = options.get("ulimit", "")
+    return HostConfig(
+        network_mode=NETWORKS[network],
+        shm_size=number(options, "shm-size"),
+        memory=number(options, "memory"),
+        memory_swap=number(options, "memory-swap"),
+        cpu_shares=number(options, "cpu-shares"),
+        cpu_period=number(options, "cpu-period"),
+        cpu_quota=number(options, "cpu-quota"),
+        cpuset_cpus=options.get("cpu-set-cpus", ""),
+        cpuset_mems=options.get("cpu-set-mems", ""),
+        cgroup_parent=options.get("cgroup-parent", ""),
+        extra_hosts=[":".join(entry.split("=", 1)) for entry in hosts.split(",") if entry],
+        ulimits=[ulimit_of(entry) for entry in ulimits.split(",") if entry],
+    )
+
+
+def number(options: Mapping[str, str], key: str) -> int:
+    """Return an option that is a number; 0 for none."""
+    text = options.get(key, "0")
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidArgument(f"{key}={text}: this is no number") from None
+
+
+def ulimit_of(text: str) -> Ulimit:
+    """Read ``name=soft[:hard]``."""
+    name, _, limits = text.partition("=")
+    soft, _, hard = limits.partition(":")
+    try:
+        return Ulimit(name=name, soft=int(soft), hard=int(hard or soft))
+    except ValueError:
+        raise InvalidArgument(f"ulimit {text}: name=soft[:hard] is expected") from None

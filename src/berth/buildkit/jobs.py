@@ -1,0 +1,78 @@
+"""The builds that clients have under way, by the ids that they have given them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from berth.buildkit.journal import Journal
+from berth.errors import Conflict, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from berth.buildkit.sessions import Session
+    from berth.images.records import Image
+
+# A client asks for the status of a build, and for what it builds, while it begins it.
+WAIT_S = 10.0
+
+
+class Job:
+    """One build: from Solve to its answer."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.journal = Journal()
+        self.images: dict[str, Image] = {}  # by the references that the client has for them
+        self.returned: asyncio.Future[Image | None] = asyncio.get_running_loop().create_future()
+
+    def keep(self, image: Image) -> str:
+        """Return a reference by which the client names an image."""
+        ref = secrets.token_hex(12)
+        self.images[ref] = image
+        return ref
+
+    def image(self, ref: str) -> Image:
+        """Return what a reference is of."""
+        if ref not in self.images:
+            raise NotFound(f"no such reference: {ref}")
+        return self.images[ref]
+
+
+class Jobs:
+    """The jobs of an engine."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+        self._begun = asyncio.Condition()
+
+    @asynccontextmanager
+    async def open(self, ref: str, session: Session) -> AsyncIterator[Job]:
+        """Give a new job while it lasts."""
+        if ref in self._jobs:
+            raise Conflict(f"job ID {ref} exists")
+        job = self._jobs[ref] = Job(session)
+        try:
+            async with self._begun:
+                self._begun.notify_all()
+            yield job
+        finally:
+            del self._jobs[ref]
+            job.returned.cancel()
+            await job.journal.end()
+
+    async def find(self, ref: str) -> Job:
+        """Return a job; wait a while for one that is not there yet."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_S), self._begun:
+                await self._begun.wait_for(lambda: ref in self._jobs)
+        if ref not in self._jobs:
+            raise NotFound(f"no such job {ref}")
+        return self._jobs[ref]
+
+    async def of(self, metadata: Mapping[str, str | bytes]) -> Job:
+        """Return the job that a call of the gateway belongs to."""
+        return await self.find(str(metadata.get("buildkit-controlapi-buildid", "")))

@@ -1,0 +1,57 @@
+"""BuildKit's protocol on connections that were taken out of HTTP. It is loaded when the first one comes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from berth.buildkit import grpc
+    from berth.buildkit.sessions import Sessions
+    from berth.builds.service import Builds
+    from berth.engine.engine import Engine
+    from berth.engine.services import Services
+
+
+class BuildKit:
+    """Serves clients that build as with BuildKit."""
+
+    def __init__(self, services: Services, engine: Engine, builds: Builds) -> None:
+        self._runtime = services.runtime
+        self._id = services.instance.name
+        self._engine = engine
+        self._builds = builds
+        self._loaded: tuple[Sessions, grpc.Services] | None = None
+
+    def _load(self) -> tuple[Sessions, grpc.Services]:
+        if self._loaded is None:
+            # Megabytes, for those who build this way.
+            from berth.buildkit import grpc
+            from berth.buildkit.bridge import Bridge
+            from berth.buildkit.control import Control
+            from berth.buildkit.health import Health
+            from berth.buildkit.jobs import Jobs
+            from berth.buildkit.sessions import Sessions
+            from berth.buildkit.solving import Solver
+
+            sessions, jobs = Sessions(), Jobs()
+            solver = Solver(self._runtime, self._engine, self._builds)
+            control = Control(sessions, jobs, solver, self._id)
+            bridge = Bridge(jobs, solver)
+            tables = {one.NAME: one.methods() for one in (control, bridge, Health())}
+            self._loaded = sessions, grpc.Services(tables)
+        return self._loaded
+
+    async def serve(self, sock: socket.socket, early: bytes) -> None:
+        """Serve a client until it hangs up. ``early``: what was read of it already."""
+        _, services = self._load()
+        await services.serve(sock, early)
+
+    async def keep(
+        self, id_: str, methods: Sequence[str], sock: socket.socket, early: bytes
+    ) -> None:
+        """Keep the session ``id_`` of a client, which serves ``methods``, until it hangs up."""
+        sessions, _ = self._load()
+        await sessions.serve(id_, methods, sock, early)

@@ -1,0 +1,85 @@
+"""Sessions: connections over which a build's client serves what it lends to the build."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from berth.buildkit.grpc import Caller
+from berth.errors import BerthError, Conflict, Failed, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable
+
+    from google.protobuf.message import Message
+
+# A build may ask for a session that is just about to be opened.
+WAIT_S = 10.0
+GONE = "the build's client is gone"
+
+
+class Session:
+    """One client's side."""
+
+    def __init__(self, caller: Caller, methods: Iterable[str]) -> None:
+        self.caller = caller
+        self._methods = frozenset(method.lower() for method in methods)
+
+    def serves(self, method: str) -> bool:
+        """Say whether the client serves a method, ``package.Service/Method``."""
+        return f"/{method}".lower() in self._methods
+
+    async def ask(self, method: str, request: str, answer: str, **fields: object) -> Message | None:
+        """Ask once; None when the client has no such thing."""
+        try:
+            return await self.caller.ask(method, request, answer, **fields)
+        except GRPCError as error:
+            if error.status in (Status.NOT_FOUND, Status.UNIMPLEMENTED):
+                return None
+            raise refused(error) from error
+        except (StreamTerminatedError, OSError) as error:
+            raise Unavailable(GONE) from error
+
+
+def refused(error: GRPCError) -> BerthError:
+    """Return what the other side says as an error of ours."""
+    return Failed(error.message or error.status.name.lower().replace("_", " "))
+
+
+class Sessions:
+    """The sessions of an engine."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Session] = {}
+        self._opened = asyncio.Condition()
+
+    async def serve(
+        self, id_: str, methods: Iterable[str], sock: socket.socket, early: bytes
+    ) -> None:
+        """Keep a session until its client hangs up."""
+        if id_ in self._sessions:
+            sock.close()
+            raise Conflict(f"session {id_} already exists")
+        caller = await Caller.on(sock, early)
+        self._sessions[id_] = Session(caller, methods)
+        try:
+            async with self._opened:
+                self._opened.notify_all()
+            await caller.wait_gone()
+        finally:
+            del self._sessions[id_]
+            caller.close()
+
+    async def find(self, id_: str) -> Session:
+        """Return a session; wait a while for one that is not there yet."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_S), self._opened:
+                await self._opened.wait_for(lambda: id_ in self._sessions)
+        if id_ not in self._sessions:
+            raise NotFound(f"no active session for {id_}")
+        return self._sessions[id_]
