@@ -116,10 +116,10 @@ def test_a_changed_layer_is_found_and_unpacked_again(
 
 def test_a_layer_below_a_container_is_left_to_it(loaded: EngineProcess) -> None:
     assert loaded.docker("create", "--name", "user", "--network", "none", TAG, "x").code == 0
-    (trees(loaded)[0] / "one").unlink()
+    (trees(loaded)[0] / "d/5").unlink()
     code, problems = check(loaded, "--repair")
     assert code == 1
-    assert problems[0]["Problem"].endswith("'one' is missing (a container is on it)")
+    assert problems[0]["Problem"].endswith("'d/5' is missing (a container is on it)")
     assert loaded.docker("rm", "user").code == 0
     assert check(loaded, "--repair")[0] == 0
     assert_whole(loaded)
@@ -147,7 +147,6 @@ def test_a_broken_blob_goes_with_its_image_and_comes_again(
     assert_whole(loaded)
     assert loaded.docker("image", "inspect", TAG).code == 1
     assert loaded.docker("load", stdin=docker_archive(PARTS, TAG)).code == 0
-    assert blob.read_bytes() == data
     assert_whole(loaded)
 
 

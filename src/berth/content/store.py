@@ -3,7 +3,8 @@
 ``<root>/blobs/<algorithm>/<hex>`` holds what is complete, ``<root>/ingest`` what is not. A blob appears
 by a rename after it was verified and synced, so what has a name is whole; what a crash leaves in
 ``ingest`` is known by :meth:`ContentStore.leftovers`. ``<root>/partial/<algorithm>-<hex>`` is the beginning
-of a blob, kept so that the rest is enough: :meth:`ContentStore.resume`.
+of a blob, kept so that the rest is enough: :meth:`ContentStore.resume`. ``<root>/thin`` belongs to
+:mod:`berth.content.thin`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
+from berth.content.thin import ThinBlobs
 from berth.errors import Corrupt, Failed, InvalidArgument, NotFound
 from berth.oci.digest import CANONICAL, LENGTHS, Digest
 
@@ -23,15 +25,23 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from berth.content.thin import Trees
+
 READ_BYTES = 1 << 20
 BLOB_MODE = 0o600
 BLOCK_BYTES = 512  # of st_blocks
 
 
+def no_trees(chain_id: str) -> Path:
+    """Know of no layer's tree."""
+    raise NotFound(f"no snapshot {chain_id}")
+
+
 class ContentStore:
     """The blobs under one directory. Methods block for disk time only; writers are independent."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, trees: Trees = no_trees) -> None:
+        """Begin; ``trees`` tells where the tree of a chain ID is, for blobs that are thin."""
         self._blobs = root / "blobs"
         self.ingest_folder = root / "ingest"
         self._partial = root / "partial"
@@ -39,6 +49,10 @@ class ContentStore:
         self._held: Counter[str] = Counter()
         for folder in (root, self._blobs, self.ingest_folder, self._partial):
             folder.mkdir(mode=0o700, exist_ok=True)
+        self.thin = ThinBlobs(root / "thin", trees)
+        for digest, _ in self.thin.all():
+            if not self.has(digest):
+                self.thin.forget(digest)
 
     def leftovers(self) -> list[Path]:
         """Return what was being written when an earlier engine ended, for the caller to remove."""
@@ -91,11 +105,41 @@ class ContentStore:
         return freed
 
     def open_blob(self, digest: Digest) -> BinaryIO:
-        """Open the blob, unverified: for whoever hashes what it reads."""
+        """Open the blob, unverified: for whoever hashes what it reads. A thin one is no file."""
+        if digest in self.thin:
+            return self.thin.open(digest, self.path(digest))
         try:
             return self.path(digest).open("rb")
         except FileNotFoundError:
             raise NotFound(f"content {digest}: not found") from None
+
+    def open_file(self, digest: Digest) -> BinaryIO:
+        """Open the blob, unverified, as a file; a thin one is copied into one without a name."""
+        blob = self.open_blob(digest)
+        if digest not in self.thin:
+            return blob
+        path = self.temporary()
+        with blob, path.open("x+b") as file:
+            path.unlink()
+            while data := blob.read(READ_BYTES):
+                file.write(data)
+            file.seek(0)
+            return os.fdopen(os.dup(file.fileno()), "rb")
+
+    def make_thin(self, digest: Digest, chain_id: str, thin: Path, index: Path) -> None:
+        """Put a synced file without the ranges of an index in the place of a blob's."""
+        self.thin.add(digest, chain_id, index)
+        thin.rename(self.path(digest))
+
+    def make_whole(self, digest: Digest) -> None:
+        """Give a thin blob all of its bytes, verified; Corrupt when they are not to be had any more."""
+        try:
+            with self.open_blob(digest) as blob, self.ingest(digest, self.size(digest)) as ingest:
+                while data := blob.read(READ_BYTES):
+                    ingest.write(data)
+                ingest.commit()
+        except (NotFound, OSError) as error:
+            raise Corrupt(f"content {digest}: the layer's tree has not all of it") from error
 
     def read(self, digest: Digest, *, limit: int = 8 << 20) -> bytes:
         """Return a small blob, verified; InvalidArgument when it is larger than ``limit`` bytes."""
@@ -116,7 +160,10 @@ class ContentStore:
             with self.open_blob(digest) as file:
                 while data := file.read(READ_BYTES):
                     hasher.update(data)
+        except Corrupt as error:
+            return error.message
         except OSError as error:
+            self.size(digest)  # or it is gone
             return f"cannot be read: {(error.strerror or str(error)).lower()}"
         if hasher.hexdigest() != digest.encoded:
             return f"the stored bytes have the digest {digest.algorithm}:{hasher.hexdigest()}"
@@ -136,6 +183,7 @@ class ContentStore:
         target = self.path(digest)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         file.rename(target)
+        self.thin.forget(digest)
         sync_folder(target.parent)
 
     def age_s(self, digest: Digest) -> float:
@@ -152,18 +200,25 @@ class ContentStore:
             folder.mkdir(mode=0o700, exist_ok=True)
         for digest, file in files.items():
             file.rename(self.path(digest))
+            self.thin.forget(digest)
         for folder in folders:
             sync_folder(folder)
 
     def remove(self, digest: Digest) -> bool:
         """Remove a blob unless it is held; say whether it went."""
-        if self._held[digest]:
+        if self.is_held(digest):
             return False
         try:
             self.path(digest).unlink()
         except FileNotFoundError:
             return False
+        finally:
+            self.thin.forget(digest)
         return True
+
+    def is_held(self, digest: Digest) -> bool:
+        """Say whether somebody holds a blob."""
+        return self._held[digest] > 0
 
     @contextmanager
     def hold(self, digests: Iterable[str]) -> Iterator[None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.errors import BerthError, NotFound
+from berth.errors import BerthError, Corrupt, NotFound
 from berth.images.records import LayerRecord  # noqa: TC001 - in an annotation that is read
 from berth.oci.digest import Digest
 from berth.oci.image import ImageDocument, Manifest, chain_ids, decode
@@ -185,12 +185,22 @@ class StoreCheck:
                 what = f"the whole image on it: {problem}"
                 self._tell(f"layer {chain_id}", what, MERGED if repair else "")
 
+    def _complete_blobs(self, chain_ids: set[str]) -> None:
+        """Take from trees that go what thin blobs need; those that cannot be completed go as well."""
+        for digest, chain_id in self._content.thin.all():
+            if chain_id in chain_ids:
+                try:
+                    self._content.make_whole(digest)
+                except Corrupt:
+                    self._content.remove(digest)
+
     async def _replace(self, broken: dict[str, str]) -> set[str]:
         """Remove broken layers and what is on them, but below containers; unpack images again."""
         done: set[str] = set()
         for chain_id in broken:
             above = self._snapshots.above(chain_id)
             if all(self._snapshots.is_layer(key) for key in above):
+                await asyncio.to_thread(self._complete_blobs, {*above})
                 for key in above:
                     await self._snapshots.remove(key)
                 done.add(chain_id)

@@ -42,11 +42,47 @@ class Garbage:
         images = self._catalog.all()
         wanted = {chain_id for image in images for chain_id in chain_ids(image.diff_ids)}
         wanted |= self._layers.busy()
+        wanted |= self._trees_of_blobs(wanted)
         gone = self._snapshots.unused(wanted)
+        self._drop_thin({*gone})
         for chain_id in gone:
             await self._snapshots.remove(chain_id)
         self.awaits_containers = not wanted.issuperset(self._snapshots.layers())
         return gone
+
+    def _trees_of_blobs(self, wanted: set[str]) -> set[str]:
+        """Return the layers that stay for the blobs of which they have the bytes.
+
+        A blob is read from another layer instead, if a wanted one is the same.
+        """
+        blobs: set[str] = set()
+        same: dict[str, list[str]] = {}
+        for image in self._catalog.all():
+            blobs.update(image.blobs())
+            for chain_id, diff_id in zip(chain_ids(image.diff_ids), image.diff_ids, strict=True):
+                if self._snapshots.has(chain_id):
+                    same.setdefault(diff_id, []).append(chain_id)
+        needed = set()
+        for digest, chain_id in self._content.thin.all():
+            if chain_id in wanted or not (digest in blobs or self._content.is_held(digest)):
+                continue
+            if others := same.get(digest):
+                self._content.thin.move(digest, others[0])
+            else:
+                needed.add(chain_id)
+        return needed
+
+    def drop_torn(self) -> None:
+        """Remove thin blobs whose trees are missing: the images that have them are to be had again."""
+        for digest, chain_id in self._content.thin.all():
+            if not self._snapshots.has(chain_id):
+                self._content.remove(digest)
+
+    def _drop_thin(self, gone: set[str]) -> None:
+        """Remove the blobs that are nothing without the trees that go."""
+        for digest, chain_id in self._content.thin.all():
+            if chain_id in gone:
+                self._content.remove(digest)
 
     def remove_blobs(self, *, older_than_s: float = 0.0) -> int:
         """Remove blobs that no image has, and beginnings of blobs; return the bytes freed."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections import Counter, defaultdict
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from berth.errors import Failed
 from berth.oci.digest import Digest
@@ -179,12 +179,18 @@ class LayerStore:
             teller.at(layer, diff_id, message.get("bytes", 0))
 
         async with self._workers:
-            with self._content.open_blob(Digest.parse(layer.digest)) as blob:
+            with await self._file_of(layer) as blob:
                 argument = {"digest": layer.digest, "diff_id": diff_id, "plain": self._plain}
                 places = (blob.fileno(), partial / "fs")
                 outcome = await self.run(UNPACK, argument, places, report)
         teller.end(layer, diff_id)
         return outcome
+
+    async def _file_of(self, layer: LayerRecord) -> BinaryIO:
+        digest = Digest.parse(layer.digest)
+        if digest in self._content.thin:
+            return await asyncio.to_thread(self._content.open_file, digest)
+        return self._content.open_file(digest)
 
     async def extract(self, layer: LayerRecord, diff_id: str, teller: Teller) -> Ready:
         """Extract a layer for whoever unpacks the image; it is the caller's to discard."""
@@ -212,10 +218,7 @@ class LayerStore:
         try:
             async with self._workers:
                 with ExitStack() as opened:
-                    blobs = [
-                        opened.enter_context(self._content.open_blob(Digest.parse(layer.digest)))
-                        for layer, _ in work
-                    ]
+                    blobs = [opened.enter_context(await self._file_of(one)) for one, _ in work]
                     layers = [
                         {"digest": layer.digest, "diff_id": id_, "plain": self._plain}
                         for layer, id_ in work

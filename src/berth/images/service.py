@@ -23,6 +23,7 @@ from berth.images.layers import NOTHING_READY, LayerStore, LoadTeller, Teller, q
 from berth.images.records import Image, ImageUser
 from berth.images.save import ArchiveWriter, selected
 from berth.images.shipping import Shipping
+from berth.images.thinning import Thinning
 from berth.images.transfer import Transfer, platform_of, record, remove_ingest
 from berth.oci.digest import Digest
 from berth.oci.image import (
@@ -59,11 +60,16 @@ class ImageService:
     def __init__(
         self, *, state: State, data_root: Path, runtime: Runtime, snapshots: Snapshots
     ) -> None:
-        self.content = ContentStore(data_root / "content")
+        self.content = ContentStore(
+            data_root / "content", lambda chain_id: snapshots.base / snapshots.tree(chain_id)
+        )
         self._catalog = Catalog(state)
         self._snapshots = snapshots
         self._layers = LayerStore(snapshots=self._snapshots, content=self.content, runtime=runtime)
         self._transfer = Transfer(
+            content=self.content, snapshots=self._snapshots, layers=self._layers
+        )
+        self._thinning = Thinning(
             content=self.content, snapshots=self._snapshots, layers=self._layers
         )
         self._shipping = Shipping(state=state, content=self.content, catalog=self._catalog)
@@ -91,6 +97,7 @@ class ImageService:
         for left in self.content.leftovers():
             remove_ingest(left)
         await self._snapshots.open()
+        self._garbage.drop_torn()
         built_in = host.image()
         for image in self._catalog.all():
             if image.builtin:
@@ -104,6 +111,7 @@ class ImageService:
 
     async def close(self) -> None:
         """Wait until what was removed is deleted."""
+        await self._thinning.close()
         await self._snapshots.settle()
 
     # Finding
@@ -386,6 +394,7 @@ class ImageService:
         self._catalog.put(image)
         for name in names:
             self._catalog.give_name(image, name, beside=beside)
+        self._thinning.want(image)
         return image
 
     # Out

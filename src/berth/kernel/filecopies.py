@@ -6,6 +6,8 @@ import errno
 import fcntl
 import os
 
+from berth.kernel.libc import check, libc
+
 FICLONE = 0x40049409
 COPY_BYTES = 16 << 20
 READ_BYTES = 1 << 20
@@ -40,7 +42,7 @@ class FileCopies:
                     raise
                 return  # a hole to the end
             end = os.lseek(source, start, os.SEEK_HOLE)
-            _copy_range(source, target, start, end)
+            copy_range(source, target, start, end)
             start = end
 
     def _share(self, source: int, target: int) -> bool:
@@ -54,7 +56,8 @@ class FileCopies:
         return True
 
 
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
+def copy_range(source: int, target: int, start: int, end: int) -> None:
+    """Copy the bytes from ``start`` to ``end`` to the same place of another file."""
     while start < end:
         try:
             done = os.copy_file_range(source, target, min(COPY_BYTES, end - start), start, start)
@@ -69,3 +72,8 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
 
 def _write(target: int, data: bytes, offset: int) -> int:
     return os.pwrite(target, data, offset) if data else 0
+
+
+def sync_file_system(fd: int) -> None:
+    """syncfs(2): wait until all that was written to the file system of ``fd`` is on the disk."""
+    check(libc.syncfs(fd), "syncfs")
