@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CAPABILITIES = ("CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH")
 PIECE_BYTES = 1 << 20
-MIN_FILE_BYTES = 16 << 10  # less is read sooner from the blob than from a file of its own
+MIN_FILE_BYTES = 8 << 10  # less is read sooner from the blob than from a file of its own
 NICENESS = 10
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
