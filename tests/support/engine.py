@@ -18,7 +18,8 @@ from support import kernel, schemas
 from support.programs import Outcome, find, run
 from support.waiting import wait_for
 
-SOURCE = Path(__file__).parents[2] / "src"
+TESTS = Path(__file__).parents[1]
+SOURCE = TESTS.parent / "src"
 STOP_S = 20.0
 
 
@@ -34,9 +35,11 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class EngineProcess:
-    """berthd started by `berth serve`, its roots and its socket."""
+    """berthd started by `berth serve`, its roots and its socket. ``module`` is run instead of `berth`."""
 
-    def __init__(self, base: Path | None = None, *, flags: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, base: Path | None = None, *, flags: tuple[str, ...] = (), module: str = "berth"
+    ) -> None:
         self.base = base or Path(tempfile.mkdtemp(prefix="berth-test-"))
         self.data_root = self.base / "data"
         self.exec_root = self.base / "exec"
@@ -44,6 +47,7 @@ class EngineProcess:
         self.log = self.base / "berthd.log"
         self.instance = Instance.of(self.data_root)
         self._flags = flags
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,14 +69,14 @@ class EngineProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "berth", "serve", "-H", self.host),
+                    *(sys.executable, "-m", self._module, "serve", "-H", self.host),
                     *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),
                     *("--ready-fd", str(told), *self._flags),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(SOURCE)},
+                env={**os.environ, "PYTHONPATH": f"{SOURCE}:{TESTS}"},
                 pass_fds=(told,),
                 start_new_session=True,
             )

@@ -7,19 +7,24 @@ its variables put in, the configuration, and the contents of what is copied.
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from berth.builds.arguments import BuildArguments, platform_arguments
 from berth.builds.copies import Copies
-from berth.builds.layers import Copying
+from berth.builds.layers import Copying, Part
+from berth.builds.mounts import Wanted, environment
+from berth.builds.origins import Origins
 from berth.builds.output import Plan
 from berth.builds.runs import Run, write_document
 from berth.builds.stage import StageState, Steps
 from berth.dockerfile import stages
 from berth.dockerfile.instructions import Arguments, Command, Copy, Pairs, Text
+from berth.dockerfile.mounts import BIND, Mount
 from berth.dockerfile.stages import SCRATCH
 from berth.dockerfile.substitution import Expansion, expand
-from berth.errors import BerthError, Failed, InvalidArgument, NotFound
+from berth.errors import BerthError, Failed
+from berth.images.records import Image
 from berth.oci.platform import Platform, this_machine
 
 if TYPE_CHECKING:
@@ -27,13 +32,14 @@ if TYPE_CHECKING:
 
     from berth.builds.bases import Bases
     from berth.builds.context import Context
-    from berth.builds.layers import LayerMaker
+    from berth.builds.layers import Document, LayerMaker
+    from berth.builds.mounts import Mounts
+    from berth.builds.origins import Origin
     from berth.builds.output import Output
     from berth.builds.requests import BuildRequest
     from berth.builds.runs import Runs
     from berth.dockerfile.instructions import Instruction
     from berth.dockerfile.stages import Dockerfile, Stage
-    from berth.images.records import Image
     from berth.images.service import ImageService
 
 # Where a command finds the here-documents that it runs or reads.
@@ -41,25 +47,30 @@ PIPES = "/dev/pipes"
 HOST = "host"  # the network of this machine
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What the builds of an engine are carried out with."""
+
+    images: ImageService
+    bases: Bases
+    layers: LayerMaker
+    runs: Runs
+    mounts: Mounts
+
+
 class Builder:
     """Builds one image."""
 
-    def __init__(
-        self,
-        request: BuildRequest,
-        output: Output,
-        *,
-        images: ImageService,
-        bases: Bases,
-        layers: LayerMaker,
-        runs: Runs,
-    ) -> None:
+    def __init__(self, request: BuildRequest, output: Output, means: Means) -> None:
         self._request = request
         self._output = output
-        self._bases = bases
-        self._layers = layers
-        self._runs = runs
-        self._steps = Steps(images, use_cache=request.use_cache, cache_from=request.cache_from)
+        self._bases = means.bases
+        self._layers = means.layers
+        self._runs = means.runs
+        self._mounts = means.mounts
+        self._steps = Steps(
+            means.images, use_cache=request.use_cache, cache_from=request.cache_from
+        )
         target = request.platform or this_machine()
         known = platform_arguments(target, this_machine())
         self._arguments = BuildArguments(request.arguments, known)
@@ -69,7 +80,9 @@ class Builder:
         """Build; ``folder`` is for files of the build's own."""
         self._dockerfile = dockerfile
         self._folder = folder
+        self._context = context
         self._copies = Copies(context, self._layers, folder)
+        self._origins = Origins(self._bases, self._request, self._output, dockerfile, self._results)
         target = dockerfile.target(self._request.target)
         self._arguments.declare_globals(dockerfile.globals, dockerfile.escape)
         put_in = Expansion(self._arguments.globals(), dockerfile.escape)
@@ -128,14 +141,31 @@ class Builder:
         """Return what a stage begins with; None for scratch."""
         if not name:
             raise Failed(f"base name ({stage.head.base}) should not be blank")
-        other = self._dockerfile.find(name, stage.index)
+        instead = self._origins.context(stage.head.stage) or self._origins.context(name)
+        if instead is not None and not isinstance(instead, str):
+            return await self._of_files(instead)
+        other = None if instead else self._dockerfile.find(name, stage.index)
         if other is not None:
             return self._results[other.index]
-        if name == SCRATCH:
+        if name == SCRATCH and not instead:
             return None
         text = expand(stage.head.platform, self._arguments.globals(), self._dockerfile.escape)
         platform = Platform.parse(text) if text else self._request.platform
-        return await self._bases.find(name, platform, self._request, self._output)
+        return await self._origins.image(instead or name, platform)
+
+    async def _of_files(self, context: Context) -> Image:
+        """Return an image of all that is in a named context."""
+        state = StageState(
+            None,
+            scope=self._arguments.scope(),
+            escape=self._dockerfile.escape,
+            platform=self._request.platform or this_machine(),
+        )
+        digest, _ = await context.digest(["."], [])
+        part = Part(patterns=["."], folder=context.folder)
+        copying = Copying(target="/", parts=[part])
+        await self._layer(state, state.plain(f"COPY {digest} in / ", with_files=True), copying)
+        return state.image
 
     async def _triggers(self, state: StageState) -> None:
         """Carry out what the base image has kept with ONBUILD."""
@@ -187,35 +217,22 @@ class Builder:
     async def _copy(self, state: StageState, step: Copy) -> None:
         try:
             async with AsyncExitStack() as undo:
-                origin = None
+                origin: Document | Context | None = None
                 if step.origin:
-                    image = await self._origin(step)
-                    origin = await undo.enter_async_context(self._layers.view(image))
+                    found = await self._origin(step.origin)
+                    if isinstance(found, Image):
+                        origin = await undo.enter_async_context(self._layers.view(found))
+                    else:
+                        origin = found
                 copying, said = await self._copies.prepare(step, state, origin)
                 await self._layer(state, state.plain(said, with_files=True), copying)
         except BerthError as error:
             raise Failed(f"{step.name} failed: {error.message}", hint=error.hint) from error
 
-    async def _origin(self, step: Copy) -> Image:
-        """Return the image that COPY --from names: a stage, or any other, but none of this machine."""
-        name = expand(step.origin, self._arguments.globals(), self._dockerfile.escape)
-        image = await self._named(name)
-        if image.is_of_host:
-            raise InvalidArgument(
-                f"invalid from flag value {name}: it shows this machine's files, and they stay on it"
-            )
-        return image
-
-    async def _named(self, name: str) -> Image:
-        stage = self._dockerfile.find(name)
-        if stage is not None and stage.index in self._results:
-            return self._results[stage.index]
-        if name.isdecimal():
-            raise NotFound(f"invalid from flag value {name}: invalid context value")
-        try:
-            return await self._bases.find(name, self._request.platform, self._request, self._output)
-        except BerthError as error:
-            raise Failed(f"invalid from flag value {name}: {error.message}") from error
+    async def _origin(self, text: str) -> Origin:
+        """Return what COPY --from or a mount names."""
+        put_in = Expansion(self._arguments.globals(), self._dockerfile.escape)
+        return await self._origins.find(put_in(text))
 
     async def _run(self, state: StageState, step: Command) -> None:
         if not state.image.id:
@@ -228,25 +245,29 @@ class Builder:
         words, scripts = self._command(state, step)
         arguments = state.arguments
         command = [*state.scope.prefix(arguments), *words]
+        mounts = await self._mounts.prepare(step.mounts, state, self._context, self._origin)
         texts = [heredoc.content for heredoc in step.heredocs]
-        key = self._steps.key(state, command, [step.network, texts])
+        facts = [step.network, texts, *(mount.facts() for mount in mounts)]
+        key = self._steps.key(state, command, facts)
         if await self._known(state, key, command):
             return
-        run = Run(
-            image=state.image,
-            config=state.settings.config,
-            words=words,
-            arguments=arguments,
-            network=step.network,
-            scripts=scripts,
-        )
-        async with self._runs.run(run, self._request, self._output) as layer:
-            await self._steps.commit(state, key, command, layer)
+        offers = self._request.offers
+        async with self._mounts.open([*mounts, *scripts], self._folder, offers) as loan:
+            run = Run(
+                image=state.image,
+                config=state.settings.config,
+                words=words,
+                arguments=arguments,
+                network=step.network,
+                env=environment(mounts, state.variables),
+                loan=loan,
+                targets=[wanted.mount.target for wanted in mounts if wanted.mount.target],
+            )
+            async with self._runs.run(run, self._request, self._output) as layer:
+                await self._steps.commit(state, key, command, layer)
 
-    def _command(
-        self, state: StageState, step: Command
-    ) -> tuple[list[str], list[tuple[Path, str]]]:
-        """Return the words of RUN, and the files that it needs: its text alone may be a script."""
+    def _command(self, state: StageState, step: Command) -> tuple[list[str], list[Wanted]]:
+        """Return the words of RUN, and the file that it needs: its text alone may be a script."""
         if not step.heredocs:
             return state.settings.words_of(step), []
         heredoc = step.heredocs[0]
@@ -255,9 +276,10 @@ class Builder:
             if not heredoc.content.startswith("#!"):
                 return [*state.settings.shell, heredoc.content], []
             name = f"{state.image.id[-12:]}-{heredoc.name}"
-            path = write_document(self._folder, name, heredoc.content, mode=0o755)
+            write_document(self._folder, name, heredoc.content, mode=0o755)
             target = f"{PIPES}/{heredoc.name}"
-            return [target], [(path, target)]
+            mount = Mount(kind=BIND, source=name, target=target, read_only=True)
+            return [target], [Wanted(mount=mount, origin=self._folder)]
         text = step.words[0] + "\n"
         for heredoc in step.heredocs:
             text += f"{heredoc.content}{heredoc.name}\n"

@@ -12,6 +12,7 @@ from berth.builds import fetching
 from berth.builds.layers import Copying, Part
 from berth.builds.runs import write_document
 from berth.dockerfile import ignore
+from berth.dockerfile.modes import Mode
 from berth.dockerfile.substitution import Expansion
 from berth.errors import Failed, InvalidArgument
 
@@ -51,7 +52,7 @@ class Copies:
         self._folder = folder
 
     async def prepare(
-        self, step: Copy, stage: StageState, origin: Document | None
+        self, step: Copy, stage: StageState, origin: Document | Context | None
     ) -> tuple[Copying, str]:
         """Return what is to be copied, and what history says of it. ``origin``: of COPY --from."""
         put_in = Expansion(stage.variables, stage.settings.escape)
@@ -75,7 +76,9 @@ class Copies:
                 f"When using {step.name} with more than one source file, the destination must be a"
                 " directory and end with a /"
             )
-        owner = put_in(step.owner)
+        owner, mode = put_in(step.owner), put_in(step.mode)
+        if mode:
+            Mode(mode)  # or it is refused
         digest = joined(gathered.digests)
         chown = f"--chown={owner} " if owner else ""
         copying = Copying(
@@ -83,7 +86,7 @@ class Copies:
             parts=gathered.parts,
             excludes=excludes,
             owner=owner,
-            mode=step.mode,
+            mode=mode,
         )
         return copying, f"{step.name} {chown}{digest} in {target} "
 
@@ -93,14 +96,15 @@ class Copies:
         step: Copy,
         patterns: list[str],
         excludes: list[str],
-        origin: Document | None,
+        origin: Document | Context | None,
     ) -> None:
-        if origin is not None:
+        if isinstance(origin, dict):
             part = Part(patterns=patterns, source=origin)
             gathered.add(part, *await self._maker.digest(origin, patterns, excludes))
             return
-        part = Part(patterns=patterns, folder=self._context.folder, extracts=step.is_add)
-        gathered.add(part, *await self._context.digest(patterns, excludes))
+        context = self._context if origin is None else origin
+        part = Part(patterns=patterns, folder=context.folder, extracts=step.is_add)
+        gathered.add(part, *await context.digest(patterns, excludes))
 
     async def _remote(self, gathered: Gathered, url: str, checksum: str) -> None:
         name, folder = fetching.name_of(url), self._new_folder()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from berth.builds import contextwork, selection
 from berth.builds.selection import joined
 from berth.dockerfile import ignore
+from berth.dockerfile.modes import Mode
 from berth.errors import BerthError, Failed, InvalidArgument
 from berth.files import differences, roots
 from berth.files.archives import Unpacker
@@ -57,7 +58,7 @@ def copy(argument: dict[str, object], fds: list[int], report: Report) -> Mapping
 
     Argument: ``rootfs``, the root; ``parts``, each with ``patterns``, ``source`` (another image's root;
     None: the next directory of ``fds``) and whether it ``extracts`` archives; ``excludes``, ``target``,
-    ``owner`` and ``mode`` (None: as it is). Without parts the target is a directory to be made. Returns
+    ``owner`` and ``mode`` (nothing: as it is). Without parts the target is a directory to be made. Returns
     ``digest`` and ``size`` of the layer.
     """
     del report
@@ -135,7 +136,7 @@ class _Copy:
         self._target = str(argument["target"])
         self._said_owner = owner_of(str(argument["owner"])) if argument["owner"] else None
         self._owner = self._said_owner or (0, 0)
-        self._mode = cast("int | None", argument["mode"])
+        self._mode = Mode(str(argument["mode"])) if argument["mode"] else None
         self._links: dict[tuple[int, int], str] = {}
         self._source = -1
         self._copies = FileCopies()
@@ -266,10 +267,13 @@ class _Copy:
         fd = open_in_root(self._root, path, _DIRECTORY | os.O_NOFOLLOW)
         try:
             os.chown(fd, *self._owner)
-            os.chmod(fd, stat.S_IMODE(status.st_mode) if self._mode is None else self._mode)
+            os.chmod(fd, self._mode_of(status))
             os.utime(fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
         finally:
             os.close(fd)
+
+    def _mode_of(self, status: os.stat_result) -> int:
+        return stat.S_IMODE(status.st_mode) if self._mode is None else self._mode.of(status.st_mode)
 
     def _entry(self, path: str, flags: int, parent: int, target: str) -> None:
         """Copy what is no directory to ``target`` in ``parent``, in the place of what is there."""
@@ -319,7 +323,7 @@ class _Copy:
             status = os.fstat(source)
             self._copies.copy(source, target, status.st_size)
             os.chown(target, *self._owner)
-            os.chmod(target, stat.S_IMODE(status.st_mode) if self._mode is None else self._mode)
+            os.chmod(target, self._mode_of(status))
             if found := attributes(source):
                 set_xattrs(target, found)
         finally:

@@ -45,7 +45,7 @@ class Copying:
     parts: Sequence[Part] = ()
     excludes: Sequence[str] = ()
     owner: str = ""
-    mode: int | None = None
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class LayerMaker:
         finally:
             os.close(file)
             path.unlink(missing_ok=True)
-            await self._forget(name)
+            await self.forget(name)
 
     @asynccontextmanager
     async def view(self, image: Image) -> AsyncIterator[Document]:
@@ -99,11 +99,19 @@ class LayerMaker:
             await self._images.fill_rootfs(name)
             yield self._images.derived.view(name)
         finally:
-            await self._forget(name)
+            await self.forget(name)
 
-    async def _forget(self, name: str) -> None:
+    async def forget(self, name: str) -> None:
+        """Remove a snapshot that was noted."""
         await self._images.remove_rootfs(name)
         self._notes.forget(name)
+
+    async def digest_of(
+        self, image: Image, patterns: Sequence[str], excludes: Sequence[str]
+    ) -> tuple[str, int]:
+        """Return the hash of what patterns select in an image, and how much they name."""
+        async with self.view(image) as source:
+            return await self.digest(source, patterns, excludes)
 
     async def digest(
         self, source: Document, patterns: Sequence[str], excludes: Sequence[str]

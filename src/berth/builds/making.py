@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from berth.builds import context, fetching
 from berth.builds.bases import Bases
-from berth.builds.builder import Builder
+from berth.builds.builder import Builder, Means
 from berth.builds.contextwork import MAX_TEXT_BYTES
 from berth.builds.layers import LayerMaker
+from berth.builds.mounts import Mounts
 from berth.builds.runs import Runs
 from berth.dockerfile import stages
 from berth.errors import BerthError, Failed, InvalidArgument
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from berth.builds.caches import Caches
     from berth.builds.context import Context
     from berth.builds.leftovers import Leftovers
     from berth.builds.output import Output
@@ -44,12 +46,18 @@ class Source(Protocol):
 class Making:
     """Builds what Dockerfiles say."""
 
-    def __init__(self, services: Services, engine: Engine, notes: Leftovers) -> None:
-        self._services = services
+    def __init__(
+        self, services: Services, engine: Engine, notes: Leftovers, caches: Caches
+    ) -> None:
         self._notes = notes
-        self._bases = Bases(services.images, engine.pulls)
-        self._layers = LayerMaker(services, notes)
-        self._runs = Runs(services, engine.containers, engine.files, notes)
+        layers = LayerMaker(services, notes)
+        self._means = Means(
+            images=services.images,
+            bases=Bases(services.images, engine.pulls),
+            layers=layers,
+            runs=Runs(services, engine.containers, engine.files, notes),
+            mounts=Mounts(services, layers, caches, notes),
+        )
 
     async def image(self, request: BuildRequest, source: Source, output: Output) -> Image:
         """Build an image and return it."""
@@ -58,14 +66,7 @@ class Making:
                 raise InvalidArgument(
                     f"the Dockerfile ({request.dockerfile or 'Dockerfile'}) cannot be empty"
                 )
-            builder = Builder(
-                request,
-                output,
-                images=self._services.images,
-                bases=self._bases,
-                layers=self._layers,
-                runs=self._runs,
-            )
+            builder = Builder(request, output, self._means)
             dockerfile = await asyncio.to_thread(stages.read, text)
             return await builder.build(dockerfile, files, folder)
 

@@ -14,6 +14,7 @@ from berth.builds import leftovers
 from berth.builds.layers import Layer
 from berth.builds.output import CommandFailed, Frames
 from berth.engine import admission, pipes
+from berth.engine.life import NOTHING_LENT, Loan
 from berth.engine.models import ContainerConfig, Healthcheck, HostConfig, LogConfig
 from berth.errors import NotFound
 from berth.runtime.requests import Attachment
@@ -42,7 +43,9 @@ class Run:
     words: Sequence[str]
     arguments: Mapping[str, str]
     network: str = ""
-    scripts: Sequence[tuple[Path, str]] = ()  # files of the host and where the command finds them
+    env: Sequence[str] = ()  # beside what the image will have
+    loan: Loan = NOTHING_LENT
+    targets: Sequence[str] = ()  # where something is mounted
 
 
 class Runs:
@@ -69,7 +72,10 @@ class Runs:
             await self._run(record, run, output)
             done = True
             found = await self._files.layer(
-                record.id, path, strip=removes and self._images.derived.has_layers_as_made
+                record.id,
+                path,
+                strip=removes and self._images.derived.has_layers_as_made,
+                targets=run.targets,
             )
             with ExitStack() as undo:
                 tree = None
@@ -93,7 +99,11 @@ class Runs:
             image=run.image.id,
             cmd=list(run.words),
             entrypoint=[],
-            env=[*(own.env or ()), *(f"{key}={value}" for key, value in run.arguments.items())],
+            env=[
+                *(own.env or ()),
+                *(f"{key}={value}" for key, value in run.arguments.items()),
+                *run.env,
+            ],
             user=own.user,
             working_dir=own.working_dir,
             labels=own.labels,
@@ -107,9 +117,8 @@ class Runs:
         host = msgspec.convert(msgspec.to_builtins(request.host), HostConfig)
         host.network_mode = run.network or host.network_mode
         host.log_config = LogConfig(type="none")
-        host.binds = [f"{path}:{target}:ro" for path, target in run.scripts] or None
         admission.admit(config, host, self._services.support)
-        return await self._containers.create(config, name=name, host_config=host)
+        return await self._containers.create(config, name=name, host_config=host, loan=run.loan)
 
     async def _run(self, record: ContainerRecord, run: Run, output: Output) -> None:
         ours, theirs = socket.socketpair()
@@ -126,6 +135,7 @@ class Runs:
         with ours:
             await self._containers.attach(record.id, attachment)
             await self._containers.start(record.id)
+            self._containers.take_back(record)
             frames = Frames()
             async for data in pipes.read(ours.fileno()):
                 for is_stderr, piece in frames.feed(data):

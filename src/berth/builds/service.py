@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from berth.builds import leftovers
+from berth.builds.caches import Caches
 from berth.builds.leftovers import Leftovers
 from berth.builds.output import Messages
 from berth.errors import Failed, InvalidArgument, NotFound
@@ -31,6 +32,7 @@ class Builds:
         self._images = engine.images
         self._containers = engine.containers
         self._notes = Leftovers(state=services.state, data_root=services.data_root)
+        self._caches = Caches(state=services.state, data_root=services.data_root)
         self._engine = engine
         self._making: Making | None = None
         self._running: dict[str, asyncio.Timeout] = {}
@@ -38,6 +40,7 @@ class Builds:
     async def open(self) -> None:
         """Remove what builds left that were cut off."""
         self._notes.clear_folders()
+        self._caches.clear()
         for kind, name in self._notes.all():
             if kind == leftovers.SNAPSHOT:
                 await self._services.images.remove_rootfs(name)
@@ -81,7 +84,7 @@ class Builds:
         if self._making is None:
             from berth.builds.making import Making
 
-            self._making = Making(self._services, self._engine, self._notes)
+            self._making = Making(self._services, self._engine, self._notes, self._caches)
         return await self._making.image(request, source, output)
 
     @contextmanager
@@ -105,8 +108,21 @@ class Builds:
     async def prune(
         self, filters: Mapping[str, Sequence[str]], *, keep_bytes: int
     ) -> Mapping[str, object]:
-        """Remove what builds have made that has no name and that no image with a name is made of."""
-        return await self._images.prune_builds(filters, keep_bytes=keep_bytes)
+        """Remove what builds have made that has no name and that no image with a name is made of, and caches.
+
+        The longest unused first, until no more than ``keep_bytes`` are left of it.
+        """
+        left = await self._caches.total_bytes()
+        images = await self._images.prune_builds(filters, keep_bytes=max(0, keep_bytes - left))
+        caches, reclaimed = await self._caches.prune(filters, keep_bytes=keep_bytes)
+        deleted, freed = images["CachesDeleted"], images["SpaceReclaimed"]
+        assert isinstance(deleted, list)
+        assert isinstance(freed, int)
+        return {"CachesDeleted": [*deleted, *caches], "SpaceReclaimed": freed + reclaimed}
+
+    async def caches(self) -> Sequence[Mapping[str, object]]:
+        """Return what commands of RUN have kept, as /system/df shows it."""
+        return await self._caches.documents()
 
 
 def tag_of(text: str) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.dockerfile import syntax
+from berth.dockerfile import mounts, syntax
 from berth.dockerfile.healthchecks import healthcheck
+from berth.dockerfile.modes import Mode
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ class Command(Instruction):
     words: tuple[str, ...]
     is_shell: bool
     heredocs: tuple[Heredoc, ...] = ()
-    network: str = ""  # of RUN
+    network: str = ""  # this and those below are of RUN
+    mounts: tuple[str, ...] = ()  # as they were written
+    origins: tuple[str, ...] = ()  # what their "from" names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +91,13 @@ class Copy(Instruction):
     target: str
     origin: str = ""  # COPY --from
     owner: str = ""
-    mode: int | None = None
+    mode: str = ""
     checksum: str = ""
     excludes: tuple[str, ...] = ()
+    parents: bool = False
+    link: bool = False
+    unpack: bool | None = None  # None: archives of the context, not those from elsewhere
+    keep_git: bool | None = None
     heredocs: tuple[Heredoc, ...] = ()
 
     @property
@@ -122,12 +129,22 @@ def _flags(line: Line, known: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-SWITCHES = ("link",)
+SWITCHES = ("link", "parents", "unpack", "keep-git-dir")
 REPEATED = ("exclude", "mount")
 
 
 def _last(flags: dict[str, list[str]], name: str) -> str:
     return flags.get(name, [""])[-1]
+
+
+def _switch(flags: dict[str, list[str]], name: str) -> bool | None:
+    """Return what a switch says, None when it is not there."""
+    if name not in flags:
+        return None
+    value = _last(flags, name).lower()
+    if value not in ("true", "false"):
+        raise InvalidArgument(f"expecting boolean value for flag {name}, not: {_last(flags, name)}")
+    return value == "true"
 
 
 def json_words(text: str) -> tuple[str, ...] | None:
@@ -182,11 +199,11 @@ def _from(line: Line) -> From:
 
 
 def _command(line: Line) -> Command:
-    known = ("mount", "network", "security") if line.name == "RUN" else ()
+    known = ("mount", "network", "security", "device") if line.name == "RUN" else ()
     flags = _flags(line, known)
-    for name in ("mount", "security"):
-        if name in flags:
-            raise InvalidArgument(f"the --{name} option requires BuildKit. {DOCS}")
+    if "device" in flags:
+        raise InvalidArgument(f"--device={_last(flags, 'device')} is not allowed. {DOCS}")
+    _check_security(_last(flags, "security"))
     network = _last(flags, "network")
     if network not in ("", "default", "none", "host"):
         raise InvalidArgument(f'unsupported network mode "{network}"')
@@ -204,7 +221,16 @@ def _command(line: Line) -> Command:
         is_shell=words is None,
         heredocs=line.heredocs,
         network="" if network == "default" else network,
+        mounts=tuple(flags.get("mount", ())),
+        origins=tuple(filter(None, map(mounts.origin_of, flags.get("mount", ())))),
     )
+
+
+def _check_security(value: str) -> None:
+    if value == "insecure":
+        raise InvalidArgument(f"security.insecure is not allowed. {DOCS}")
+    if value not in ("", "sandbox"):
+        raise InvalidArgument(f'security "{value}" is not valid')
 
 
 def _read_pairs(line: Line) -> tuple[tuple[str, str], ...]:
@@ -286,9 +312,7 @@ def _onbuild(line: Line) -> Text:
 
 def _copy(line: Line) -> Copy:
     known = ["chown", "chmod", "link", "exclude"]
-    known += ["checksum"] if line.name == "ADD" else ["from"]
-    if any(flag.partition("=")[0] == "--parents" for flag in line.flags):
-        raise InvalidArgument(f"the --parents option requires BuildKit. {DOCS}")
+    known += ["checksum", "unpack", "keep-git-dir"] if line.name == "ADD" else ["from", "parents"]
     flags = _flags(line, known)
     json = json_words(line.rest)
     words = list(line.rest.split() if json is None else json)
@@ -299,6 +323,8 @@ def _copy(line: Line) -> Copy:
             f"{line.name} requires at least two arguments, but only one was provided. Destination"
             " could not be determined."
         )
+    if (mode := _last(flags, "chmod")) and "$" not in mode:
+        Mode(mode)  # or it is refused
     documents = {f"<<{heredoc.name}" for heredoc in line.heredocs}
     sources = [word for word in words[:-1] if _plain(word) not in documents]
     return Copy(
@@ -308,9 +334,13 @@ def _copy(line: Line) -> Copy:
         target=words[-1],
         origin=_last(flags, "from"),
         owner=_last(flags, "chown"),
-        mode=_mode(_last(flags, "chmod")),
+        mode=mode,
         checksum=_last(flags, "checksum"),
         excludes=tuple(flags.get("exclude", ())),
+        parents=bool(_switch(flags, "parents")),
+        link=bool(_switch(flags, "link")),
+        unpack=_switch(flags, "unpack"),
+        keep_git=_switch(flags, "keep-git-dir"),
         heredocs=line.heredocs,
     )
 
@@ -319,16 +349,6 @@ def _plain(word: str) -> str:
     """Return a word that begins a here-document without its dash and quotes."""
     found = syntax.HEREDOC.fullmatch(word)
     return f"<<{found[3] or found[4] or found[5]}" if found else word
-
-
-def _mode(text: str) -> int | None:
-    if not text:
-        return None
-    if not re.fullmatch(r"[0-7]{1,4}", text):
-        raise InvalidArgument(
-            f"invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
-        )
-    return int(text, 8)
 
 
 READERS: dict[str, Callable[[Line], Instruction]] = {

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from berth.dockerfile import instructions, syntax
-from berth.dockerfile.instructions import Arguments, Copy, From, Instruction, Text
+from berth.dockerfile.instructions import Arguments, Command, Copy, From, Instruction, Text
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -85,9 +85,11 @@ class Dockerfile:
 
 
 def copied_from(steps: Sequence[Instruction]) -> list[str]:
-    """Return what COPY --from names in a stage."""
+    """Return what COPY --from and RUN --mount=from= name in a stage."""
     found = [step.origin for step in steps if isinstance(step, Copy) and step.origin]
     for step in steps:
+        if isinstance(step, Command):
+            found += step.origins
         if isinstance(step, Text) and step.name == "ONBUILD":
             found += copied_from([trigger(step.value)])
     return found

@@ -27,6 +27,7 @@ from berth.engine import (
     support,
 )
 from berth.engine.creation import fill_in, inherit
+from berth.engine.life import NOTHING_LENT, Loan
 from berth.engine.limits import changed_limits
 from berth.engine.lives import Lives
 from berth.engine.metrics import timed
@@ -138,16 +139,22 @@ class Containers:
         host_config: HostConfig,
         platform: Platform | None = None,
         recursive_read_only: bool = True,
+        loan: Loan = NOTHING_LENT,
     ) -> ContainerRecord:
         """Make a container; nothing is left when it cannot be made."""
         id_ = self._services.runtime.take_id()
         try:
-            return await self._create(
+            record = await self._create(
                 id_, config, name, host_config, platform, recursive_read_only=recursive_read_only
             )
         except BaseException:
             await self._services.runtime.give_back(id_)
             raise
+        self._lives.of(record).loan = loan
+        self._services.background.start(
+            self._lives.prepare(record), name=f"prepare {record.id[:12]}"
+        )
+        return record
 
     async def _create(
         self,
@@ -185,9 +192,6 @@ class Containers:
         self._check(record)
         await self._make(record, image)
         self.emit(record, "create")
-        self._services.background.start(
-            self._lives.prepare(record), name=f"prepare {record.id[:12]}"
-        )
         return record
 
     def _check(self, record: ContainerRecord) -> None:
@@ -502,6 +506,10 @@ class Containers:
             finally:
                 os.close(attachment.fd)
         self.emit(record, "attach")
+
+    def take_back(self, record: ContainerRecord) -> None:
+        """Note that what was lent to a container is no longer there for its next start."""
+        self._lives.of(record).loan = NOTHING_LENT
 
     async def reconcile(self) -> None:
         """Find out what became of containers while no berthd was there."""

@@ -386,7 +386,6 @@ class Engine:
             "Images": images,
             "Containers": containers,
             "Volumes": await self.volumes.with_usage(),
-            "BuildCache": [],
         }
 
 

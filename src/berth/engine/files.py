@@ -12,7 +12,7 @@ from berth.engine import hostfiles, imagemounts, mountpoints, pipes, status
 from berth.errors import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from berth.engine.containers import Containers
@@ -134,13 +134,20 @@ class Files:
                 for entry in whole:
                     yield chr(entry[0]), os.fsdecode(entry[1:])
 
-    async def layer(self, id_: str, path: Path, *, strip: bool = False) -> WrittenLayer:
+    async def layer(
+        self, id_: str, path: Path, *, strip: bool = False, targets: Sequence[str] = ()
+    ) -> WrittenLayer:
         """Write what a container has changed as an image's layer to a new file.
 
-        ``strip``: its upper directory, which nobody has mounted, becomes the layer's files.
+        ``strip``: its upper directory, which nobody has mounted, becomes the layer's files. ``targets``:
+        where something was mounted, for which places may have been made.
         """
         rootfs = self._services.images.rootfs(id_)
-        argument: Document = {"rootfs": rootfs.document(), "strips": strip}
+        argument: Document = {
+            "rootfs": rootfs.document(),
+            "strips": strip,
+            "targets": list(targets),
+        }
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             async with self._job(LAYER, argument, [fd]) as job:

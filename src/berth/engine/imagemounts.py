@@ -32,8 +32,10 @@ async def fill(record: ContainerRecord, images: ImageService) -> None:
         await images.fill_rootfs(_key(record, point))
 
 
-def rootfs(record: ContainerRecord, images: ImageService) -> Rootfs:
-    """Return a container's root with the images that it sees."""
+def rootfs(
+    record: ContainerRecord, images: ImageService, lent: tuple[ImageTree, ...] = ()
+) -> Rootfs:
+    """Return a container's root with the images that it sees, and what it is ``lent``."""
     trees = tuple(
         ImageTree(
             lower=images.view(_key(record, point)),
@@ -43,7 +45,7 @@ def rootfs(record: ContainerRecord, images: ImageService) -> Rootfs:
         for point in _points(record)
     )
     own = images.rootfs(record.id)
-    return replace(own, images=trees) if trees else own
+    return replace(own, images=(*trees, *lent)) if trees or lent else own
 
 
 async def remove(record: ContainerRecord, images: ImageService) -> None:

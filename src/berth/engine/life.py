@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from berth.engine.restart import Backoff
@@ -11,7 +12,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.runtime.client import PreparedTask, Task
-    from berth.runtime.requests import Attachment
+    from berth.runtime.requests import Attachment, ImageTree, Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loan:
+    """What a container gets that no record has: mounts (the descriptors stay the lender's) and variables."""
+
+    trees: tuple[Tree, ...] = ()
+    images: tuple[ImageTree, ...] = ()
+    env: tuple[str, ...] = ()
+
+
+NOTHING_LENT = Loan()
 
 
 class Life:
@@ -24,6 +37,7 @@ class Life:
         self.expiry: asyncio.TimerHandle | None = None  # of what is prepared
         self.waiting: list[Attachment] = []  # clients that attached before the start
         self.orphans: list[int] = []  # connections of /wait, for the monitor
+        self.loan = NOTHING_LENT
         self.ended = asyncio.Event()  # replaced at each start
         self.removed = asyncio.Event()
         self.backoff = Backoff()

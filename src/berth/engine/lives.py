@@ -225,7 +225,7 @@ class Lives:
             raise
         mountpoints.emit(self._services.events, record, "mount")
         handover = Handover(
-            trees=trees,
+            trees=(*trees, *self.of(record).loan.trees),
             netns_fd=sandbox.netns_fd if sandbox else None,
             attachments=tuple(waiting),
             orphans=tuple(orphans),
@@ -242,7 +242,7 @@ class Lives:
                 os.close(tree.fd)
 
     def _task_request(self, record: ContainerRecord, folder: Path) -> TaskRequest:
-        host, config = record.host_config, record.config
+        host, config, loan = record.host_config, record.config, self.of(record).loan
         rows, columns = host.console_size or (0, 0)
         return TaskRequest(
             id=record.id,
@@ -252,8 +252,9 @@ class Lives:
                 cgroup=self._services.instance.cgroup,
                 paths=sharing.namespace_paths(record, self._records),
                 env=links.environment(record, self._services.network, self._records.find),
+                lent=loan.env,
             ),
-            rootfs=imagemounts.rootfs(record, self._services.images),
+            rootfs=imagemounts.rootfs(record, self._services.images, loan.images),
             user=config.user,
             groups=(*(host.group_add or ()), *cdi.groups(host)),
             terminal=config.tty,

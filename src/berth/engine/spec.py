@@ -133,13 +133,13 @@ def mounts(record: ContainerRecord) -> list[Mount]:
     return [*kept, *tmpfs.mounts(host)]
 
 
-def process(record: ContainerRecord, env: Sequence[str] = ()) -> Process:
-    """Return the container's own process; what ``env`` says the container may say otherwise."""
+def process(record: ContainerRecord, env: Sequence[str] = (), lent: Sequence[str] = ()) -> Process:
+    """Return the container's own process; ``env`` says what the container may say otherwise, ``lent`` not."""
     host = record.host_config
-    env = [f"HOSTNAME={hostname(record)}", *env, *record.env, *cdi.environment(host)]
+    own = [*record.env, *cdi.environment(host)]
     found: Process = {
         "args": record.args,
-        "env": merged(env),
+        "env": merged([f"HOSTNAME={hostname(record)}", *env, *own, *lent]),
         "cwd": record.config.working_dir or "/",
         "capabilities": security.capabilities(security.capability_names(host)),
         "noNewPrivileges": security.security_options(host).no_new_privileges,
@@ -200,10 +200,12 @@ def build(
     cgroup: str,
     paths: Mapping[str, str] | None = None,
     env: Sequence[str] = (),
+    lent: Sequence[str] = (),
 ) -> Spec:
     """Return the whole spec of a container.
 
-    ``cgroup``: the engine's top group. ``paths``: see :func:`namespaces`. ``env``: see :func:`process`.
+    ``cgroup``: the engine's top group. ``paths``: see :func:`namespaces`. ``env``, ``lent``: see
+    :func:`process`.
     """
     host = record.host_config
     nodes, rules = devices.nodes_and_rules(host)
@@ -217,7 +219,7 @@ def build(
         "root": {"readonly": host.readonly_rootfs},
         "hostname": hostname(record),
         "domainname": record.config.domainname,
-        "process": process(record, env),
+        "process": process(record, env, lent),
         "mounts": mounts(record),
         "linux": {
             "namespaces": spaces,

@@ -25,6 +25,7 @@ from berth.snapshots.whiteouts import is_opaque, is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from collections.abc import Set as AbstractSet
 
     Report = Callable[[Mapping[str, object]], None]
     Skips = Callable[[str, os.stat_result], bool]
@@ -40,6 +41,7 @@ STUB_FOLDERS = ("dev", "etc")
 MODIFIED, ADDED, DELETED = "C", "A", "D"
 CAPABILITY = "security.capability"
 COPY_BYTES = 1 << 20
+MAX_LINKS = 40
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -79,12 +81,15 @@ class HashingSink(FileSink):
 def layer(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
     """Write what has changed as a layer of an image to the file ``fds[0]``.
 
-    Argument: ``rootfs``; ``strips``: what is no part of the layer is removed, so that the directory is one.
-    Returns ``digest`` and ``size``, and what is in ``files``.
+    Argument: ``rootfs``; ``targets``: where something was mounted; ``strips``: what is no part of the layer
+    is removed, so that the directory is one. Returns ``digest`` and ``size``, and what is in ``files``.
     """
     del report
     layers = roots.open_layers(argument)
-    stubs = _Stubs(layers.own, layers.below)
+    targets = argument["targets"]
+    assert isinstance(targets, list)
+    made = [path for target in targets for path in missing(layers.below, target)]
+    stubs = _Stubs(layers.own, layers.below, STUBS.union(made))
     found = write_layer(layers, fds[0], stubs)
     if argument["strips"]:
         stubs.remove()
@@ -115,9 +120,10 @@ def write_layer(layers: roots.Layers, file: int, skips: Skips = nothing) -> Mapp
 class _Stubs:
     """Tells what in an upper directory is there only because something was mounted on it."""
 
-    def __init__(self, upper: int, below: int) -> None:
+    def __init__(self, upper: int, below: int, places: AbstractSet[str]) -> None:
         self._upper = upper
         self._below = below
+        self._places = places
         self._found: list[str] = []
 
     def __call__(self, path: str, status: os.stat_result) -> bool:
@@ -131,19 +137,21 @@ class _Stubs:
         for path in self._found:
             folder, _, leaf = path.rpartition("/")
             parent = open_in_root(self._upper, folder, _DIRECTORY)
+            times = os.fstat(parent)
             try:
                 if stat.S_ISDIR(os.stat(leaf, dir_fd=parent, follow_symlinks=False).st_mode):
                     remove_tree(leaf, dir_fd=parent)
                 else:
                     os.unlink(leaf, dir_fd=parent)
+                os.utime(parent, ns=(times.st_atime_ns, times.st_mtime_ns))  # as the layer has it
             finally:
                 os.close(parent)
 
     def _is_one(self, path: str, status: os.stat_result) -> bool:
-        if path not in STUBS:
+        if path not in self._places:
             return False
         if not stat.S_ISDIR(status.st_mode):
-            return is_stub(path, status)
+            return stat.S_ISREG(status.st_mode) and not status.st_size
         old = status_of(path, self._below)
         if old is not None and is_different(old, status):
             return False
@@ -155,6 +163,39 @@ class _Stubs:
         return all(
             found is None or self._is_one(f"{path}/{name}", found) for name, found in children
         )
+
+
+def missing(below: int, target: str) -> list[str]:
+    """Return what of the way to ``target`` an image has not: it was made to mount something there."""
+    done, ahead, links = "", [part for part in target.split("/") if part], 0
+    while ahead:
+        part = ahead.pop(0)
+        if part == "..":
+            done = done.rpartition("/")[0]
+            continue
+        folder = open_in_root(below, done, os.O_PATH | os.O_DIRECTORY)
+        try:
+            status = status_of(part, folder)
+            link = os.readlink(part, dir_fd=folder) if is_link(status) else ""
+        finally:
+            os.close(folder)
+        if link and links < MAX_LINKS:
+            links += 1
+            done = "" if link.startswith("/") else done
+            ahead[:0] = [part for part in link.split("/") if part not in ("", ".")]
+        elif status is None:
+            ways = [part, *ahead]
+            return [joined(done, "/".join(ways[: end + 1])) for end in range(len(ways))]
+        elif not stat.S_ISDIR(status.st_mode):
+            return []
+        else:
+            done = joined(done, part)
+    return []
+
+
+def is_link(status: os.stat_result | None) -> bool:
+    """Say whether it is a symbolic link."""
+    return status is not None and stat.S_ISLNK(status.st_mode)
 
 
 def compare(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:

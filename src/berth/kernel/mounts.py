@@ -159,10 +159,13 @@ def move_mount(tree_fd: int, target: str, *, dir_fd: int = AT_FDCWD) -> None:
     check(result, "move_mount", target)
 
 
-def mount_new(fstype: str, target: str, options: list[tuple[str, str]], *, read_only: bool) -> None:
-    """fsopen(2), fsconfig(2), fsmount(2) and move_mount(2): a mount with any number of options.
+def make_mount(
+    fstype: str, options: list[tuple[str, str]], *, read_only: bool, attr: int = 0
+) -> int:
+    """fsopen(2), fsconfig(2) and fsmount(2): a detached mount, as a CLOEXEC descriptor.
 
-    An option that may be repeated has its own name: overlayfs's "lowerdir+" is there since Linux 6.7.
+    There may be any number of options. One that may be repeated has its own name: overlayfs's "lowerdir+" is
+    there since Linux 6.7.
     """
     fd = check(syscall(SYS_FSOPEN, os.fsencode(fstype), FSOPEN_CLOEXEC), "fsopen", fstype)
     try:
@@ -171,9 +174,14 @@ def mount_new(fstype: str, target: str, options: list[tuple[str, str]], *, read_
         if read_only:
             _configure(fd, FSCONFIG_SET_FLAG, "ro")
         _configure(fd, FSCONFIG_CMD_CREATE)
-        made = check(syscall(SYS_FSMOUNT, fd, FSMOUNT_CLOEXEC, 0), "fsmount", fstype)
+        return check(syscall(SYS_FSMOUNT, fd, FSMOUNT_CLOEXEC, attr), "fsmount", fstype)
     finally:
         os.close(fd)
+
+
+def mount_new(fstype: str, target: str, options: list[tuple[str, str]], *, read_only: bool) -> None:
+    """Do the same, and attach it at ``target``."""
+    made = make_mount(fstype, options, read_only=read_only)
     try:
         move_mount(made, target)
     finally:

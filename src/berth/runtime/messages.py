@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 
 class ImageMessage(TypedDict):
-    """An image's layers, or what is below ``subpath`` there, to be seen at ``target``."""
+    """An image's layers, or what is below ``subpath`` there, to be seen at ``target``; see ImageTree."""
 
     lower: list[str]
     target: str
     subpath: str
+    upper: str
+    work: str
+    is_root: bool
 
 
 class RootfsMessage(TypedDict, total=False):
@@ -42,6 +45,7 @@ class TreeMessage(TypedDict):
     read_only: bool
     propagation: str
     source: str
+    subpath: str
 
 
 class AttachmentMessage(TypedDict):

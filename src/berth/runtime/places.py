@@ -54,13 +54,17 @@ def open_place(path: str, *, directory: bool, proc: bool = False, clear: bool = 
     return fd
 
 
-def open_below(base: str, subpath: str, *, recursive: bool = False) -> int:
-    """Return a detached mount of ``base``, or of what is at ``subpath`` below it, where no link leads out."""
+def open_below(base: str, subpath: str, *, recursive: bool = False, is_root: bool = False) -> int:
+    """Return a detached mount of ``base``, or of what is at ``subpath`` below it, where no link leads out.
+
+    ``is_root``: for links it is the root; else one that leads out is refused.
+    """
     folder = os.open(base, os.O_PATH | os.O_CLOEXEC)
     place = folder
     try:
         if subpath:
-            place = mounts.open_beneath(folder, subpath, os.O_PATH)
+            open_part = mounts.open_in_root if is_root else mounts.open_beneath
+            place = open_part(folder, subpath, os.O_PATH)
         return mounts.open_tree("", dir_fd=place, recursive=recursive)
     except OSError as error:
         if not subpath:

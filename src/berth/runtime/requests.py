@@ -13,15 +13,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTree:
-    """The layers of an image, topmost first, or what is below ``subpath`` there, read-only at ``target``."""
+    """The layers of an image, topmost first, or what is below ``subpath`` there, at ``target``.
+
+    Read-only but with ``upper`` and ``work``, where what is written goes. ``is_root``: for the links in
+    ``subpath`` it is the root; else none may lead out.
+    """
 
     lower: tuple[str, ...]
     target: str
     subpath: str = ""
+    upper: str = ""
+    work: str = ""
+    is_root: bool = False
 
     def document(self) -> dict[str, object]:
         """Return it as messages have it."""
-        return {"lower": list(self.lower), "target": self.target, "subpath": self.subpath}
+        return {
+            "lower": list(self.lower),
+            "target": self.target,
+            "subpath": self.subpath,
+            "upper": self.upper,
+            "work": self.work,
+            "is_root": self.is_root,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +94,8 @@ class Tree:
 
     ``fd`` comes from :func:`berth.kernel.mounts.open_tree` with ``OPEN_TREE_CLONE``, so the path was
     resolved on the host, by berthd. The runtime attaches it at ``target`` inside the root (created
-    there when missing). ``propagation`` is one of mount(2)'s names, ``rprivate`` unless said.
+    there when missing). ``propagation`` is one of mount(2)'s names, ``rprivate`` unless said. With
+    ``subpath`` it is what lies there in the mount, links followed inside of it.
     """
 
     fd: int
@@ -88,6 +103,7 @@ class Tree:
     read_only: bool = False
     propagation: str = "rprivate"
     source: str = ""  # for messages
+    subpath: str = ""
 
     def document(self) -> dict[str, object]:
         """Return it as messages have it."""
@@ -96,6 +112,7 @@ class Tree:
             "read_only": self.read_only,
             "propagation": self.propagation,
             "source": self.source,
+            "subpath": self.subpath,
         }
 
 

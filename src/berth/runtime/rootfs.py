@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 SHM = "/dev/shm"  # noqa: S108 - the container's
 ASIDE = "/dev/.cgroup"
+PART = "/dev/.part"
 SAFE_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
 SAFE_ATTRIBUTES = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
 OVERLAY_OPTIONS = "index=off,metacopy=off,redirect_dir=off"
@@ -72,7 +73,7 @@ PROPAGATIONS = {
 class Tree:
     """A detached mount from the host and where it goes."""
 
-    __slots__ = ("fd", "propagation", "read_only", "source", "target")
+    __slots__ = ("fd", "propagation", "read_only", "source", "subpath", "target")
 
     def __init__(
         self, fd: int, target: str, read_only: bool, propagation: str, source: str = ""
@@ -82,6 +83,7 @@ class Tree:
         self.read_only = read_only
         self.propagation = propagation
         self.source = source  # for messages
+        self.subpath = ""
 
 
 class Staged:
@@ -97,7 +99,9 @@ class Staged:
 def tree_of(fd: int, message: TreeMessage) -> Tree:
     """Return the tree that a message and its descriptor stand for."""
     source = message.get("source", "")
-    return Tree(fd, message["target"], message["read_only"], message["propagation"], source)
+    tree = Tree(fd, message["target"], message["read_only"], message["propagation"], source)
+    tree.subpath = message.get("subpath", "")
+    return tree
 
 
 def shared_memory(namespace: str) -> list[Tree]:
@@ -128,8 +132,13 @@ def open_images(rootfs: RootfsMessage) -> list[Tree]:
     trees = []
     for image in rootfs.get("images", ()):
         os.chdir(rootfs["base"])
-        mount_lower(image["lower"] if "path" in rootfs else [*image["lower"], EMPTY])
-        trees.append(Tree(places.open_below(ROOTFS, image["subpath"]), image["target"], True, ""))
+        upper = image["upper"]
+        if upper:
+            mount_overlay(image["lower"], upper=upper, work=image["work"])
+        else:
+            mount_lower(image["lower"] if "path" in rootfs else [*image["lower"], EMPTY])
+        part = places.open_below(ROOTFS, image["subpath"], is_root=image["is_root"])
+        trees.append(Tree(part, image["target"], not upper, ""))
         mounts.umount2(ROOTFS, mounts.MNT_DETACH)
     return trees
 
@@ -215,6 +224,8 @@ def seal_root() -> None:
 
 def attach(tree: Tree, *, clear: bool = True) -> None:
     """Put a detached mount where it belongs. Without ``clear`` nothing that is in its way is removed."""
+    if tree.subpath:
+        tree.fd = _part_of(tree.fd, tree.subpath)
     directory = stat.S_ISDIR(os.fstat(tree.fd).st_mode)
     is_proc = mounts.filesystem_type(tree.fd) == mounts.PROC_MAGIC
     place = places.open_place(tree.target, directory=directory, proc=is_proc, clear=clear)
@@ -230,6 +241,21 @@ def attach(tree: Tree, *, clear: bool = True) -> None:
     mounts.move_mount(tree.fd, "", dir_fd=place)
     os.close(place)
     os.close(tree.fd)
+
+
+def _part_of(tree: int, subpath: str) -> int:
+    """Return what is at ``subpath`` in a mount, as one of its own; the kernel copies attached mounts only."""
+    os.mkdir(PART, 0o700)
+    mounts.move_mount(tree, PART)
+    try:
+        place = mounts.open_in_root(tree, subpath, os.O_PATH)
+        part = mounts.open_tree("", dir_fd=place, recursive=False)
+        os.close(place)
+    finally:
+        os.close(tree)
+        mounts.umount2(PART, mounts.MNT_DETACH)
+        os.rmdir(PART)
+    return part
 
 
 def parse_options(options: list[str]) -> tuple[int, str, int]:

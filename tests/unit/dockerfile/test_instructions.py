@@ -35,7 +35,7 @@ def test_copies():
         "e/",
         "x",
         "1:2",
-        0o755,
+        "755",
     )
     assert step.excludes == ("a", "b")
     assert read('ADD ["a b", "c"]').sources == ("a b",)
@@ -55,12 +55,16 @@ def test_triggers_keep_their_documents():
         ("FROM a AS 1", 'invalid name for build stage: "1"'),
         ("RUN", "RUN requires at least one argument"),
         ("CMD [1]", "arrays must be comprised of strings only"),
-        ("RUN --mount=type=cache,target=/x y", "--mount option requires BuildKit"),
+        ("RUN --mount=from=$x,target=/x y", "doesn't support variable expansion"),
+        ("RUN --security=insecure y", "security.insecure is not allowed"),
+        ("RUN --security=odd y", 'security "odd" is not valid'),
+        ("RUN --device=x y", "--device=x is not allowed"),
         ("RUN --network=other y", "unsupported network mode"),
         ("COPY --from a b", "Missing a value on flag: from"),
         ("COPY --from=a --from=b c d", "Duplicate flag specified: from"),
         ("COPY --chmod=9 a b", "invalid chmod parameter"),
-        ("COPY --parents a b", "--parents option requires BuildKit"),
+        ("COPY --parents=x a b", "expecting boolean value for flag parents"),
+        ("ADD --parents a b", "Unknown flag: parents"),
         ("ADD --from=x a b", "Unknown flag: from"),
         ("ENV =x", "ENV names can not be blank"),
         ("ENV a=b c", "can't find = in"),

@@ -17,6 +17,7 @@ from berth.registry.auth import Credentials
 if TYPE_CHECKING:
     from berth.api.exchange import Headers
     from berth.api.parameters import Call
+    from berth.builds.service import Builds
     from berth.engine.engine import Engine
 
 PING_HEADERS: Headers = [
@@ -49,8 +50,9 @@ KINDS = {
 class SystemRoutes:
     """``/_ping``, ``/version``, ``/info``, ``/events``, ``/system/…`` and ``/auth``."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, builds: Builds) -> None:
         self._engine = engine
+        self._builds = builds
 
     def routes(self) -> list[Route]:
         """Return the table."""
@@ -83,6 +85,7 @@ class SystemRoutes:
     async def disk_usage(self, call: Call) -> None:
         """Answer what takes space; ``type`` chooses parts of it."""
         usage = await self._engine.disk_usage()
+        usage["BuildCache"] = await self._builds.caches()
         compatibility.older_images(usage["Images"], call.version)
         wanted = call.texts("type") if call.version >= TYPES_SINCE else []
         for kind in wanted:

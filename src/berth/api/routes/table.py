@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def routes_of(engine: Engine, builds: Builds, buildkit: BuildKit) -> list[Route]:
     """Return the table."""
     return [
-        *SystemRoutes(engine).routes(),
+        *SystemRoutes(engine, builds).routes(),
         *StreamRoutes(engine).routes(),
         *CheckpointRoutes().routes(),
         *ContainerRoutes(engine).routes(),

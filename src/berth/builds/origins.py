@@ -1,0 +1,80 @@
+"""What FROM, ``COPY --from`` and ``--mount=from=`` name: stages, named contexts, and images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.errors import BerthError, Failed, InvalidArgument, NotFound
+from berth.images.records import Image
+from berth.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from berth.builds.bases import Bases
+    from berth.builds.context import Context
+    from berth.builds.output import Output
+    from berth.builds.requests import BuildRequest
+    from berth.dockerfile.stages import Dockerfile
+    from berth.oci.platform import Platform
+
+    Origin = Image | Context
+
+DEFAULT_TAG = ":latest"
+
+
+class Origins:
+    """Finds them for one build."""
+
+    def __init__(
+        self,
+        bases: Bases,
+        request: BuildRequest,
+        output: Output,
+        dockerfile: Dockerfile,
+        results: Mapping[int, Image],
+    ) -> None:
+        """``results``: the images of the stages that are built, by index."""
+        self._bases = bases
+        self._request = request
+        self._output = output
+        self._dockerfile = dockerfile
+        self._results = results
+
+    def context(self, name: str) -> str | Context | None:
+        """Return what the client says to take for a name: an image's name, or files; None for nothing."""
+        contexts = self._request.contexts
+        if name in contexts or not contexts:
+            return contexts.get(name)
+        try:
+            familiar = Reference.parse(name).familiar()
+        except InvalidArgument:
+            return None
+        return contexts.get(familiar.removesuffix(DEFAULT_TAG), contexts.get(familiar))
+
+    async def image(self, name: str, platform: Platform | None) -> Image:
+        """Return an image that is no stage."""
+        return await self._bases.find(name, platform, self._request, self._output)
+
+    async def find(self, name: str) -> Origin:
+        """Return what files are to come from; nothing that shows this machine's."""
+        found = await self._find(name)
+        if isinstance(found, Image) and found.is_of_host:
+            raise InvalidArgument(
+                f"invalid from flag value {name}: it shows this machine's files, and they stay on it"
+            )
+        return found
+
+    async def _find(self, name: str) -> Origin:
+        instead = self.context(name)
+        if instead is not None and not isinstance(instead, str):
+            return instead
+        stage = None if instead else self._dockerfile.find(name)
+        if stage is not None and stage.index in self._results:
+            return self._results[stage.index]
+        if name.isdecimal() and not instead:
+            raise NotFound(f"invalid from flag value {name}: invalid context value")
+        try:
+            return await self.image(instead or name, self._request.platform)
+        except BerthError as error:
+            raise Failed(f"invalid from flag value {name}: {error.message}") from error

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from berth.builds.caches import CacheRecord, Caches
+from berth.errors import Failed
+from berth.state import State
+
+
+@pytest.fixture
+def state(tmp_path):
+    found = State(tmp_path / "state.db")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def caches(state, tmp_path):
+    made = Caches(state=state, data_root=tmp_path)
+    made.clear()
+    return made
+
+
+def wanted(id_="a", base=""):
+    return CacheRecord(id=id_, base=base, description="", created_ns=0, used_ns=0)
+
+
+async def fill(path):
+    path.mkdir()
+    (path / "first").write_text("x")
+
+
+def use(caches, sharing="shared", **more):
+    return caches.use(wanted(**more), sharing, fill)
+
+
+def run(test):
+    asyncio.run(asyncio.wait_for(test, 20))
+
+
+def test_a_cache_is_found_again_by_its_id_and_what_it_began_with(caches, state, tmp_path):
+    async def test():
+        async with (
+            use(caches) as first,
+            use(caches, base="b") as based,
+            use(caches, id_="/x/..") as other,
+        ):
+            assert len({first, based, other}) == 3
+            assert {path.parent.parent for path in (first, based, other)} == {tmp_path / "caches"}
+            (first / "kept").touch()
+        again = Caches(state=state, data_root=tmp_path)
+        again.clear()
+        async with use(again) as found:
+            assert sorted(path.name for path in found.iterdir()) == ["first", "kept"]
+
+    run(test())
+
+
+def test_shared_ones_are_used_together_and_private_ones_are_not(caches):
+    async def test():
+        async with use(caches) as one, use(caches) as two, use(caches, "private") as three:
+            assert one == two != three
+            async with use(caches, "private") as four:
+                assert four not in (one, three)
+        async with use(caches, "private") as again:
+            assert again in (one, three, four)
+
+    run(test())
+
+
+def test_a_locked_one_is_waited_for(caches):
+    async def test():
+        order, stack = [], AsyncExitStack()
+        first = await stack.enter_async_context(use(caches, "locked"))
+
+        async def second(sharing):
+            async with use(caches, sharing) as found:
+                assert found == first
+                order.append(sharing)
+
+        tasks = [asyncio.create_task(second(sharing)) for sharing in ("locked", "shared")]
+        await asyncio.sleep(0)
+        order.append("first")
+        await stack.aclose()
+        await asyncio.gather(*tasks)
+        assert order[0] == "first"
+        assert sorted(order[1:]) == ["locked", "shared"]
+
+    run(test())
+
+
+def test_two_who_come_first_get_the_same_one(caches):
+    async def test():
+        begun, go = asyncio.Event(), asyncio.Event()
+
+        async def slowly(path):
+            begun.set()
+            await go.wait()
+            await fill(path)
+
+        async def first():
+            async with caches.use(wanted(), "shared", slowly) as found:
+                return found
+
+        async def second():
+            async with use(caches) as found:
+                return found
+
+        one = asyncio.create_task(first())
+        await begun.wait()
+        two = asyncio.create_task(second())
+        await asyncio.sleep(0)
+        go.set()
+        assert await one == await two
+
+    run(test())
+
+
+def test_one_that_cannot_be_made_leaves_nothing(caches, tmp_path):
+    async def breaks(path):
+        path.mkdir()
+        raise Failed("no")
+
+    async def test():
+        with pytest.raises(Failed):
+            async with caches.use(wanted(), "shared", breaks):
+                raise AssertionError
+        assert not list((tmp_path / "caches").iterdir())
+        async with use(caches) as found:
+            assert (found / "first").exists()
+
+    run(test())
+
+
+def test_prune_takes_the_longest_unused_and_none_that_is_in_use(caches, tmp_path):
+    async def test():
+        for id_ in ("a", "b", "c"):
+            async with use(caches, id_=id_) as path:
+                (path / "data").write_bytes(b"x" * 100_000)
+        sizes = {entry["ID"]: entry["Size"] for entry in await caches.documents()}
+        one = max(sizes.values())
+        removed, freed = await caches.prune({}, keep_bytes=2 * one)
+        assert len(removed) == 1
+        assert freed == sizes[removed[0]]
+        assert (await caches.prune({"until": ["1h"]}, keep_bytes=0))[0] == []
+        async with use(caches, id_="c"):
+            removed, _ = await caches.prune({}, keep_bytes=0)
+            assert len(removed) == 1
+        assert len(list((tmp_path / "caches").iterdir())) == 1
+
+    run(test())
