@@ -1,7 +1,7 @@
 """Removing a directory tree that strangers filled.
 
-Trees of any depth, with a constant number of descriptors and no recursion: directories below the first
-level are moved up before they are emptied. Symbolic links are never followed.
+Trees of any depth, with a bounded number of descriptors and calls: directories too far down are moved up to
+the top before they are emptied. Symbolic links are never followed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 
+MAX_DEPTH = 32
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -18,35 +19,49 @@ def remove_tree(name: str, *, dir_fd: int | None = None) -> None:
         top = os.open(name, _DIRECTORY, dir_fd=dir_fd)
     except FileNotFoundError:
         return
-    prefix = f".{secrets.token_hex(8)}-"
-    moved = 0
     try:
-        while names := os.listdir(top):
-            for entry in names:
-                moved = _remove_entry(top, entry, prefix, moved)
+        emptying = _Emptying(top)
+        while emptying.has_more:
+            emptying.run()
     finally:
         os.close(top)
     os.rmdir(name, dir_fd=dir_fd)
 
 
-def _remove_entry(top: int, name: str, prefix: str, moved: int) -> int:
-    """Remove one entry of ``top``; its directories come up to ``top``. Returns how many have so far."""
-    try:
-        os.unlink(name, dir_fd=top)
-    except IsADirectoryError:
-        folder = os.open(name, _DIRECTORY, dir_fd=top)
-    else:
-        return moved
-    try:
+class _Emptying:
+    """Empties one directory, in rounds: each moves up what lies too deep for it."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._prefix = f".{secrets.token_hex(8)}-"
+        self._moved = 0
+        self.has_more = True
+
+    def run(self) -> None:
+        """Remove all that is not too deep."""
+        self.has_more = False
+        self._empty(self._top, 0)
+
+    def _empty(self, folder: int, depth: int) -> None:
+        folders: list[str] = []
+        others: list[str] = []
         with os.scandir(folder) as listing:
-            entries = list(listing)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                moved += 1
-                os.rename(entry.name, f"{prefix}{moved}", src_dir_fd=folder, dst_dir_fd=top)
-            else:
-                os.unlink(entry.name, dir_fd=folder)
-    finally:
-        os.close(folder)
-    os.rmdir(name, dir_fd=top)
-    return moved
+            for entry in listing:
+                (folders if entry.is_dir(follow_symlinks=False) else others).append(entry.name)
+        for name in others:
+            os.unlink(name, dir_fd=folder)
+        for name in folders:
+            if depth == MAX_DEPTH:
+                self._move_up(name, folder)
+                continue
+            below = os.open(name, _DIRECTORY, dir_fd=folder)
+            try:
+                self._empty(below, depth + 1)
+            finally:
+                os.close(below)
+            os.rmdir(name, dir_fd=folder)
+
+    def _move_up(self, name: str, folder: int) -> None:
+        self._moved += 1
+        self.has_more = True
+        os.rename(name, f"{self._prefix}{self._moved}", src_dir_fd=folder, dst_dir_fd=self._top)
