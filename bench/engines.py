@@ -1,4 +1,7 @@
-"""The engines side by side: berth, dockerd and podman, each with its state on a tmpfs."""
+"""The engines side by side: berth, dockerd and podman, each with its state on a tmpfs.
+
+Each has a network namespace of its own: what other engines' rules cost is not theirs.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,9 @@ class Engine:
     def __init__(self, base: Path) -> None:
         self.base = base / self.name
         self.base.mkdir()
+        self.netns = f"bench{os.getpid()}{self.name}"
+        call("ip", "netns", "add", self.netns)
+        call("ip", "-n", self.netns, "link", "set", "lo", "up")
         self.account = Account(f"bench-{os.getpid()}-{self.name}", *self.groups())
         self.env = ENV | self.environment()
         self.spawner = Spawner(self.account, self.env)
@@ -68,6 +74,10 @@ class Engine:
     def environment(self) -> dict[str, str]:
         """Return more of the clients' environment."""
         return {}
+
+    def inside(self) -> list[str]:
+        """Return what begins the command line of a program in the engine's network namespace."""
+        return [program("nsenter") or "nsenter", f"--net=/run/netns/{self.netns}"]
 
     def command(self, *args: str) -> list[str]:
         """Return the command line of a client."""
@@ -113,6 +123,8 @@ class Engine:
         while self.account.processes() and time.monotonic() < end:
             time.sleep(0.05)
         remove_groups(self.account.own.name)
+        with contextlib.suppress(RuntimeError):
+            call("ip", "netns", "delete", self.netns)
 
 
 class Daemon(Engine):
@@ -150,6 +162,7 @@ class Berth(Daemon):
         ready, told = os.pipe()
         self.daemon = self.account.start(
             [
+                *self.inside(),
                 *(sys.executable, "-m", "berth", "serve", "-H", f"unix://{self.socket}"),
                 *("--data-root", str(self.base / "data"), "--exec-root", str(self.base / "exec")),
                 *("--ready-fd", str(told)),
@@ -170,12 +183,6 @@ class Berth(Daemon):
     def close(self) -> None:
         super().close()
         remove_groups(self.instance.cgroup)
-        for link in (self.instance.bridge, f"bd{self.instance.name[:6]}in"):
-            with contextlib.suppress(RuntimeError):
-                call("ip", "link", "delete", link)
-        for family in ("ip", "ip6", "bridge"):
-            with contextlib.suppress(RuntimeError):
-                call("nft", "delete", "table", family, self.instance.table)
 
 
 class BerthCli(Engine):
@@ -200,18 +207,15 @@ class BerthCli(Engine):
 
 
 class Dockerd(Daemon):
-    """Debian's dockerd, with a containerd of its own, in a network namespace of its own."""
+    """Debian's dockerd, with a containerd of its own."""
 
     name = "dockerd"
 
     def start(self) -> None:
-        self.netns = f"bench{os.getpid()}"
-        call("ip", "netns", "add", self.netns)
-        call("ip", "-n", self.netns, "link", "set", "lo", "up")
         log = (self.base / "log").open("wb")
         self.daemon = self.account.start(
             [
-                *("nsenter", f"--net=/run/netns/{self.netns}", program("dockerd") or "dockerd"),
+                *(*self.inside(), program("dockerd") or "dockerd"),
                 *("-H", f"unix://{self.socket}", "--data-root", str(self.base / "data")),
                 *("--exec-root", str(self.base / "exec"), "--pidfile", str(self.base / "pid")),
                 *("--userland-proxy=true", "--log-level=warn"),
@@ -228,22 +232,13 @@ class Dockerd(Daemon):
 
     def close(self) -> None:
         super().close()
-        with contextlib.suppress(RuntimeError):
-            call("ip", "netns", "delete", self.netns)
         unmount_below(self.base)
 
 
 class Podman(Engine):
-    """podman, which has no daemon, in a network namespace of its own."""
+    """podman, which has no daemon."""
 
     name = "podman"
-
-    def __init__(self, base: Path) -> None:
-        super().__init__(base)
-        self.netns = f"benchp{os.getpid()}"
-        call("ip", "netns", "add", self.netns)
-        call("ip", "-n", self.netns, "link", "set", "lo", "up")
-        self._prefix = [program("nsenter") or "nsenter", f"--net=/run/netns/{self.netns}"]
 
     def environment(self) -> dict[str, str]:
         configuration = self.base / "containers.conf"
@@ -252,7 +247,7 @@ class Podman(Engine):
 
     def command(self, *args: str) -> list[str]:
         return [
-            *self._prefix,
+            *self.inside(),
             *(program("podman") or "podman", "--root", str(self.base / "root")),
             *("--runroot", str(self.base / "run"), "--cgroup-manager", "cgroupfs"),
             *("--events-backend", "none", "--tmpdir", str(self.base / "tmp"), *args),
@@ -271,8 +266,6 @@ class Podman(Engine):
 
     def close(self) -> None:
         super().close()
-        with contextlib.suppress(RuntimeError):
-            call("ip", "netns", "delete", self.netns)
         unmount_below(self.base)
 
 

@@ -48,7 +48,6 @@ def traffic(bench: Bench) -> None:
 @contextlib.contextmanager
 def _world(engine: Daemon) -> Iterator[Callable[[str, int, int], Cost]]:
     """A server and a client in containers of the default network, and a client outside of the host."""
-    host = f"/run/netns/{engine.netns}" if isinstance(engine, Dockerd) else "/proc/self/ns/net"
     outside = f"bo{os.getpid()}{engine.name[:1]}"
     containers = [
         engine.ask("run", "-d", *engine.flags(), *flags, IMAGE, "sleep", "3600")
@@ -60,7 +59,7 @@ def _world(engine: Daemon) -> Iterator[Callable[[str, int, int], Cost]]:
         ]
         form = "{{.NetworkSettings.IPAddress}}"
         address = engine.ask("inspect", "-f", form, containers[0])
-        _join(host, outside)
+        _join(engine, outside)
         places = {
             "between containers": (inside[1], (address, PORT)),
             "from outside by a published port": (f"/run/netns/{outside}", (HOST, PUBLISHED)),
@@ -74,10 +73,10 @@ def _world(engine: Daemon) -> Iterator[Callable[[str, int, int], Cost]]:
             call("ip", "netns", "delete", outside)
 
 
-def _join(host: str, outside: str) -> None:
+def _join(engine: Daemon, outside: str) -> None:
     """Join the engine's host and a namespace outside of it."""
     call("ip", "netns", "add", outside)
-    enter = ("nsenter", f"--net={host}", "ip")
+    enter = (*engine.inside(), "ip")
     call(*enter, "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", outside)
     call(*enter, "addr", "add", f"{HOST}/30", "dev", outside)
     call(*enter, "link", "set", outside, "up")

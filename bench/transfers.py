@@ -104,12 +104,15 @@ def _registry(engine: Engine, base: Path) -> Iterator[str]:
     folder = base / "registry"
     folder.mkdir()
     (folder / "config.yml").write_text(CONFIG.format(root=folder / "store"))
-    netns = getattr(engine, "netns", "")
-    prefix = ["nsenter", f"--net=/run/netns/{netns}"] if netns else []
     log = folder / "log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [*prefix, program("docker-registry") or "", "serve", str(folder / "config.yml")],
+            [
+                *engine.inside(),
+                program("docker-registry") or "",
+                "serve",
+                str(folder / "config.yml"),
+            ],
             env=ENV,
             stdout=subprocess.DEVNULL,
             stderr=errors,

@@ -53,7 +53,15 @@ ACCEPT, DROP = 1, 0
 _JUMP = -3
 
 # nft(8)'s numbers of data types, so that it prints elements as people expect.
-IPV4_ADDR, IPV6_ADDR, ETHER_ADDR, INET_PROTO, INET_SERVICE, IFNAME = 7, 8, 9, 12, 13, 41
+IPV4_ADDR, IPV6_ADDR, ETHER_ADDR, INET_PROTO, INET_SERVICE, IFINDEX, IFNAME = (
+    7,
+    8,
+    9,
+    12,
+    13,
+    20,
+    41,
+)
 _TYPE_BITS = 6
 IFNAME_BYTES = 16
 _TYPE_BYTES = {
@@ -62,6 +70,7 @@ _TYPE_BYTES = {
     ETHER_ADDR: 8,
     INET_PROTO: 4,
     INET_SERVICE: 4,
+    IFINDEX: 4,
     IFNAME: IFNAME_BYTES,
 }
 
@@ -80,6 +89,7 @@ META_PROTOCOL, META_IIF, META_IIFNAME, META_OIFNAME, META_L4PROTO = 1, 4, 6, 7, 
 CT_STATE, CT_STATUS = 0, 2
 CT_STATE_ESTABLISHED, CT_STATE_RELATED = 0x2, 0x4
 CT_STATUS_DNAT = 0x20
+CT_STATUS_NAT = 0x30  # either way
 CMP_EQ, CMP_NEQ = 0, 1
 LINK_HEADER, NETWORK_HEADER, TRANSPORT_HEADER = 0, 1, 2
 _FIB_RESULT_ADDRTYPE = 3
@@ -276,15 +286,15 @@ def compare(operator: int, data: bytes, register: int = REG_1) -> bytes:
     )
 
 
-def mask(data: bytes, register: int = REG_1) -> bytes:
-    """Keep only these bits of the register."""
+def mask(data: bytes, register: int = REG_1, *, turned: bytes = b"") -> bytes:
+    """Keep only these bits of the register, then turn those of ``turned``."""
     return _expression(
         "bitwise",
         attribute(1, be32(register)),
         attribute(2, be32(register)),
         attribute(3, be32(len(data))),
         nested(4, attribute(1, data)),
-        nested(5, attribute(1, bytes(len(data)))),
+        nested(5, attribute(1, turned or bytes(len(data)))),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -111,7 +112,12 @@ class Attachments:
         if network is not None and endpoint.interface:
             texts = (endpoint.address, endpoint.address6)
             packed = tuple(ip_address(text).packed for text in texts if text)
-            guard = Guard(ipam.parse_mac(endpoint.mac), packed, is_free=not network.is_guarded)
+            guard = Guard(
+                socket.if_nametoindex(endpoint.interface),
+                ipam.parse_mac(endpoint.mac),
+                packed,
+                is_free=not network.is_guarded,
+            )
             self._base.guards.restore(endpoint.interface, guard)
 
     # In the thread that changes the kernel
@@ -149,7 +155,8 @@ class Attachments:
         if not interface:
             return
         packed = tuple(place.address.packed for place in attachment.places)
-        guard = Guard(attachment.mac, packed, is_free=not attachment.is_guarded)
+        index = socket.if_nametoindex(interface)
+        guard = Guard(index, attachment.mac, packed, is_free=not attachment.is_guarded)
         if rules := self._base.guards.add(interface, guard):
             self._base.table.change(rules, f"guard {interface}")
 

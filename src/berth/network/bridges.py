@@ -69,7 +69,7 @@ def _settle(links: NetlinkSocket, link: rtnetlink.Link, network: NetworkRecord) 
     if not network.icc and has_netfilter():
         messages.append(rtnetlink.bridge_netfilter_message(link.index))
     links.execute(messages, f"set up bridge {network.bridge}")
-    # Connections from the host's 127.0.0.1 to published ports; the chain "guard" keeps strangers out.
+    # Connections from the host's 127.0.0.1 to published ports; the table keeps strangers out.
     write_sysctl(SYSCTL / "ipv4/conf" / network.bridge / "route_localnet", "1")
 
 

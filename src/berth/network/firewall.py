@@ -162,7 +162,6 @@ def _chains(table: nft.Table) -> list[Message]:
         nft.chain(table, "publish"),
         nft.chain(table, "inward"),
         nft.chain(table, "inward_source"),
-        base("guard", "filter", nft.PREROUTING, nft.RAW),
         base("prerouting", "nat", nft.PREROUTING, nft.DSTNAT),
         base("input", "filter", nft.INPUT, nft.AFTER_ALL),
         base("output", "nat", nft.OUTPUT, nft.DSTNAT),
@@ -187,14 +186,6 @@ def _rules(table: nft.Table, family: _Family) -> list[Message]:
     input_is_internal = nft.meta(nft.META_IIFNAME) + nft.lookup(INTERNAL)
     output_is_internal = nft.meta(nft.META_OIFNAME) + nft.lookup(INTERNAL)
     rules = {
-        # route_localnet is on for our bridges, and redirection would give neighbours what is published for
-        # the host alone: nobody else sends to its loopback.
-        "guard": [
-            nft.destination_address(family=number)
-            + family.loopback
-            + detour.came_by_other_than(LOOPBACK_INDEX)
-            + _DROP
-        ],
         "forward": [
             _ESTABLISHED + _ACCEPT,
             _OUTPUT_IS_OURS + nft.jump("inward"),
@@ -235,23 +226,37 @@ def _publish_rules(table: nft.Table, family: _Family, host: Host) -> list[Messag
     target = nft.destination_address(_WORD[0], family=number) + _port_key(family.words)
     is_published = (target + _look(PORTS), _port_key(0) + _look(ANY_PORTS))
     local, jump = nft.destination_is_local(), nft.jump("publish")
-    rules = {"publish": [found + to_container for found in is_published], "output": [local + jump]}
+    loopback = nft.destination_address(family=number) + family.loopback
+    # route_localnet is on for our bridges, and redirection would give neighbours what is published for
+    # the host alone: nobody else sends to its loopback. In "prerouting", where first packets pass, what
+    # would be redirected; in "input" all but answers to what the host itself sent, with another source.
+    # An error (related) about what did not leave the host comes from a stranger.
+    error = nft.ct(nft.CT_STATE, nft.CT_STATE_RELATED) + nft.ct(nft.CT_STATUS, nft.CT_STATUS_NAT)
+    stranger = loopback + detour.came_by_other_than(LOOPBACK_INDEX) + _DROP
+    rules = {
+        "publish": [found + to_container for found in is_published],
+        "output": [local + jump],
+        "prerouting": [stranger],
+        "input": [
+            nft.ct(nft.CT_STATE, nft.CT_STATE_ESTABLISHED) + _ACCEPT,
+            error + _ACCEPT,
+            stranger,
+        ],
+    }
     if family.version == 6 and not host.loopback6:
-        loopback = nft.destination_address(family=number) + family.loopback
         rules["output"].insert(0, loopback + _ACCEPT)
     if host.detour is None:
-        rules["prerouting"] = [local + jump]
+        rules["prerouting"].append(local + jump)
     else:
         returns = detour.came_by(host.detour.exit)
         # Copies of IPv4 are sent with "don't fragment", which nobody asked for.
         as_sent = nft.allow_fragments() if family.version == 4 else b""
-        rules["prerouting"] = [returns + as_sent + jump, _INPUT_IS_OURS + local + jump]
+        rules["prerouting"] += [returns + as_sent + jump, _INPUT_IS_OURS + local + jump]
         take = local + detour.take(host.detour, family.version)
-        rules["input"] = [
-            _ESTABLISHED + _ACCEPT,
+        rules["input"] += [
             detour.came_by(LOOPBACK_INDEX) + _ACCEPT,  # the chain "output" has seen it
             returns + _DROP,  # nobody's port any more: no second round
-            *(found + take for found in is_published),
+            *(found + take for found in reversed(is_published)),  # most have no address
         ]
     return [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
 

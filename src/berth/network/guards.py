@@ -2,17 +2,20 @@
 
 Every frame that comes out of a veth pair of ours is looked at before the bridge does. Its sender's MAC,
 what it says of itself in ARP and neighbour advertisements, and its sender's IP address must be those
-that this interface was given. The rules never change; interfaces are elements of sets:
+that this interface was given. The rules never change; interfaces are elements of sets, by their indexes:
 
     macs      interface . MAC                   senders6  interface . MAC . IPv6 address
     senders   interface . MAC . IPv4 address    free      interfaces of networks without this protection
 
-Nearly every frame is let through by one look, at ``senders``: it comes first.
-An interface that is gone harms nobody: its elements are taken out with the next change.
+Nearly every frame is let through by one look, at ``senders``: it comes first. What the kernel copies for
+it is what it costs, therefore indexes instead of names, and the frame's type together with the MAC before.
+An interface that is gone harms nobody, and its index goes to no other before two thousand million more
+have been made: its elements are taken out with the next change.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,14 +34,16 @@ _ARP, _IPV4, _IPV6 = b"\x08\x06", b"\x08\0", b"\x86\xdd"
 _ICMPV6, _NEIGHBOUR_ADVERTISEMENT = 58, 136
 _ACCEPT, _DROP = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
 # Where the parts of a key are loaded: the interface, a MAC, an address.
-_INTERFACE = nft.meta(nft.META_IIFNAME, nft.REG32[0])
-_MAC, _ADDRESS = nft.REG32[4], nft.REG32[6]
+_INTERFACE = nft.meta(nft.META_IIF, nft.REG32[0])
+_MAC, _ADDRESS = nft.REG32[1], nft.REG32[3]
 _SENDER = _INTERFACE + nft.payload(nft.LINK_HEADER, 6, 6, _MAC)
+_SENDER_AND_TYPE = _INTERFACE + nft.payload(nft.LINK_HEADER, 6, 8, _MAC)
 
 
 class Guard(NamedTuple):
     """What an interface may send from."""
 
+    interface: int  # its index
     mac: bytes
     addresses: tuple[bytes, ...]  # packed
     is_free: bool = False
@@ -89,12 +94,12 @@ class Guards:
 
 
 def _sets(table: nft.Table) -> list[Message]:
-    mac = (nft.IFNAME, nft.ETHER_ADDR)
+    mac = (nft.IFINDEX, nft.ETHER_ADDR)
     return [
         nft.named_set(table, MACS, mac, number=11),
         nft.named_set(table, SENDERS, (*mac, nft.IPV4_ADDR), number=12),
         nft.named_set(table, SENDERS6, (*mac, nft.IPV6_ADDR), number=13),
-        nft.named_set(table, FREE, (nft.IFNAME,), number=14),
+        nft.named_set(table, FREE, (nft.IFINDEX,), number=14),
     ]
 
 
@@ -123,19 +128,20 @@ def _rules(prefix: bytes) -> list[bytes]:
     target = nft.payload(nft.TRANSPORT_HEADER, 8, 16, _ADDRESS)
     arp, ipv4, ipv6 = map(is_protocol, (_ARP, _IPV4, _IPV6))
     arp_sender = _INTERFACE + network(8, 6, _MAC)
+    as_ipv4 = nft.mask(b"\xff\xff\0\0", _MAC + 1, turned=b"\0\0" + _IPV4)
     return [
-        ipv4 + _SENDER + network(12, 4) + is_in(SENDERS) + _ACCEPT,
+        _SENDER_AND_TYPE + network(12, 4) + is_in(SENDERS) + _ACCEPT,
         nft.meta(nft.META_IIFNAME) + nft.compare(nft.CMP_NEQ, prefix) + _ACCEPT,
-        nft.meta(nft.META_IIFNAME) + nft.lookup(FREE) + _ACCEPT,
+        nft.meta(nft.META_IIF) + nft.lookup(FREE) + _ACCEPT,
         _SENDER + is_not_in(MACS) + _DROP,
         arp + arp_sender + is_not_in(MACS) + _DROP,
-        arp + arp_sender + network(14, 4) + is_in(SENDERS) + _ACCEPT,
+        arp + arp_sender + as_ipv4 + network(14, 4) + is_in(SENDERS) + _ACCEPT,
         arp + network(14, 4) + is_unspecified(4) + _ACCEPT,  # is an address free?
         arp + _DROP,
         ipv4 + network(12, 4) + is_unspecified(4) + _ACCEPT,  # DHCP
         ipv4 + _DROP,
-        ipv6 + advertises + _SENDER + target + is_not_in(SENDERS6) + _DROP,
-        ipv6 + _SENDER + network(8, 16) + is_in(SENDERS6) + _ACCEPT,
+        advertises + _SENDER_AND_TYPE + target + is_not_in(SENDERS6) + _DROP,
+        _SENDER_AND_TYPE + network(8, 16) + is_in(SENDERS6) + _ACCEPT,
         ipv6 + network(8, 16) + is_unspecified(16) + _ACCEPT,
         ipv6 + _DROP,
     ]
@@ -147,10 +153,10 @@ def _messages(
     guards: dict[str, Guard],
 ) -> list[Message]:
     found: dict[str, list[bytes]] = {MACS: [], SENDERS: [], SENDERS6: [], FREE: []}
-    for interface, guard in guards.items():
-        name = interface.encode().ljust(nft.IFNAME_BYTES, b"\0")
+    for guard in guards.values():
+        index = guard.interface.to_bytes(4, sys.byteorder)
         for kind, packed in _kept(guard):
-            found[kind].append(nft.element(name + packed))
+            found[kind].append(nft.element(index + packed))
     return [change(table, name, elements) for name, elements in found.items() if elements]
 
 
@@ -158,9 +164,11 @@ def _kept(guard: Guard) -> Iterable[tuple[str, bytes]]:
     if guard.is_free:
         yield FREE, b""
         return
-    mac = guard.mac + bytes(2)
-    yield MACS, mac
+    yield MACS, guard.mac + bytes(2)
     for packed in guard.addresses:
-        yield (SENDERS if len(packed) == 4 else SENDERS6), mac + packed
+        if len(packed) == 4:
+            yield SENDERS, guard.mac + _IPV4 + packed
+        else:
+            yield SENDERS6, guard.mac + _IPV6 + packed
     if any(len(packed) == 16 for packed in guard.addresses):
-        yield SENDERS6, mac + link_local(guard.mac)
+        yield SENDERS6, guard.mac + _IPV6 + link_local(guard.mac)

@@ -38,7 +38,6 @@ def test_the_table_is_what_nft_would_have_made(engine):
     assert {
         name: (c["type"], c["hook"], c["prio"]) for name, c in chains.items() if "hook" in c
     } == {
-        "guard": ("filter", "prerouting", -300),
         "prerouting": ("nat", "prerouting", -100),
         "input": ("filter", "input", 0x7FFFFFF0),
         "output": ("nat", "output", -100),

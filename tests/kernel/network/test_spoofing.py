@@ -8,6 +8,7 @@ import pytest
 
 from berth.network.ipam import link_local
 from berth.network.records import NetworkRequest
+from support import packets
 from support.networks import HOST, HOST6, within
 from support.programs import find, run
 from support.waiting import wait_for
@@ -16,17 +17,9 @@ MARK = b"berth-was-here"
 ETH_P_ALL, ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0003, 0x0800, 0x0806, 0x86DD
 
 
-def checksum(data):
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xFFFF
-
-
 def ipv4(source, target):
     udp = struct.pack(">HHHH", 9, 9, 8 + len(MARK), 0) + MARK
-    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0)
-    head += ip_address(source).packed + ip_address(target).packed
-    return ETH_P_IP, head[:10] + struct.pack(">H", checksum(head)) + head[12:] + udp
+    return ETH_P_IP, packets.ipv4(source, target, 17, udp)
 
 
 def arp(sender_mac, sender, target, operation=2):

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from errno import ECONNREFUSED
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from berth.network import bridges
 from berth.network.records import EndpointRequest, NetworkRequest
 from support.networks import HOST, OUTSIDE, within
+from support.packets import checksum, ipv4
 from support.programs import find, run
 
 GATEWAY = "172.17.0.1"
@@ -181,6 +183,43 @@ def test_a_container_cannot_reach_what_the_host_keeps_on_its_loopback(net, engin
 
     within(container.netns_fd, aim_at_the_host)
     assert net.is_silent(container.netns_fd, ("127.0.0.1", 9000))
+
+
+def test_a_container_cannot_end_what_the_host_says_on_its_loopback(net, engine):
+    """By errors about packets that it never got, sent to the host's 127.0.0.1 by hand."""
+    container = engine.connect("c1", (53, 5353, "udp", "127.0.0.1"))
+    server, client = (net.socket(net.host_fd, socket.SOCK_DGRAM) for _ in range(2))
+    server.bind(("127.0.0.1", 0))
+    client.connect(server.getsockname())
+    client.send(b"question")
+    sender = within(
+        container.netns_fd,
+        lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800)),
+    )
+    net._sockets.append(sender)
+    sender.bind(("eth0", 0))
+    macs = bytes.fromhex(("02:42:ac:11:00:01" + container.endpoints[0].mac).replace(":", ""))
+    ports = struct.pack(">HH", client.getsockname()[1], server.getsockname()[1])
+    udp = ports + struct.pack(">HH", 8, 0)
+    inner = ipv4("127.0.0.1", "127.0.0.1", 17, udp)
+    icmp = struct.pack(">BBHI", 3, 3, 0, 0) + inner
+    icmp = icmp[:2] + struct.pack(">H", checksum(icmp)) + icmp[4:]
+    sender.send(macs + b"\x08\0" + ipv4(container.endpoints[0].address, "127.0.0.1", 1, icmp))
+    # What comes by the same way after it: the host has looked at the error by then.
+    probe = net.listen(net.host_fd, 9000)
+    assert net.talk(probe, container.netns_fd, (GATEWAY, 9000))
+    server.sendto(b"answer", client.getsockname())
+    assert client.recv(100) == b"answer"
+    assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+def test_the_host_hears_that_nobody_listens_at_a_port_published_for_itself(net, engine):
+    engine.connect("c1", (53, 5353, "udp", "127.0.0.1"))
+    client = net.socket(net.host_fd, socket.SOCK_DGRAM)
+    client.connect(("127.0.0.1", 5353))
+    client.send(b"question")
+    with pytest.raises(ConnectionRefusedError):
+        client.recv(100)
 
 
 def test_the_metadata_address_and_the_hosts_services_are_reached_as_in_docker(net, engine):
