@@ -19,6 +19,7 @@ from berth.api.routes.table import routes_of
 from berth.api.server import Server
 from berth.buildkit.service import BuildKit
 from berth.builds.service import Builds
+from berth.configuration import subordinate
 from berth.configuration.settings import Held, Settings
 from berth.engine import defaults, spec, status, support
 from berth.engine.background import Background
@@ -39,7 +40,7 @@ from berth.network.service import NetworkService
 from berth.registry.begun import BegunUploads
 from berth.registry.client import RegistryClient
 from berth.runtime.client import Runtime
-from berth.snapshots.choice import open_snapshots
+from berth.snapshots.choice import check_id_maps, open_snapshots
 from berth.state import State
 from berth.volumes.service import VolumeService
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from berth.configuration.subordinate import IdMaps
     from berth.kernel.cgroups import Hierarchies
 
 
@@ -116,6 +118,7 @@ async def serve(options: Options) -> None:
     """Run an engine until a signal, or idleness, ends it. Containers go on."""
     os.umask(UMASK)
     data_root, exec_root = options.data_root, options.exec_root
+    id_maps = subordinate.resolve(options.settings.userns_remap)
     make_roots(data_root, exec_root)
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -129,14 +132,16 @@ async def serve(options: Options) -> None:
             exec_root=exec_root,
             hidden=hidden,
             hierarchies=hierarchies,
-            defaults=spec.default(Instance.of(data_root).cgroup),
+            defaults=spec.default(Instance.of(data_root).cgroup, ahead=id_maps is None),
         )
         undo.push_async_callback(runtime.close)
         state = State(data_root / "state.db")
         undo.callback(state.close)
         background = Background()
         undo.push_async_callback(background.close)
-        engine, builds, buildkit = await _build(options, hierarchies, runtime, state, background)
+        engine, builds, buildkit = await _build(
+            options, hierarchies, runtime, state, background, id_maps
+        )
         undo.push_async_callback(engine.close)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, reload, engine, options)
@@ -182,6 +187,7 @@ async def _build(
     runtime: Runtime,
     state: State,
     background: Background,
+    id_maps: IdMaps | None,
 ) -> tuple[Engine, Builds, BuildKit]:
     instance = Instance.of(options.data_root)
     hierarchies.prepare_parent(f"{instance.cgroup}/std", defaults.device_rules())
@@ -192,6 +198,8 @@ async def _build(
         runtime=runtime,
         wanted=options.settings.storage_driver,
     )
+    if id_maps is not None:
+        await check_id_maps(snapshots, runtime, id_maps)
     images = ImageService(
         state=state, data_root=options.data_root, runtime=runtime, snapshots=snapshots
     )
@@ -223,6 +231,7 @@ async def _build(
         events=Events(),
         metrics=Metrics(),
         background=background,
+        id_maps=id_maps,
     )
     containers = Containers(services)
     execs = Execs(

@@ -38,16 +38,23 @@ class EngineProcess:
     """berthd started by `berth serve`, its roots and its socket. ``module`` is run instead of `berth`."""
 
     def __init__(
-        self, base: Path | None = None, *, flags: tuple[str, ...] = (), module: str = "berth"
+        self,
+        base: Path | None = None,
+        *,
+        flags: tuple[str, ...] = (),
+        module: str = "berth",
+        prefix: tuple[str, ...] = (),
     ) -> None:
+        """``prefix``: what starts the engine in its own place."""
         self.base = base or Path(tempfile.mkdtemp(prefix="berth-test-"))
         self.data_root = self.base / "data"
         self.exec_root = self.base / "exec"
         self.socket = self.base / "berth.sock"
         self.log = self.base / "berthd.log"
         self.instance = Instance.of(self.data_root)
-        self._flags = flags
+        self.flags = flags
         self._module = module
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -69,9 +76,10 @@ class EngineProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *self._prefix,
                     *(sys.executable, "-m", self._module, "serve", "-H", self.host),
                     *("--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),
-                    *("--ready-fd", str(told), *self._flags),
+                    *("--ready-fd", str(told), *self.flags),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

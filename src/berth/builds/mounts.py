@@ -154,7 +154,7 @@ class Mounts:
         fd = mounts.make_mount("tmpfs", options, read_only=False, attr=attr)
         undo.callback(os.close, fd)
         _write_secret(fd, mount, data)
-        tree = Tree(fd=fd, target=mount.target, read_only=True, subpath=SECRET_NAME)
+        tree = Tree(fd=fd, target=mount.target, stored=True, read_only=True, subpath=SECRET_NAME)
         opened.trees.append(tree)
 
     async def _agent(
@@ -170,7 +170,7 @@ class Mounts:
         path.chmod(AGENT_MODE if mount.mode is None else mount.mode)
         fd = mounts.open_tree(str(path), recursive=False)
         undo.callback(os.close, fd)
-        opened.trees.append(Tree(fd=fd, target=mount.target))
+        opened.trees.append(Tree(fd=fd, target=mount.target, stored=True))
 
     # What is kept
 
@@ -200,7 +200,9 @@ class Mounts:
         path = await undo.enter_async_context(self._caches.use(record, sharing, fill))
         fd = mounts.open_tree(str(path), recursive=False)
         undo.callback(os.close, fd)
-        opened.trees.append(Tree(fd=fd, target=mount.target, read_only=bool(mount.read_only)))
+        opened.trees.append(
+            Tree(fd=fd, target=mount.target, stored=True, read_only=bool(mount.read_only))
+        )
 
     async def _fill(self, path: Path, origin: Image | Context, source: str) -> None:
         """Copy a directory into a new cache."""
@@ -298,7 +300,9 @@ def _memory(mount: Mount, opened: _Opened, undo: AsyncExitStack) -> None:
         options.append(("size", str(mount.size_bytes)))
     fd = mounts.make_mount("tmpfs", options, read_only=False, attr=CLOSED)
     undo.callback(os.close, fd)
-    opened.trees.append(Tree(fd=fd, target=mount.target, read_only=bool(mount.read_only)))
+    opened.trees.append(
+        Tree(fd=fd, target=mount.target, stored=True, read_only=bool(mount.read_only))
+    )
 
 
 def _part(root: Path, mount: Mount, undo: AsyncExitStack) -> Tree:
@@ -312,7 +316,7 @@ def _part(root: Path, mount: Mount, undo: AsyncExitStack) -> Tree:
         for opened in {top, place}:
             os.close(opened)
     undo.callback(os.close, fd)
-    return Tree(fd=fd, target=mount.target, read_only=bool(mount.read_only))
+    return Tree(fd=fd, target=mount.target, stored=True, read_only=bool(mount.read_only))
 
 
 def _plain(path: str) -> str:

@@ -7,13 +7,12 @@ import os
 from berth.bundle import mounting
 from berth.errors import Failed
 from berth.kernel import mounts, namespaces
+from berth.runtime.idmaps import id_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.bundle.plan import Plan
     from berth.oci.runtime_spec import IdMapping
-
-KILL = 9
 
 
 def open_trees(plan: Plan) -> list[int]:
@@ -47,22 +46,4 @@ def open_trees(plan: Plan) -> list[int]:
 
 
 def _namespace(uids: list[IdMapping], gids: list[IdMapping]) -> int:
-    """Return a user namespace with the maps; the process that it is made with ends at once."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    fork = namespaces.Clone(namespaces.CLONE_NEWUSER)
-    pid = fork.make()
-    if pid == 0:
-        os.close(writer)
-        os.read(reader, 1)
-        os._exit(0)
-    fork.check(pid)
-    try:
-        for name, table in (("uid_map", uids), ("gid_map", gids)):
-            lines = [f"{row['containerID']} {row['hostID']} {row['size']}" for row in table]
-            with open(f"/proc/{pid}/{name}", "w") as file:
-                file.write("\n".join(lines))
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(writer)
-        os.close(reader)
-        os.waitpid(pid, 0)
+    return namespaces.new_user(id_map(uids), id_map(gids))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
-from berth.runtime.rootfs import PROPAGATIONS
+from berth.runtime.mountoptions import PROPAGATIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

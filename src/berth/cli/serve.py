@@ -57,6 +57,12 @@ SETTINGS: tuple[Flag, ...] = (
     ("tlscert", "", "string", "Certificate of the engine"),
     ("tlskey", "", "string", "Private key of the engine"),
     ("tlsverify", "", "bool", "Speak TLS on TCP, with clients that have a certificate"),
+    (
+        "userns-remap",
+        "",
+        "string",
+        "Whose subordinate ids containers have (USER[:GROUP] or default)",
+    ),
 )
 NAMES = {
     "default-address-pool": "default-address-pools",

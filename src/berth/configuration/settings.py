@@ -67,6 +67,7 @@ class Settings(
     tlscert: str = f"{DEFAULT_FOLDER}/cert.pem"
     tlskey: str = f"{DEFAULT_FOLDER}/key.pem"
     tlsverify: bool | None = None
+    userns_remap: str = ""
 
     @property
     def uses_tls(self) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from berth.engine import hostfiles, links, networking, spec, status
+from berth.engine import failures, hostfiles, links, networking, spec, status
 from berth.engine.models import CreateRequest
-from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
+from berth.errors import BerthError, Conflict, Failed, Forbidden, InvalidArgument, NotFound
 from berth.network import shaping
 from berth.network.networks import DEFAULT, HOST, NONE
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from berth.engine.services import Services
     from berth.network.records import EndpointRecord, NetworkRecord, Sandbox
     from berth.network.service import NetworkService
+    from berth.runtime.client import PreparedTask
 
 SHARED = (
     "container sharing network namespace with another container or host cannot be connected to any"
@@ -81,12 +82,18 @@ async def connect(
     record: ContainerRecord,
     folder: Path,
     records: Records,
+    prepared: PreparedTask,
 ) -> Sandbox | None:
     """Connect a container that starts; write what its networks say into its ``folder``."""
     request = networking.sandbox_request(record)
     if request is None:
         return None
     linked = links.hosts(record, services.network, records.find)
+    if record.id_maps is not None and networking.gets_namespace(record):
+        try:
+            request = replace(request, own_netns_fd=await prepared.network())
+        except BerthError as error:
+            raise failures.of_runtime(error) from error
     sandbox = await services.network.connect(request)
     hostfiles.write(folder, record, sandbox, linked=linked)
     for endpoint in sandbox.endpoints:

@@ -14,6 +14,7 @@ from berth.engine import (
     connecting,
     defaults,
     hostfiles,
+    identities,
     imagemounts,
     links,
     logtargets,
@@ -180,6 +181,7 @@ class Containers:
             args=spec.arguments(config, image.config),
             env=spec.environment(config, image.config),
             networks=networks,
+            id_maps=identities.maps(host_config, self._services.id_maps),
         )
         volumes = {**(image.config.volumes or {}), **(config.volumes or {})}
         inherit(config, image)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.engine import failures, hostfiles, security, spec, status
+from berth.engine import failures, hostfiles, identities, security, spec, status
 from berth.engine.models import ExecConfig  # noqa: TC001 - msgspec reads it
 from berth.errors import BerthError, Conflict, InvalidArgument, NotFound
 from berth.runtime.client import Task
@@ -159,6 +159,8 @@ class Execs:
             seccomp=security.exec_seccomp_filter(
                 record.host_config, privileged=found.config.privileged
             ),
+            remapped=record.id_maps is not None,
+            linux=dict(identities.mappings(record)),
             attachments=(attachment,) if attachment else (),
         )
         try:

@@ -166,13 +166,13 @@ class Files:
         ``bare``: without what comes from the host.
         """
         if record.status in status.ALIVE:
-            with self._namespace(record) as fd:
-                yield {"running": True}, [fd]
+            with self._namespaces(record) as fds:
+                yield {"running": True}, fds
             return
         async with self._containers.hold(record):
             if record.status in status.ALIVE:  # it was just being started
-                with self._namespace(record) as fd:
-                    yield {"running": True}, [fd]
+                with self._namespaces(record) as fds:
+                    yield {"running": True}, fds
                 return
             images = self._services.images
             if bare:
@@ -205,18 +205,21 @@ class Files:
             await volumes.release(user)
 
     @contextmanager
-    def _namespace(self, record: ContainerRecord) -> Iterator[int]:
-        """Open the mount namespace of a running container."""
+    def _namespaces(self, record: ContainerRecord) -> Iterator[list[int]]:
+        """Open the mount namespace of a running container, and its user namespace if it has one."""
         task = self._containers.task(record)
+        fds: list[int] = []
+        kinds = ("mnt", "user") if record.id_maps is not None else ("mnt",)
         try:
-            fd = os.open(f"/proc/{task.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
+            for kind in kinds:
+                fd = os.open(f"/proc/{task.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+                fds.append(fd)
+            task.signal(0)  # its process is the one whose namespaces these are, as long as it lives
+            yield fds
+        except FileNotFoundError as error:
             raise Failed(f"container {record.id} is not running") from error
-        try:
-            task.signal(0)  # its process is the one whose namespace this is, as long as it lives
-            yield fd
         finally:
-            os.close(fd)
+            _close(*fds)
 
     # Workers
 

@@ -223,7 +223,7 @@ def open_trees(folder: Path, record: ContainerRecord) -> tuple[Tree, ...]:
         for name in FILES:
             if f"/etc/{name}" not in taken:
                 fd = mounts.open_tree(f"{folder}/{name}", recursive=False)
-                trees.append(Tree(fd=fd, target=f"/etc/{name}"))
+                trees.append(Tree(fd=fd, target=f"/etc/{name}", stored=True))
         if record.host_config.ipc_mode == "host":
             trees += [
                 Tree(fd=mounts.open_tree(p), target=p) for p in SHARED_IPC if Path(p).exists()

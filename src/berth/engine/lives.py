@@ -207,6 +207,7 @@ class Lives:
         orphans: list[int],
     ) -> Task:
         """Connect, hand over and start; whoever catches the failure disconnects."""
+        services = self._services
         try:
             folder = self.data_folder(record)
             remote = await logtargets.remote_log(record)
@@ -214,8 +215,8 @@ class Lives:
             await prepared.abandon()
             raise
         try:
-            sandbox = await connecting.connect(self._services, record, folder, self._records)
-            await self._services.volumes.hold(mountpoints.volumes(record), record.id)
+            sandbox = await connecting.connect(services, record, folder, self._records, prepared)
+            await services.volumes.hold(mountpoints.volumes(record), record.id)
             trees = hostfiles.open_trees(self.files_folder(record), record)
         except BaseException as error:
             _close_log(remote)
@@ -223,14 +224,14 @@ class Lives:
             if isinstance(error, MountMismatch):
                 raise failures.of_runtime(error) from error
             raise
-        mountpoints.emit(self._services.events, record, "mount")
+        mountpoints.emit(services.events, record, "mount")
         handover = Handover(
             trees=(*trees, *self.of(record).loan.trees),
             netns_fd=sandbox.netns_fd if sandbox else None,
             attachments=tuple(waiting),
             orphans=tuple(orphans),
             log=remote,
-            keep_fds=self._services.network.unkept(record.id),
+            keep_fds=services.network.unkept(record.id),
         )
         try:
             return await prepared.start(handover)

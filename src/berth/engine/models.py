@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 # The types of fields, which msgspec needs to see.
+from berth.configuration.subordinate import IdMaps  # noqa: TC001
 from berth.engine.networkmodels import EndpointRequest, NetworkingConfig  # noqa: TC001
 
 field = msgspec.field
@@ -344,3 +345,4 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     finished_ns: int = 0
     restart_count: int = 0
     stopped_by_user: bool = False
+    id_maps: IdMaps | None = None  # of its user namespace, as they were when it was created

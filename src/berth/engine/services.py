@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.configuration.settings import Held
+    from berth.configuration.subordinate import IdMaps
     from berth.engine.background import Background
     from berth.engine.events import Events
     from berth.engine.instance import Instance
@@ -42,3 +43,4 @@ class Services:
     events: Events
     metrics: Metrics
     background: Background
+    id_maps: IdMaps | None  # of new containers

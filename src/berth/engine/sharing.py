@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.engine import spec, status
+from berth.engine import identities, spec, status
 from berth.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def needs_others(record: ContainerRecord) -> bool:
 
 def namespace_paths(record: ContainerRecord, records: Records) -> dict[str, str]:
     """Return the namespace files of containers whose namespaces this one joins, by kind."""
-    paths = {}
+    paths, others = {}, []
     for kind, mode in _modes(record).items():
         ref = spec.shared_container(mode)
         if ref is None:
@@ -37,6 +37,9 @@ def namespace_paths(record: ContainerRecord, records: Records) -> dict[str, str]
         other = _find(kind, ref, records)
         _check(kind, other)
         paths[kind] = f"/proc/{other.pid}/ns/{FILES[kind]}"
+        others.append(other)
+    if user := identities.shared_namespace(record, others):
+        paths["user"] = user
     return paths
 
 

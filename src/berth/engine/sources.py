@@ -74,6 +74,7 @@ def _open(point: MountPoint) -> Tree:
         read_only=read_only,
         propagation=point.propagation or "rprivate",
         source=point.source,
+        stored=point.kind == "volume",
     )
 
 

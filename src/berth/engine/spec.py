@@ -6,7 +6,7 @@ import platform
 import shlex
 from typing import TYPE_CHECKING
 
-from berth.engine import cdi, defaults, devices, resources, security, sysctls, tmpfs
+from berth.engine import cdi, defaults, devices, identities, resources, security, sysctls, tmpfs
 from berth.engine.models import HostConfig
 from berth.errors import InvalidArgument
 from berth.kernel.capabilities import NAMES
@@ -74,12 +74,18 @@ def shared_container(mode: str) -> str | None:
     return mode.removeprefix(CONTAINER) if mode.startswith(CONTAINER) else None
 
 
-def namespaces(host: HostConfig, paths: Mapping[str, str]) -> list[Namespace]:
+def namespaces(
+    host: HostConfig, paths: Mapping[str, str], *, remapped: bool = False
+) -> list[Namespace]:
     """Return the namespaces to make or to join: all, less those that are the host's on request.
 
-    ``paths``: the namespace files of other containers, by kind, for modes that name one.
+    ``paths``: the namespace files of other containers, by kind, for modes that name one. ``remapped``: a user
+    namespace, too.
     """
     found: list[Namespace] = [{"type": "mount"}]
+    if remapped:
+        user: Namespace = {"type": "user"}
+        found.append({**user, "path": paths["user"]} if "user" in paths else user)
     modes = (
         ("pid", host.pid_mode),
         ("ipc", host.ipc_mode),
@@ -176,12 +182,16 @@ def cgroup_path(record: ContainerRecord, *, cgroup: str) -> str:
     return f"{cgroup}/{kind}/{record.id}"
 
 
-def default(instance_cgroup: str) -> DefaultSpec:
-    """Return what containers have whose creator says nothing else, but for what is each one's own."""
+def default(instance_cgroup: str, *, ahead: bool = True) -> DefaultSpec:
+    """Return what containers have whose creator says nothing else, but for what is each one's own.
+
+    ``ahead``: processes of such containers are made ahead.
+    """
     host = HostConfig(cgroupns_mode="private")
     masked, read_only = security.hidden_paths(host)
     return DefaultSpec(
         group=f"{instance_cgroup}/std",
+        ahead=ahead,
         spec={
             "mounts": defaults.mounts(shm_size_bytes=defaults.SHM_SIZE_BYTES, writable=False),
             "linux": {
@@ -213,7 +223,7 @@ def build(
     if rules:
         limits["devices"] = rules
     masked, read_only = security.hidden_paths(host)
-    spaces = namespaces(host, paths or {})
+    spaces = namespaces(host, paths or {}, remapped=record.id_maps is not None)
     return {
         "ociVersion": "1.2.0",
         "root": {"readonly": host.readonly_rootfs},
@@ -226,6 +236,7 @@ def build(
             "cgroupsPath": cgroup_path(record, cgroup=cgroup),
             "devices": nodes,
             "resources": limits,
+            **identities.mappings(record),
             "sysctl": sysctls.checked(host, [entry["type"] for entry in spaces]),
             "maskedPaths": masked,
             "readonlyPaths": read_only,

@@ -143,6 +143,6 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         ],
         "Isolation": "",
         "InitBinary": defaults.PROGRAM,
-        "SecurityOptions": ["name=cgroupns"],
+        "SecurityOptions": [*(["name=userns"] if services.id_maps else []), "name=cgroupns"],
         "Warnings": support.warnings() or None,
     }

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 def enter(argument: dict[str, object], fds: list[int]) -> None:
     """Make the container's root this process's, and drop privileges.
 
-    Argument: ``running`` (``fds[0]`` is its mount namespace then), else ``rootfs`` and ``trees``, one
-    of ``fds`` for each. What is taken from ``fds`` is removed from it.
+    Argument: ``running`` (``fds`` are its mount namespace then, and its user namespace if it has one), else
+    ``rootfs`` and ``trees``, one of ``fds`` for each. What is taken from ``fds`` is removed from it.
     """
     if argument["running"]:
         _join(fds)
+        _share_ids(fds)
     else:
         _mount(argument, fds)
     confine("/", keep_capabilities=FILE_CAPABILITIES)
@@ -39,6 +40,7 @@ def enter_own(argument: dict[str, object], fds: list[int]) -> None:
         return
     _join(fds)
     alone = mounts.open_tree("/", recursive=False)
+    _share_ids(fds)
     confine(alone, keep_capabilities=FILE_CAPABILITIES)
     os.close(alone)
 
@@ -47,6 +49,18 @@ def _join(fds: list[int]) -> None:
     namespace = fds.pop(0)
     namespaces.setns(namespace, namespaces.CLONE_NEWNS)
     os.close(namespace)
+
+
+def _share_ids(fds: list[int]) -> None:
+    """Be root of the container's user namespace, if it has one: then owners are as it sees them."""
+    if not fds:
+        return
+    namespace = fds.pop(0)
+    namespaces.setns(namespace, namespaces.CLONE_NEWUSER)
+    os.close(namespace)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def _mount(argument: dict[str, object], fds: list[int]) -> None:

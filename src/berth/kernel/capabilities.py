@@ -121,6 +121,12 @@ def keep_over_setuid() -> None:
     check(libc.prctl(PR_SET_KEEPCAPS, ctypes.c_ulong(1), 0, 0, 0), "prctl PR_SET_KEEPCAPS")
 
 
+def raise_all() -> None:
+    """Make everything effective that the bounding set has, as the host's root may."""
+    names = list(NAMES)
+    apply({"effective": names, "permitted": names})
+
+
 def apply(wanted: Capabilities) -> None:
     """Set the effective, permitted, inheritable and ambient sets; never more than the bounding set has."""
     effective, permitted = mask(wanted.get("effective")), mask(wanted.get("permitted"))

@@ -99,6 +99,31 @@ class Clone:
         return self._pidfd.value
 
 
+def new_user(uids: str, gids: str) -> int:
+    """Return a user namespace that has these maps (user_namespaces(7)); who is made for it ends at once."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    fork = Clone(CLONE_NEWUSER)
+    pid = fork.make()
+    if pid == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    try:
+        fork.check(pid)
+        for name, text in (("uid_map", uids), ("gid_map", gids)):
+            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, text.encode())
+            finally:
+                os.close(fd)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(writer)
+        os.close(reader)
+        if pid > 0:
+            os.waitpid(pid, 0)
+
+
 def unshare(flags: int) -> None:
     """unshare(2)."""
     check(libc.unshare(flags), f"unshare {flags:#x}")

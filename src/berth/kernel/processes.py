@@ -79,6 +79,12 @@ def is_exiting(pid: int) -> bool:
         return True
 
 
+def set_file_owner(uid: int, gid: int) -> None:
+    """Be these for file systems (setfsuid(2)), which makes capabilities over files ineffective."""
+    libc.setfsgid(gid)
+    libc.setfsuid(uid)
+
+
 def pidfd_send_signal(pidfd: int, number: int) -> None:
     """pidfd_send_signal(2): ESRCH, as ProcessLookupError, when it has ended."""
     result = syscall(SYS_PIDFD_SEND_SIGNAL, pidfd, number, 0, 0)

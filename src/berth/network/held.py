@@ -27,7 +27,7 @@ class Held:
 
     def __init__(self, request: SandboxRequest) -> None:
         self.request = request
-        self.netns_fd: int | None = None
+        self.netns_fd = request.own_netns_fd
         self.reservation = Reservation()
         self.resolver: Resolver | None = None
         self.names: list[

@@ -199,7 +199,10 @@ class EndpointRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxRequest:
-    """A container to be connected. ``servers`` are resolvers it asks itself, in place of the host's."""
+    """A container to be connected. ``servers`` are resolvers it asks itself, in place of the host's.
+
+    ``own_netns_fd`` is the namespace of one that has made it itself; the service closes it.
+    """
 
     container_id: str
     container_name: str
@@ -207,6 +210,7 @@ class SandboxRequest:
     endpoints: tuple[EndpointRequest, ...] = (EndpointRequest(),)
     ports: tuple[PortRequest, ...] = ()
     servers: tuple[str, ...] = ()
+    own_netns_fd: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +218,8 @@ class Sandbox:
     """A container's network namespace with its endpoints.
 
     ``netns_fd`` stays the service's: it is valid until ``disconnect`` or ``close``, and who needs
-    it longer duplicates it. It is None for host and none. ``resolves``: names are answered at 127.0.0.11.
+    it longer duplicates it. It is None for host and none, and for one that the container has made.
+    ``resolves``: names are answered at 127.0.0.11.
     """
 
     netns_fd: int | None

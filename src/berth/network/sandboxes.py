@@ -124,9 +124,10 @@ class Sandboxes:
         """Give a container its networks; all or nothing. Failures have Docker's texts."""
         if request.container_id in self._held:
             raise Conflict(f"container {request.container_id} is connected already")
-        found = [(asked, self._base.networks.find(asked.network)) for asked in request.endpoints]
         held = self._held[request.container_id] = Held(request)
         try:
+            networks = self._base.networks
+            found = [(asked, networks.find(asked.network)) for asked in request.endpoints]
             if all(network.has_members for _, network in found):
                 await self._connect_bridges(held, found)
             else:
@@ -166,7 +167,7 @@ class Sandboxes:
         for asked, network in found:
             record = _endpoint(held.request, asked, network)
             device = _free_device(records, network, asked)
-            if len(found) == 1:
+            if len(found) == 1 and held.netns_fd is None:
                 ready = self._attachments.take_spare(asked, network)
             if ready is not None and ready.attachment is not None:
                 held.netns_fd = ready.netns_fd
@@ -195,10 +196,16 @@ class Sandboxes:
             attachment.leading(*(version for version, leader in out.items() if leader is record))
             for record, attachment in zip(records, attachments, strict=True)
         ]
-        first = await self._base.thread.run(partial(make.attach, planned[0]), undo=Ready.close)
-        held.netns_fd = netns_fd = first.netns_fd
-        others = [partial(make.plug, netns_fd, attachment) for attachment in planned[1:]]
-        interfaces = [first.interface, *[await self._base.thread.run(work) for work in others]]
+        interfaces = []
+        if held.netns_fd is None:
+            first = await self._base.thread.run(partial(make.attach, planned[0]), undo=Ready.close)
+            held.netns_fd = first.netns_fd
+            interfaces.append(first.interface)
+        else:
+            await self._base.thread.run(partial(self._base.wiring.furnish, held.netns_fd))
+        for attachment in planned[len(interfaces) :]:
+            work = partial(make.plug, held.netns_fd, attachment)
+            interfaces.append(await self._base.thread.run(work))
         return [
             msgspec.structs.replace(record, interface=interface)
             for record, interface in zip(records, interfaces, strict=True)
@@ -228,7 +235,7 @@ class Sandboxes:
     def _sandbox(self, container_id: str) -> Sandbox:
         held = self._held[container_id]
         return Sandbox(
-            netns_fd=held.netns_fd,
+            netns_fd=held.netns_fd if held.request.own_netns_fd is None else None,
             endpoints=self.of(container_id),
             resolves=held.resolver is not None,
         )

@@ -197,6 +197,10 @@ class Wiring:
                 raise
         return Ready(netns_fd=fd, interface=interface, attachment=attachment)
 
+    def furnish(self, netns_fd: int) -> None:
+        """Give a namespace that somebody else has made the parameters of ours."""
+        self._within(netns_fd, lambda: _set_parameters(_DEFAULTS))
+
     def plug(self, netns_fd: int, attachment: Attachment) -> str:
         """Give a namespace one more interface on a bridge; return the name of the host's end."""
         interface = self._make_interface(attachment, netns_fd)
@@ -319,8 +323,7 @@ class Wiring:
         try:
             fd = os.open(_NETNS, os.O_RDONLY)
             try:
-                for name, value in _DEFAULTS:
-                    write_sysctl(SYSCTL / name, value)
+                _set_parameters(_DEFAULTS)
                 return fd, NetlinkSocket(netlink.NETLINK_ROUTE)
             except BaseException:
                 os.close(fd)

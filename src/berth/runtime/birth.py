@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 
+from berth.errors import Failed, from_record
 from berth.kernel import cgroup_files, namespaces, processes, sockets
-from berth.runtime import init
+from berth.runtime import codec, init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.kernel.cgroups import Cgroup
 
 SIGKILL = 9
+DIED = "start container process: it died while it was made"
 
 
 class Birth:
@@ -50,6 +52,20 @@ class Birth:
         self.pidfd = self._process.check(pid)
         self.pid = pid
         self.release()
+
+    def follow(self) -> None:
+        """Go on with the process that it makes in its place, see `berth.runtime.remapping`."""
+        data, _ = sockets.receive(self.sync)
+        os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.pid, self.pidfd = 0, -1
+        if not data:
+            raise Failed(DIED)
+        report = codec.decode(data)
+        if "error" in report:
+            raise from_record(report["error"])
+        pid: int = report["pid"]
+        self.pid, self.pidfd = pid, os.pidfd_open(pid)
 
     def tell(self, plan: bytes) -> None:
         """Give a spare its plan and its standard streams."""

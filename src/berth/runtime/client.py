@@ -225,11 +225,22 @@ class PreparedTask:
         task.keep(handover.keep_fds[room:])
         return task
 
+    async def network(self) -> int:
+        """Return the network namespace that it has made in its user namespace; the caller's to close."""
+        item = await self._channel.receive()
+        if item is None:
+            raise Failed("start container process: the monitor died before it began")
+        message, fds = item
+        if message["event"] == "failed":
+            raise from_record(_strings(message["error"]))
+        return fds[0]
+
     async def abandon(self) -> None:
         """Undo everything; returns when nothing is left of it but the records' directory."""
         self._channel.finish()
-        while await self._channel.receive() is not None:
-            continue
+        while (item := await self._channel.receive()) is not None:
+            for fd in item[1]:
+                os.close(fd)
         _remove_records(self._directory)
 
 

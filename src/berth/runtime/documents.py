@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
 
 
+MADE_LATER = ("cgroup", "user")
 # By these a spec says which of a container's mounts do not come from the host.
 MOUNTS_IN_LINUX = ("devices", "maskedPaths", "readonlyPaths")
 
@@ -26,14 +27,17 @@ MOUNTS_IN_LINUX = ("devices", "maskedPaths", "readonlyPaths")
 def of_task(request: TaskRequest, defaults: DefaultSpec) -> tuple[Message, Message]:
     """Return what the zygote and the monitor read, and the plan, which the process itself reads."""
     linux = request.spec.get("linux", {})
-    log = request.log
+    log, remapped = request.log, is_remapped(request.spec)
+    flags = _clone_flags(request.spec, netns=request.netns and not remapped)
     document: Message = {
         "op": "task",
         "directory": str(request.directory),
         "cgroups_path": linux.get("cgroupsPath", ""),
-        "flags": _clone_flags(request.spec, netns=request.netns),
+        "flags": namespaces.CLONE_NEWNS if remapped else flags,
+        "remapped": remapped,
+        "shows_network": remapped and request.netns,
         "default_namespaces": _namespaces(request.spec) == _namespaces(defaults.spec),
-        "pid_namespace": _paths(request.spec).get("pid"),
+        "pid_namespace": None if remapped else _paths(request.spec).get("pid"),
         "terminal": request.terminal,
         "stdin": request.stdin,
         "stdin_once": request.stdin_once,
@@ -52,7 +56,8 @@ def of_task(request: TaskRequest, defaults: DefaultSpec) -> tuple[Message, Messa
         "spec": request.spec,
         "process": request.spec.get("process"),
         "rootfs": request.rootfs.document(),
-        "netns": request.netns,
+        "netns": request.netns and not remapped,
+        "clone_flags": flags,
         "user": request.user,
         "groups": list(request.groups),
         "size": list(request.terminal_size),
@@ -61,6 +66,11 @@ def of_task(request: TaskRequest, defaults: DefaultSpec) -> tuple[Message, Messa
         "default_mounts": _has_default_mounts(request.spec, defaults.spec),
     }
     return document, plan
+
+
+def is_remapped(spec: Spec) -> bool:
+    """Say whether a container is in a user namespace."""
+    return any(e["type"] == "user" for e in spec.get("linux", {}).get("namespaces", []))
 
 
 def of_spare(defaults: DefaultSpec, id_: str) -> Message:
@@ -76,6 +86,8 @@ def of_exec(request: ExecRequest) -> tuple[Message, Message]:
         "directory": str(request.directory),
         "cgroups_path": request.cgroups_path,
         "flags": 0,
+        "remapped": request.remapped,
+        "shows_network": False,
         "default_namespaces": False,
         "pid_namespace": None,
         "terminal": request.terminal,
@@ -85,10 +97,11 @@ def of_exec(request: ExecRequest) -> tuple[Message, Message]:
         "attachments": [of_attachment(a) for a in request.attachments],
     }
     plan: Message = {
-        "spec": {},
+        "spec": {"linux": request.linux},
         "process": request.process,
         "rootfs": {},
         "netns": False,
+        "clone_flags": 0,
         "user": request.user,
         "groups": list(request.groups),
         "size": list(request.terminal_size),
@@ -154,12 +167,12 @@ def _clone_flags(spec: Spec, *, netns: bool) -> int:
     """Return the namespaces that are made with the process.
 
     Not those that have a path, nor the network's when the handover brings one. A cgroup namespace's root is
-    the group of whoever makes it, so the process does, in its group.
+    the group of whoever makes it, so the process does, in its group; a user namespace is there before it.
     """
     flags = 0
     for entry in spec.get("linux", {}).get("namespaces", []):
         kind = entry["type"]
-        if not entry.get("path") and kind != "cgroup" and not (kind == "network" and netns):
+        if not entry.get("path") and kind not in MADE_LATER and not (kind == "network" and netns):
             flags |= namespaces.NAMESPACES[kind][0]
     return flags
 

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     Step = Callable[["Child"], object]
 
 EXIT_SETUP_FAILED = 255
+JOINED = (  # by an exec, beside the pid namespace
+    namespaces.CLONE_NEWNS
+    | namespaces.CLONE_NEWNET
+    | namespaces.CLONE_NEWIPC
+    | namespaces.CLONE_NEWUTS
+    | namespaces.CLONE_NEWCGROUP
+)
 
 
 class Child:
@@ -37,15 +44,18 @@ class Child:
         "ahead",
         "born_in_group",
         "cgroup",
+        "clone_flags",
         "controllers",
         "filter",
         "foreign",
         "groups",
         "init",
+        "made",
         "netns",
         "pidfd",
         "plan",
         "process",
+        "root",
         "rootfs",
         "size",
         "spec",
@@ -57,6 +67,7 @@ class Child:
         "terminal",
         "trees",
         "user",
+        "user_namespace",
     )
 
     def __init__(
@@ -72,6 +83,9 @@ class Child:
         self.controllers: list[str] = []
         self.sysctls: int | None = None  # /proc/sys, opened while it can be written
         self.trees: list[rootfs.Tree] = []
+        # With ids mapped, by `berth.runtime.remapping`: what only the host's root can make, and the root.
+        self.made: dict[str, int] = {}
+        self.root = self.user_namespace = -1
         self.pidfd: int | None = None
         self.terminal = False
         self.stdio: list[int] = []
@@ -84,6 +98,7 @@ class Child:
         self.process: Process = plan["process"]
         self.rootfs: RootfsMessage = plan["rootfs"]
         self.netns = plan["netns"]
+        self.clone_flags = plan["clone_flags"]
         self.user = plan["user"]
         self.groups = plan["groups"]
         self.filter = bytes.fromhex(plan["seccomp"] or "") or None
@@ -112,7 +127,8 @@ def run(child: Child) -> NoReturn:
     os._exit(EXIT_SETUP_FAILED)
 
 
-def _read_plan(child: Child) -> None:
+def read_plan(child: Child) -> None:
+    """Take the plan apart."""
     child.read_plan()
 
 
@@ -125,7 +141,8 @@ def _take_plan(child: Child) -> None:
     child.read_plan()
 
 
-def _reset_signals(child: Child) -> None:
+def reset_signals(child: Child) -> None:
+    """Have the signals, session and keyring of a new program."""
     del child
     payload.reset_signals()
     processes.set_name(b"berth-init")
@@ -136,12 +153,18 @@ def _reset_signals(child: Child) -> None:
 def _enter_cgroup(child: Child) -> None:
     child.cgroup.create()
     child.cgroup.enter(born_in_unified=child.born_in_group)
+    enter_cgroup_namespace(child)
+
+
+def enter_cgroup_namespace(child: Child) -> None:
+    """See its own groups only, if that is wanted: it is in them."""
     wanted = child.spec.get("linux", {}).get("namespaces", [])
     if any(entry["type"] == "cgroup" and not entry.get("path") for entry in wanted):
         namespaces.unshare(namespaces.CLONE_NEWCGROUP)
 
 
-def _limit(child: Child) -> None:
+def limit(child: Child) -> None:
+    """Set the limits of its groups."""
     child.cgroup.apply(child.spec.get("linux", {}).get("resources", {}))
 
 
@@ -149,10 +172,11 @@ def _stage(child: Child) -> None:
     child.staged, child.sysctls = rootfs.stage(child.spec, child.controllers)
 
 
-def _enter_namespaces(child: Child) -> None:
+def enter_namespaces(child: Child) -> None:
+    """Enter the namespaces of others, but those that it was made in."""
     for entry in child.spec.get("linux", {}).get("namespaces", []):
         path = entry.get("path")
-        if path and entry["type"] != "pid":
+        if path and entry["type"] not in ("pid", "user"):  # entered before the process was made
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             namespaces.setns(fd, namespaces.NAMESPACES[entry["type"]][0])
             os.close(fd)
@@ -163,17 +187,10 @@ def _enter_namespaces(child: Child) -> None:
 def _join_container(child: Child) -> None:
     child.cgroup.enter()
     assert child.pidfd is not None
-    namespaces.setns(
-        child.pidfd,
-        namespaces.CLONE_NEWNS
-        | namespaces.CLONE_NEWNET
-        | namespaces.CLONE_NEWIPC
-        | namespaces.CLONE_NEWUTS
-        | namespaces.CLONE_NEWCGROUP,
-    )
+    namespaces.setns(child.pidfd, JOINED)
 
 
-def _raise_loopback(child: Child) -> None:
+def raise_loopback(child: Child) -> None:
     """Bring up the loopback interface of a network namespace that is made with this process."""
     for entry in child.spec.get("linux", {}).get("namespaces", []):
         if entry["type"] == "network" and not entry.get("path") and not child.netns:
@@ -182,7 +199,8 @@ def _raise_loopback(child: Child) -> None:
             loopback.bring_up()
 
 
-def _set_hostname(child: Child) -> None:
+def set_hostname(child: Child) -> None:
+    """Name the machine that it sees."""
     kinds = {e["type"]: e.get("path") for e in child.spec.get("linux", {}).get("namespaces", [])}
     if "uts" not in kinds or kinds["uts"]:
         return
@@ -202,7 +220,7 @@ def _mount_file_systems(child: Child) -> None:
         rootfs.mount_file_systems(child.spec, rootfs.before_network(child.spec), child.controllers)
 
 
-def _take_over(child: Child) -> None:
+def take_over(child: Child) -> None:
     """Wait for the monitor's word to go on, and enter the network that came with it."""
     data, fds = sockets.receive(child.sync)
     if not data:
@@ -220,7 +238,8 @@ def _mount_the_rest(child: Child) -> None:
     rootfs.attach_trees(child.spec, child.trees, child.controllers)
 
 
-def _set_up_stdio(child: Child) -> None:
+def set_up_stdio(child: Child) -> None:
+    """Have its streams, or a terminal."""
     if child.terminal:
         master, slave = pty.open_pair("/dev/pts")
         if child.size != (0, 0):
@@ -235,18 +254,19 @@ def _set_up_stdio(child: Child) -> None:
         os.dup2(fd, number)
 
 
-def _restrict_proc(child: Child) -> None:
+def restrict_proc(child: Child) -> None:
+    """Hide what is in /proc, once its parameters are set."""
+    if not rootfs.can_hide_early(child.spec):
+        return
     if not child.staged:
-        if not rootfs.can_hide_early(child.spec):
-            return
         if child.spec.get("linux", {}).get("sysctl"):
             child.sysctls = hiding.open_sysctls()
         hiding.hide_in_proc(child.spec)
     if not child.netns:
-        _set_sysctls(child)
+        set_sysctls(child)
 
 
-def _set_sysctls(child: Child) -> None:
+def set_sysctls(child: Child) -> None:
     """Set those that waited for their network namespace, or for a /proc that is a tree."""
     values = child.spec.get("linux", {}).get("sysctl")
     if not values:
@@ -270,7 +290,8 @@ def _restrict_paths(child: Child) -> None:
         rootfs.seal_root()
 
 
-def _close_descriptors(child: Child) -> None:
+def close_descriptors(child: Child) -> None:
+    """Keep nothing but its streams and the socket to the monitor."""
     # Before the working directory is entered: /proc/self/fd must lead nowhere (CVE-2024-21626).
     sync = child.sync.fileno()
     os.dup2(sync, 3, inheritable=False)
@@ -280,7 +301,8 @@ def _close_descriptors(child: Child) -> None:
     processes.close_from(4)
 
 
-def _become_the_user(child: Child) -> None:
+def become_the_user(child: Child) -> None:
+    """Become the user, then the program."""
     process = child.process
     account = accounts.resolve(child.user, child.groups) if child.user else _spec_account(child)
     payload.set_rlimits(process.get("rlimits", []))
@@ -311,40 +333,38 @@ def _own_stdio(child: Child, uid: int) -> None:
 
 
 # By the plan, or, of a spare, by the default spec.
-BEGIN_STEPS: tuple[Step, ...] = (_reset_signals, _enter_cgroup)
+BEGIN_STEPS: tuple[Step, ...] = (reset_signals, _enter_cgroup)
 PREPARE_STEPS: tuple[Step, ...] = (
-    _limit,
-    _enter_namespaces,
-    _raise_loopback,
-    _set_hostname,
+    limit,
+    enter_namespaces,
+    raise_loopback,
+    set_hostname,
     _mount_rootfs,
     _mount_file_systems,
-    _restrict_proc,
+    restrict_proc,
 )
-START_STEPS: tuple[Step, ...] = (
-    _take_over,
-    _mount_the_rest,
-    _set_sysctls,
-    _set_up_stdio,
+LAST_STEPS: tuple[Step, ...] = (
+    set_up_stdio,
     _restrict_paths,
-    _close_descriptors,
-    _become_the_user,
+    close_descriptors,
+    become_the_user,
 )
-TASK_STEPS = (_read_plan, *BEGIN_STEPS, *PREPARE_STEPS, *START_STEPS)
+START_STEPS: tuple[Step, ...] = (take_over, _mount_the_rest, set_sysctls, *LAST_STEPS)
+TASK_STEPS = (read_plan, *BEGIN_STEPS, *PREPARE_STEPS, *START_STEPS)
 SPARE_STEPS = (*BEGIN_STEPS, _stage, _take_plan, *PREPARE_STEPS, *START_STEPS)
 EXEC_STEPS: tuple[Step, ...] = (
-    _read_plan,
-    _reset_signals,
+    read_plan,
+    reset_signals,
     _join_container,
-    _set_up_stdio,
-    _close_descriptors,
-    _become_the_user,
+    set_up_stdio,
+    close_descriptors,
+    become_the_user,
 )
 # What a mount namespace keeps to itself.
 MOUNT_STEPS: tuple[Step, ...] = (
     _mount_rootfs,
     _mount_file_systems,
-    _restrict_proc,
+    restrict_proc,
     _mount_the_rest,
     _restrict_paths,
 )

@@ -21,7 +21,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.kernel.cgroups import Hierarchies
     from berth.oci.runtime_spec import Spec
-    from berth.runtime.messages import HandoverMessage, RemoteLogMessage, RequestMessage
+    from berth.runtime.messages import (
+        HandoverMessage,
+        RemoteLogMessage,
+        RequestMessage,
+        TreeMessage,
+    )
 
 
 class Request:
@@ -82,6 +87,8 @@ class Launch:
     def _plan_birth(self) -> Birth:
         cgroup = self.here.hierarchies.open_group(self.request.message["cgroups_path"])
         steps = init.TASK_STEPS if self.owns_cgroup else init.EXEC_STEPS
+        if self.request.message["remapped"]:
+            steps = ()  # see `begin`
         birth = Birth(cgroup, steps, self.request.plan)
         birth.child.controllers = self.here.controllers
         birth.child.terminal = self.terminal
@@ -128,13 +135,24 @@ class Launch:
         if self.joins_pid_namespace:
             path, pidfd = self.request.message["pid_namespace"], self.birth.child.pidfd
             _join_pid_namespace(path, pidfd)
+        remapped = self.request.message["remapped"]
+        if remapped:
+            remapping = imports.from_host("berth.runtime.remapping")
+            of_task = self.owns_cgroup
+            self.birth.child.steps = remapping.TASK_STEPS if of_task else remapping.EXEC_STEPS
         if self.birth.pid:
             self.birth.tell(self.request.plan)
         else:
             self.birth.make()
+        if remapped and self.owns_cgroup:
+            self.birth.follow()
         if self.zygote_fd is not None:
             os.close(self.zygote_fd)
         self.served.own(self.birth.pid, self.birth.pidfd)
+        if self.request.message["shows_network"]:
+            network = os.open(f"/proc/{self.birth.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            sockets.send(self.control, b'{"event": "network"}', [network])
+            os.close(network)
 
     def hand_over(self) -> bool:
         """Wait for berthd's word to go on, and pass on what came with it; False when none comes."""
@@ -146,6 +164,8 @@ class Launch:
         self.request.fds = fds[count:]
         if message["log"]:
             self._ship(message["log"])
+        if self.request.message["remapped"]:
+            self._map_owners(fds[message["netns"] : count], message["trees"])
         try:
             sockets.send(self.birth.sync, data, fds[:count])
         except BrokenPipeError:  # it failed already; its report is read next
@@ -155,6 +175,15 @@ class Launch:
         self.request.message["attachments"] = message["attachments"]
         self.orphans = message["orphans"]
         return True
+
+    def _map_owners(self, fds: list[int], trees: list[TreeMessage]) -> None:
+        """Show the owners of what berth stores as the container's."""
+        own = os.open(f"/proc/{self.birth.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        remapping = imports.from_host("berth.runtime.remapping")
+        for fd, tree in zip(fds, trees, strict=True):
+            if tree["stored"]:
+                remapping.map_owners_if_possible(fd, own)
+        os.close(own)
 
     def _ship(self, log: RemoteLogMessage) -> None:
         """Connect to the log's server: a container whose log nobody gets does not start."""

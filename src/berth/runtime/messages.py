@@ -39,13 +39,14 @@ class RootfsMessage(TypedDict, total=False):
 
 
 class TreeMessage(TypedDict):
-    """A detached mount from the host."""
+    """A detached mount from the host. ``stored``: of berth's own, whose owners are containers' ids."""
 
     target: str
     read_only: bool
     propagation: str
     source: str
     subpath: str
+    stored: bool
 
 
 class AttachmentMessage(TypedDict):
@@ -111,6 +112,8 @@ class RequestMessage(TypedDict, total=False):
     cgroups_path: str
     flags: int
     default_namespaces: bool
+    remapped: bool
+    shows_network: bool
     directory: str
     pid_namespace: str | None
     terminal: bool
@@ -130,6 +133,7 @@ class PlanMessage(TypedDict):
     process: Process
     rootfs: RootfsMessage
     netns: bool
+    clone_flags: int
     user: str
     groups: list[str]
     size: list[int]

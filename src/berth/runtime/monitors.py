@@ -46,7 +46,7 @@ class FreeMonitors:
             channel.close()
             return
         keep_s = KEEP_S
-        if not self._spares and self._ask_for_spare(channel):
+        if self._defaults.ahead and not self._spares and self._ask_for_spare(channel):
             keep_s = KEEP_SPARE_S
         timer = asyncio.get_running_loop().call_later(keep_s, self._let_go, channel)
         self._expiry[channel] = timer

@@ -93,6 +93,7 @@ def _plan(directory: str, here: launch.Here) -> bytes:
             "process": {},
             "rootfs": {"base": "/", "path": directory},
             "netns": False,
+            "clone_flags": 0,
             "user": "",
             "groups": [],
             "size": [0, 0],
@@ -117,6 +118,8 @@ def _document(directory: str) -> bytes:
             "directory": directory,
             "cgroups_path": NAME,  # of no group
             "flags": 0,
+            "remapped": False,
+            "shows_network": False,
             "default_namespaces": False,
             "pid_namespace": None,
             "terminal": False,

@@ -104,6 +104,7 @@ class Tree:
     propagation: str = "rprivate"
     source: str = ""  # for messages
     subpath: str = ""
+    stored: bool = False  # by berth, with the owners that containers see, also in user namespaces
 
     def document(self) -> dict[str, object]:
         """Return it as messages have it."""
@@ -113,6 +114,7 @@ class Tree:
             "propagation": self.propagation,
             "source": self.source,
             "subpath": self.subpath,
+            "stored": self.stored,
         }
 
 
@@ -175,6 +177,7 @@ class DefaultSpec:
 
     spec: Spec  # namespaces, mounts, devices, hidden paths
     group: str  # that containers' groups are made in, by their ids
+    ahead: bool = True  # make them: new containers are like this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +188,9 @@ class TaskRequest:
     directory: Path  # made by the caller, empty: control socket and records live there
     spec: Spec
     rootfs: Rootfs
-    netns: bool = False  # the handover brings a network namespace to join
+    netns: bool = (
+        False  # the handover brings a network namespace to join; with mapped ids, it shows its own
+    )
     user: str = ""  # as image or client wrote it: "", "1000", "name", "name:group"; resolved inside the root
     groups: tuple[str, ...] = ()  # --group-add, names or numbers, resolved inside the root
     terminal: bool = False
@@ -226,6 +231,8 @@ class ExecRequest:
     terminal_size: tuple[int, int] = (0, 0)
     stdin: bool = False
     seccomp: bytes | None = None
+    remapped: bool = False  # the container is in a user namespace, with the maps of
+    linux: dict[str, object] = field(default_factory=dict)  # spec.linux
     attachments: tuple[Attachment, ...] = ()
 
 

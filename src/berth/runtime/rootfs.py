@@ -25,11 +25,12 @@ from berth.kernel.mounts import (
     mount,
 )
 from berth.runtime import hiding, nodes, places
-from berth.runtime.template import EMPTY, HIDING, HOST_ROOT, MACHINE, ROOTFS, STAGE, STAGES
+from berth.runtime.mountoptions import PROPAGATIONS, parse_options
+from berth.runtime.template import EMPTY, HIDING, HOST_ROOT, MACHINE, ROOTFS, STAGE, STAGED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from berth.oci.runtime_spec import Mount, Spec
     from berth.runtime.messages import RootfsMessage, TreeMessage
@@ -40,34 +41,6 @@ PART = "/dev/.part"
 SAFE_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
 SAFE_ATTRIBUTES = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
 OVERLAY_OPTIONS = "index=off,metacopy=off,redirect_dir=off"
-
-OPTION_FLAGS = {
-    "ro": MS_RDONLY,
-    "nosuid": MS_NOSUID,
-    "nodev": MS_NODEV,
-    "noexec": MS_NOEXEC,
-    "sync": mounts.MS_SYNCHRONOUS,
-    "dirsync": mounts.MS_DIRSYNC,
-    "noatime": mounts.MS_NOATIME,
-    "nodiratime": mounts.MS_NODIRATIME,
-    "relatime": mounts.MS_RELATIME,
-    "strictatime": mounts.MS_STRICTATIME,
-    "nosymfollow": mounts.MS_NOSYMFOLLOW,
-    "bind": MS_BIND,
-    "rbind": MS_BIND | MS_REC,
-}
-# Options that say what is the case without a flag of their own.
-DEFAULT_OPTIONS = ("rw", "suid", "dev", "exec", "async", "atime", "diratime", "defaults")
-PROPAGATIONS = {
-    "private": MS_PRIVATE,
-    "rprivate": MS_PRIVATE | MS_REC,
-    "slave": mounts.MS_SLAVE,
-    "rslave": mounts.MS_SLAVE | MS_REC,
-    "shared": mounts.MS_SHARED,
-    "rshared": mounts.MS_SHARED | MS_REC,
-    "unbindable": mounts.MS_UNBINDABLE,
-    "runbindable": mounts.MS_UNBINDABLE | MS_REC,
-}
 
 
 class Tree:
@@ -148,12 +121,22 @@ def mount_root(rootfs: RootfsMessage, staged: Sequence[Staged] = ()) -> None:
 
     A read-only root stays writable until :func:`seal_root`, for mount points have to be made in it.
     """
+    mount_at_rootfs(rootfs)
+    enter_root(staged)
+
+
+def mount_at_rootfs(rootfs: RootfsMessage) -> None:
+    """Mount the root at ROOTFS."""
     os.chdir(rootfs["base"])
     if "path" in rootfs:
         mount(rootfs["path"], ROOTFS, flags=MS_BIND | MS_REC)
     else:
         mount_machine(rootfs["lower"])
         mount_overlay(rootfs["lower"], upper=rootfs["upper"], work=rootfs["work"])
+
+
+def enter_root(staged: Sequence[Staged] = ()) -> None:
+    """Make what is mounted at ROOTFS the root of this mount namespace, with what is staged in it."""
     os.chdir(ROOTFS)
     mounts.pivot_root(".", ".")
     for tree in staged:
@@ -196,16 +179,33 @@ def stage(spec: Spec, controllers: list[str]) -> tuple[list[Staged], int]:
 
     As in a container's root, paths lead nowhere else. Return a descriptor of its /proc/sys as well.
     """
+    root = enter_stage()
+    mount_file_systems(spec, before_network(spec), controllers)
+    sysctls = hide_proc(spec)
+    leave_stage(root)
+    return [Staged(STAGE + path) for path in STAGED], sysctls
+
+
+def hide_proc(spec: Spec) -> int:
+    """Hide what is in a fresh /proc; return its /proc/sys, open and still writable."""
+    sysctls = hiding.open_sysctls()
+    hiding.hide_in_proc(spec)
+    return sysctls
+
+
+def enter_stage() -> int:
+    """Have STAGE as the root directory, until :func:`leave_stage`."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chroot(STAGE)
     os.chdir("/")
-    mount_file_systems(spec, before_network(spec), controllers)
-    sysctls = hiding.open_sysctls()
-    hiding.hide_in_proc(spec)
+    return root
+
+
+def leave_stage(root: int) -> None:
+    """Have the root directory again that :func:`enter_stage` has returned."""
     os.chdir(root)
     os.chroot(".")
     os.close(root)
-    return [Staged(path) for path in STAGES], sysctls
 
 
 def mount_machine(lower: list[str]) -> None:
@@ -256,20 +256,6 @@ def _part_of(tree: int, subpath: str) -> int:
         mounts.umount2(PART, mounts.MNT_DETACH)
         os.rmdir(PART)
     return part
-
-
-def parse_options(options: list[str]) -> tuple[int, str, int]:
-    """Split OCI mount options: (mount flags, data for the file system, propagation flags)."""
-    flags = propagation = 0
-    data: list[str] = []
-    for option in options:
-        if option in OPTION_FLAGS:
-            flags |= OPTION_FLAGS[option]
-        elif option in PROPAGATIONS:
-            propagation = PROPAGATIONS[option]
-        elif option not in DEFAULT_OPTIONS:
-            data.append(option)
-    return flags, ",".join(data), propagation
 
 
 def mount_entry(entry: Mount, controllers: list[str], *, own_groups: bool = True) -> None:
@@ -371,13 +357,28 @@ def _has(spec: Spec, path: str) -> bool:
     return any(entry["destination"] == path for entry in spec.get("mounts", []))
 
 
-def mount_file_systems(spec: Spec, entries: list[Mount], controllers: list[str]) -> None:
-    """Mount ``entries``, and make the device nodes once /dev is there."""
+def mount_file_systems(
+    spec: Spec, entries: list[Mount], controllers: list[str], made: Mapping[str, int] | None = None
+) -> None:
+    """Mount ``entries``, and make the device nodes once /dev is there.
+
+    ``made``: detached mounts that are ready, by their places, /dev with its nodes.
+    """
     own = any(space["type"] == "cgroup" for space in spec.get("linux", {}).get("namespaces", []))
     for entry in entries:
+        if made and entry["destination"] in made:
+            _attach_made(entry["destination"], made[entry["destination"]])
+            continue
         mount_entry(entry, controllers, own_groups=own)
         if entry["destination"] == "/dev":
             nodes.make_devices(spec.get("linux", {}).get("devices", []))
+
+
+def _attach_made(target: str, tree: int) -> None:
+    place = places.open_place(target, directory=True)
+    mounts.move_mount(tree, "", dir_fd=place)
+    os.close(place)
+    os.close(tree)
 
 
 def attach_trees(spec: Spec, trees: list[Tree], controllers: list[str]) -> None:

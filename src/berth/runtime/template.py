@@ -3,7 +3,7 @@
 /            a small tmpfs, read-only once made
 /proc        procfs
 /rootfs      empty: where each container mounts its root, in its own namespace
-STAGES       empty: where a spare has the kernel's file systems until it has a root
+STAGE        empty: where a spare has the kernel's file systems until it has a root
 HOST_ROOT    the host's "/", without what is mounted below it
 HIDING       a layer of whiteouts over it
 MACHINE      empty: where the two are mounted as one, below layers of the data root, which is in HOST_ROOT
@@ -38,7 +38,7 @@ MACHINE = "/.machine"
 EMPTY = "/.empty"
 ROOTFS = "/rootfs"
 STAGE = "/.stage"
-STAGES = (STAGE + "/proc", STAGE + "/dev")
+STAGED = ("/proc", "/dev")
 MARK = "/.dockerenv"  # by which programs know that they are in a container
 
 
@@ -51,9 +51,9 @@ def enter(data_root: str, exec_root: str, hidden: list[str]) -> None:
     unshare(CLONE_NEWNS)
     mount("", "/", flags=MS_REC | MS_PRIVATE)
     roots = [(root, os.open(root, os.O_PATH | os.O_CLOEXEC)) for root in (data_root, exec_root)]
-    base = exec_root
+    base, stages = exec_root, [STAGE + path for path in STAGED]
     mount("tmpfs", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m")
-    for path in ("/proc", ROOTFS, *STAGES, HOST_ROOT, MACHINE, EMPTY, data_root, exec_root):
+    for path in ("/proc", ROOTFS, *stages, HOST_ROOT, MACHINE, EMPTY, data_root, exec_root):
         os.makedirs(base + path, mode=0o755, exist_ok=True)
     mount("/", base + HOST_ROOT, flags=MS_BIND)
     for root, fd in roots:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.errors import BerthError, Conflict, Unsupported
-from berth.kernel import mounts, namespaces
+from berth.kernel import capabilities, mounts, namespaces, processes
+from berth.runtime import remapping
+from berth.runtime.idmaps import id_map, on_host
 from berth.runtime.rootfs import OVERLAY_OPTIONS
 from berth.runtime.worker import confine
 from berth.snapshots.copying import CopyingDriver
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from berth.configuration.subordinate import IdMaps
+    from berth.oci.runtime_spec import IdMapping
     from berth.runtime.client import Runtime
     from berth.snapshots.driver import Driver
     from berth.state import State
 
 TRY = "berth.snapshots.choice:try_overlay"
+TRY_MAPS = "berth.snapshots.choice:try_maps"
 TRIAL = "trial"
 
 
@@ -87,6 +92,58 @@ async def _working(base: Path, runtime: Runtime, wanted: str) -> str:
     finally:
         remove_tree(str(base / TRIAL))
     return OverlayDriver.name
+
+
+async def check_id_maps(snapshots: Snapshots, runtime: Runtime, maps: IdMaps) -> None:
+    """Refuse maps of ids that roots of containers cannot have here, with the remedy."""
+    folder = snapshots.base / TRIAL
+    remove_tree(str(folder))
+    folder.mkdir()
+    tables = {"uids": maps.uids, "gids": maps.gids}
+    overlay = snapshots.driver.name == OverlayDriver.name
+    try:
+        job = await runtime.run_job(TRY_MAPS, {"folder": str(folder), "overlay": overlay, **tables})
+        await job.result()
+    except BerthError as error:
+        raise Unsupported(
+            f"user namespaces (userns-remap) do not work here: {error.message}",
+            hint=f"Linux 5.19 is needed, id-mapped mounts on the file system of {snapshots.base},"
+            " and user.max_user_namespaces (sysctl) above 0",
+        ) from error
+    finally:
+        remove_tree(str(folder))
+
+
+def try_maps(
+    argument: dict[str, object], fds: list[int], report: Callable[[Mapping[str, object]], None]
+) -> Mapping[str, object]:
+    """Mount a root with mapped ids in the empty directory ``folder``, and write to it as its root."""
+    del fds, report
+    folder = str(argument["folder"])
+    uids, gids = (_table(argument[name]) for name in ("uids", "gids"))
+    own = namespaces.new_user(id_map(uids), id_map(gids))
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    mounts.mount("", "/", flags=mounts.MS_REC | mounts.MS_PRIVATE)
+    processes.set_file_owner(on_host(0, uids), on_host(0, gids))
+    capabilities.raise_all()
+    tree = mounts.open_tree(folder, recursive=False)
+    remapping.map_owners(tree, own)
+    mounts.move_mount(tree, folder)
+    os.chdir(folder)
+    for name in ("lower", "upper", "work", "merged"):
+        os.mkdir(name)
+    if argument["overlay"]:
+        data = f"lowerdir=lower,upperdir=upper,workdir=work,{OVERLAY_OPTIONS}"
+        mounts.mount("overlay", "merged", "overlay", 0, data)
+    os.mkdir("merged/made")
+    if os.stat("merged/made").st_uid != on_host(0, uids):
+        raise Unsupported("what a container's root makes is not its own")
+    return {}
+
+
+def _table(spans: object) -> list[IdMapping]:
+    assert isinstance(spans, list)
+    return [{"containerID": inside, "hostID": first, "size": n} for inside, first, n in spans]
 
 
 def try_overlay(

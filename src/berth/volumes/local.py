@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from berth.errors import Failed, InvalidArgument
 from berth.kernel import mounts
-from berth.runtime.rootfs import parse_options
+from berth.runtime.mountoptions import parse_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

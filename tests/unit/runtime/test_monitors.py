@@ -46,7 +46,7 @@ def promised(monkeypatch):
     def use(work):
         async def do():
             hierarchies, channel = FakeHierarchies(), FakeChannel()
-            free = monitors.FreeMonitors(hierarchies, SimpleNamespace(group="g"))
+            free = monitors.FreeMonitors(hierarchies, SimpleNamespace(group="g", ahead=True))
             free.add(channel, 1)
             id_ = free.take_id()
             channel.die()
