@@ -32,7 +32,10 @@ class Lent:
         path = self._folder / "secrets" / id_
         return path.read_bytes() if path.exists() else None
 
-    def agent(self, id_: str) -> AbstractAsyncContextManager[Path] | None:
+    async def credentials(self, server: str) -> str:
+        return ""
+
+    async def agent(self, id_: str) -> AbstractAsyncContextManager[Path] | None:
         return self._agent() if id_ == "default" else None
 
     @asynccontextmanager

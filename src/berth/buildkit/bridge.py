@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from berth.buildkit import messages
+from berth.buildkit import graphs, messages
 from berth.errors import Failed
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     Call = Stream[Message, Message]
 
-CAPS = ("solve.base", "return", "returnmap", "proto.refarray", "frontend.caps", "gateway.evaluate")
+CAPS = (
+    *("solve.base", "return", "returnmap", "proto.refarray", "reference.output"),
+    *("frontend.caps", "frontend.inputs", "gateway.evaluate"),
+)
 LLB_CAPS = ("source.local", "source.image", "file.base", "platform", "constraints")
 
 
@@ -60,9 +63,12 @@ class Bridge:
         request = await stream.recv_message()
         assert request is not None
         job = await self._jobs.of(stream.metadata or {})
-        image = await self._solver.build(job, request.Frontend, request.FrontendOpt)
+        image = await self._solver.build(
+            job, request.Frontend, request.FrontendOpt, request.FrontendInputs
+        )
         answer = messages.of("BridgeSolved")()
         answer.result.ref.id = job.keep(image)
+        getattr(answer.result.ref, "def").CopyFrom(graphs.definition_of(image.id))
         await stream.send_message(answer)
 
     async def evaluate(self, stream: Call) -> None:

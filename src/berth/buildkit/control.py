@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from typing import TYPE_CHECKING
 
-from berth import __version__
+from multidict import MultiDict
+
 from berth.buildkit import messages
-from berth.oci.platform import this_machine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,13 +16,20 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from grpclib.server import Stream
 
+    from berth.buildkit.exporting import Exporters
     from berth.buildkit.grpc import Method
     from berth.buildkit.jobs import Jobs
     from berth.buildkit.sessions import Sessions
     from berth.buildkit.solving import Solver
+    from berth.buildkit.store import Store
     from berth.images.records import Image
 
     Call = Stream[Message, Message]
+
+NANOSECONDS = 1_000_000_000
+READ_BYTES = 128 << 10
+SESSION_ID = "x-docker-expose-session-uuid"
+SESSION_METHOD = "x-docker-expose-session-grpc-method"
 
 
 class Control:
@@ -28,11 +37,14 @@ class Control:
 
     NAME = "moby.buildkit.v1.Control"
 
-    def __init__(self, sessions: Sessions, jobs: Jobs, solver: Solver, id_: str) -> None:
+    def __init__(
+        self, sessions: Sessions, jobs: Jobs, solver: Solver, exporters: Exporters, store: Store
+    ) -> None:
         self._sessions = sessions
         self._jobs = jobs
         self._solver = solver
-        self._id = id_  # of the engine
+        self._exporters = exporters
+        self._store = store
 
     def methods(self) -> Mapping[str, Method]:
         """Return the table."""
@@ -41,18 +53,22 @@ class Control:
             "ListWorkers": (self.workers, "one-one", "Empty", "Workers"),
             "Solve": (self.solve, "one-one", "SolveRequest", "SolveResponse"),
             "Status": (self.status, "one-many", "StatusRequest", "Status"),
+            "Session": (self.session, "many-many", "Bytes", "Bytes"),
+            "DiskUsage": (self.usage, "one-one", "UsageRequest", "Usage"),
+            "Prune": (self.prune, "one-many", "PruneRequest", "UsageRecord"),
+            "ListenBuildHistory": (self.history, "one-many", "HistoryRequest", "HistoryEvent"),
         }
 
     async def info(self, stream: Call) -> None:
         """Say what builds here."""
         await stream.recv_message()
-        await stream.send_message(messages.of("Info")(buildkitVersion=version()))
+        await stream.send_message(messages.of("Info")(buildkitVersion=self._store.version()))
 
     async def workers(self, stream: Call) -> None:
         """Say where it is built: here."""
         await stream.recv_message()
         found = messages.of("Workers")()
-        found.record.append(worker(self._id))
+        found.record.append(self._store.worker())
         await stream.send_message(found)
 
     async def solve(self, stream: Call) -> None:
@@ -63,12 +79,14 @@ class Control:
         async with self._jobs.open(request.Ref, session) as job:
             image: Image | None
             if request.Frontend:
-                image = await self._solver.build(job, request.Frontend, request.FrontendAttrs)
+                image = await self._solver.build(
+                    job, request.Frontend, request.FrontendAttrs, request.FrontendInputs
+                )
             else:
                 image = await job.returned
             said: Mapping[str, str] = {}
             if image is not None:
-                said = await self._solver.export(job, image, exporters_of(request))
+                said = await self._exporters.export(job, image, exporters_of(request))
             await stream.send_message(messages.of("SolveResponse")(ExporterResponse=said))
 
     async def status(self, stream: Call) -> None:
@@ -79,6 +97,48 @@ class Control:
         async for message in job.journal.read():
             await stream.send_message(message)
 
+    async def session(self, stream: Call) -> None:
+        """Keep a session whose connection is this call: targets of a bake share it."""
+        metadata: MultiDict[str | bytes] = MultiDict(stream.metadata or {})
+        ours, theirs = socket.socketpair()
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+        id_ = str(metadata.get(SESSION_ID, ""))
+        methods = [str(method) for method in metadata.getall(SESSION_METHOD, [])]
+        await stream.send_initial_metadata()
+        with theirs:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._sessions.serve(id_, methods, ours, b""))
+                outward = group.create_task(_send(stream, theirs))
+                while (message := await stream.recv_message()) is not None:
+                    await asyncio.get_running_loop().sock_sendall(theirs, message.data)
+                outward.cancel()
+                theirs.shutdown(socket.SHUT_RDWR)
+
+    async def usage(self, stream: Call) -> None:
+        """Say what builds have left here."""
+        await stream.recv_message()
+        await stream.send_message(messages.of("Usage")(record=await self._store.usage()))
+
+    async def prune(self, stream: Call) -> None:
+        """Remove what builds have left and nothing needs."""
+        request = await stream.recv_message()
+        assert request is not None
+        age = f"{request.keepDuration // NANOSECONDS}s"
+        filters = {"until": [age]} if request.keepDuration else {}
+        keep = request.reservedSpace or request.maxUsedSpace
+        for record in await self._store.prune(filters, keep_bytes=keep):
+            await stream.send_message(record)
+
+    async def history(self, stream: Call) -> None:
+        """Tell of no builds: none is remembered."""
+        await stream.recv_message()
+
+
+async def _send(stream: Call, sock: socket.socket) -> None:
+    while data := await asyncio.get_running_loop().sock_recv(sock, READ_BYTES):
+        await stream.send_message(messages.of("Bytes")(data=data))
+
 
 def exporters_of(request: Message) -> Sequence[Message]:
     """Return what is to be exported; older clients name one exporter in a place of its own."""
@@ -86,16 +146,3 @@ def exporters_of(request: Message) -> Sequence[Message]:
         return list(request.Exporters)
     kind, attrs = request.ExporterDeprecated, request.ExporterAttrsDeprecated
     return [messages.of("Exporter")(Type=kind, Attrs=attrs)]
-
-
-def version() -> Message:
-    """Return what clients show as the version of BuildKit."""
-    return messages.of("Version")(package="berth", version=__version__)
-
-
-def worker(id_: str) -> Message:
-    """Return the one worker that there is."""
-    here = this_machine()
-    found = messages.of("Worker")(ID=id_, BuildkitVersion=version())
-    found.platforms.add(Architecture=here.architecture, OS=here.os, Variant=here.variant)
-    return found

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
-from grpclib.exceptions import GRPCError, StreamTerminatedError
-
 from berth.buildkit import messages
-from berth.buildkit.sessions import GONE, refused
+from berth.buildkit.sessions import ENDS, GONE, failure
 from berth.errors import Failed, InvalidArgument, NotFound, Unavailable
 from berth.images import tar
 from berth.images.tar_writer import END, headers, padding
@@ -113,6 +111,7 @@ class Transfer:
         self._waiting: deque[Entry] = deque()
         self._asked: dict[int, Entry] = {}
         self._asked_bytes = 0
+        self._is_large = False  # what was asked for last
 
     async def pieces(self) -> AsyncIterator[Piece]:
         """Yield what comes, to the end. Failed: what the client says went wrong."""
@@ -164,8 +163,10 @@ class Transfer:
         while self._waiting:
             entry = self._waiting[0]
             small = entry.member.size <= SMALL_BYTES
-            if self._asked and not (small and self._asked_bytes + entry.member.size <= AHEAD_BYTES):
+            room = self._asked_bytes + entry.member.size <= AHEAD_BYTES
+            if self._asked and not (small and room and not self._is_large):
                 return
+            self._is_large = not small
             self._waiting.popleft()
             entry.data = bytearray() if small else None
             self._asked[entry.number] = entry
@@ -219,10 +220,8 @@ async def transfer(
             await stream.send_request()
             async for piece in Transfer(stream, wanted).pieces():
                 yield piece
-    except GRPCError as error:
-        raise refused(error) from error
-    except (StreamTerminatedError, OSError) as error:
-        raise Unavailable(GONE) from error
+    except ENDS as error:
+        raise failure(error) from error
 
 
 async def archive(
@@ -230,13 +229,18 @@ async def archive(
 ) -> AsyncIterator[bytes]:
     """Yield a directory of the client as an archive. Hard links come last, after what they lead to."""
     links: list[tar.Member] = []
-    total = 0
+    total, is_open, held = 0, False, b""  # what comes while a large file does has no data
     async for piece in transfer(session, name, excludes=excludes):
         if piece.member.kind == tar.LINK:
             links.append(piece.member)
             continue
+        if is_open and piece.member.kind != tar.REGULAR:
+            held += headers(piece.member)
+            continue
+        is_open = not piece.last
         head = headers(piece.member) if piece.first else b""
-        fill = padding(piece.member.size) if piece.last else b""
+        fill = padding(piece.member.size) + held if piece.last else b""
+        held = b"" if piece.last else held
         total += len(piece.data)
         yield head + piece.data + fill
         progress(total)

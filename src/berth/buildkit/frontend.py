@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berth.builds.requests import BuildRequest
+from berth.dockerfile.syntax import DIRECTIVE, DIRECTIVES
 from berth.engine.models import HostConfig, Ulimit
 from berth.errors import InvalidArgument, Unsupported
 from berth.oci.platform import Platform
@@ -12,8 +13,12 @@ from berth.oci.platform import Platform
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from berth.builds.offers import Offers
+    from berth.builds.requests import NamedContext
+
 FRONTENDS = ("dockerfile.v0", "gateway.v0")
 OWN_SYNTAX = ("docker/dockerfile", "docker/dockerfile-upstream")
+UPLOADED = "http://buildkit-session/"  # the client's standard input
 HUB = ("docker.io/", "index.docker.io/")
 NETWORKS = {"": "bridge", "none": "none", "host": "host", "sandbox": "bridge"}
 
@@ -50,11 +55,25 @@ def with_prefix(options: Mapping[str, str], prefix: str) -> dict[str, str]:
     }
 
 
-def request_of(options: Mapping[str, str]) -> BuildRequest:
+def check_syntax(text: str) -> None:
+    """Refuse a Dockerfile that names a frontend at its top which is not Docker's."""
+    for row in text.removeprefix("\ufeff").splitlines():
+        found = DIRECTIVE.fullmatch(row.strip())
+        if found is None or found[1].lower() not in DIRECTIVES:
+            return
+        if found[1].lower() == "syntax":
+            refuse_syntax(found[2].split()[0])
+
+
+def request_of(
+    options: Mapping[str, str], contexts: Mapping[str, NamedContext], offers: Offers
+) -> BuildRequest:
     """Return what a client asks for."""
     platform = options.get("platform")
+    remote = options.get(options.get("contextkey", "context"), "")
     return BuildRequest(
         dockerfile=options.get("filename", ""),
+        remote="" if remote.startswith(UPLOADED) else remote,
         target=options.get("target", ""),
         arguments=with_prefix(options, "build-arg:"),
         labels=with_prefix(options, "label:"),
@@ -63,6 +82,8 @@ def request_of(options: Mapping[str, str]) -> BuildRequest:
         always_remove=True,
         platform=Platform.parse(platform) if platform else None,
         host=host_of(options),
+        contexts=contexts,
+        offers=offers,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from typing import TYPE_CHECKING
 
 from grpclib.client import Channel
@@ -17,7 +18,7 @@ from grpclib.server import Handler as Calls
 from grpclib.server import Server
 
 from berth.buildkit import messages
-from berth.errors import BerthError, InvalidArgument, NotFound, Unavailable, Unsupported
+from berth.errors import BerthError, Unavailable
 
 if TYPE_CHECKING:
     import socket
@@ -36,12 +37,8 @@ KINDS = {
     "many-many": Cardinality.STREAM_STREAM,
 }
 WINDOW_BYTES = 8 << 20
-STATUSES = (
-    (InvalidArgument, Status.INVALID_ARGUMENT),
-    (NotFound, Status.NOT_FOUND),
-    (Unavailable, Status.UNAVAILABLE),
-    (Unsupported, Status.UNIMPLEMENTED),
-)
+# What grpclib tells of clients that cancel is no news.
+logging.getLogger("grpclib").setLevel(logging.WARNING)
 
 
 class Connection(H2Protocol):
@@ -84,7 +81,9 @@ class Services(Server):
         return self._table
 
     def _protocol_factory(self) -> Connection:
-        calls = Calls(self._mapping, self._codec, self._status_details_codec, self.__dispatch__)
+        calls = Calls(
+            Table(self._mapping), self._codec, self._status_details_codec, self.__dispatch__
+        )
         protocol = Connection(calls, self._config, self._h2_config)
         protocol.gone = asyncio.Event()
         return protocol
@@ -96,6 +95,23 @@ class Services(Server):
             await protocol.gone.wait()
         finally:
             protocol.processor.close()
+
+
+class Table(dict[str, Handler]):
+    """Methods by their paths. One that is not there is answered in a form that Go's clients understand."""
+
+    def get(self, key: str, default: object = None) -> Handler:
+        """Return a method."""
+        del default
+        return super().get(key) or Handler(
+            unknown, Cardinality.STREAM_STREAM, messages.of("Empty"), messages.of("Empty")
+        )
+
+
+async def unknown(stream: Stream[Message, Message]) -> None:
+    """Answer a call of a method that there is not."""
+    del stream
+    raise GRPCError(Status.UNIMPLEMENTED, "unknown method")
 
 
 def refusing(serve: Serve) -> Serve:
@@ -113,9 +129,8 @@ def refusing(serve: Serve) -> Serve:
 
 def refusal(error: BerthError) -> GRPCError:
     """Return an error as gRPC has it."""
-    status = next((status for kind, status in STATUSES if isinstance(error, kind)), Status.UNKNOWN)
     text = f"{error.message} ({error.hint})" if error.hint else error.message
-    return GRPCError(status, text)
+    return GRPCError(Status.UNKNOWN, text)  # clients print the name of any other
 
 
 class Details(StatusDetailsCodecBase):

@@ -2,51 +2,125 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from berth.buildkit import filesync
+from berth.buildkit import filesync, frontend
+from berth.buildkit.lending import pull_upload
 from berth.buildkit.vertices import working
 from berth.builds.context import Deferred
 from berth.builds.contextwork import MAX_TEXT_BYTES
+from berth.builds.making import Archive, nothing
 from berth.dockerfile import ignore
-from berth.errors import Failed
+from berth.errors import Failed, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
-    from berth.buildkit.journal import Journal
-    from berth.buildkit.sessions import Session
+    from berth.buildkit.jobs import Job
+    from berth.buildkit.lending import Lending
+    from berth.buildkit.sessions import Session, Sessions
     from berth.builds.context import Context
+    from berth.builds.requests import BuildRequest, NamedContext
     from berth.runtime.client import Runtime
 
+    Opened = tuple[str, Context]
+
 DEFAULT_DOCKERFILE = "Dockerfile"
+IMAGE, LOCAL, INPUT = "docker-image://", "local:", "input:"
 
 
 class Inputs:
     """The source of a build whose client sends files when they are asked for."""
 
     def __init__(
-        self, runtime: Runtime, session: Session, options: Mapping[str, str], journal: Journal
+        self,
+        runtime: Runtime,
+        sessions: Sessions,
+        job: Job,
+        options: Mapping[str, str],
+        lending: Lending,
     ) -> None:
         self._runtime = runtime
-        self._session = session
+        self._sessions = sessions
+        self._own = job.session
+        self._journal = job.journal
         self._options = options
-        self._journal = journal
+        self._lending = lending
         self._ignored: bytes | None = None  # what is beside the Dockerfile, for it alone
+        self.contexts: dict[str, NamedContext] = {}  # known when it is open
+        self.request: BuildRequest | None = None
 
     @asynccontextmanager
-    async def open(self, folder: Path) -> AsyncIterator[tuple[str, Context]]:
+    async def open(self, folder: Path) -> AsyncIterator[Opened]:
         """Give the text of the Dockerfile and the context."""
-        text = await self._dockerfile()
-        excludes = await self._excludes()
+        self._lending.folder = folder
         async with AsyncExitStack() as undo:
+            for name, value in frontend.with_prefix(self._options, "context:").items():
+                self.contexts[name] = self._named(name, value, folder, undo)
+            url = self._options.get(self._options.get("contextkey", "context"), "")
+            if url:
+                text, context = await self._remote(url, folder, undo)
+            else:
+                text = await self._dockerfile()
+                excludes = self._ignored
+                context = self._deferred("context", "[internal]", folder, undo, excludes)
+            frontend.check_syntax(text)
+            yield text, context
 
-            def begin() -> AsyncIterator[bytes]:
-                return self._received("context", excludes)
+    async def _remote(self, url: str, folder: Path, undo: AsyncExitStack) -> Opened:
+        """Return what a URL leads to, or what the client has on its standard input."""
+        assert self.request is not None
+        body = pull_upload(self._own, url) if url.startswith(frontend.UPLOADED) else nothing()
+        archive = Archive(self._runtime, self.request, body)
+        async with working(self._journal, "[internal] load remote build context"):
+            text, received = await undo.enter_async_context(archive.received(folder))
+        if "dockerfilekey" in self._options:
+            text = await self._dockerfile()
+        return text or await received.dockerfile(self._options.get("filename", "")), received
 
-            yield text, Deferred(self._runtime, folder, begin, undo)
+    def _named(self, name: str, value: str, folder: Path, undo: AsyncExitStack) -> NamedContext:
+        if value.startswith(IMAGE):
+            return value.removeprefix(IMAGE)
+        if value.startswith(LOCAL):
+            own = folder / secrets.token_hex(8)
+            own.mkdir(mode=0o700)
+            return self._deferred(value.removeprefix(LOCAL), f"[context {name}]", own, undo)
+        raise Unsupported(
+            f"context {name}={value} is not part of berth: directories and images are"
+        )
+
+    def _deferred(
+        self,
+        where: str,
+        title: str,
+        folder: Path,
+        undo: AsyncExitStack,
+        ignored: bytes | None = None,
+    ) -> Deferred:
+        """Return a directory of the client's that is sent when it is needed."""
+
+        async def begin() -> AsyncIterator[bytes]:
+            excludes = await self._excludes(where, title, ignored)
+            what = "build context" if title == "[internal]" else "from client"
+            async with working(self._journal, f"{title} load {what}") as vertex:
+
+                def progress(size_bytes: int) -> None:
+                    vertex.progress(f"transferring {where}:", size_bytes)
+
+                session = await self._session(where)
+                async for data in filesync.archive(session, where, excludes, progress):
+                    yield data
+
+        return Deferred(self._runtime, folder, begin, undo)
+
+    async def _session(self, where: str) -> Session:
+        """Return the session that has a directory: targets of a bake may share one for it."""
+        if shared := self._options.get(f"local-sessionid:{where}"):
+            return await self._sessions.find(shared)
+        return self._own
 
     async def _dockerfile(self) -> str:
         name = self._options.get("filename") or DEFAULT_DOCKERFILE
@@ -55,32 +129,21 @@ class Inputs:
         where = self._options.get("dockerfilekey") or "dockerfile"
         title = f"[internal] load build definition from {name}"
         async with working(self._journal, title) as vertex:
-            found = await filesync.read(self._session, where, paths, MAX_TEXT_BYTES)
+            session = await self._session(where)
+            found = await filesync.read(session, where, paths, MAX_TEXT_BYTES)
             self._ignored = found.pop(beside, None)
             if not found:
-                raise Failed(f"failed to read dockerfile: open {name}: no such file or directory")
+                why = f"open {name}: no such file or directory"
+                raise Failed(f"failed to read dockerfile: {why}")
             data = found.get(name, next(iter(found.values())))
             vertex.progress("transferring dockerfile:", len(data), done=True)
         return data.decode("utf-8", "replace")
 
-    async def _excludes(self) -> Sequence[str]:
-        data = self._ignored
+    async def _excludes(self, where: str, title: str, data: bytes | None) -> Sequence[str]:
         if data is None:
-            async with working(self._journal, "[internal] load .dockerignore") as vertex:
-                found = await filesync.read(self._session, "context", [ignore.NAME], MAX_TEXT_BYTES)
+            async with working(self._journal, f"{title} load .dockerignore") as vertex:
+                session = await self._session(where)
+                found = await filesync.read(session, where, [ignore.NAME], MAX_TEXT_BYTES)
                 data = found.get(ignore.NAME, b"")
-                vertex.progress("transferring context:", len(data), done=True)
+                vertex.progress(f"transferring {where}:", len(data), done=True)
         return ignore.read(data.decode("utf-8", "replace"))
-
-    async def _received(self, name: str, excludes: Sequence[str]) -> AsyncIterator[bytes]:
-        async with working(self._journal, "[internal] load build context") as vertex:
-            total = 0
-
-            def progress(size_bytes: int) -> None:
-                nonlocal total
-                total = size_bytes
-                vertex.progress("transferring context:", size_bytes)
-
-            async for data in filesync.archive(self._session, name, excludes, progress):
-                yield data
-            vertex.progress("transferring context:", total, done=True)

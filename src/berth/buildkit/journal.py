@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PAST = 1000  # messages that a reader gets who comes late
 AHEAD = 200  # messages that a reader may be behind
+PAUSE_S = 0.1  # between two looks at how far something is
 STDOUT, STDERR = 1, 2
 NANOSECONDS = 1_000_000_000
 
@@ -86,7 +87,8 @@ class Vertex:
             "digest": f"sha256:{secrets.token_hex(32)}",
             "name": name,
         }
-        self._statuses: dict[str, Mapping[str, int]] = {}  # when each began
+        self._open: dict[str, dict[str, object]] = {}  # statuses that are not over
+        self._shown: dict[str, float] = {}  # when each was shown last
 
     @property
     def _digest(self) -> object:
@@ -98,7 +100,10 @@ class Vertex:
         await self._journal.tell(vertexes=self._fields)
 
     async def finish(self, *, cached: bool = False, error: str = "") -> None:
-        """Say that it is over."""
+        """Say that it is over, and so is all of it."""
+        for status in self._open.values():
+            await self._journal.tell(statuses={**status, "timestamp": now(), "completed": now()})
+        self._open.clear()
         done = {**self._fields, "completed": now(), "cached": cached, "error": error}
         await self._journal.tell(vertexes=done)
 
@@ -116,17 +121,17 @@ class Vertex:
     def progress(self, id_: str, current: int, total: int = 0, *, done: bool = False) -> None:
         """Show how far something of it is."""
         moment = now()
-        status = {
-            "ID": id_,
-            "vertex": self._digest,
-            "current": current,
-            "total": total,
-            "timestamp": moment,
-            "started": self._statuses.setdefault(id_, moment),
-        }
+        status = self._open.setdefault(
+            id_, {"ID": id_, "vertex": self._digest, "started": moment, "total": 0}
+        )
+        status |= {"current": current, "total": total or status["total"]}
         if done:
-            status["completed"] = moment
-        self._journal.report(statuses=status)
+            del self._open[id_]
+            status["current"] = current or status["total"]
+            self._journal.report(statuses={**status, "timestamp": moment, "completed": moment})
+        elif time.monotonic() - self._shown.get(id_, 0.0) > PAUSE_S:
+            self._shown[id_] = time.monotonic()
+            self._journal.report(statuses={**status, "timestamp": moment})
 
     async def warn(self, text: str) -> None:
         """Show a warning."""

@@ -61,7 +61,8 @@ DEFINITIONS = {
     # moby.buildkit.v1.frontend.LLBBridge
     "Cap": "ID=1 Enabled=2:bool",
     "Pong": "FrontendAPICaps=1:*Cap LLBCaps=2:*Cap Workers=3:*Worker",
-    "Definition": "def=1:*bytes",
+    "Definition": "def=1:*bytes metadata=2:map<OpMetadata>",
+    "OpMetadata": "",
     "BridgeSolve": "Definition=1:Definition Frontend=2 FrontendOpt=3:map<string>"
     " FrontendInputs=13:map<Definition> Evaluate=14:bool",
     "BridgeSolved": "ref=1 result=3:Result",

@@ -19,8 +19,7 @@ class BuildKit:
     """Serves clients that build as with BuildKit."""
 
     def __init__(self, services: Services, engine: Engine, builds: Builds) -> None:
-        self._runtime = services.runtime
-        self._id = services.instance.name
+        self._services = services
         self._engine = engine
         self._builds = builds
         self._loaded: tuple[Sessions, grpc.Services] | None = None
@@ -31,14 +30,18 @@ class BuildKit:
             from berth.buildkit import grpc
             from berth.buildkit.bridge import Bridge
             from berth.buildkit.control import Control
+            from berth.buildkit.exporting import Exporters
             from berth.buildkit.health import Health
             from berth.buildkit.jobs import Jobs
             from berth.buildkit.sessions import Sessions
             from berth.buildkit.solving import Solver
+            from berth.buildkit.store import Store
 
             sessions, jobs = Sessions(), Jobs()
-            solver = Solver(self._runtime, self._engine, self._builds)
-            control = Control(sessions, jobs, solver, self._id)
+            solver = Solver(self._services.runtime, sessions, self._builds)
+            exporters = Exporters(self._services, self._engine, self._builds)
+            store = Store(self._services, self._builds)
+            control = Control(sessions, jobs, solver, exporters, store)
             bridge = Bridge(jobs, solver)
             tables = {one.NAME: one.methods() for one in (control, bridge, Health())}
             self._loaded = sessions, grpc.Services(tables)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # A build may ask for a session that is just about to be opened.
 WAIT_S = 10.0
 GONE = "the build's client is gone"
+LOST = (StreamTerminatedError, OSError)
+ENDS = (GRPCError, *LOST, ExceptionGroup)  # of a call
 
 
 class Session:
@@ -41,14 +43,22 @@ class Session:
         except GRPCError as error:
             if error.status in (Status.NOT_FOUND, Status.UNIMPLEMENTED):
                 return None
-            raise refused(error) from error
-        except (StreamTerminatedError, OSError) as error:
-            raise Unavailable(GONE) from error
+            raise failure(error) from error
+        except LOST as error:
+            raise failure(error) from error
 
 
-def refused(error: GRPCError) -> BerthError:
-    """Return what the other side says as an error of ours."""
-    return Failed(error.message or error.status.name.lower().replace("_", " "))
+def failure(error: Exception) -> BerthError:
+    """Return what ended a call as an error of ours: what the other side says, or that it is gone."""
+    if isinstance(error, ExceptionGroup):
+        return failure(error.exceptions[0])
+    if isinstance(error, BerthError):
+        return error
+    if isinstance(error, GRPCError):
+        return Failed(error.message or error.status.name.lower().replace("_", " "))
+    if isinstance(error, LOST):
+        return Unavailable(GONE)
+    raise error
 
 
 class Sessions:

@@ -1,43 +1,47 @@
-"""Building for a client of BuildKit's protocol, and what it gets of the result."""
+"""Building for a client of BuildKit's protocol."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from berth.buildkit import frontend
-from berth.buildkit.inputs import Inputs
-from berth.buildkit.vertices import Vertices, working
+from berth.buildkit import frontend, graphs
+from berth.buildkit.inputs import INPUT, Inputs
+from berth.buildkit.lending import Lending
+from berth.buildkit.vertices import Vertices
 from berth.builds.output import CommandFailed
-from berth.builds.service import tag_of
-from berth.errors import BerthError, Failed, Unsupported
+from berth.errors import BerthError, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Mapping
 
     from google.protobuf.message import Message
 
     from berth.buildkit.jobs import Job
+    from berth.buildkit.sessions import Sessions
     from berth.builds.service import Builds
-    from berth.engine.engine import Engine
     from berth.images.records import Image
     from berth.runtime.client import Runtime
 
 
 class Solver:
-    """Builds and exports."""
+    """Builds images."""
 
-    def __init__(self, runtime: Runtime, engine: Engine, builds: Builds) -> None:
+    def __init__(self, runtime: Runtime, sessions: Sessions, builds: Builds) -> None:
         self._runtime = runtime
-        self._engine = engine
+        self._sessions = sessions
         self._builds = builds
 
-    async def build(self, job: Job, name: str, options: Mapping[str, str]) -> Image:
-        """Build what a client asks of a frontend."""
+    async def build(
+        self, job: Job, name: str, options: Mapping[str, str], inputs: Mapping[str, Message]
+    ) -> Image:
+        """Build what a client asks of a frontend. ``inputs``: results of other builds of the client's."""
         frontend.check(name, options)
-        source = Inputs(self._runtime, job.session, options, job.journal)
+        lending = Lending(job.session)
+        source = Inputs(self._runtime, self._sessions, job, with_inputs(options, inputs), lending)
+        request = frontend.request_of(options, source.contexts, lending)
+        source.request = request
         vertices = Vertices(job.journal)
-        request = frontend.request_of(options)
         try:
             return await uninterrupted(self._builds.make(request, source, vertices))
         except CommandFailed as error:
@@ -51,26 +55,17 @@ class Solver:
             await vertices.failed(error)
             raise
 
-    async def export(
-        self, job: Job, image: Image, exporters: Sequence[Message]
-    ) -> Mapping[str, str]:
-        """Give a client what it wants of an image; return what there is to be said of that."""
-        said: dict[str, str] = {}
-        for exporter in exporters:
-            if exporter.Type not in ("moby", "image"):
-                raise Unsupported(f"exporter {exporter.Type!r} is not part of berth")
-            said |= await self._name(job, image, exporter.Attrs)
-        return said
 
-    async def _name(self, job: Job, image: Image, attrs: Mapping[str, str]) -> Mapping[str, str]:
-        names = [tag_of(name) for name in attrs.get("name", "").split(",") if name]
-        async with working(job.journal, "exporting to image") as vertex:
-            vertex.progress(f"writing image {image.id}", 0, done=True)
-            for name in names:
-                self._engine.images.tag(image.id, name)
-                vertex.progress(f"naming to {name}", 0, done=True)
-        said = {"containerimage.digest": image.id, "containerimage.config.digest": image.id}
-        return {**said, "image.name": ",".join(names)} if names else said
+def with_inputs(options: Mapping[str, str], inputs: Mapping[str, Message]) -> dict[str, str]:
+    """Return options that name the images that are meant by inputs."""
+    found = dict(options)
+    for key, value in options.items():
+        if key.startswith("context:") and value.startswith(INPUT):
+            definition = inputs.get(value.removeprefix(INPUT))
+            if definition is None:
+                raise Failed(f"{key.removeprefix('context:')}: the input {value} is not there")
+            found[key] = graphs.source_of(definition)
+    return found
 
 
 async def uninterrupted(work: Coroutine[object, object, Image]) -> Image:

@@ -33,10 +33,13 @@ class Bases:
             except NotFound:
                 pass
         reference = Reference.parse(name).with_default_tag()
+        auth = request.registries.get(reference.domain)
+        if auth is None:
+            auth = await request.offers.credentials(reference.domain)
         await self._pulls.pull(
             reference.familiar(),
             platform=str(platform) if platform else "",
-            auth=request.registries.get(reference.domain, ""),
+            auth=auth,
             progress=output.report,
         )
         return self._images.resolve(name, platform)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.builds.caches import Caches
-    from berth.builds.context import Context
+    from berth.builds.context import Context, Received
     from berth.builds.leftovers import Leftovers
     from berth.builds.output import Output
     from berth.builds.requests import BuildRequest
@@ -82,9 +82,15 @@ class Archive:
     @asynccontextmanager
     async def open(self, folder: Path) -> AsyncIterator[tuple[str, Context]]:
         """Give the text of the Dockerfile and the context."""
+        async with self.received(folder) as (remote, received):
+            yield remote or await received.dockerfile(self._request.dockerfile), received
+
+    @asynccontextmanager
+    async def received(self, folder: Path) -> AsyncIterator[tuple[str, Received]]:
+        """Give the text of the Dockerfile, if that is all that a URL leads to, and what was sent."""
         remote, archive = await self._remote(self._request, folder, self._body)
         async with context.receive(self._runtime, folder, archive) as received:
-            yield remote or await received.dockerfile(self._request.dockerfile), received
+            yield remote, received
 
     async def _remote(
         self, request: BuildRequest, folder: Path, body: AsyncIterator[bytes]
@@ -107,7 +113,7 @@ class Archive:
             return "", _pieces(fetched)
         if fetched.stat().st_size > MAX_TEXT_BYTES:
             raise InvalidArgument(f"{url} is no archive, and larger than a Dockerfile may be")
-        return fetched.read_text("utf-8", "replace"), _each(())
+        return fetched.read_text("utf-8", "replace"), nothing()
 
 
 async def _pieces(path: Path) -> AsyncIterator[bytes]:
@@ -116,6 +122,8 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
             yield data
 
 
-async def _each(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+async def nothing() -> AsyncIterator[bytes]:
+    """Yield an archive that is not there."""
+    pieces: Sequence[bytes] = ()
     for piece in pieces:
         yield piece

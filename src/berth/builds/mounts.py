@@ -160,7 +160,7 @@ class Mounts:
     async def _agent(
         self, mount: Mount, offers: Offers, opened: _Opened, undo: AsyncExitStack
     ) -> None:
-        agent = offers.agent(mount.id)
+        agent = await offers.agent(mount.id)
         if agent is None:
             if mount.required:
                 raise NotFound(f'no SSH key "{mount.id}" forwarded from the client')

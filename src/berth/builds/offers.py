@@ -1,4 +1,4 @@
-"""What a build's client lends it while it lasts: secrets, and agents that hold keys of ssh."""
+"""What a build's client lends it while it lasts: secrets, agents that hold keys of ssh, credentials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ class Offers(Protocol):
     async def secret(self, id_: str) -> bytes | None:
         """Return a secret; None when the client has none of this id."""
 
-    def agent(self, id_: str) -> AbstractAsyncContextManager[Path] | None:
+    async def credentials(self, server: str) -> str:
+        """Return the client's credentials for a registry as X-Registry-Auth has them; "" for none."""
+
+    async def agent(self, id_: str) -> AbstractAsyncContextManager[Path] | None:
         """Give an agent: the path of a unix socket, made for this use of it alone, while the context lasts.
 
         The caller may give the socket to another user. None when the client has no agent of this id.
@@ -30,7 +33,12 @@ class NoOffers:
         del id_
         return None
 
-    def agent(self, id_: str) -> AbstractAsyncContextManager[Path] | None:
+    async def credentials(self, server: str) -> str:
+        """See Offers."""
+        del server
+        return ""
+
+    async def agent(self, id_: str) -> AbstractAsyncContextManager[Path] | None:
         """See Offers."""
         del id_
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from berth.builds import leftovers
@@ -15,6 +15,8 @@ from berth.images.catalog import familiar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from berth.builds.making import Making, Source
     from berth.builds.output import Listener, Output
@@ -86,6 +88,23 @@ class Builds:
 
             self._making = Making(self._services, self._engine, self._notes, self._caches)
         return await self._making.image(request, source, output)
+
+    @asynccontextmanager
+    async def files(self, image: Image) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Give an archive of an image's files, while the context lasts."""
+        name, images = self._notes.note(leftovers.SNAPSHOT), self._services.images
+        try:
+            images.prepare_rootfs(image, name, marked=False)
+            await images.fill_rootfs(name)
+            async with self._engine.files.export_root(name) as chunks:
+                yield chunks
+        finally:
+            await images.remove_rootfs(name)
+            self._notes.forget(name)
+
+    def folder(self) -> AbstractAsyncContextManager[Path]:
+        """Give a directory for what a build's client is to get."""
+        return self._notes.folder()
 
     @contextmanager
     def _cancellable(self, id_: str) -> Iterator[asyncio.Timeout]:

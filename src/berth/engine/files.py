@@ -90,6 +90,14 @@ class Files:
             self._containers.emit(record, "export")
             yield chunks
 
+    @asynccontextmanager
+    async def export_root(self, key: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Give an archive of a root of the store's that is no container's, while the context lasts."""
+        rootfs = self._services.images.rootfs(key)
+        argument: Document = {"running": False, "rootfs": rootfs.document(), "trees": []}
+        async with self._stream(EXPORT, argument, []) as (_, chunks):
+            yield chunks
+
     async def write(
         self, ref: str, path: str, body: AsyncIterator[bytes], *, keeps: bool, owned: bool
     ) -> None:

@@ -1,0 +1,177 @@
+"""Files for a build's client: an archive, sent as the protocol of fsutil has it (see filesync)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from berth.buildkit import messages
+from berth.buildkit.filesync import (
+    CHARACTER,
+    DATA,
+    DEVICE,
+    DIRECTORY,
+    ERR,
+    FIFO,
+    FIN,
+    REQ,
+    SPECIAL,
+    STAT,
+    SYMLINK,
+)
+from berth.buildkit.sessions import ENDS, GONE, failure
+from berth.errors import Failed, InvalidArgument, Unavailable
+from berth.images import tar
+from berth.images.layer import clean
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from google.protobuf.message import Message
+    from grpclib.client import Stream
+
+    from berth.buildkit.sessions import Session
+
+SEND = "moby.filesync.v1.FileSend/DiffCopy"
+PIECE_BYTES = 1 << 20
+PACKET_BYTES = 32 << 10
+TYPES = {
+    tar.REGULAR: 0,
+    tar.LINK: 0,
+    tar.DIRECTORY: DIRECTORY,
+    tar.SYMLINK: SYMLINK,
+    tar.FIFO: FIFO,
+    tar.BLOCK_DEVICE: DEVICE,
+    tar.CHARACTER: DEVICE | CHARACTER,
+}
+EXPORTER_ID = "buildkit-attachable-exporter-id"
+
+
+class Spooled:
+    """An archive in a file, its members in the order that fsutil wants."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._at = 0
+        found: dict[str, tuple[tar.Member, int]] = {}
+        for member in tar.TarReader(self):
+            name = clean(member.name)
+            if name and member.kind in TYPES:
+                found[name] = member, self._at
+        self.members = [
+            (name, *found[name]) for name in sorted(found, key=lambda name: name.split("/"))
+        ]
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    # What a reader of archives wants of a stream
+
+    def read(self, size: int) -> bytes:
+        """Return bytes, fewer at the end."""
+        data = os.pread(self._fd, size, self._at)
+        self._at += len(data)
+        return data
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """Yield bytes, fewer at the end."""
+        while size and (data := self.read(min(size, PIECE_BYTES))):
+            size -= len(data)
+            yield memoryview(data)
+
+    def skip(self, size: int) -> int:
+        """Pass over bytes."""
+        self._at += size
+        return size
+
+    def data(self, at: int, size: int) -> Iterator[bytes]:
+        """Yield the data of a file."""
+        while size and (data := os.pread(self._fd, min(size, PACKET_BYTES), at)):
+            size, at = size - len(data), at + len(data)
+            yield data
+
+
+def stat_of(name: str, member: tar.Member) -> Message:
+    """Return a member as a STAT."""
+    bits = TYPES[member.kind] | (0o777 if member.kind == tar.SYMLINK else member.mode & 0o777)
+    bits |= sum(go for go, ours in SPECIAL if member.mode & ours)
+    link = clean(member.linkname) if member.kind == tar.LINK else member.linkname
+    return messages.of("Stat")(
+        path=os.fsencode(name),
+        mode=bits,
+        uid=member.uid,
+        gid=member.gid,
+        size=member.size,
+        modTime=member.mtime_ns,
+        linkname=os.fsencode(link),
+        devmajor=member.major,
+        devminor=member.minor,
+    )
+
+
+async def send_tree(
+    session: Session, exporter: int, spooled: Spooled, progress: Callable[[int], None]
+) -> None:
+    """Send the files of an archive into a directory of the client's."""
+    packet = messages.of("Packet")
+    metadata = [(EXPORTER_ID, str(exporter))]
+    try:
+        async with session.caller.open(SEND, "Packet", "Packet", metadata=metadata) as stream:
+            await stream.send_request()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_tell(stream, spooled))
+                total = 0
+                while (asked := await _asked(stream)) is not None:
+                    _, member, at = spooled.members[asked]
+                    for data in spooled.data(at, member.size):
+                        await stream.send_message(packet(type=DATA, ID=asked, data=data))
+                        total += len(data)
+                        progress(total)
+                    await stream.send_message(packet(type=DATA, ID=asked))
+            await stream.send_message(packet(type=FIN), end=True)
+    except ENDS as error:
+        raise failure(error) from error
+
+
+async def _tell(stream: Stream[Message, Message], spooled: Spooled) -> None:
+    for name, member, _ in spooled.members:
+        await stream.send_message(messages.of("Packet")(type=STAT, stat=stat_of(name, member)))
+    await stream.send_message(messages.of("Packet")(type=STAT))
+
+
+async def _asked(stream: Stream[Message, Message]) -> int | None:
+    """Return the number of a file that the client wants; None when it wants no more."""
+    packet = await stream.recv_message()
+    if packet is None:
+        await stream.recv_trailing_metadata()
+        raise Unavailable(GONE)
+    if packet.type == ERR:
+        raise Failed(packet.data.decode("utf-8", "replace"))
+    if packet.type == FIN:
+        return None
+    if packet.type != REQ:
+        raise InvalidArgument(f"packet of type {packet.type} where a request was expected")
+    return int(packet.ID)
+
+
+async def send_file(
+    session: Session, exporter: int, chunks: AsyncIterator[bytes], progress: Callable[[int], None]
+) -> None:
+    """Send one file, for which the client has a place."""
+    metadata = [(EXPORTER_ID, str(exporter))]
+    total = 0
+    try:
+        async with session.caller.open(SEND, "Bytes", "Bytes", metadata=metadata) as stream:
+            await stream.send_request()
+            async for chunk in chunks:
+                await stream.send_message(messages.of("Bytes")(data=chunk))
+                total += len(chunk)
+                progress(total)
+            await stream.end()
+            while await stream.recv_message() is not None:
+                continue
+    except ENDS as error:
+        raise failure(error) from error

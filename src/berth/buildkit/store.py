@@ -1,0 +1,114 @@
+"""What builds have left in the engine, and the engine itself, as BuildKit's clients are told of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth import __version__
+from berth.buildkit import messages
+from berth.images.catalog import seconds
+from berth.oci.platform import this_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from google.protobuf.message import Message
+
+    from berth.builds.service import Builds
+    from berth.engine.services import Services
+    from berth.images.records import Image
+
+# buildx lets its docker driver export archives and push itself where a worker has this label.
+SNAPSHOTTER = "org.mobyproject.buildkit.worker.snapshotter"
+KIND = "regular"
+
+
+class Store:
+    """The one worker that there is."""
+
+    def __init__(self, services: Services, builds: Builds) -> None:
+        self._id = services.instance.name
+        self._images = services.images
+        self._builds = builds
+
+    def version(self) -> Message:
+        """Return what clients show as the version of BuildKit."""
+        return messages.of("Version")(package="berth", version=__version__)
+
+    def worker(self) -> Message:
+        """Return what the engine is."""
+        here = this_machine()
+        driver, _ = self._images.storage
+        found = messages.of("Worker")(
+            ID=self._id, BuildkitVersion=self.version(), Labels={SNAPSHOTTER: driver}
+        )
+        found.platforms.add(Architecture=here.architecture, OS=here.os, Variant=here.variant)
+        return found
+
+    async def usage(self) -> Sequence[Message]:
+        """Return the steps of builds that are kept, and what their commands have cached."""
+        by_id = {image.id: image for image in self._images.all()}
+        needed = needed_by_names(by_id)
+        steps = [
+            record_of(image, own_bytes(image, by_id), in_use=image.id in needed)
+            for image in by_id.values()
+            if image.step
+        ]
+        return [*steps, *map(cache_of, await self._builds.caches())]
+
+    async def prune(
+        self, filters: Mapping[str, Sequence[str]], *, keep_bytes: int
+    ) -> Sequence[Message]:
+        """Remove steps of builds; return what they were."""
+        before = {record.ID: record for record in await self.usage()}
+        done = await self._builds.prune(filters, keep_bytes=keep_bytes)
+        deleted = done["CachesDeleted"]
+        assert isinstance(deleted, list)
+        other = messages.of("UsageRecord")
+        return [before.get(id_) or other(ID=id_, RecordType=KIND) for id_ in deleted]
+
+
+def needed_by_names(images: Mapping[str, Image]) -> set[str]:
+    """Return the images that have a name, and those that they were made of."""
+    needed: set[str] = set()
+    for image in images.values():
+        at: Image | None = image if image.names else None
+        while at is not None and at.id not in needed:
+            needed.add(at.id)
+            at = images.get(at.parent)
+    return needed
+
+
+def own_bytes(image: Image, images: Mapping[str, Image]) -> int:
+    """Return the bytes of the files that an image adds to its parent's."""
+    parent = images.get(image.parent)
+    return image.size_bytes - (parent.size_bytes if parent else 0)
+
+
+def cache_of(document: Mapping[str, object]) -> Message:
+    """Return a cache, as /system/df shows it, as clients show it."""
+    created, used = (
+        {"seconds": int(seconds(str(document[key])))} for key in ("CreatedAt", "LastUsedAt")
+    )
+    plain = ("ID", "Description", "InUse", "Shared", "Size", "UsageCount")
+    return messages.of("UsageRecord")(
+        RecordType=document["Type"],
+        CreatedAt=created,
+        LastUsedAt=used,
+        **{key: document[key] for key in plain},
+    )
+
+
+def record_of(image: Image, size_bytes: int, *, in_use: bool) -> Message:
+    """Return a step as clients show it."""
+    made = int(seconds(image.created))
+    return messages.of("UsageRecord")(
+        ID=image.id,
+        InUse=in_use,
+        Size=size_bytes,
+        CreatedAt={"seconds": made},
+        LastUsedAt={"seconds": made},
+        Description="step of a build",
+        RecordType=KIND,
+        Parents=[image.parent] if image.parent else [],
+    )
