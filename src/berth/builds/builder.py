@@ -81,7 +81,7 @@ class Builder:
         self._dockerfile = dockerfile
         self._folder = folder
         self._context = context
-        self._copies = Copies(context, self._layers, folder)
+        self._copies = Copies(context, self._layers, folder, self._request.offers)
         self._origins = Origins(self._bases, self._request, self._output, dockerfile, self._results)
         target = dockerfile.target(self._request.target)
         self._arguments.declare_globals(dockerfile.globals, dockerfile.escape)

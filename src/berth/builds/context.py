@@ -32,8 +32,13 @@ class Context(Protocol):
         """The directory that has the files, once a digest of any was asked for."""
         ...
 
-    async def digest(self, patterns: Sequence[str], excludes: Sequence[str]) -> tuple[str, int]:
-        """Return the hash of what patterns select, and how many files and directories they name."""
+    async def digest(
+        self, patterns: Sequence[str], excludes: Sequence[str], *, parents: bool = False
+    ) -> tuple[str, int]:
+        """Return the hash of what patterns select, and how many files and directories they name.
+
+        ``parents``: where they are counts as well.
+        """
         ...
 
 
@@ -66,9 +71,19 @@ class Received:
                 return str(found)
         raise InvalidArgument(f"Cannot locate specified Dockerfile: {asked}")
 
-    async def digest(self, patterns: Sequence[str], excludes: Sequence[str]) -> tuple[str, int]:
-        """Return the hash of what patterns select, and how many files and directories they name."""
-        found = await self._ask({"digest": list(patterns), "excludes": list(excludes)})
+    async def digest(
+        self, patterns: Sequence[str], excludes: Sequence[str], *, parents: bool = False
+    ) -> tuple[str, int]:
+        """Return the hash of what patterns select, and how many files and directories they name.
+
+        ``parents``: where they are counts as well.
+        """
+        question: Document = {
+            "digest": list(patterns),
+            "excludes": list(excludes),
+            "parents": parents,
+        }
+        found = await self._ask(question)
         count = found["count"]
         assert isinstance(count, int)
         return str(found["digest"]), count
@@ -92,12 +107,17 @@ class Deferred:
         self._undo = undo
         self._received: Received | None = None
 
-    async def digest(self, patterns: Sequence[str], excludes: Sequence[str]) -> tuple[str, int]:
-        """Return the hash of what patterns select, and how many files and directories they name."""
+    async def digest(
+        self, patterns: Sequence[str], excludes: Sequence[str], *, parents: bool = False
+    ) -> tuple[str, int]:
+        """Return the hash of what patterns select, and how many files and directories they name.
+
+        ``parents``: where they are counts as well.
+        """
         if self._received is None:
             received = receive(self._runtime, self._parent, self._begin())
             self._received = await self._undo.enter_async_context(received)
-        return await self._received.digest(patterns, excludes)
+        return await self._received.digest(patterns, excludes, parents=parents)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -5,7 +5,7 @@
 
     {"read": path}                          → {"text"}, or nothing when there is no such file
     {"leave_out": dockerfile}               → {}: what .dockerignore says about itself and that file is done
-    {"digest": patterns, "excludes": …}     → {"digest", "count"}
+    {"digest": patterns, "excludes", "parents"} → {"digest", "count"}
 
 The end of the questions is the end of the worker.
 """
@@ -132,6 +132,7 @@ def digest(root: int, question: Document) -> Document:
     patterns, excluded = question["digest"], question["excludes"]
     assert isinstance(patterns, list)
     assert isinstance(excluded, list)
-    excludes = ignore.Patterns(excluded)
+    excludes, parents = ignore.Patterns(excluded), bool(question["parents"])
     selected = selection.select(root, patterns, excludes)
-    return {"digest": selection.digest(root, selected, excludes), "count": len(selected)}
+    found = selection.digest(root, selected, excludes, parents=parents)
+    return {"digest": found, "count": len(selected)}

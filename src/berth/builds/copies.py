@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from berth.builds import fetching
+from berth.builds import fetching, repositories
+from berth.builds.context import receive
 from berth.builds.layers import Copying, Part
 from berth.builds.runs import write_document
 from berth.dockerfile import ignore
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from berth.builds.context import Context
     from berth.builds.layers import LayerMaker
+    from berth.builds.offers import Offers
     from berth.builds.stage import StageState
     from berth.dockerfile.instructions import Copy
 
@@ -46,8 +48,9 @@ class Gathered:
 class Copies:
     """Prepares what COPY and ADD do, for one build."""
 
-    def __init__(self, context: Context, maker: LayerMaker, folder: Path) -> None:
+    def __init__(self, context: Context, maker: LayerMaker, folder: Path, offers: Offers) -> None:
         self._context = context
+        self._offers = offers
         self._maker = maker
         self._folder = folder
 
@@ -59,19 +62,24 @@ class Copies:
         excludes = [ignore.clean(put_in(pattern)) for pattern in step.excludes]
         gathered = Gathered()
         local = [source for word in step.sources if (source := put_in(word))]
-        remote = [source for source in local if fetching.is_url(source) and step.is_add]
-        for source in local if step.is_add else ():
-            fetching.refuse_git(source)
+        remote = [source for source in local if is_remote(source)] if step.is_add else []
         patterns = [source for source in local if source not in remote]
         if patterns:
             await self._local(gathered, step, patterns, excludes, origin)
+        checksum = put_in(step.checksum)
+        if checksum and len(local) != 1:
+            raise InvalidArgument("checksum can't be specified for multiple sources")
+        if checksum and not remote:
+            raise InvalidArgument("checksum requires HTTP(S) or Git sources")
         for url in remote:
-            await self._remote(gathered, url, step.checksum)
-        if step.checksum and not remote:
-            raise InvalidArgument("checksum can't be specified for non-HTTP(S) sources")
+            if repositories.is_repository(url):
+                await self._repository(gathered, step, url, checksum)
+            else:
+                await self._remote(gathered, url, checksum, extracts=bool(step.unpack))
         self._documents(gathered, step, put_in.document)
         target = put_in(step.target)
-        if gathered.count > 1 and not (target.endswith("/") or target == "."):
+        is_folder = step.parents or target.endswith("/") or target == "."
+        if gathered.count > 1 and not is_folder:
             raise Failed(
                 f"When using {step.name} with more than one source file, the destination must be a"
                 " directory and end with a /"
@@ -80,7 +88,10 @@ class Copies:
         if mode:
             Mode(mode)  # or it is refused
         digest = joined(gathered.digests)
-        chown = f"--chown={owner} " if owner else ""
+        flags = "--parents " if step.parents else ""
+        flags += f"--chown={owner} " if owner else ""
+        flags += f"--unpack={step.unpack} ".lower() if step.unpack is not None else ""
+        digest += f" {' '.join(patterns)}" if step.parents else ""
         copying = Copying(
             target=absolute(stage.settings.config.working_dir, target),
             parts=gathered.parts,
@@ -88,7 +99,7 @@ class Copies:
             owner=owner,
             mode=mode,
         )
-        return copying, f"{step.name} {chown}{digest} in {target} "
+        return copying, f"{step.name} {flags}{digest} in {target} "
 
     async def _local(
         self,
@@ -98,20 +109,38 @@ class Copies:
         excludes: list[str],
         origin: Document | Context | None,
     ) -> None:
+        parents = step.parents
         if isinstance(origin, dict):
-            part = Part(patterns=patterns, source=origin)
-            gathered.add(part, *await self._maker.digest(origin, patterns, excludes))
+            part = Part(patterns=patterns, source=origin, parents=parents)
+            found = await self._maker.digest(origin, patterns, excludes, parents=parents)
+            gathered.add(part, *found)
             return
         context = self._context if origin is None else origin
-        part = Part(patterns=patterns, folder=context.folder, extracts=step.is_add)
-        gathered.add(part, *await context.digest(patterns, excludes))
+        extracts = step.is_add and step.unpack is not False
+        part = Part(patterns=patterns, folder=context.folder, extracts=extracts, parents=parents)
+        gathered.add(part, *await context.digest(patterns, excludes, parents=parents))
 
-    async def _remote(self, gathered: Gathered, url: str, checksum: str) -> None:
+    async def _repository(self, gathered: Gathered, step: Copy, url: str, checksum: str) -> None:
+        wanted = repositories.read(url)
+        if step.keep_git is not None:
+            wanted = replace(wanted, keeps_git=step.keep_git)
+        if checksum:
+            wanted = replace(wanted, checksum=checksum)
+        folder = self._new_folder()
+        async with (
+            repositories.fetched(wanted, folder, self._offers) as snapshot,
+            receive(self._maker.runtime, folder, snapshot.pieces()) as received,
+        ):
+            digest = f"git:{hashed(f'{snapshot.name}:{wanted.folder}:{wanted.keeps_git}')}"
+        gathered.add(Part(patterns=["."], folder=received.folder), digest, 1)
+
+    async def _remote(self, gathered: Gathered, url: str, checksum: str, *, extracts: bool) -> None:
         name, folder = fetching.name_of(url), self._new_folder()
         digest = await fetching.fetch(url, folder, name)
         if checksum and checksum != f"sha256:{digest}":
             raise Failed(f"digest mismatch sha256:{digest}: {checksum}")
-        gathered.add(Part(patterns=[name], folder=folder), f"file:{digest}", 1)
+        part = Part(patterns=[name], folder=folder, extracts=extracts)
+        gathered.add(part, f"file:{digest}", 1)
 
     def _documents(self, gathered: Gathered, step: Copy, put_in: Callable[[str], str]) -> None:
         for heredoc in step.heredocs:
@@ -125,6 +154,11 @@ class Copies:
         path = self._folder / secrets.token_hex(8)
         path.mkdir(mode=0o700)
         return path
+
+
+def is_remote(source: str) -> bool:
+    """Say whether a source of ADD is to be fetched."""
+    return fetching.is_url(source) or repositories.is_repository(source)
 
 
 def hashed(text: str) -> str:

@@ -57,9 +57,9 @@ def copy(argument: dict[str, object], fds: list[int], report: Report) -> Mapping
     """Copy into the root ``rootfs`` and write what that changed as a layer to the file ``fds[0]``.
 
     Argument: ``rootfs``, the root; ``parts``, each with ``patterns``, ``source`` (another image's root;
-    None: the next directory of ``fds``) and whether it ``extracts`` archives; ``excludes``, ``target``,
-    ``owner`` and ``mode`` (nothing: as it is). Without parts the target is a directory to be made. Returns
-    ``digest`` and ``size`` of the layer.
+    None: the next directory of ``fds``), whether it ``extracts`` archives and keeps ``parents``;
+    ``excludes``, ``target``, ``owner`` and ``mode`` (nothing: as it is). Without parts the target is a
+    directory to be made. Returns ``digest`` and ``size`` of the layer.
     """
     del report
     os.umask(0)
@@ -86,13 +86,14 @@ class _Part(NamedTuple):
     root: int
     patterns: list[str]
     extracts: bool
+    parents: bool
 
 
 def _part(message: dict[str, object], directories: Iterator[int]) -> _Part:
     source, patterns = message["source"], message["patterns"]
     assert isinstance(patterns, list)
     root = next(directories) if source is None else _open_source(source)
-    return _Part(root, patterns, bool(message["extracts"]))
+    return _Part(root, patterns, bool(message["extracts"]), bool(message["parents"]))
 
 
 def _open_source(argument: object) -> int:
@@ -149,6 +150,9 @@ class _Copy:
             self._make_folders(target)
         for part in parts:
             self._source, self._copies = part.root, FileCopies()
+            if part.parents:
+                self._with_parents(part, target)
+                continue
             for one in selection.select(part.root, part.patterns, self._excludes):
                 self._links.clear()  # another source may take the place of what this one has made
                 self._copy(one, target, extracts=part.extracts)
@@ -162,6 +166,53 @@ class _Copy:
             self._extract(one.path, target)
         else:
             self._single(one, target)
+
+    def _with_parents(self, part: _Part, target: str) -> None:
+        """Copy what is selected to where it is in the source, from a pivot on."""
+        self._make_folders(target)
+        for pattern in part.patterns:
+            left_out = selection.pivot(pattern)
+            self._links.clear()
+            found = selection.select(part.root, [pattern], self._excludes)
+            for one in selection.outermost(found):
+                *above, leaf = one.path.split("/")
+                kept = above[left_out:]
+                outer = "/".join(above[:left_out])
+                folder = self._like(outer, kept, target)
+                parent = open_in_root(self._root, folder, _DIRECTORY)
+                try:
+                    status = self._status(one.path)
+                    if stat.S_ISDIR(status.st_mode):
+                        self._folder(parent, leaf)
+                        self._tree(one.path, joined(folder, leaf))
+                        self._finish_folder(joined(folder, leaf), status)
+                    else:
+                        self._entry(one.path, os.O_NOFOLLOW, parent, joined(folder, leaf))
+                finally:
+                    os.close(parent)
+
+    def _like(self, source: str, names: Sequence[str], target: str) -> str:
+        """Make directories that are like those of the source; return the path of the innermost."""
+        for name in names:
+            source, parent = joined(source, name), open_in_root(self._root, target, _DIRECTORY)
+            try:
+                os.mkdir(name, NEW_MODE, dir_fd=parent)
+            except FileExistsError:
+                target = joined(target, name)
+                continue
+            finally:
+                os.close(parent)
+            target = joined(target, name)
+            self._finish_folder(target, self._status(source))
+        return target
+
+    def _status(self, path: str) -> os.stat_result:
+        """Return what is at a path of the source, not what it leads to."""
+        fd = open_in_root(self._source, path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
 
     # Where it goes
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from urllib3.response import BaseHTTPResponse
 
-GIT = ("git://", "git@", "github.com/")
 READ_BYTES = 1 << 18
 OK = 200
 FILE_MODE = 0o600
@@ -28,21 +27,6 @@ FILE_MODE = 0o600
 def is_url(text: str) -> bool:
     """Say whether a source is to be fetched."""
     return text.startswith(("http://", "https://"))
-
-
-def is_git(text: str) -> bool:
-    """Say whether a source is a repository."""
-    path = text.partition("#")[0]
-    return text.startswith(GIT) or (is_url(text) and path.endswith(".git"))
-
-
-def refuse_git(text: str) -> None:
-    """Refuse a repository: berth runs no git."""
-    if is_git(text):
-        raise InvalidArgument(
-            f"{text}: repositories are not fetched",
-            hint="clone it and send the directory, or name an archive by URL",
-        )
 
 
 def name_of(url: str) -> str:

@@ -35,6 +35,7 @@ class Part:
     folder: Path | None = None
     source: Document | None = None
     extracts: bool = False
+    parents: bool = False  # with the directories that lead to what is copied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class LayerMaker:
 
     def __init__(self, services: Services, notes: Leftovers) -> None:
         self._images = services.images
-        self._runtime = services.runtime
+        self.runtime = services.runtime
         self._notes = notes
 
     @asynccontextmanager
@@ -114,13 +115,19 @@ class LayerMaker:
             return await self.digest(source, patterns, excludes)
 
     async def digest(
-        self, source: Document, patterns: Sequence[str], excludes: Sequence[str]
+        self,
+        source: Document,
+        patterns: Sequence[str],
+        excludes: Sequence[str],
+        *,
+        parents: bool = False,
     ) -> tuple[str, int]:
         """Return the hash of what patterns select in a view, and how much they name."""
         argument: Document = {
             "source": source,
             "digest": list(patterns),
             "excludes": list(excludes),
+            "parents": parents,
         }
         found = await self._run(DIGEST, argument, [])
         count = found["count"]
@@ -128,7 +135,7 @@ class LayerMaker:
         return str(found["digest"]), count
 
     async def _run(self, entry: str, argument: Document, fds: list[int]) -> Mapping[str, object]:
-        job = await self._runtime.run_job(entry, argument, fds=fds, template=True)
+        job = await self.runtime.run_job(entry, argument, fds=fds, template=True)
         try:
             return await job.result()
         finally:
@@ -138,7 +145,12 @@ class LayerMaker:
 def described(copying: Copying) -> Document:
     """Return what a worker is told of copying, but for the root."""
     parts = [
-        {"patterns": list(part.patterns), "source": part.source, "extracts": part.extracts}
+        {
+            "patterns": list(part.patterns),
+            "source": part.source,
+            "extracts": part.extracts,
+            "parents": part.parents,
+        }
         for part in copying.parts
     ]
     return {

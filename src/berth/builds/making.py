@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from berth.builds import context, fetching
+from berth.builds import context, fetching, repositories
 from berth.builds.bases import Bases
 from berth.builds.builder import Builder, Means
 from berth.builds.contextwork import MAX_TEXT_BYTES
@@ -88,9 +88,21 @@ class Archive:
     @asynccontextmanager
     async def received(self, folder: Path) -> AsyncIterator[tuple[str, Received]]:
         """Give the text of the Dockerfile, if that is all that a URL leads to, and what was sent."""
-        remote, archive = await self._remote(self._request, folder, self._body)
-        async with context.receive(self._runtime, folder, archive) as received:
-            yield remote, received
+        async with AsyncExitStack() as undo:
+            if repositories.is_repository(self._request.remote):
+                remote, archive = "", await self._repository(folder, undo)
+            else:
+                remote, archive = await self._remote(self._request, folder, self._body)
+            received = context.receive(self._runtime, folder, archive)
+            yield remote, await undo.enter_async_context(received)
+
+    async def _repository(self, folder: Path, undo: AsyncExitStack) -> AsyncIterator[bytes]:
+        wanted = repositories.read(self._request.remote)
+        try:
+            fetched = repositories.fetched(wanted, folder, self._request.offers)
+            return (await undo.enter_async_context(fetched)).pieces()
+        except BerthError as error:
+            raise Failed(f"unable to prepare context: {error.message}", hint=error.hint) from error
 
     async def _remote(
         self, request: BuildRequest, folder: Path, body: AsyncIterator[bytes]
@@ -99,7 +111,6 @@ class Archive:
         url = request.remote
         if not url or url == "client-session":
             return "", body
-        fetching.refuse_git(url)
         if not fetching.is_url(url):
             raise InvalidArgument(f"remote {url!r} is no URL of a Dockerfile or an archive")
         try:

@@ -47,6 +47,23 @@ def select(root: int, patterns: Sequence[str], excludes: ignore.Patterns) -> lis
     return found
 
 
+def pivot(pattern: str) -> int:
+    """Return how many directories of what a pattern names are not kept by --parents: those before ``/./``."""
+    before, found, _ = pattern.partition("/./")
+    return len(ignore.clean(before.lstrip("/")).split("/")) if found and before.strip("/") else 0
+
+
+def outermost(found: Sequence[Selected]) -> list[Selected]:
+    """Return what was selected without what lies in directories that were selected as well."""
+    folders = {one.path for one in found if one.is_folder}
+    kept = {}
+    for one in found:
+        parts = one.path.split("/")
+        if not any("/".join(parts[:depth]) in folders for depth in range(1, len(parts))):
+            kept[one.path] = one
+    return list(kept.values())
+
+
 def has_wildcards(path: str) -> bool:
     """Say whether a path is a pattern."""
     plain = path.replace("\\\\", "")
@@ -119,9 +136,16 @@ def joined(folder: str, name: str) -> str:
 # Hashes: of what Docker's classic builder looks at, which is all but times.
 
 
-def digest(root: int, selected: Sequence[Selected], excludes: ignore.Patterns) -> str:
-    """Return one hash of everything that is selected, with a word for what it is."""
-    found = [_digest_one(root, one, excludes) for one in selected]
+def digest(
+    root: int, selected: Sequence[Selected], excludes: ignore.Patterns, *, parents: bool = False
+) -> str:
+    """Return one hash of everything that is selected, with a word for what it is.
+
+    ``parents``: where it is counts as well.
+    """
+    found = [_digest_one(root, one, excludes) + f":{one.path}" * parents for one in selected]
+    if parents:
+        return f"multi:{_together(found)}"
     return found[0] if len(found) == 1 else f"multi:{_together(found)}"
 
 

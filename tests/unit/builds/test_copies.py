@@ -36,17 +36,3 @@ def test_urls_have_names():
     ):
         with pytest.raises(InvalidArgument, match="cannot determine filename"):
             fetching.name_of(url)
-
-
-def test_repositories_are_refused():
-    for text in (
-        "git://h/r",
-        "git@h:r",
-        "https://h/r.git",
-        "https://h/r.git#main:sub",
-        "github.com/o/r",
-    ):
-        assert fetching.is_git(text)
-        with pytest.raises(InvalidArgument, match="repositories are not fetched"):
-            fetching.refuse_git(text)
-    assert not fetching.is_git("https://h/archive.tar.gz")

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from berth.builds import repositories
+from berth.builds.repositories import Repository
+from berth.errors import InvalidArgument, Unsupported
+
+
+def test_what_is_a_repository():
+    for text in (
+        "git://h/r",
+        "git@h:r",
+        "ssh://h/r",
+        "https://h/r.git",
+        "https://h/r.git#main:sub",
+        "https://h/r.git?ref=x",
+        "github.com/o/r",
+    ):
+        assert repositories.is_repository(text)
+    for text in ("https://h/archive.tar.gz", "r.git", "https://h/x#r.git", "git"):
+        assert not repositories.is_repository(text)
+
+
+def test_urls_are_taken_apart():
+    read = repositories.read
+    assert read("https://h/r.git") == Repository(url="https://h/r.git")
+    assert read("git://h/r#v1:a/b/") == Repository(url="git://h/r", ref="v1", folder="a/b")
+    assert read("github.com/o/r#:d") == Repository(url="https://github.com/o/r", folder="d")
+    asked = read("https://h/r.git?tag=v1&subdir=/d&keep-git-dir=1&checksum=ab")
+    assert (asked.url, asked.ref, asked.folder) == ("https://h/r.git", "refs/tags/v1", "d")
+    assert (asked.keeps_git, asked.checksum, asked.host) == (True, "ab", "h")
+    with pytest.raises(Unsupported, match="https, http and git"):
+        read("git@h:r")
+    with pytest.raises(InvalidArgument, match='unexpected query "x"'):
+        read("https://h/r.git?x=1")
