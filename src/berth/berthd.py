@@ -262,10 +262,14 @@ def _plan(settings: Settings) -> Plan:
         ipv6=settings.ipv6,
         bip6=settings.bip6,
         range6=settings.fixed_cidr_v6,
+        router=settings.default_gateway,
+        router6=settings.default_gateway_v6,
         mtu=settings.mtu,
         icc=settings.icc,
         masquerade=settings.ip_masq,
         binding=settings.ip,
+        options=settings.default_network_opts,
+        forwards=settings.ip_forward,
     )
 
 

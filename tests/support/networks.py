@@ -132,7 +132,8 @@ def sandbox_request(container, endpoints=(), ports=()):
 class Engine:
     """A network service with a loop of its own, driven step by step."""
 
-    def __init__(self, path, spares):
+    def __init__(self, path, spares, *, plan=None):
+        self._plan = plan
         self._loop = asyncio.new_event_loop()
         self._path = path
         self._spares = spares
@@ -157,7 +158,9 @@ class Engine:
 
     def open(self, *running):
         self._state = State(self._path)
-        self.service = NetworkService(state=self._state, names=NAMES, spares=self._spares)
+        self.service = NetworkService(
+            state=self._state, names=NAMES, plan=self._plan, spares=self._spares
+        )
         self.run(self.service.open(running))
         self.run(self._wait_stocked())
 

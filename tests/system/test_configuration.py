@@ -178,6 +178,69 @@ def test_the_example_is_valid() -> None:
     assert run(sys.executable, "-m", "berth", *words).out == "configuration OK\n"
 
 
+def test_another_router_than_the_bridge_leads_out(tmp_path: Path, busybox_tar: bytes) -> None:
+    file = tmp_path / "b.json"
+    routers = {"default-gateway": "10.217.7.9", "default-gateway-v6": "fd00:217::9"}
+    subnets = {"bip": "10.217.7.1/24", "bip6": "fd00:217::1/64", "ipv6": True}
+    file.write_text(json.dumps(routers | subnets))
+    engine = EngineProcess(flags=("--config-file", str(file))).start()
+    try:
+        assert engine.docker("import", "-", "busybox", stdin=busybox_tar).code == 0
+        script = "ip route; ip -6 route; cat /etc/hosts; ip addr show eth0"
+        done = engine.docker("run", "--rm", "busybox", "sh", "-c", script)
+        for line in (
+            "default via 10.217.7.9",
+            "default via fd00:217::9",
+            "10.217.7.1\thost.docker.internal",
+        ):
+            assert line in done.out
+        form = "{{json .IPAM.Config}}"
+        four, six = json.loads(
+            engine.docker("network", "inspect", "-f", form, "bridge").out.replace("'", '"')
+        )
+        assert (four["Gateway"], six["Gateway"]) == ("10.217.7.1", "fd00:217::1")
+        assert four["AuxiliaryAddresses"] == {"DefaultGatewayIPv4": "10.217.7.9"}
+        assert six["AuxiliaryAddresses"] == {"DefaultGatewayIPv6": "fd00:217::9"}
+        assert engine.docker("run", "-d", "--name=routed", "busybox", "sleep", "60").code == 0
+        shown = engine.docker("inspect", "-f", "{{.NetworkSettings.Gateway}}", "routed").out
+        assert shown == "10.217.7.9\n"
+        # Of a network of one's own it is said so, and it holds for what comes later, too.
+        own = ("--subnet=10.218.7.0/24", "--aux-address=DefaultGatewayIPv4=10.218.7.9")
+        assert engine.docker("network", "create", *own, "own").code == 0
+        assert engine.docker("network", "connect", "--gw-priority=1", "own", "routed").code == 0
+        routes = engine.docker("exec", "routed", "ip", "route").out
+        assert "default via 10.218.7.9" in routes
+        assert "default via 10.217.7.9" not in routes
+        assert engine.docker("rm", "-f", "routed").code == 0
+        engine.docker("network", "rm", "own")
+        engine.stop()
+        file.write_text(json.dumps(routers | subnets | {"bip": "10.219.7.1/24"}))
+        with pytest.raises(AssertionError, match="must be part of the network"):
+            engine.start()
+        file.write_text(json.dumps(subnets))
+        engine.start()
+    finally:
+        engine.close()
+
+
+def test_new_networks_have_the_options_that_settings_give_their_driver(tmp_path: Path) -> None:
+    mtu, prefix = "com.docker.network.driver.mtu", "com.docker.network.container_iface_prefix"
+    flags = (f"--default-network-opt=bridge={mtu}=1300", f"--default-network-opt=bridge={prefix}=n")
+    more = ("--userland-proxy=false", "--iptables", "--ip6tables=true", "--ip-forward=false")
+    engine = EngineProcess(flags=(*flags, *more)).start()
+    try:
+        assert engine.docker("network", "create", "as-told").code == 0
+        assert engine.docker("network", "create", "-o", f"{mtu}=1200", "own").code == 0
+        for name, size in (("as-told", "1300"), ("own", "1200")):
+            found = engine.docker("network", "inspect", "-f", "{{json .Options}}", name).out
+            assert json.loads(found) == {mtu: size, prefix: "n"}
+        form = f'{{{{index .Options "{mtu}"}}}}'
+        assert engine.docker("network", "inspect", "-f", form, "bridge").out == "1500\n"
+        engine.docker("network", "rm", "as-told", "own")
+    finally:
+        engine.close()
+
+
 def test_networks_are_where_the_settings_say(tmp_path: Path, busybox_tar: bytes) -> None:
     pools = "default-address-pools = [{ base = '10.214.0.0/16', size = 26 }]"
     file = tmp_path / "b.toml"

@@ -11,6 +11,8 @@ from berth.errors import Forbidden, InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from berth.cli.call import Call
     from berth.cli.commands import Verb
     from berth.cli.options import Flag, Options
@@ -24,7 +26,15 @@ SETTINGS: tuple[Flag, ...] = (
     ("debug", "D", "bool", "Write what is done to the log, too"),
     ("default-address-pool", "", "list", "Subnets for networks (base=CIDR,size=BITS)"),
     ("default-cgroupns-mode", "", "string", "Cgroup namespace of containers (host or private)"),
+    (
+        "default-gateway",
+        "",
+        "string",
+        "Router of the default bridge's containers, if it is another",
+    ),
+    ("default-gateway-v6", "", "string", "IPv6 router of them"),
     ("default-ipc-mode", "", "string", "IPC of containers (shareable or private)"),
+    ("default-network-opt", "", "list", "Options of new networks (DRIVER=NAME=VALUE)"),
     ("default-shm-size", "", "string", "Size of /dev/shm in containers"),
     ("default-ulimit", "", "list", "Limits of processes in containers (NAME=SOFT[:HARD])"),
     ("dns", "", "list", "Name servers of containers"),
@@ -40,7 +50,10 @@ SETTINGS: tuple[Flag, ...] = (
     ("init", "", "bool", "Run an init in containers"),
     ("insecure-registry", "", "list", "Registry (HOST[:PORT] or CIDR) to talk to without TLS"),
     ("ip", "", "string", "Address of the host for published ports without one"),
+    ("ip-forward", "", "true", "Switch on forwarding in the kernel"),
     ("ip-masq", "", "true", "Let containers of the default bridge leave with the host's address"),
+    ("ip6tables", "", "true", "Always on: networks have rules"),
+    ("iptables", "", "true", "Always on: networks have rules"),
     ("ipv6", "", "bool", "Give the default bridge IPv6, too"),
     ("label", "", "list", "Labels of the engine (KEY=VALUE)"),
     ("live-restore", "", "bool", "Always on: containers go on without the engine"),
@@ -63,9 +76,11 @@ SETTINGS: tuple[Flag, ...] = (
         "string",
         "Whose subordinate ids containers have (USER[:GROUP] or default)",
     ),
+    ("userland-proxy", "", "bool", "Of no effect: no port has a proxy"),
 )
 NAMES = {
     "default-address-pool": "default-address-pools",
+    "default-network-opt": "default-network-opts",
     "default-ulimit": "default-ulimits",
     "dns-opt": "dns-opts",
     "feature": "features",
@@ -135,6 +150,8 @@ def settings_of(options: Options) -> dict[str, object]:
         key = NAMES.get(name, name)
         if name == "default-address-pool":
             found[key] = [_pool(text) for text in options.all(name)]
+        elif name == "default-network-opt":
+            found[key] = _network_options(options.all(name))
         elif name == "default-ulimit":
             found[key] = dict(map(_ulimit, options.all(name)))
         elif name == "feature":
@@ -156,6 +173,17 @@ def _pool(text: str) -> dict[str, object]:
     if fields.keys() != {"base", "size"} or not size.isdecimal():
         raise InvalidArgument(f"invalid argument {text!r} for --default-address-pool flag")
     return {"base": fields["base"], "size": int(size)}
+
+
+def _network_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        driver, _, option = text.partition("=")
+        name, equals, value = option.partition("=")
+        if not (driver and name and equals):
+            raise InvalidArgument(f"invalid argument {text!r} for --default-network-opt flag")
+        found.setdefault(driver, {})[name] = value
+    return found
 
 
 def _ulimit(text: str) -> tuple[str, dict[str, object]]:

@@ -37,6 +37,12 @@ def check(settings: Settings) -> None:
         raise InvalidArgument(f"invalid logging level: {settings.log_level}")
     if not settings.live_restore:
         raise InvalidArgument("live-restore is always on: containers never end with the engine")
+    if not (settings.iptables and settings.ip6tables):
+        raise InvalidArgument(
+            "iptables and ip6tables are always on: networks need their rules, which are in a table"
+            " of nftables of their own",
+            hint="a network without them: docker network create -d macvlan",
+        )
     if settings.default_ipc_mode not in IPC_MODES:
         raise InvalidArgument(f'IPC mode "{settings.default_ipc_mode}" is not supported as default')
     if settings.default_cgroupns_mode not in CGROUPNS_MODES:
@@ -74,10 +80,10 @@ def _check_addresses(settings: Settings) -> None:
     _check_bridge(4, settings.bip, settings.fixed_cidr)
     _check_bridge(6, settings.bip6, settings.fixed_cidr_v6)
     if settings.ip:
-        try:
-            ipaddress.ip_address(settings.ip)
-        except ValueError:
-            raise InvalidArgument(f"invalid IP address: {settings.ip}") from None
+        _address(settings.ip)
+    for version, router in ((4, settings.default_gateway), (6, settings.default_gateway_v6)):
+        if router and _address(router).version != version:
+            raise InvalidArgument(f"default gateway {router}: an address of IPv{version} is needed")
     for pool in settings.default_address_pools:
         try:
             base = ipaddress.ip_network(pool.base)
@@ -85,6 +91,13 @@ def _check_addresses(settings: Settings) -> None:
             raise InvalidArgument(f"invalid base pool {pool.base!r}: {error}") from None
         if not base.prefixlen <= pool.size <= base.max_prefixlen:
             raise InvalidArgument(f"the size {pool.size} of pool {pool.base} is out of its range")
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid IP address: {text}") from None
 
 
 def _check_bridge(version: int, address: str, span: str) -> None:

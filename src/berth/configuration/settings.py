@@ -34,7 +34,10 @@ class Settings(
     debug: bool = False
     default_address_pools: tuple[AddressPool, ...] = ()
     default_cgroupns_mode: str = ""
+    default_gateway: str = ""
+    default_gateway_v6: str = ""
     default_ipc_mode: str = ""
+    default_network_opts: dict[str, dict[str, str]] = {}
     default_shm_size: str = "64M"
     default_ulimits: dict[str, Ulimit] = {}
     dns: tuple[str, ...] = ()
@@ -50,7 +53,10 @@ class Settings(
     init: bool = False
     insecure_registries: tuple[str, ...] = ()
     ip: str = ""
+    ip_forward: bool = True
     ip_masq: bool = True
+    ip6tables: bool = True
+    iptables: bool = True
     ipv6: bool = False
     labels: tuple[str, ...] = ()
     live_restore: bool = True
@@ -68,6 +74,7 @@ class Settings(
     tlskey: str = f"{DEFAULT_FOLDER}/key.pem"
     tlsverify: bool | None = None
     userns_remap: str = ""
+    userland_proxy: bool = False
 
     @property
     def uses_tls(self) -> bool:

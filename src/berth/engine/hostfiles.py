@@ -15,7 +15,7 @@ from berth.kernel import mounts
 from berth.network import files
 from berth.network.names import GATEWAY_NAMES
 from berth.network.networks import HOST
-from berth.network.records import leading_out
+from berth.network.records import hosts
 from berth.network.wiring import RESOLVER
 from berth.runtime.requests import Tree
 
@@ -43,14 +43,14 @@ def write(
     """Write the container's own files into its folder, with the addresses that it has in its sandbox."""
     host, name = record.host_config, spec.hostname(record)
     endpoints = sandbox.endpoints if sandbox is not None else ()
-    gateways = _gateways(endpoints)
+    gateways = hosts(endpoints)
     entries = [_extra_host(entry) for entry in host.extra_hosts or []]
     extra = files.extra_hosts(entries, host_gateway=gateways[0] if gateways else "127.0.0.1")
     resolves = sandbox is not None and sandbox.resolves
     if not resolves and host.network_mode != HOST:  # else its resolver knows
         names = " ".join(GATEWAY_NAMES)
         extra = [*((gateway, names) for gateway in gateways), *extra]
-    hosts = files.hosts(
+    table = files.hosts(
         hostname=name,
         domainname=record.config.domainname,
         addresses=[text for e in endpoints for text in (e.address, e.address6) if text],
@@ -58,16 +58,9 @@ def write(
         base=files.host_hosts() if host.network_mode == HOST else None,
     )
     resolv_conf = _resolv_conf(record, resolves=resolves)
-    texts = (files.hostname(name), hosts, resolv_conf)
+    texts = (files.hostname(name), table, resolv_conf)
     for file, text in zip(FILES, texts, strict=True):
         _write(f"{folder}/{file}", text)
-
-
-def _gateways(endpoints: Iterable[EndpointRecord]) -> list[str]:
-    """Return the addresses of the host as a container reaches it."""
-    found = tuple(endpoints)
-    four, six = (leading_out(found, version=version) for version in (4, 6))
-    return [*([four.gateway] if four else []), *([six.gateway6] if six else [])]
 
 
 def relink(folder: Path, lines: Iterable[tuple[str, str]]) -> None:

@@ -192,8 +192,8 @@ class Attachments:
 
 def _place(network: NetworkRecord, address: Address) -> Place:
     subnet = network.around(address)
-    leads_out = subnet.gateway and not network.internal
-    gateway = ip_address(subnet.gateway) if leads_out else None
+    router = network.router(address)
+    gateway = ip_address(router) if router else None
     return Place(address, ip_network(subnet.subnet).prefixlen, gateway)
 
 
@@ -204,8 +204,9 @@ def attached(
     fields: dict[str, object] = {}
     for place in attachment.places:
         suffix = "" if place.address.version == 4 else "6"
-        gateway = "" if network.internal else network.around(place.address).gateway
-        fields[f"gateway{suffix}"] = gateway
+        fields[f"gateway{suffix}"] = gateway = network.router(place.address)
+        bridge = network.around(place.address).gateway
+        fields[f"host{suffix}"] = bridge if gateway != bridge and gateway else ""
         fields[f"address{suffix}"] = str(place.address)
         fields[f"prefix_length{suffix}"] = place.prefix_length
     return msgspec.structs.replace(

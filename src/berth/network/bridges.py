@@ -23,8 +23,11 @@ CROWD, BACKLOG = 500, 4096
 _LINK_LOCAL = b"\xfe\x80"
 
 
-def ensure(links: NetlinkSocket, network: NetworkRecord) -> int:
-    """Make the network's bridge, or mend the one that is there; return its index."""
+def ensure(links: NetlinkSocket, network: NetworkRecord, *, forwards: bool) -> int:
+    """Make the network's bridge, or mend the one that is there; return its index.
+
+    ``forwards``: where the network has IPv6, the host is made a router of it.
+    """
     link = rtnetlink.find_link(links, network.bridge)
     if link is None:
         gateway = ip_address(network.gateway or network.gateway6)
@@ -34,6 +37,8 @@ def ensure(links: NetlinkSocket, network: NetworkRecord) -> int:
         link = rtnetlink.find_link(links, network.bridge)
     if link is None or link.kind != "bridge":
         raise Conflict(f"create bridge {network.bridge}: an interface has this name already")
+    if network.subnet6 and forwards and network.mode6 != ISOLATED:
+        enable_forwarding6()
     _settle(links, link, network)
     return link.index
 
@@ -81,7 +86,6 @@ def _settle_ipv6(network: NetworkRecord, *, is_on: bool) -> None:
     write_sysctl(parameters / "disable_ipv6", "0" if is_on else "1")
     if is_on:
         write_sysctl(parameters / "accept_ra", "0")
-        enable_forwarding6()
 
 
 def remove(links: NetlinkSocket, name: str) -> None:

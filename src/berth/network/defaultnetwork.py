@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from berth.errors import Failed
 from berth.network import ipam
 from berth.network.ipam import choose_subnet
+from berth.network.records import ROUTER
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -48,14 +49,27 @@ def settle(
     if not (has_bridge and _may_stay(record.gateway, record.subnet, told, occupied)):
         gateway, subnet = told or _chosen(occupied, plan.subnets())
         record = msgspec.structs.replace(record, gateway=gateway, subnet=subnet)
-    record = msgspec.structs.replace(record, ip_range=plan.range)
+    auxiliary = _router(4, plan.router, record.subnet)
+    record = msgspec.structs.replace(record, ip_range=plan.range, auxiliary=auxiliary)
     if not plan.ipv6:
         return msgspec.structs.replace(record, gateway6="", subnet6="", ip_range6="")
     told = _told(plan.bip6, plan.range6)
     if not (has_bridge and _may_stay(record.gateway6, record.subnet6, told, occupied)):
         gateway, subnet = told or _chosen(occupied, ipam.local_subnets(record.id))
         record = msgspec.structs.replace(record, gateway6=gateway, subnet6=subnet)
-    return msgspec.structs.replace(record, ip_range6=plan.range6)
+    auxiliary = auxiliary | _router(6, plan.router6, record.subnet6)
+    return msgspec.structs.replace(record, ip_range6=plan.range6, auxiliary=auxiliary)
+
+
+def _router(version: int, address: str, subnet: str) -> dict[str, str]:
+    """Return the auxiliary address that says who leads out instead of the bridge."""
+    if not address:
+        return {}
+    router = ip_address(address)
+    if router not in ip_network(subnet):
+        name = "default-gateway" if version == 4 else "default-gateway-v6"
+        raise Failed(f"{name} {address}: the default gateway must be part of the network {subnet}")
+    return {f"{ROUTER}{version}": str(router)}
 
 
 def _told(address: str, span: str) -> _Bridge | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from berth.errors import Failed, Forbidden, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from ipaddress import IPv6Address
 
     Address = IPv4Address | IPv6Address
@@ -33,7 +33,9 @@ class Plan:
 
     ``pools`` are networks and the size of the subnets taken from them. The others are for the default
     network: the addresses of its bridge with their prefixes, ranges for containers, whether it has IPv6,
-    whether containers reach each other, and the address of the host for ports without one.
+    other routers than the bridge, whether containers reach each other, and the address of the host for ports
+    without one. ``options`` are what networks of a driver have unless told otherwise; ``forwards`` says
+    whether the host is made a router.
     """
 
     pools: tuple[tuple[str, int], ...] = ()
@@ -42,10 +44,14 @@ class Plan:
     ipv6: bool = False
     bip6: str = ""
     range6: str = ""
+    router: str = ""
+    router6: str = ""
     mtu: int = 1500
     icc: bool = True
     masquerade: bool = True
     binding: str = ""
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    forwards: bool = True
 
     def subnets(self) -> Iterator[IPv4Network]:
         """Yield the subnets that networks get when none is asked for."""

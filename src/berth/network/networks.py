@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -124,6 +125,8 @@ class Networks:
         ``occupied`` are subnets that the host routes elsewhere, ``present`` the names of its interfaces.
         """
         self._check(request)
+        defaults = self._plan.options.get(request.driver, {})
+        request = replace(request, options={**defaults, **request.options})
         record = options.apply(_new(request.name, request.driver), request)
         self._check_link(record)
         record = msgspec.structs.replace(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NAT, ROUTED, UNPROTECTED, ISOLATED = "nat", "routed", "nat-unprotected", "isolated"
 
+ROUTER = "DefaultGatewayIPv"  # and the version
+
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
@@ -52,6 +54,8 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     address6: str = ""
     prefix_length6: int = 0
     gateway6: str = ""
+    host: str = ""  # where the host itself is found, when the gateway is another router
+    host6: str = ""
     gateway_priority: int = 0
     mac: str = ""
     aliases: tuple[str, ...] = ()
@@ -91,7 +95,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     own_subnet6: bool = False
     gateway6: str = ""
     ip_range6: str = ""
-    auxiliary: dict[str, str] = {}  # addresses of others, never given to containers
+    auxiliary: dict[str, str] = {}  # addresses of others, never given to containers; see `router`
     mtu: int = 1500
     internal: bool = False
     device_prefix: str = "eth"  # of the names of interfaces in containers
@@ -140,6 +144,16 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Return the subnet that an address of this network is in."""
         subnets = self.subnets(address.version)
         return next(found for found in subnets if address in ip_network(found.subnet))
+
+    def router(self, address: Address) -> str:
+        """Return who leads a container with this address out, empty for nobody.
+
+        It is the bridge, unless an auxiliary address has the name that Docker gives to another router.
+        """
+        if self.internal:
+            return ""
+        told = self.auxiliary.get(f"{ROUTER}{address.version}") if self.bridge else None
+        return told or self.around(address).gateway
 
     def mode_of(self, version: int) -> str:
         """Return how a version of IP leads out and in."""
@@ -250,3 +264,13 @@ def leaders(endpoints: Iterable[EndpointRecord]) -> dict[int, EndpointRecord]:
     found = tuple(endpoints)
     each = {version: leading_out(found, version=version) for version in (4, 6)}
     return {version: leader for version, leader in each.items() if leader is not None}
+
+
+def hosts(endpoints: Iterable[EndpointRecord]) -> list[str]:
+    """Return the addresses of the host as a container reaches it; none when nothing leads out."""
+    out = leaders(endpoints)
+    four, six = out.get(4), out.get(6)
+    return [
+        *([four.host or four.gateway] if four else []),
+        *([six.host6 or six.gateway6] if six else []),
+    ]

@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from berth.network import dns, names
-from berth.network.records import leading_out
+from berth.network.records import hosts
 from berth.network.upstream import Upstream
 from berth.network.wiring import RESOLVER
 
@@ -100,9 +100,7 @@ class Resolvers:
 
     def gateways(self, container_id: str) -> list[str]:
         """Return the host's addresses as a container reaches it; none when nothing leads out."""
-        endpoints = self._sandboxes.of(container_id)
-        four, six = (leading_out(endpoints, version=version) for version in (4, 6))
-        return [*([four.gateway] if four else []), *([six.gateway6] if six else [])]
+        return hosts(self._sandboxes.of(container_id))
 
 
 class Resolver:

@@ -54,11 +54,13 @@ class NetworkService:
         self, *, state: State, names: Names, plan: Plan | None = None, spares: int = 2
     ) -> None:
         """``spares`` is how many namespaces of each common kind are kept ready."""
+        plan = plan or Plan()
+        self._forwards = plan.forwards
         thread = KernelThread()
         self._base = base = Foundation(
             state=state,
             names=names,
-            networks=Networks(state, plan or Plan()),
+            networks=Networks(state, plan),
             thread=thread,
             stock=Stock(thread, size=spares),
         )
@@ -105,7 +107,7 @@ class NetworkService:
     def _open_kernel(self) -> None:
         base = self._base
         name, prefix = base.names.table, f"bv{base.names.name[:6]}"
-        base.wiring = Wiring(prefix=prefix)
+        base.wiring = Wiring(prefix=prefix, forwards=self._forwards)
         self._tables = firewall.tables(name, has_ipv6=bridges.has_ipv6())
         self._detour = self._make_detour()
         for_bridges = self._bridge_table(name)

@@ -102,10 +102,14 @@ class Ready:
 
 
 class Wiring:
-    """The host's network as one engine uses it. ``prefix`` begins the names of its veth pairs."""
+    """The host's network as one engine uses it. ``prefix`` begins the names of its veth pairs.
 
-    def __init__(self, *, prefix: str) -> None:
+    ``forwards``: the host is made a router.
+    """
+
+    def __init__(self, *, prefix: str, forwards: bool = True) -> None:
         self._prefix = prefix
+        self._forwards = forwards
         self._host_fd = os.open(_NETNS, os.O_RDONLY)
         self._links = NetlinkSocket(netlink.NETLINK_ROUTE)
 
@@ -124,7 +128,7 @@ class Wiring:
 
     def enable_forwarding(self) -> None:
         """Let the host route."""
-        if write_sysctl(SYSCTL / "ipv4/ip_forward", "1"):
+        if self._forwards and write_sysctl(SYSCTL / "ipv4/ip_forward", "1"):
             log.info("switched on net.ipv4.ip_forward, without which containers reach nothing")
 
     def occupied(self, own: Iterable[str]) -> list[Network]:
@@ -142,7 +146,7 @@ class Wiring:
         """Make the interface that a network's containers are behind, or mend it; return its index."""
         if network.parent:
             return uplinks.ensure(self._links, network)
-        return bridges.ensure(self._links, network)
+        return bridges.ensure(self._links, network, forwards=self._forwards)
 
     def make_network(self, network: NetworkRecord) -> int:
         """Make the interface of a new network, all or nothing."""

@@ -8,8 +8,9 @@ from errno import ECONNREFUSED
 import pytest
 
 from berth.network import bridges
+from berth.network.ipam import Plan
 from berth.network.records import EndpointRequest, NetworkRequest
-from support.networks import HOST, OUTSIDE, within
+from support.networks import HOST, OUTSIDE, Engine, within
 from support.packets import checksum, ipv4
 from support.programs import find, run
 
@@ -183,6 +184,19 @@ def test_a_container_cannot_reach_what_the_host_keeps_on_its_loopback(net, engin
 
     within(container.netns_fd, aim_at_the_host)
     assert net.is_silent(container.netns_fd, ("127.0.0.1", 9000))
+
+
+@pytest.mark.parametrize("forwards", [True, False])
+def test_the_host_is_made_a_router_unless_told_otherwise(net, tmp_path, forwards):
+    paths = [bridges.SYSCTL / path for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding")]
+    for path in paths:
+        _write(path, "0")
+    engine = Engine(tmp_path / "state.db", 0, plan=Plan(forwards=forwards, ipv6=True))
+    try:
+        engine.open()
+        assert [path.read_text() for path in paths] == [f"{forwards:d}\n"] * 2
+    finally:
+        engine.finish()
 
 
 def test_a_container_cannot_end_what_the_host_says_on_its_loopback(net, engine):
