@@ -22,8 +22,7 @@ class Library:
         address = Address(f"unix://{engine.socket}", path=str(engine.socket))
         self._ask, self._wait = Connection(address), Connection(address)
         self._account = engine.account
-        # Both are accepted before the first start, or its end could come before the engine hears of the wait.
-        for connection in (self._ask, self._wait):
+        for connection in (self._ask, self._wait):  # both are there when the clock starts
             connection.request("GET", "/_ping").require().read()
 
     def run(self, network: str) -> Cost:
@@ -32,8 +31,11 @@ class Library:
         own = time.process_time()
         container = self._create(network, ["true"])
         self._wait.send("POST", f"/containers/{container}/wait", {"condition": "next-exit"})
+        waiting = (
+            self._wait.receive().require()
+        )  # the engine waits: the end may come with the start
         self._ask.request("POST", f"/containers/{container}/start").require().read()
-        code = self._wait.receive().require().document()["StatusCode"]
+        code = waiting.document()["StatusCode"]
         wall = time.perf_counter() - begin
         self.remove(container)
         own = time.process_time() - own
