@@ -143,6 +143,7 @@ async def serve(options: Options) -> None:
             options, hierarchies, runtime, state, background, id_maps
         )
         undo.push_async_callback(engine.close)
+        undo.push_async_callback(buildkit.close)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, reload, engine, options)
         server = Server(Router(routes_of(engine, builds, buildkit)).handle)

@@ -1091,7 +1091,7 @@ def test_docker_py_builds(project: Project, docker_py: docker.DockerClient, tmp_
 @pytest.mark.berth_only
 def test_clients_are_told_which_builder_there_is(engine: EngineProcess) -> None:
     _, headers, _ = engine.exchange("GET", "/_ping")
-    assert headers["Builder-Version"] == "1"
+    assert headers["Builder-Version"] == "2"
 
 
 def test_a_prune_keeps_as_much_as_it_is_told(project: Project) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from berth.buildkit import graphs, messages
-from berth.errors import Failed
+from berth.errors import Failed, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,16 +18,20 @@ if TYPE_CHECKING:
     from grpclib.server import Stream
 
     from berth.buildkit.grpc import Method
-    from berth.buildkit.jobs import Jobs
+    from berth.buildkit.jobs import Job, Jobs
     from berth.buildkit.solving import Solver
 
     Call = Stream[Message, Message]
 
 CAPS = (
     *("solve.base", "return", "returnmap", "proto.refarray", "reference.output"),
-    *("frontend.caps", "frontend.inputs", "gateway.evaluate"),
+    *("readfile", "statfile", "frontend.caps", "frontend.inputs", "gateway.evaluate"),
 )
-LLB_CAPS = ("source.local", "source.image", "file.base", "platform", "constraints")
+LLB_CAPS = (
+    *("source.image", "source.local", "source.http", "file.base", "platform", "constraints"),
+    *("meta.description", "exporter.multiple"),
+)
+FILE_MODE = 0o600
 
 
 class Bridge:
@@ -43,6 +48,8 @@ class Bridge:
         return {
             "Ping": (self.ping, "one-one", "Empty", "Pong"),
             "Solve": (self.solve, "one-one", "BridgeSolve", "BridgeSolved"),
+            "ReadFile": (self.read_file, "one-one", "RefRequest", "FileData"),
+            "StatFile": (self.stat_file, "one-one", "RefRequest", "FileStat"),
             "Evaluate": (self.evaluate, "one-one", "RefRequest", "Empty"),
             "Return": (self.returned, "one-one", "Return", "Empty"),
         }
@@ -63,12 +70,44 @@ class Bridge:
         request = await stream.recv_message()
         assert request is not None
         job = await self._jobs.of(stream.metadata or {})
+        if not request.Frontend:
+            await self._fetch(stream, job, request.Definition)
+            return
         image = await self._solver.build(
             job, request.Frontend, request.FrontendOpt, request.FrontendInputs
         )
         answer = messages.of("BridgeSolved")()
         answer.result.ref.id = job.keep(image)
         getattr(answer.result.ref, "def").CopyFrom(graphs.definition_of(image.id))
+        await stream.send_message(answer)
+
+    async def _fetch(self, stream: Call, job: Job, definition: Message) -> None:
+        """Fetch a file that a graph names, for the client to read: a Dockerfile somewhere else."""
+        url = graphs.source_of(definition)
+        data = await self._solver.fetch(job, url)
+        answer = messages.of("BridgeSolved")()
+        answer.result.ref.id = ref = secrets.token_hex(12)
+        job.files[ref] = data
+        await stream.send_message(answer)
+
+    async def read_file(self, stream: Call) -> None:
+        """Give a file that was fetched."""
+        data = await self._fetched(stream)
+        await stream.send_message(messages.of("FileData")(Data=data))
+
+    async def _fetched(self, stream: Call) -> bytes:
+        request = await stream.recv_message()
+        assert request is not None
+        job = await self._jobs.of(stream.metadata or {})
+        if request.Ref not in job.files:
+            raise Unsupported("files of images are not read: export them")
+        return job.files[request.Ref]
+
+    async def stat_file(self, stream: Call) -> None:
+        """Say what a file that was fetched is like."""
+        data = await self._fetched(stream)
+        answer = messages.of("FileStat")()
+        answer.stat.mode, answer.stat.size = FILE_MODE, len(data)
         await stream.send_message(answer)
 
     async def evaluate(self, stream: Call) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from multidict import MultiDict
 
 from berth.buildkit import messages
+from berth.buildkit.vertices import working
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from berth.buildkit.exporting import Exporters
     from berth.buildkit.grpc import Method
-    from berth.buildkit.jobs import Jobs
+    from berth.buildkit.jobs import Job, Jobs
     from berth.buildkit.sessions import Sessions
     from berth.buildkit.solving import Solver
     from berth.buildkit.store import Store
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 NANOSECONDS = 1_000_000_000
 READ_BYTES = 128 << 10
+INLINE = "inline"  # every image says what its steps were
+REGISTRY = "registry"  # images, which count if they are here
 SESSION_ID = "x-docker-expose-session-uuid"
 SESSION_METHOD = "x-docker-expose-session-grpc-method"
 
@@ -85,6 +88,7 @@ class Control:
             else:
                 image = await job.returned
             said: Mapping[str, str] = {}
+            await warn_of_caches(job, request.Cache)
             if image is not None:
                 said = await self._exporters.export(job, image, exporters_of(request))
             await stream.send_message(messages.of("SolveResponse")(ExporterResponse=said))
@@ -133,6 +137,15 @@ class Control:
     async def history(self, stream: Call) -> None:
         """Tell of no builds: none is remembered."""
         await stream.recv_message()
+
+
+async def warn_of_caches(job: Job, options: Message) -> None:
+    """Say what becomes of caches that are to be kept elsewhere, or come from there."""
+    exports = [f"export of type {one.Type}" for one in options.Exports if one.Type != INLINE]
+    imports = [f"import of type {one.Type}" for one in options.Imports if one.Type != REGISTRY]
+    for what in exports + imports:
+        async with working(job.journal, f"cache {what}") as vertex:
+            await vertex.warn("is not part of berth: the engine keeps its cache itself")
 
 
 async def _send(stream: Call, sock: socket.socket) -> None:

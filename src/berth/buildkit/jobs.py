@@ -27,6 +27,7 @@ class Job:
         self.session = session
         self.journal = Journal()
         self.images: dict[str, Image] = {}  # by the references that the client has for them
+        self.files: dict[str, bytes] = {}  # that were fetched, likewise
         self.returned: asyncio.Future[Image | None] = asyncio.get_running_loop().create_future()
 
     def keep(self, image: Image) -> str:

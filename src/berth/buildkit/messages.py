@@ -71,6 +71,8 @@ DEFINITIONS = {
     "Result": "ref=3:Ref refs=4:Refs metadata=10:map<bytes>",
     "Return": "result=1:Result error=2:RpcStatus",
     "RefRequest": "Ref=1 FilePath=2",
+    "FileData": "Data=1:bytes",
+    "FileStat": "stat=1:Stat",
     "Op": "inputs=1:*Input source=3:SourceOp",
     "Input": "digest=1 index=2:int64",
     "SourceOp": "identifier=1 attrs=2:map<string>",

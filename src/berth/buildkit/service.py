@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from berth.buildkit import grpc
+    from berth.buildkit.older import Older
     from berth.buildkit.sessions import Sessions
+    from berth.buildkit.solving import Solver
+    from berth.builds.output import Listener
     from berth.builds.service import Builds
     from berth.engine.engine import Engine
     from berth.engine.services import Services
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The parts, once there are any."""
+
+    sessions: Sessions
+    services: grpc.Services
+    solver: Solver
+    older: Older
 
 
 class BuildKit:
@@ -22,9 +36,9 @@ class BuildKit:
         self._services = services
         self._engine = engine
         self._builds = builds
-        self._loaded: tuple[Sessions, grpc.Services] | None = None
+        self._loaded: Loaded | None = None
 
-    def _load(self) -> tuple[Sessions, grpc.Services]:
+    def _load(self) -> Loaded:
         if self._loaded is None:
             # Megabytes, for those who build this way.
             from berth.buildkit import grpc
@@ -33,6 +47,7 @@ class BuildKit:
             from berth.buildkit.exporting import Exporters
             from berth.buildkit.health import Health
             from berth.buildkit.jobs import Jobs
+            from berth.buildkit.older import Older
             from berth.buildkit.sessions import Sessions
             from berth.buildkit.solving import Solver
             from berth.buildkit.store import Store
@@ -44,17 +59,40 @@ class BuildKit:
             control = Control(sessions, jobs, solver, exporters, store)
             bridge = Bridge(jobs, solver)
             tables = {one.NAME: one.methods() for one in (control, bridge, Health())}
-            self._loaded = sessions, grpc.Services(tables)
+            self._loaded = Loaded(
+                sessions=sessions,
+                services=grpc.Services(tables),
+                solver=solver,
+                older=Older(sessions, jobs, solver, exporters),
+            )
         return self._loaded
 
     async def serve(self, sock: socket.socket, early: bytes) -> None:
         """Serve a client until it hangs up. ``early``: what was read of it already."""
-        _, services = self._load()
-        await services.serve(sock, early)
+        await self._load().services.serve(sock, early)
 
     async def keep(
         self, id_: str, methods: Sequence[str], sock: socket.socket, early: bytes
     ) -> None:
         """Keep the session ``id_`` of a client, which serves ``methods``, until it hangs up."""
-        sessions, _ = self._load()
-        await sessions.serve(id_, methods, sock, early)
+        await self._load().sessions.serve(id_, methods, sock, early)
+
+    async def build(
+        self,
+        session_id: str,
+        options: Mapping[str, str],
+        outputs: Sequence[Mapping[str, object]],
+        listener: Listener,
+        *,
+        quiet: bool,
+    ) -> None:
+        """Build for a client from before buildx. Raises kinds."""
+        try:
+            await self._load().older.build(session_id, options, outputs, listener, quiet=quiet)
+        except ExceptionGroup as group:  # of one, for the other task has none of its own
+            raise group.exceptions[0] from group
+
+    async def close(self) -> None:
+        """End the builds that are under way."""
+        if self._loaded is not None:
+            await self._loaded.solver.close()

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from berth.buildkit import frontend, graphs
 from berth.buildkit.inputs import INPUT, Inputs
 from berth.buildkit.lending import Lending
-from berth.buildkit.vertices import Vertices
+from berth.buildkit.vertices import Vertices, working
+from berth.builds import fetching
+from berth.builds.contextwork import MAX_TEXT_BYTES
 from berth.builds.output import CommandFailed
-from berth.errors import BerthError, Failed
+from berth.errors import BerthError, Failed, InvalidArgument, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from berth.images.records import Image
     from berth.runtime.client import Runtime
 
+FETCHED = "fetched"
+
 
 class Solver:
     """Builds images."""
@@ -31,6 +35,7 @@ class Solver:
         self._runtime = runtime
         self._sessions = sessions
         self._builds = builds
+        self._tasks: set[asyncio.Task[Image]] = set()
 
     async def build(
         self, job: Job, name: str, options: Mapping[str, str], inputs: Mapping[str, Message]
@@ -43,7 +48,7 @@ class Solver:
         source.request = request
         vertices = Vertices(job.journal)
         try:
-            return await uninterrupted(self._builds.make(request, source, vertices))
+            return await self._uninterrupted(self._builds.make(request, source, vertices))
         except CommandFailed as error:
             failed = Failed(
                 f"process {quoted(error.command)} did not complete successfully:"
@@ -54,6 +59,34 @@ class Solver:
         except BerthError as error:
             await vertices.failed(error)
             raise
+
+    async def fetch(self, job: Job, url: str) -> bytes:
+        """Return a file that a URL leads to."""
+        if not fetching.is_url(url):
+            raise Unsupported(f"{url}: a URL with http or https is expected")
+        async with working(job.journal, f"[internal] load {url}"), self._builds.folder() as folder:
+            await fetching.fetch(url, folder, FETCHED)
+            path = folder / FETCHED
+            if path.stat().st_size > MAX_TEXT_BYTES:
+                raise InvalidArgument(f"{url} is larger than a Dockerfile may be")
+            return path.read_bytes()
+
+    async def _uninterrupted(self, work: Coroutine[object, object, Image]) -> Image:
+        """Wait for work in a task of its own: it is cancelled once, however often its client goes away."""
+        task = asyncio.get_running_loop().create_task(work, name="build")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 def with_inputs(options: Mapping[str, str], inputs: Mapping[str, Message]) -> dict[str, str]:
@@ -66,16 +99,6 @@ def with_inputs(options: Mapping[str, str], inputs: Mapping[str, Message]) -> di
                 raise Failed(f"{key.removeprefix('context:')}: the input {value} is not there")
             found[key] = graphs.source_of(definition)
     return found
-
-
-async def uninterrupted(work: Coroutine[object, object, Image]) -> Image:
-    """Wait for work in a task of its own: it is cancelled once, however often its client goes away."""
-    task = asyncio.get_running_loop().create_task(work, name="build")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
 
 
 def quoted(text: str) -> str:

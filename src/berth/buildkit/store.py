@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from berth import __version__
 from berth.buildkit import messages
+from berth.errors import NotFound
 from berth.images.catalog import seconds
 from berth.oci.platform import this_machine
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # buildx lets its docker driver export archives and push itself where a worker has this label.
 SNAPSHOTTER = "org.mobyproject.buildkit.worker.snapshotter"
+HOST_GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
+DEFAULT_NETWORK = "bridge"
 KIND = "regular"
 
 
@@ -29,6 +32,7 @@ class Store:
     def __init__(self, services: Services, builds: Builds) -> None:
         self._id = services.instance.name
         self._images = services.images
+        self._network = services.network
         self._builds = builds
 
     def version(self) -> Message:
@@ -40,10 +44,19 @@ class Store:
         here = this_machine()
         driver, _ = self._images.storage
         found = messages.of("Worker")(
-            ID=self._id, BuildkitVersion=self.version(), Labels={SNAPSHOTTER: driver}
+            ID=self._id,
+            BuildkitVersion=self.version(),
+            Labels={SNAPSHOTTER: driver, HOST_GATEWAY: self._gateway()},
         )
         found.platforms.add(Architecture=here.architecture, OS=here.os, Variant=here.variant)
         return found
+
+    def _gateway(self) -> str:
+        """Return where commands of RUN reach this machine."""
+        try:
+            return self._network.inspect(DEFAULT_NETWORK).gateway
+        except NotFound:
+            return ""
 
     async def usage(self) -> Sequence[Message]:
         """Return the steps of builds that are kept, and what their commands have cached."""

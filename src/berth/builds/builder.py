@@ -68,9 +68,7 @@ class Builder:
         self._layers = means.layers
         self._runs = means.runs
         self._mounts = means.mounts
-        self._steps = Steps(
-            means.images, use_cache=request.use_cache, cache_from=request.cache_from
-        )
+        self._steps = Steps(means.images, request)
         target = request.platform or this_machine()
         known = platform_arguments(target, this_machine())
         self._arguments = BuildArguments(request.arguments, known)
@@ -126,6 +124,7 @@ class Builder:
             escape=self._dockerfile.escape,
             platform=self._request.platform or this_machine(),
         )
+        state.uses_cache = stage.head.stage not in self._request.fresh_stages
         await self._triggers(state)
         await self._output.image(state.image.id)
         for step in (*stage.steps, *more):

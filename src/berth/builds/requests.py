@@ -29,7 +29,9 @@ class BuildRequest:
     arguments: Mapping[str, str | None] = field(default_factory=dict)  # None: not set on purpose
     labels: Mapping[str, str] = field(default_factory=dict)
     cache_from: Sequence[str] = ()
+    cache_adds: bool = False  # these beside what is here, not instead of it
     use_cache: bool = True
+    fresh_stages: Sequence[str] = ()  # that use no cache
     pull: bool = False
     quiet: bool = False
     remove: bool = True  # containers of a build that went well

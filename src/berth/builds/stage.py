@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from berth.builds.arguments import Scope
     from berth.builds.layers import Layer
+    from berth.builds.requests import BuildRequest
     from berth.images.records import Image
     from berth.images.service import ImageService
     from berth.oci.platform import Platform
@@ -36,6 +37,7 @@ class StageState:
         self.image = image or commits.nothing(platform)
         self.settings = Settings(self.image.config, escape)
         self.scope = scope
+        self.uses_cache = True
         self.triggers = list(self.image.config.on_build or ())
         config = self.settings.config
         config.on_build = None
@@ -62,11 +64,10 @@ class StageState:
 class Steps:
     """Finds what a step has led to before, or makes an image of it."""
 
-    def __init__(self, images: ImageService, *, use_cache: bool, cache_from: Sequence[str]) -> None:
+    def __init__(self, images: ImageService, request: BuildRequest) -> None:
         self._images = images
         self._derived = images.derived
-        self._use_cache = use_cache
-        self._cache_from = cache_from
+        self._request = request
 
     def key(self, stage: StageState, command: Sequence[str], more: object = None) -> str:
         """Return what tells a step from others on the same image."""
@@ -75,10 +76,10 @@ class Steps:
 
     async def known(self, stage: StageState, key: str, command: Sequence[str]) -> bool:
         """Go on with what was made of this step before, or in an image of the request; False for none."""
-        if not self._use_cache:
+        if not (self._request.use_cache and stage.uses_cache):
             return False
         found = self._derived.find(stage.image, key)
-        if self._cache_from:
+        if self._request.cache_from and (found is None or not self._request.cache_adds):
             found = await self._of_sources(stage, found, self._commit(stage, key, command))
         if found is not None:
             stage.image = found
@@ -88,7 +89,7 @@ class Steps:
         self, stage: StageState, found: Image | None, commit: Commit
     ) -> Image | None:
         """Return what was found if one of the request's images is made of it, else what one has instead."""
-        for name in self._cache_from:
+        for name in self._request.cache_from:
             try:
                 source = self._images.resolve(name)
             except (InvalidArgument, NotFound):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import io
 import json
 import os
 import signal
 import subprocess
 import tarfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -412,6 +415,103 @@ def test_compose_builds_and_comes_up(project: Project, docker: Client) -> None:
         assert logs.out == "for compose\nchanged\n"
     finally:
         docker(*compose, "down", "--rmi", "all")
+
+
+def older_cli() -> str:
+    """The path of a docker CLI that speaks BuildKit's protocol itself, as those before 23 did."""
+    for folder in ("/usr/bin", "/usr/local/bin"):
+        path = f"{folder}/docker"
+        if os.path.exists(path) and " 20.10" in run(path, "--version").out:
+            return path
+    pytest.skip("needs Debian 12's docker.io")
+
+
+def test_older_clients_build_without_a_plugin(
+    project: Project, environment: dict[str, str], tmp_path: Path
+) -> None:
+    def build(*args: str) -> Outcome:
+        return run(older_cli(), "build", *args, str(project.folder), env=environment)
+
+    project.write(
+        "FROM busybox AS made\nRUN echo x > /x\nFROM scratch\nCOPY --from=made /x /\nCOPY note /\n",
+        note="n",
+    )
+    done = build("-t", "older", "--label", "a=b")
+    assert done.code == 0, str(done)
+    assert "[stage-1 1/2] COPY --from=made /x /" in done.err
+    assert project.inspect("older")["Config"]["Labels"] == {"a": "b"}  # type: ignore[index]
+    assert build("-q", "--label", "a=b").out.strip() == project.inspect("older")["Id"]
+    assert build("-o", str(tmp_path / "out")).code == 0
+    assert (tmp_path / "out/x").read_text() == "x\n"
+    project.write("FROM busybox\nRUN exit 3\n")
+    done = build()
+    assert done.code == 1
+    assert "did not complete successfully: exit code: 3" in done.err
+
+
+def test_a_dockerfile_may_be_somewhere_else(
+    project: Project, docker: Client, tmp_path: Path
+) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "Other").write_text("FROM busybox\nCOPY note /note\n")
+    project.file("note", "noted\n")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/Other"
+        try:
+            docker.build(project, "-f", url, "-t", "elsewhere")
+            assert docker("build", url).code == 1  # it copies, and there is no context
+        finally:
+            server.shutdown()
+    assert project.run("elsewhere", "cat /note") == "noted\n"
+
+
+def test_some_stages_are_built_anew(project: Project, docker: Client) -> None:
+    project.write("FROM busybox AS one\nRUN true\nFROM one AS two\nRUN echo\n")
+    docker.build(project)
+    done = docker.build(project, "--no-cache-filter", "two")
+    assert done.err.count(" CACHED\n") == 1
+
+
+def test_caches_elsewhere_are_not_kept_and_that_is_said(
+    project: Project, docker: Client, tmp_path: Path
+) -> None:
+    project.write("FROM busybox\nRUN true\n")
+    done = docker.build(project, "--cache-to", f"type=local,dest={tmp_path}/cache")
+    assert "cache export of type local" in done.err
+    assert "WARN: is not part of berth" in done.err
+    assert "WARN" not in docker.build(project, "--cache-to", "type=inline").err
+
+
+def test_how_commands_run(project: Project, docker: Client) -> None:
+    project.write("FROM busybox\nRUN cat /etc/hosts; ulimit -n; ls /sys/class/net; df /dev/shm\n")
+    flags = ("--add-host=a:1.2.3.4", "--add-host=gate:host-gateway", "--ulimit=nofile=100:200")
+    done = docker.build(project, *flags, "--network=none", "--shm-size=32m")
+    words = done.err.split()
+    assert {"1.2.3.4", "gate", "100", "lo", "32768"} <= set(words)
+    assert "eth0" not in words
+
+
+def test_an_engine_that_leaves_ends_builds(fresh_engine: EngineProcess, tmp_path: Path) -> None:
+    environment = {"DOCKER_HOST": fresh_engine.host, "HOME": str(tmp_path)}
+    docker = Client({**environment, "DOCKER_CONFIG": str(tmp_path)}, tmp_path)
+    folder = tmp_path / "context"
+    folder.mkdir()
+    Project(folder, fresh_engine).write("FROM busybox\nRUN echo begun; sleep 1000\n")
+    args = (find("docker"), "build", "--progress=plain", str(folder))
+    process = subprocess.Popen(args, env=docker.env, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert any("begun" in line for line in process.stderr if " RUN " not in line)
+    assert fresh_engine.stop() == 0
+    process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" not in fresh_engine.log.read_text()
+    fresh_engine.start()
+    _, containers = fresh_engine.request("GET", "/containers/json?all=1")
+    assert not containers
+    assert not remains(fresh_engine)
 
 
 def test_what_builds_left_is_shown_and_removed(project: Project, docker: Client) -> None:

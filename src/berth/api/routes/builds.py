@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 
     from berth.api.exchange import Exchange
     from berth.api.parameters import Call
+    from berth.buildkit.service import BuildKit
     from berth.builds.service import Builds
+
+
+BUILDKIT = "2"
 
 
 class BuildRoutes:
     """``/build``."""
 
-    def __init__(self, builds: Builds) -> None:
+    def __init__(self, builds: Builds, buildkit: BuildKit) -> None:
         self._builds = builds
+        self._buildkit = buildkit
 
     def routes(self) -> list[Route]:
         """Return the table."""
@@ -40,15 +45,17 @@ class BuildRoutes:
 
     async def build(self, call: Call) -> None:
         """Build an image; what goes wrong after the first message is the last one."""
-        request = request_of(call)
         exchange = call.exchange
+        listener = MessageStream(exchange)
         try:
-            await self._builds.build(
-                request,
-                exchange.body_stream(),
-                MessageStream(exchange),
-                id_=call.text("buildid"),
-            )
+            if call.text("version") == BUILDKIT:
+                options, outputs = buildkit_options(call), buildkit_outputs(call)
+                await self._buildkit.build(
+                    call.text("session"), options, outputs, listener, quiet=call.flag("q")
+                )
+            else:
+                request, id_ = request_of(call), call.text("buildid")
+                await self._builds.build(request, exchange.body_stream(), listener, id_=id_)
         except BerthError as error:
             if not exchange.answered:
                 raise
@@ -101,10 +108,7 @@ def failure(error: BerthError) -> dict[str, object]:
 def request_of(call: Call) -> BuildRequest:
     """Return what a request asks for."""
     if call.text("version", "1") not in ("", "1"):
-        raise Unsupported(
-            "BuildKit is not part of berth: the classic builder (version=1) is",
-            hint="set DOCKER_BUILDKIT=0",
-        )
+        raise InvalidArgument(f"invalid version {call.text('version')!r}")
     isolation = call.text("isolation")
     if isolation not in ("", "default"):
         raise InvalidArgument(f'Unsupported isolation: "{isolation}"')
@@ -130,6 +134,49 @@ def request_of(call: Call) -> BuildRequest:
         host=host_of(call),
         registries=registries(call.exchange.header(b"x-registry-config") or ""),
     )
+
+
+def buildkit_options(call: Call) -> dict[str, str]:
+    """Return what a request of BuildKit's kind asks for, as attributes of the frontend."""
+    remote = call.text("remote")
+    if remote == "upload-request":
+        raise Unsupported("an archive is not taken this way", hint="set DOCKER_BUILDKIT=0")
+    arguments = call.document("buildargs", dict[str, str | None], {}, called="build args")
+    labels = call.document("labels", dict[str, str], {})
+    hosts = [host for text in call.texts("extrahosts") for host in text.split(",") if host]
+    ulimits = call.document("ulimits", list[Ulimit], [])
+    found = {
+        **{f"build-arg:{key}": value for key, value in arguments.items() if value is not None},
+        **{f"label:{key}": value for key, value in labels.items()},
+        "filename": call.text("dockerfile"),
+        "target": call.text("target"),
+        "platform": call.text("platform"),
+        "cache-from": ",".join(call.document("cachefrom", list[str], [])),
+        "context": "" if remote == "client-session" else remote,
+        "image-resolve-mode": "pull" if call.flag("pull") else "",
+        "add-hosts": ",".join(host.replace(":", "=", 1) for host in hosts),
+        "force-network-mode": call.text("networkmode").replace("default", ""),
+        "shm-size": str(call.integer("shmsize") or ""),
+        "ulimit": ",".join(f"{one.name}={one.soft}:{one.hard}" for one in ulimits),
+        "cgroup-parent": call.text("cgroupparent"),
+    }
+    nothing_cached = {"no-cache": ""} if call.flag("nocache") else {}
+    return {**{key: value for key, value in found.items() if value}, **nothing_cached}
+
+
+class Exporter(msgspec.Struct, rename="pascal"):
+    """What such a request wants of the result."""
+
+    type: str
+    attrs: dict[str, str] = {}
+
+
+def buildkit_outputs(call: Call) -> list[dict[str, object]]:
+    """Return what is to become of the image: it gets names, or goes to the client."""
+    names = ",".join(tag for tag in call.texts("t") if tag)
+    outputs = call.document("outputs", list[Exporter], [])
+    named = Exporter("moby", {"name": names})
+    return [{"Type": one.type, "Attrs": one.attrs} for one in outputs or [named]]
 
 
 def host_of(call: Call) -> HostConfig:

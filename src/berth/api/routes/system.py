@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from berth.engine.engine import Engine
 
 PING_HEADERS: Headers = [
-    ("Builder-Version", "1"),
+    ("Builder-Version", "2"),
     ("Cache-Control", "no-cache, no-store, must-revalidate"),
     ("Pragma", "no-cache"),
     ("Swarm", "inactive"),

@@ -34,7 +34,7 @@ def routes_of(engine: Engine, builds: Builds, buildkit: BuildKit) -> list[Route]
         *ArchiveRoutes(engine).routes(),
         *ExecRoutes(engine).routes(),
         *ImageRoutes(engine).routes(),
-        *BuildRoutes(builds).routes(),
+        *BuildRoutes(builds, buildkit).routes(),
         *SessionRoutes(buildkit).routes(),
         *NetworkRoutes(engine).routes(),
         *VolumeRoutes(engine).routes(),
