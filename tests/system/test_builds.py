@@ -1115,6 +1115,28 @@ def test_a_prune_keeps_as_much_as_it_is_told(project: Project) -> None:
     assert all(image["RepoTags"] for image in images)
 
 
+def test_a_prune_makes_room_and_takes_what_it_is_told(project: Project) -> None:
+    def prune(*flags: str) -> str:
+        done = project.engine.berth("builder", "prune", "-f", *flags)
+        assert done.code == 0, str(done)
+        return done.lines[-1]
+
+    nothing, all_of_it = "Total reclaimed space: 0B", "Total reclaimed space: 100kB"
+    project.write("FROM busybox\nRUN head -c 100000 /dev/zero >/x\nENV A=1\n")
+    project.build(t="named")
+    assert prune() == nothing
+    assert prune("--all", "--max-used-space", "1g") == nothing
+    assert prune("--all", "--min-free-space", "1") == nothing
+    assert prune("--all", "--filter", "until=1h") == nothing
+    assert prune("--all", "--filter", "id=nobody") == nothing
+    assert prune("--all", "--min-free-space", "1000t", "--reserved-space", "1g") == nothing
+    assert prune("--all", "--min-free-space", "1000t") == all_of_it
+    assert project.run("named", "wc -c </x") == "100000\n"
+    status, answer = project.engine.request("POST", '/build/prune?filters={"bogus":["x"]}')
+    assert status == 400
+    assert answer == {"message": "invalid filter 'bogus'", "code": "invalid-argument"}
+
+
 def test_a_context_is_compressed_when_asked(project: Project) -> None:
     project.write("FROM busybox\nCOPY big /big\n", big="x" * 100_000)
     done = project.engine.berth("build", "--compress", "-t", "packed", str(project.folder))

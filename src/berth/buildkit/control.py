@@ -10,6 +10,7 @@ from multidict import MultiDict
 
 from berth.buildkit import messages
 from berth.buildkit.vertices import working
+from berth.builds import pruning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,9 +130,14 @@ class Control:
         request = await stream.recv_message()
         assert request is not None
         age = f"{request.keepDuration // NANOSECONDS}s"
-        filters = {"until": [age]} if request.keepDuration else {}
-        keep = request.reservedSpace or request.maxUsedSpace
-        for record in await self._store.prune(filters, keep_bytes=keep):
+        wanted = pruning.of_filters(
+            {"until": [age]} if request.keepDuration else {},
+            everything=request.all,
+            reserved_bytes=request.reservedSpace,
+            max_used_bytes=request.maxUsedSpace,
+            min_free_bytes=request.minFreeSpace,
+        )
+        for record in await self._store.prune(wanted):
             await stream.send_message(record)
 
     async def history(self, stream: Call) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from berth.builds.pruning import Pruning
     from berth.builds.service import Builds
     from berth.engine.services import Services
     from berth.images.records import Image
@@ -69,12 +70,10 @@ class Store:
         ]
         return [*steps, *map(cache_of, await self._builds.caches())]
 
-    async def prune(
-        self, filters: Mapping[str, Sequence[str]], *, keep_bytes: int
-    ) -> Sequence[Message]:
-        """Remove steps of builds; return what they were."""
+    async def prune(self, wanted: Pruning) -> Sequence[Message]:
+        """Remove what builds have left; return what that was."""
         before = {record.ID: record for record in await self.usage()}
-        done = await self._builds.prune(filters, keep_bytes=keep_bytes)
+        done = await self._builds.prune(wanted)
         deleted = done["CachesDeleted"]
         assert isinstance(deleted, list)
         other = messages.of("UsageRecord")

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from berth.builds.pruning import Entry
 from berth.dockerfile.mounts import LOCKED, PRIVATE, SHARED
-from berth.engine.times import moment_ns, rfc3339
+from berth.engine.times import rfc3339
 from berth.snapshots.removal import remove_tree
 from berth.snapshots.usage import disk_usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from berth.state import State
@@ -144,31 +145,24 @@ class Caches:
     async def _size(self, name: str) -> int:
         return await asyncio.to_thread(disk_usage, self._folder / name)
 
-    async def total_bytes(self) -> int:
-        """Return what all of them take."""
-        return sum([await self._size(name) for name in [*self._records]])
+    async def entries(self) -> list[Entry]:
+        """Return them as things that may be pruned."""
+        return [
+            Entry(
+                id=name,
+                kind=KIND,
+                size_bytes=await self._size(name),
+                used_ns=record.used_ns,
+                description=record.description,
+                in_use=name in self._users,
+            )
+            for name, record in [*self._records.items()]
+        ]
 
-    async def prune(
-        self, filters: Mapping[str, Sequence[str]], *, keep_bytes: int
-    ) -> tuple[list[str], int]:
-        """Remove those that nobody uses, the longest unused first, until ``keep_bytes`` are left of all.
-
-        Returns the names, and the bytes that they took.
-        """
-        until = [moment_ns(text) for text in filters.get("until", ())]
-        wanted = filters.get("id", ())
-        sizes = {name: await self._size(name) for name in [*self._records]}
-        left, removed, reclaimed = sum(sizes.values()), [], 0
-        for name in sorted(sizes, key=lambda name: self._records[name].used_ns):
-            record = self._records[name]
-            is_chosen = not wanted or any(name.startswith(id_) for id_ in wanted)
-            is_recent = any(record.used_ns > moment for moment in until)
-            if keep_bytes and left <= keep_bytes:
-                break
-            if name in self._users or is_recent or not is_chosen:
-                continue
-            self._forget(name)
-            await asyncio.to_thread(remove_tree, str(self._folder / name))
-            removed.append(name)
-            left, reclaimed = left - sizes[name], reclaimed + sizes[name]
-        return removed, reclaimed
+    async def remove(self, name: str) -> bool:
+        """Remove one, unless somebody uses it by now; say whether it is gone."""
+        if name in self._users or name not in self._records:
+            return False
+        self._forget(name)
+        await asyncio.to_thread(remove_tree, str(self._folder / name))
+        return True

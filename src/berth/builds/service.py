@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ from berth.builds import leftovers
 from berth.builds.caches import Caches
 from berth.builds.leftovers import Leftovers
 from berth.builds.output import Messages
+from berth.builds.pruning import Entry
+from berth.engine.times import SECOND_NS
 from berth.errors import Failed, InvalidArgument, NotFound
-from berth.images.catalog import familiar
+from berth.images.catalog import familiar, seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -20,10 +23,14 @@ if TYPE_CHECKING:
 
     from berth.builds.making import Making, Source
     from berth.builds.output import Listener, Output
+    from berth.builds.pruning import Pruning
     from berth.builds.requests import BuildRequest
     from berth.engine.engine import Engine
     from berth.engine.services import Services
+    from berth.images.disposal import Step
     from berth.images.records import Image
+
+STEP = "regular"  # as BuildKit calls them
 
 
 class Builds:
@@ -124,24 +131,67 @@ class Builds:
         if id_ in self._running:
             self._running[id_].reschedule(asyncio.get_running_loop().time())
 
-    async def prune(
-        self, filters: Mapping[str, Sequence[str]], *, keep_bytes: int
-    ) -> Mapping[str, object]:
-        """Remove what builds have made that has no name and that no image with a name is made of, and caches.
+    async def prune(self, wanted: Pruning) -> Mapping[str, object]:
+        """Remove what builds have left, the longest unused first: no more than need be for what is wanted.
 
-        The longest unused first, until no more than ``keep_bytes`` are left of it.
+        Without ``everything`` nothing that an image with a name is made of.
         """
-        left = await self._caches.total_bytes()
-        images = await self._images.prune_builds(filters, keep_bytes=max(0, keep_bytes - left))
-        caches, reclaimed = await self._caches.prune(filters, keep_bytes=keep_bytes)
-        deleted, freed = images["CachesDeleted"], images["SpaceReclaimed"]
-        assert isinstance(deleted, list)
-        assert isinstance(freed, int)
-        return {"CachesDeleted": [*deleted, *caches], "SpaceReclaimed": freed + reclaimed}
+        steps, caches = self._images.steps(), await self._caches.entries()
+        entries = [*map(_entry, steps), *caches]
+        total = sum(entry.size_bytes for entry in entries)
+        disk = os.statvfs(self._services.data_root)
+        keep = wanted.keep_bytes(total, disk.f_bavail * disk.f_frsize)
+        known, removed, reclaimed = {entry.id for entry in caches}, [], 0
+        chosen = [entry for entry in entries if wanted.chooses(entry)]
+        left = sorted(chosen if wanted.everything else _unneeded(chosen, entries), key=_age)
+        while left and (keep is None or total > keep):
+            entry = _first_removable(left)
+            left.remove(entry)
+            remove = self._caches.remove if entry.id in known else self._images.remove_step
+            if await remove(entry.id):
+                removed.append(entry.id)
+                total, reclaimed = total - entry.size_bytes, reclaimed + entry.size_bytes
+        return {"CachesDeleted": removed, "SpaceReclaimed": reclaimed}
 
     async def caches(self) -> Sequence[Mapping[str, object]]:
         """Return what commands of RUN have kept, as /system/df shows it."""
         return await self._caches.documents()
+
+
+def _entry(step: Step) -> Entry:
+    image = step.image
+    return Entry(
+        id=image.id,
+        kind=STEP,
+        size_bytes=step.size_bytes,
+        used_ns=int(seconds(image.created) * SECOND_NS),
+        parent=image.parent,
+        description=image.step,
+        in_use=step.in_use,
+        shared=step.shared,
+    )
+
+
+def _age(entry: Entry) -> int:
+    return entry.used_ns
+
+
+def _unneeded(chosen: Sequence[Entry], entries: Sequence[Entry]) -> list[Entry]:
+    """Return those of ``chosen`` of which nothing is made that stays."""
+    left = list(chosen)
+    while True:
+        ids = {entry.id for entry in left}
+        needed = {entry.parent for entry in entries if entry.id not in ids}
+        kept = [entry for entry in left if entry.id not in needed]
+        if len(kept) == len(left):
+            return left
+        left = kept
+
+
+def _first_removable(entries: Sequence[Entry]) -> Entry:
+    """Return the first that nothing else of them is made of: steps go from their ends."""
+    parents = {entry.parent for entry in entries}
+    return next(entry for entry in entries if entry.id not in parents)
 
 
 def tag_of(text: str) -> str:

@@ -28,6 +28,9 @@ BUILDER_FLAGS: tuple[Flag, ...] = (
     ("all", "a", "bool", "Remove all unused build cache, not just dangling ones"),
     *FLAGS,
     ("keep-storage", "", "bytes", "Amount of disk space to keep for cache"),
+    ("max-used-space", "", "bytes", "Most disk space that the cache may take"),
+    ("min-free-space", "", "bytes", "Disk space that is to be free afterwards"),
+    ("reserved-space", "", "bytes", "Amount of disk space to keep for cache in any case"),
 )
 VOLUME_FLAGS: tuple[Flag, ...] = (
     ("all", "a", "bool", "Remove all unused volumes, not just anonymous ones"),
@@ -91,8 +94,11 @@ def _images(call: Call) -> Pruned:
 
 def _builds(call: Call) -> Pruned:
     query = {"filters": listing.filters(call.options.all("filter"))}
-    if call.options.given("keep-storage"):
-        query["keep-storage"] = str(call.options.number("keep-storage"))
+    if call.options.on("all"):
+        query["all"] = "1"
+    for name in ("keep-storage", "max-used-space", "min-free-space", "reserved-space"):
+        if call.options.given(name):
+            query[name] = str(call.options.number(name))
     answer = call.engine.request("POST", "/build/prune", query).document()
     text = _names("Deleted build cache objects", documents.strings(answer, "CachesDeleted"))
     return text, documents.number(answer, "SpaceReclaimed")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from berth.engine.events import Events
-    from berth.images.disposal import Deleted
+    from berth.images.disposal import Deleted, Step
     from berth.images.records import Image, ImageUser
     from berth.images.service import ImageService
     from berth.oci.platform import Platform
@@ -66,13 +66,13 @@ class Images:
         self._events.emit("image", "prune", "", {"reclaimed": str(found["SpaceReclaimed"])})
         return found
 
-    async def prune_builds(
-        self, filters: Mapping[str, Sequence[str]], *, keep_bytes: int
-    ) -> Mapping[str, object]:
-        """Remove what builds made that nothing with a name needs, but for ``keep_bytes`` of it."""
-        return await self._service.prune_builds(
-            filters=filters, users=self._users(), keep_bytes=keep_bytes
-        )
+    def steps(self) -> list[Step]:
+        """Return the steps of builds that have no name."""
+        return self._service.steps(users=self._users())
+
+    async def remove_step(self, id_: str) -> bool:
+        """Remove a step, unless somebody has named or used it by now; say whether it is gone."""
+        return await self._service.remove_step(id_, users=self._users())
 
     async def import_rootfs(
         self,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from berth.errors import InvalidArgument
 from berth.images import removal
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
     from berth.oci.platform import Platform
 
 Deleted = dict[str, str]  # {"Untagged": name} or {"Deleted": id}
+
+
+class Step(NamedTuple):
+    """A step of a build that has no name."""
+
+    image: Image
+    size_bytes: int  # that it adds to its parent's
+    in_use: bool  # by a container
+    shared: bool  # an image with a name, or one in use, is made of it
 
 
 class Disposal:
@@ -133,42 +144,33 @@ class Disposal:
         parent = self._catalog.get(image.parent)
         return image.size_bytes - (parent.size_bytes if parent else 0)
 
-    async def prune_builds(
-        self,
-        *,
-        filters: Mapping[str, Sequence[str]],
-        users: Sequence[ImageUser],
-        keep_bytes: int,
-    ) -> Mapping[str, object]:
-        """Remove what builds made that has no name and that no image with a name is made of.
-
-        The oldest first, until no more than ``keep_bytes`` are left of it.
-        """
-        others = {key: values for key, values in filters.items() if key == "until"}
-        steps = self._unneeded_steps(others, {user.image_id for user in users})
-        left = sum(map(self._own_bytes, steps))
-        deleted, reclaimed = [], 0
-        while steps and (left > keep_bytes or not keep_bytes):
-            parents = {step.parent for step in steps}
-            image = min((s for s in steps if s.id not in parents), key=lambda s: s.created)
-            steps.remove(image)
-            own = self._own_bytes(image)
-            await self._carry_out(image, [], deleted=True)
-            deleted.append(image.id)
-            left, reclaimed = left - own, reclaimed + own
-        return {"CachesDeleted": deleted, "SpaceReclaimed": reclaimed}
-
-    def _unneeded_steps(self, filters: Mapping[str, Sequence[str]], used: set[str]) -> list[Image]:
-        """Return the steps of builds that nothing is made of but steps that are not needed either."""
-        chosen = [
-            image
-            for image in self._catalog.select(filters)
-            if image.step and not image.names and not image.repo_digests and image.id not in used
+    def steps(self, *, users: Sequence[ImageUser]) -> list[Step]:
+        """Return the steps of builds that have no name."""
+        used = {user.image_id for user in users}
+        by_id = {image.id: image for image in self._catalog.all()}
+        shared: set[str] = set()
+        for image in by_id.values():
+            is_step = image.step and not image.names and not image.repo_digests
+            at = None if is_step and image.id not in used else image
+            while at is not None and at.id not in shared:
+                shared.add(at.id)
+                at = by_id.get(at.parent)
+        return [
+            Step(image, self._own_bytes(image), image.id in used, image.id in shared)
+            for image in by_id.values()
+            if image.step and not image.names and not image.repo_digests
         ]
-        while True:
-            ids = {image.id for image in chosen}
-            needed = {image.parent for image in self._catalog.all() if image.id not in ids}
-            kept = [image for image in chosen if image.id not in needed]
-            if len(kept) == len(chosen):
-                return chosen
-            chosen = kept
+
+    async def remove_step(self, id_: str, *, users: Sequence[ImageUser]) -> bool:
+        """Remove a step, unless somebody has named or used it by now; say whether it is gone.
+
+        What is made of it stays, as images of their own.
+        """
+        image = self._catalog.get(id_)
+        if image is None or image.names or id_ in {user.image_id for user in users}:
+            return False
+        for child in self._catalog.all():
+            if child.parent == id_:
+                self._catalog.put(msgspec.structs.replace(child, parent=""))
+        await self._carry_out(image, [], deleted=True)
+        return True

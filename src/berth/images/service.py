@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from berth.images.archive import Found
     from berth.images.check import Report
+    from berth.images.disposal import Step
     from berth.images.layers import Progress, Ready
     from berth.images.records import Referrer
     from berth.images.shipping import Shipment
@@ -238,17 +239,13 @@ class ImageService:
         """Remove images that no container uses, and what broken transfers have left."""
         return await self._disposal.prune(filters=filters, users=users)
 
-    async def prune_builds(
-        self,
-        *,
-        filters: Mapping[str, Sequence[str]],
-        users: Sequence[ImageUser],
-        keep_bytes: int,
-    ) -> Mapping[str, object]:
-        """Remove what builds made that has no name and that no image with a name is made of."""
-        return await self._disposal.prune_builds(
-            filters=filters, users=users, keep_bytes=keep_bytes
-        )
+    def steps(self, *, users: Sequence[ImageUser]) -> builtins.list[Step]:
+        """Return the steps of builds that have no name."""
+        return self._disposal.steps(users=users)
+
+    async def remove_step(self, id_: str, *, users: Sequence[ImageUser]) -> bool:
+        """Remove a step, unless somebody has named or used it by now; say whether it is gone."""
+        return await self._disposal.remove_step(id_, users=users)
 
     async def check(self, *, users: Sequence[ImageUser], repair: bool) -> Report:
         """Verify the whole store; with ``repair`` remove what is broken. ``users``: the containers."""

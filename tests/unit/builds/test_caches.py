@@ -135,20 +135,19 @@ def test_one_that_cannot_be_made_leaves_nothing(caches, tmp_path):
     run(test())
 
 
-def test_prune_takes_the_longest_unused_and_none_that_is_in_use(caches, tmp_path):
+def test_one_in_use_is_not_removed(caches, tmp_path):
     async def test():
-        for id_ in ("a", "b", "c"):
+        for id_ in ("a", "b"):
             async with use(caches, id_=id_) as path:
                 (path / "data").write_bytes(b"x" * 100_000)
-        sizes = {entry["ID"]: entry["Size"] for entry in await caches.documents()}
-        one = max(sizes.values())
-        removed, freed = await caches.prune({}, keep_bytes=2 * one)
-        assert len(removed) == 1
-        assert freed == sizes[removed[0]]
-        assert (await caches.prune({"until": ["1h"]}, keep_bytes=0))[0] == []
-        async with use(caches, id_="c"):
-            removed, _ = await caches.prune({}, keep_bytes=0)
-            assert len(removed) == 1
-        assert len(list((tmp_path / "caches").iterdir())) == 1
+        async with use(caches, id_="b"):
+            used, idle = sorted(await caches.entries(), key=lambda entry: not entry.in_use)
+            assert (used.in_use, idle.in_use, idle.kind) == (True, False, "exec.cachemount")
+            assert used.used_ns > idle.used_ns
+            assert idle.size_bytes >= 100_000
+            assert not await caches.remove(used.id)
+            assert await caches.remove(idle.id)
+            assert not await caches.remove(idle.id)
+        assert [path.name for path in (tmp_path / "caches").iterdir()] == [used.id]
 
     run(test())

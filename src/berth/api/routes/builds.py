@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.api.router import Route
+from berth.builds import pruning
 from berth.builds.output import CommandFailed
 from berth.builds.requests import BuildRequest
 from berth.engine.models import HostConfig, Ulimit
@@ -70,8 +71,14 @@ class BuildRoutes:
 
     async def prune(self, call: Call) -> None:
         """Remove what builds have made and no image with a name is made of."""
-        keep = call.integer("reserved-space") or call.integer("keep-storage") or 0
-        answer = await self._builds.prune(call.filters(), keep_bytes=keep)
+        wanted = pruning.of_filters(
+            call.filters(),
+            everything=call.flag("all"),
+            reserved_bytes=call.integer("reserved-space") or call.integer("keep-storage") or 0,
+            max_used_bytes=call.integer("max-used-space") or 0,
+            min_free_bytes=call.integer("min-free-space") or 0,
+        )
+        answer = await self._builds.prune(wanted)
         await call.exchange.respond(200, answer)
 
 
