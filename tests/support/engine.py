@@ -44,6 +44,7 @@ class EngineProcess:
         flags: tuple[str, ...] = (),
         module: str = "berth",
         prefix: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
     ) -> None:
         """``prefix``: what starts the engine in its own place."""
         self.base = base or Path(tempfile.mkdtemp(prefix="berth-test-"))
@@ -55,6 +56,7 @@ class EngineProcess:
         self.flags = flags
         self._module = module
         self._prefix = prefix
+        self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -84,7 +86,11 @@ class EngineProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": f"{SOURCE}:{TESTS}"},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": f"{SOURCE}:{TESTS}",
+                    **self._environment,
+                },
                 pass_fds=(told,),
                 start_new_session=True,
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import kernel
+from support import criu, kernel
 from support.engine import EngineProcess
 from support.programs import Outcome, find, run
 from support.waiting import wait_for
@@ -118,13 +118,36 @@ def fresh_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
     assert_gone(engine)
 
 
-def make_engine() -> EngineProcess:
+@pytest.fixture(scope="module")
+def module_criu_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
+    """An engine that finds criu, with the image `busybox`."""
+    engine = make_engine({"PATH": criu.path()})
+    try:
+        engine.start()
+        import_busybox(engine, busybox_tar)
+        yield engine
+    finally:
+        engine.close()
+    assert_gone(engine)
+
+
+@pytest.fixture
+def criu_engine(module_criu_engine: EngineProcess) -> Iterator[EngineProcess]:
+    """The module's engine that finds criu; afterwards nothing of any container may be left."""
+    yield module_criu_engine
+    if not module_criu_engine.is_running:
+        module_criu_engine.start()
+    _clean(module_criu_engine)
+
+
+def make_engine(environment: dict[str, str] | None = None) -> EngineProcess:
     """Return an engine that is not started: berth, or what it is compared with."""
     if REFERENCE:
         from support.reference import Reference
 
         return Reference()
-    return EngineProcess(flags=("--storage-driver", STORAGE) if STORAGE else ())
+    flags = ("--storage-driver", STORAGE) if STORAGE else ()
+    return EngineProcess(flags=flags, environment=environment)
 
 
 def import_busybox(engine: EngineProcess, archive: bytes) -> None:

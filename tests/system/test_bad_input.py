@@ -281,27 +281,3 @@ def test_a_login_where_no_registry_can_be_is_refused(engine: EngineProcess) -> N
     status, answer = engine.request("POST", "/auth", body)
     assert status in (400, 500)  # of Docker's both, by its version
     assert "internal error" not in answer["message"]  # type: ignore[index]
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/containers/kept/checkpoints"),
-        ("POST", "/containers/kept/checkpoints"),
-        ("DELETE", "/containers/kept/checkpoints/one"),
-    ],
-)
-def test_checkpoints_are_experimental(engine: EngineProcess, method: str, path: str) -> None:
-    status, answer = engine.request(method, path)
-    assert status == 501
-    assert answer["message"].startswith("This experimental feature is disabled by default.")  # type: ignore[index]
-
-
-def test_a_start_from_a_checkpoint_is_refused_and_nothing_begins(engine: EngineProcess) -> None:
-    assert engine.docker("create", "--name", "kept", "busybox", "true").code == 0
-    status, answer = engine.request("POST", "/containers/kept/start?checkpoint=one")
-    wanted = "checkpoint is only supported in experimental mode"
-    assert (status, answer["message"]) == (400, wanted)  # type: ignore[index]
-    state = engine.inspect("kept")["State"]
-    assert isinstance(state, dict)
-    assert state["Status"] == "created"

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from support.engine import EngineProcess
 
 pytestmark = pytest.mark.berth_only
-# Windows' own, a swarm's, checkpoints, and what needs Docker's own sockets.
+# Windows' own, a swarm's, and what needs Docker's own sockets.
 LACKING = {"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops", "use-api-socket"}
-LACKING |= {"checkpoint", "checkpoint-dir", "help", "config-from", "config-only", "ingress"}
+LACKING |= {"help", "config-from", "config-only", "ingress"}
 LACKING |= {"cluster", "availability", "group", "limit-bytes", "required-bytes", "scope", "secret"}
 LACKING |= {"sharing", "type", "topology-preferred", "topology-required", "link-local-ip"}
 LACKING |= {"os-features", "os-version"}

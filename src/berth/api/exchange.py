@@ -10,6 +10,7 @@ import msgspec
 
 from berth import __version__
 from berth.api.reasons import REASONS
+from berth.engine import checkpoints
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ Headers = list[tuple[str, str]]
 
 BASE_HEADERS: Headers = [
     ("Api-Version", "{}.{}".format(*API_VERSION)),
-    ("Docker-Experimental", "false"),
+    ("Docker-Experimental", str(checkpoints.ARE_POSSIBLE).lower()),
     ("Ostype", "linux"),
     ("Server", f"berth/{__version__} (linux)"),
 ]

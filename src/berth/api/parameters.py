@@ -28,13 +28,16 @@ _decode_filters = msgspec.json.Decoder(dict[str, list[str] | dict[str, bool] | N
 
 
 class Call:
-    """One request. ``name`` is what the path's parameter stood for; ``version`` the client's API."""
+    """One request. ``names`` are what the path's parameters stood for; ``version`` is the client's API."""
 
-    __slots__ = ("_query", "exchange", "name", "version")
+    __slots__ = ("_query", "exchange", "name", "names", "version")
 
-    def __init__(self, exchange: Exchange, query: str, name: str, version: Version) -> None:
+    def __init__(
+        self, exchange: Exchange, query: str, names: tuple[str, ...], version: Version
+    ) -> None:
         self.exchange = exchange
-        self.name = name
+        self.names = names
+        self.name = names[0] if names else ""
         self.version = version
         self._query = parse_qs(query, keep_blank_values=True) if query else {}
 

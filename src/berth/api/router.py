@@ -51,14 +51,14 @@ class Router:
             key = route.method, route.path.split("/", 2)[1]
             self._named.setdefault(key, []).append((pattern, route))
 
-    def find(self, method: str, path: str) -> tuple[Route, str] | None:
-        """Return the route of a path without its version, and the name in it."""
+    def find(self, method: str, path: str) -> tuple[Route, tuple[str, ...]] | None:
+        """Return the route of a path without its version, and the names in it."""
         if route := self._fixed.get((method, path)):
-            return route, ""
+            return route, ()
         segment = path[1:].partition("/")[0]
         for pattern, route in self._named.get((method, segment), ()):
             if found := pattern.fullmatch(path):
-                return route, unquote(found[1])
+                return route, tuple(map(unquote, found.groups()))
         return None
 
     async def handle(self, exchange: Exchange) -> None:
@@ -73,9 +73,9 @@ class Router:
             return
         if match:
             version = parse_version(match[1])
-        route, name = found
+        route, names = found
         exchange.long = route.long
-        await route.handler(Call(exchange, query, name, version))
+        await route.handler(Call(exchange, query, names, version))
 
 
 async def _refuse(exchange: Exchange, path: str, query: str) -> None:

@@ -7,12 +7,14 @@ import os
 
 from berth.bundle import ending, externals
 from berth.bundle.status import CREATED, STOPPED, group, status
-from berth.errors import Conflict, InvalidArgument, Unsupported
+from berth.errors import Conflict, Failed, InvalidArgument, Unsupported
 from berth.kernel import namespaces
 from berth.runtime import codec, criu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from berth.bundle.records import Folder, Record
     from berth.runtime.criu import Notice
 
@@ -81,7 +83,7 @@ def check_possible() -> None:
     """Refuse where criu is not there or may not."""
     if os.geteuid():
         raise Unsupported("checkpoint and restore need root: criu cannot do without here")
-    criu.find()
+    criu.find(os.environ.get("PATH", ""))
 
 
 def checkpoint(folder: Folder, record: Record, options: Options) -> None:
@@ -104,7 +106,7 @@ def _check_features(options: Options) -> None:
     for feature, (flag, needed) in wanted.items():
         if not needed:
             continue
-        with criu.Criu() as process:
+        with criu.start() as process:
             if not process.has(feature):
                 raise Unsupported(f"--{flag}: criu says that this kernel has no {feature}")
     if options.status_fd >= 0:
@@ -152,7 +154,16 @@ def _dump(record: Record, options: Options) -> None:
             os.write(options.status_fd, b"\0")
             os.close(options.status_fd)
 
-    with criu.Criu() as process:
-        process.ask(
-            criu.PRE_DUMP if options.pre_dump else criu.DUMP, values, notice, log=options.log(LOG)
-        )
+    kind = criu.PRE_DUMP if options.pre_dump else criu.DUMP
+    with criu.start() as process:
+        ask(process, kind, values, notice, options.log(LOG))
+
+
+def ask(
+    process: criu.Criu, kind: int, values: Values, notice: Callable[[Notice], None], log: str
+) -> int:
+    """Have criu do something, and say where its log is when that fails."""
+    try:
+        return process.ask(kind, values, notice, log=log)
+    except Failed as error:
+        raise Failed(f"{error.message}\nlog file: {log}") from None

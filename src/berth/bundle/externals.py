@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 
 from berth.bundle import checks, devices, mounting
-from berth.errors import Failed, Unsupported
-from berth.kernel import mounts, namespaces
+from berth.errors import Unsupported
+from berth.kernel import namespaces
+from berth.runtime.mountpoints import points, resolved
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class Externals:
         found = points(pid)
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_CLOEXEC)
         try:
-            places = [(entry, _resolved(root, entry.target)) for entry in self._entries]
-            named = {_resolved(root, target): target for target, _ in self._groups()}
+            places = [(entry, resolved(root, entry.target)) for entry in self._entries]
+            named = {resolved(root, target): target for target, _ in self._groups()}
         finally:
             os.close(root)
         own = {place for _, place in places}
@@ -77,11 +78,11 @@ class Externals:
             if not entry.is_bind:
                 continue
             named[place] = entry.target
-            for point, _ in found if entry.options.is_recursive else ():
-                if point.startswith(f"{place}/") and point not in own:
-                    named[point] = entry.target + point[len(place) :]
+            for point in found if entry.options.is_recursive else ():
+                if point.path.startswith(f"{place}/") and point.path not in own:
+                    named[point.path] = entry.target + point.path[len(place) :]
         masked = set(self._linux.get("maskedPaths") or ())
-        named.update({point: NULL for point, what in found if point in masked and what == "/null"})
+        named.update({p.path: NULL for p in found if p.path in masked and p.shown == "/null"})
         named.update({path: path for path in self._devices()})
         return [{"key": point, "val": name} for point, name in named.items()]
 
@@ -94,9 +95,9 @@ class Externals:
                 continue
             place = os.path.normpath(os.path.join(self._bundle, entry.spec.get("source", "")))
             named[entry.target] = place
-            for point, _ in here if entry.options.is_recursive else ():
-                if point.startswith(f"{place}/"):
-                    named[entry.target + point[len(place) :]] = point
+            for point in here if entry.options.is_recursive else ():
+                if point.path.startswith(f"{place}/"):
+                    named[entry.target + point.path[len(place) :]] = point.path
         if self._linux.get("maskedPaths"):
             named[NULL] = NULL
         named.update({path: path for path in self._devices()})
@@ -120,29 +121,3 @@ class Externals:
         if "user" not in self.namespaces or not devices.has_own_dev(self._spec):
             return []
         return [device["path"] for device in devices.wanted(self._spec)]
-
-
-def points(pid: int | str) -> list[tuple[str, str]]:
-    """Return where mounts are, as a process sees them, and what of their file system is there."""
-    with open(f"/proc/{pid}/mountinfo") as file:
-        rows = [line.split(" ") for line in file]
-    return [(_plain(row[4]), _plain(row[3])) for row in rows]
-
-
-def _plain(text: str) -> str:
-    """Undo how mountinfo writes what it cannot have in a field (proc_pid_mountinfo(5))."""
-    for code, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
-        text = text.replace(f"\\{code}", character)
-    return text
-
-
-def _resolved(root: int, path: str) -> str:
-    """Return where a path leads in a container: the kernel follows its links inside its root."""
-    try:
-        fd = mounts.open_in_root(root, path, os.O_PATH)
-    except OSError as error:
-        raise Failed(f"cannot find {path} in the container: {error.strerror}") from error
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)

@@ -6,7 +6,7 @@ import os
 import stat
 
 from berth.bundle import birth, creation, externals, hooks, mounting
-from berth.bundle.checkpointing import STREAMS, check_possible
+from berth.bundle.checkpointing import STREAMS, ask, check_possible
 from berth.bundle.status import start_time, state
 from berth.errors import NotFound
 from berth.kernel import loopback, mounts, namespaces, sockets
@@ -45,10 +45,10 @@ class Restoring(creation.Creation):
         mounts.mount(plan.rootfs, plan.rootfs, flags=mounts.MS_BIND | mounts.MS_REC)
         inherited = [plan.joined[kind] for kind in externals.KEPT if kind in plan.joined]
         values = self._values()
-        with criu.Criu(inherited) as process:
+        with criu.start(inherited) as process:
             values["cg_root"] = _enter_groups(plan, process.pid)
             log = self._how.log(LOG)
-            self._pid = process.ask(criu.RESTORE, values, self._notice, log=log) or self._pid
+            self._pid = ask(process, criu.RESTORE, values, self._notice, log) or self._pid
         self._note(self._pid)
         if self._scope is not None:
             self._scope.let_go()
@@ -124,12 +124,7 @@ def _enter_groups(plan: Plan, pid: int) -> list[dict[str, str]]:
     plan.group.add(pid)
     if plan.hierarchies.only_unified:
         return []
-    roots = []
-    with open(f"/proc/{pid}/cgroup") as file:
-        for line in file:
-            _, controllers, path = line.rstrip("\n").split(":", 2)
-            roots.append({"ctrl": controllers, "path": path})
-    return roots
+    return criu.roots_of(pid)
 
 
 def _bring_up_loopback(pid: int) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 KEYS: Flag = ("detach-keys", "", "string", "Override the key sequence for detaching a container")
 START_FLAGS: tuple[Flag, ...] = (
     ("attach", "a", "bool", "Attach STDOUT/STDERR and forward signals"),
+    ("checkpoint", "", "string", "Restore from this checkpoint"),
+    ("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory"),
     KEYS,
     ("interactive", "i", "bool", "Attach container's STDIN"),
 )
@@ -48,7 +50,10 @@ EXEC_FLAGS: tuple[Flag, ...] = (
 def start(call: Call) -> int:
     """Start containers; with -a or -i be the terminal of the only one."""
     options = call.options
+    query = {name: options.text(name) for name in ("checkpoint", "checkpoint-dir")}
     if not options.on("attach") and not options.on("interactive"):
+        if options.text("checkpoint"):
+            return _restore(call, query)
 
         def act(container: str) -> str:
             call.engine.request("POST", f"/containers/{quote(container)}/start").read()
@@ -70,12 +75,21 @@ def start(call: Call) -> int:
     )
     try:
         path = f"/containers/{documents.text(inspected, 'Id')}/start"
-        call.engine.request("POST", path).read()
+        call.engine.request("POST", path, query).read()
     except BerthError as error:
         attached.close()
         report(error)
         return 1
     return attached.follow()
+
+
+def _restore(call: Call, query: dict[str, str]) -> int:
+    """Let the only container go on from a checkpoint; as docker's, it says nothing."""
+    if len(call.arguments) > 1:
+        raise InvalidArgument("you cannot restore multiple containers at once")
+    path = f"/containers/{quote(call.arguments[0])}/start"
+    call.engine.request("POST", path, query).read()
+    return 0
 
 
 def attach(call: Call) -> int:

@@ -135,6 +135,16 @@ COMMANDS: dict[str, Row] = {
     "events": ("events", "[OPTIONS]", "Get real time events from the server", 0, 0),
     "info": ("system", "[OPTIONS]", "Display system-wide information", 0, 0),
     "version": ("system", "[OPTIONS]", "Show the version information", 0, 0),
+    "checkpoint create": (
+        *("checkpoints", "[OPTIONS] CONTAINER CHECKPOINT"),
+        *("Create a checkpoint from a running container", 2, 2),
+    ),
+    "checkpoint ls": (
+        *("checkpoints", "[OPTIONS] CONTAINER", "List checkpoints for a container", 1, 1),
+    ),
+    "checkpoint rm": (
+        *("checkpoints", "[OPTIONS] CONTAINER CHECKPOINT", "Remove a checkpoint", 2, 2),
+    ),
     "container inspect": (
         *("inspect", "[OPTIONS] CONTAINER [CONTAINER...]"),
         *("Display detailed information on one or more containers", 1, MANY),
@@ -209,6 +219,7 @@ COMMANDS: dict[str, Row] = {
 }
 GROUPS = {
     "builder": "Manage builds",
+    "checkpoint": "Manage checkpoints",
     "container": "Manage containers",
     "image": "Manage images",
     "network": "Manage networks",

@@ -12,7 +12,7 @@ from berth.network import shaping
 from berth.network.networks import DEFAULT, HOST, NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from berth.engine.containers import Containers
@@ -83,9 +83,13 @@ async def connect(
     folder: Path,
     records: Records,
     prepared: PreparedTask,
+    earlier: Mapping[str, Sequence[str]] | None = None,
 ) -> Sandbox | None:
-    """Connect a container that starts; write what its networks say into its ``folder``."""
-    request = networking.sandbox_request(record)
+    """Connect a container that starts; write what its networks say into its ``folder``.
+
+    ``earlier``: addresses that it is to have again, by its networks.
+    """
+    request = networking.sandbox_request(record, earlier)
     if request is None:
         return None
     linked = links.hosts(record, services.network, records.find)

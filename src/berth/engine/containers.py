@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from berth.engine.checkpoints import Checkpoint
     from berth.engine.life import Life
     from berth.engine.models import UpdateRequest
     from berth.engine.services import Services
@@ -370,8 +371,8 @@ class Containers:
     # Verbs
 
     @timed("start")
-    async def start(self, ref: str) -> None:
-        """Start the container's process; returns when it runs."""
+    async def start(self, ref: str, checkpoint: Checkpoint | None = None) -> None:
+        """Start the container's process, or let it go on from a checkpoint; returns when it runs."""
         record = self.find(ref)
         life = self._lives.of(record)
         async with life.lock:
@@ -379,7 +380,7 @@ class Containers:
             record.stopped_by_user = False
             record.restart_count = 0
             life.backoff = Backoff()
-            await self._lives.start(record, life)
+            await self._lives.start(record, life, checkpoint)
 
     async def stop(self, ref: str, *, signal_name: str | None, timeout_s: int | None) -> None:
         """Ask the process to end, and make it end after the timeout (negative: never)."""

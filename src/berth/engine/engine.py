@@ -21,6 +21,7 @@ from berth.engine import (
     system,
     times,
 )
+from berth.engine.checkpoints import Checkpoints
 from berth.engine.commits import Commits
 from berth.engine.documents import Surroundings
 from berth.engine.files import Files
@@ -81,6 +82,7 @@ class Engine:
         )
         self.volumes = Volumes(services, containers)
         self.files = Files(services, containers)
+        self.checkpoints = Checkpoints(services, containers)
         self.commits = Commits(services, containers, self.files)
         self.networks = Networks(services, containers)
 

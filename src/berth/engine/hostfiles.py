@@ -208,6 +208,18 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def targets(record: ContainerRecord) -> list[str]:
+    """Return where a container has mounts from outside: :func:`open_trees`, images, others' memory."""
+    host = record.host_config
+    taken = {point.target for point in record.mount_points}
+    found = [f"/etc/{name}" for name in FILES if f"/etc/{name}" not in taken]
+    if host.ipc_mode == "host":
+        found += [path for path in SHARED_IPC if Path(path).exists()]
+    elif spec.shared_container(host.ipc_mode):
+        found.append(spec.SHM)
+    return [*found, *taken, *(point.target for point in cdi.mount_points(host))]
+
+
 def open_trees(folder: Path, record: ContainerRecord) -> tuple[Tree, ...]:
     """Open everything that comes from the host as detached mounts, owned by the caller."""
     trees: list[Tree] = []

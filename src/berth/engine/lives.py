@@ -9,29 +9,26 @@ import time
 from typing import TYPE_CHECKING
 
 from berth.engine import (
-    cdi,
     connecting,
     failures,
     hostfiles,
-    imagemounts,
-    links,
     logtargets,
     mountpoints,
-    networking,
-    security,
     sharing,
     spec,
     status,
 )
+from berth.engine.asking import task_request
 from berth.engine.life import Life
 from berth.engine.restart import wants_restart
 from berth.errors import BerthError, Conflict, Failed, MountMismatch
-from berth.runtime.requests import ExitRecord, Handover, TaskRequest
+from berth.runtime.requests import ExitRecord, Handover
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
 
+    from berth.engine.checkpoints import Checkpoint
     from berth.engine.models import ContainerRecord
     from berth.engine.records import Records
     from berth.engine.services import Services
@@ -145,20 +142,27 @@ class Lives:
             ),
         )
 
-    def _prepare(self, record: ContainerRecord) -> PreparedTask:
-        folder = self.exec_folder(record)
-        hostfiles.remove_tree(folder)
-        folder.mkdir(mode=0o710)
-        return self._services.runtime.prepare_task(self._task_request(record, folder))
+    def _prepare(
+        self, record: ContainerRecord, checkpoint: Checkpoint | None = None
+    ) -> PreparedTask:
+        life = self.of(record)
+        hostfiles.remove_tree(life.exec_folder)
+        life.exec_folder.mkdir(mode=0o710)
+        return self._services.runtime.prepare_task(
+            task_request(self._services, self._records, record, life, checkpoint)
+        )
 
     async def unprepare(self, record: ContainerRecord) -> None:
         """Undo the preparation of a start: it did not follow, or what it would be made of changes."""
         life = self.of(record)
         async with life.lock:
-            prepared = self._take_prepared(life)
-            if prepared is not None:
-                await prepared.abandon()
-                hostfiles.remove_tree(self.exec_folder(record))
+            await self._abandon(life)
+
+    async def _abandon(self, life: Life) -> None:
+        prepared = self._take_prepared(life)
+        if prepared is not None:
+            await prepared.abandon()
+            hostfiles.remove_tree(life.exec_folder)
 
     def _take_prepared(self, life: Life) -> PreparedTask | None:
         prepared, life.prepared = life.prepared, None
@@ -167,15 +171,20 @@ class Lives:
             life.expiry = None
         return prepared
 
-    async def start(self, record: ContainerRecord, life: Life) -> None:
-        """Start the process; the caller holds the lock. On failure everything is undone."""
+    async def start(
+        self, record: ContainerRecord, life: Life, checkpoint: Checkpoint | None = None
+    ) -> None:
+        """Start the process, or let it go on; the caller holds the lock. On failure everything is undone."""
         if life.settling is not None:
             await asyncio.wait([life.settling])
         waiting, life.waiting = life.waiting, []
         orphans, life.orphans = life.orphans, []
         try:
-            prepared = self._take_prepared(life) or self._prepare(record)
-            task = await self._start_task(record, prepared, waiting, orphans)
+            if checkpoint is not None:
+                await self._abandon(life)
+            prepared = self._take_prepared(life) or self._prepare(record, checkpoint)
+            earlier = checkpoint.addresses if checkpoint is not None else {}
+            task = await self._start_task(record, prepared, waiting, orphans, earlier)
         except (BerthError, OSError, ValueError) as error:
             failure = failures.of_start(error)
             await self.destroy_remains(record)  # of a monitor that died; others leave nothing
@@ -205,6 +214,7 @@ class Lives:
         prepared: PreparedTask,
         waiting: list[Attachment],
         orphans: list[int],
+        earlier: Mapping[str, Sequence[str]],
     ) -> Task:
         """Connect, hand over and start; whoever catches the failure disconnects."""
         services = self._services
@@ -215,7 +225,9 @@ class Lives:
             await prepared.abandon()
             raise
         try:
-            sandbox = await connecting.connect(services, record, folder, self._records, prepared)
+            sandbox = await connecting.connect(
+                services, record, folder, self._records, prepared, earlier
+            )
             await services.volumes.hold(mountpoints.volumes(record), record.id)
             trees = hostfiles.open_trees(self.files_folder(record), record)
         except BaseException as error:
@@ -241,32 +253,6 @@ class Lives:
             _close_log(remote)
             for tree in trees:
                 os.close(tree.fd)
-
-    def _task_request(self, record: ContainerRecord, folder: Path) -> TaskRequest:
-        host, config, loan = record.host_config, record.config, self.of(record).loan
-        rows, columns = host.console_size or (0, 0)
-        return TaskRequest(
-            id=record.id,
-            directory=folder,
-            spec=spec.build(
-                record,
-                cgroup=self._services.instance.cgroup,
-                paths=sharing.namespace_paths(record, self._records),
-                env=links.environment(record, self._services.network, self._records.find),
-                lent=loan.env,
-            ),
-            rootfs=imagemounts.rootfs(record, self._services.images, loan.images),
-            user=config.user,
-            groups=(*(host.group_add or ()), *cdi.groups(host)),
-            terminal=config.tty,
-            terminal_size=(rows, columns),
-            stdin=config.open_stdin,
-            stdin_once=config.stdin_once,
-            log=logtargets.log_target(record, self.data_folder(record)),
-            seccomp=security.seccomp_filter(host),
-            netns=networking.gets_namespace(record),
-            init=bool(host.init),
-        )
 
     def _note_failed_start(self, record: ContainerRecord, life: Life, error: BerthError) -> None:
         began = bool(record.started_ns)

@@ -269,6 +269,14 @@ class UpdateRequest(HostConfig, kw_only=True, rename="pascal"):
     restart_policy: RestartPolicy = field(default_factory=lambda: RestartPolicy(name=""))
 
 
+class CheckpointRequest(_Model):
+    """The body of ``POST /containers/{id}/checkpoints``."""
+
+    checkpoint_id: str = field(default="", name="CheckpointID")
+    checkpoint_dir: str = ""
+    exit: bool = False
+
+
 class ExecConfig(_Model):
     """The body of ``POST /containers/{id}/exec``."""
 

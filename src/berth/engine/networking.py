@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from berth.engine import spec
@@ -12,7 +13,7 @@ from berth.network.networks import DEFAULT, HOST
 from berth.network.records import PROTOCOLS, EndpointRequest, PortRequest, SandboxRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from berth.engine.models import ContainerConfig, ContainerRecord, HostConfig
 
@@ -128,15 +129,23 @@ def port_requests(record: ContainerRecord) -> tuple[PortRequest, ...]:
     return tuple(found)
 
 
-def sandbox_request(record: ContainerRecord) -> SandboxRequest | None:
-    """Return what to connect; None for a container that shares another's network."""
+def sandbox_request(
+    record: ContainerRecord, earlier: Mapping[str, Sequence[str]] | None = None
+) -> SandboxRequest | None:
+    """Return what to connect; None for a container that shares another's network.
+
+    ``earlier``: addresses that it had, by its networks.
+    """
     if spec.shared_container(record.host_config.network_mode) is not None:
         return None
     return SandboxRequest(
         container_id=record.id,
         container_name=record.name,
         hostname=record.config.hostname,
-        endpoints=tuple(endpoint_request(name, asked) for name, asked in record.networks.items()),
+        endpoints=tuple(
+            replace(endpoint_request(name, asked), earlier=tuple((earlier or {}).get(name, ())))
+            for name, asked in record.networks.items()
+        ),
         ports=port_requests(record),
         servers=tuple(record.host_config.dns or ()),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from berth.engine import hostfiles, mountpoints, networking, status
+from berth.engine import checkpoints, hostfiles, mountpoints, networking, status
 from berth.engine.restart import wants_start_with_engine
 from berth.errors import BerthError
 from berth.runtime.client import Task
@@ -110,6 +110,7 @@ def _remove_strangers(services: Services, records: Records) -> None:
         for entry in (root / "containers").iterdir():
             if entry.name not in known:
                 hostfiles.remove_tree(entry)
+            checkpoints.remove_halves(entry)
 
 
 async def _start_again(record: ContainerRecord, lives: Lives) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth import __version__
-from berth.engine import cdi, defaults, logoptions, status
+from berth.engine import cdi, checkpoints, defaults, logoptions, status
 
 if TYPE_CHECKING:
     from berth.engine.models import ContainerRecord
@@ -43,7 +43,7 @@ def version() -> Document:
         **common,
         "Arch": architecture,
         "BuildTime": "",
-        "Experimental": "false",
+        "Experimental": str(checkpoints.ARE_POSSIBLE).lower(),
         "GitCommit": "",
         "GoVersion": python,
         "KernelVersion": kernel,
@@ -60,6 +60,7 @@ def version() -> Document:
         "Arch": architecture,
         "KernelVersion": kernel,
         "BuildTime": "",
+        **({"Experimental": True} if checkpoints.ARE_POSSIBLE else {}),
     }
 
 
@@ -126,7 +127,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "NoProxy": "",
         "Name": platform.node(),
         "Labels": list(settings.labels),
-        "ExperimentalBuild": False,
+        "ExperimentalBuild": checkpoints.ARE_POSSIBLE,
         "ServerVersion": __version__,
         "CDISpecDirs": list(cdi.FOLDERS),
         "Runtimes": {name: {"path": defaults.PROGRAM} for name in defaults.RUNTIMES},

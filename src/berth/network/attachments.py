@@ -15,7 +15,7 @@ from berth.network.guards import Guard
 from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from berth.network.foundation import Foundation
     from berth.network.ipam import Address
@@ -36,7 +36,7 @@ class Attachments:
 
     def take_spare(self, asked: EndpointRequest, network: NetworkRecord) -> Ready | None:
         """Return a namespace that is connected already, if there is one and it may be any."""
-        if asked.address or asked.address6 or asked.mac or asked.options:
+        if asked.address or asked.address6 or asked.mac or asked.options or asked.earlier:
             return None
         if _shape(asked, network):
             return None
@@ -62,26 +62,28 @@ class Attachments:
             raise NotFound(f"network {network.name} not found")
         mac = ipam.parse_mac(asked.mac) if asked.mac else None
         shape, sysctls = _shape(asked, network), options.sysctls(asked.options, device)
-        addresses = self._take_both(network, asked.address, asked.address6)
+        addresses = self._take_both(network, asked.address, asked.address6, asked.earlier)
         attachment = self._attachment(network, addresses, mac, device)
         return replace(attachment, shape=shape, sysctls=sysctls)
 
     def _take_both(
-        self, network: NetworkRecord, asked: str, asked6: str
+        self, network: NetworkRecord, asked: str, asked6: str, earlier: Collection[str] = ()
     ) -> tuple[Address | None, Address | None]:
-        address = self._take(network, asked, version=4)
+        address = self._take(network, asked, earlier, version=4)
         try:
-            return address, self._take(network, asked6, version=6)
+            return address, self._take(network, asked6, earlier, version=6)
         except BaseException:
             self.release(network, address)
             raise
 
-    def _take(self, network: NetworkRecord, asked: str, *, version: int) -> Address | None:
+    def _take(
+        self, network: NetworkRecord, asked: str, earlier: Collection[str], *, version: int
+    ) -> Address | None:
         if not (network.subnet if version == 4 else network.subnet6):
             return None
         pool = self._base.networks.pool(network, version=version)
         if not asked:
-            return pool.allocate()
+            return pool.claim_any(earlier) or pool.allocate()
         address = ipam.parse_address(asked, version=version)
         pool.claim(address)
         return address

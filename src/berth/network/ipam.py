@@ -7,7 +7,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from berth.errors import Failed, Forbidden, InvalidArgument
+from berth.errors import BerthError, Failed, Forbidden, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -199,6 +199,17 @@ class Pools:
     def claim(self, address: Address) -> None:
         """Take this address; Forbidden when it is taken, InvalidArgument when it is not the network's."""
         self._of(address).claim(address)
+
+    def claim_any(self, texts: Iterable[str]) -> Address | None:
+        """Take the first of these addresses that is free, if one is."""
+        for text in texts:
+            try:
+                address = ip_address(text)
+                self.claim(address)
+            except (BerthError, ValueError):
+                continue
+            return address
+        return None
 
     def restore(self, address: Address) -> None:
         """Take the address that a running container has; the next ones come after it."""

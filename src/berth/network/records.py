@@ -199,7 +199,10 @@ class PortRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRequest:
-    """A place in a network to be taken. ``network`` is a name or id; addresses and ``mac`` may be given."""
+    """A place in a network to be taken. ``network`` is a name or id; addresses and ``mac`` may be given.
+
+    ``earlier``: addresses to have again if they are free.
+    """
 
     network: str = "bridge"
     address: str = ""
@@ -209,6 +212,7 @@ class EndpointRequest:
     links: tuple[str, ...] = ()
     gateway_priority: int = 0
     options: dict[str, str] = field(default_factory=dict)
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ class Task:
         self.pid = 0
         self.pidfd = -1
         self.monitor = 0
+        self.pipes = [0, 0, 0]  # the kernel's numbers of those that are its streams
         self.started_at_ns = 0
         self.detached = asyncio.Event()
         self._kept: list[int] = []  # descriptors that an earlier berthd let the monitor hold
@@ -122,6 +123,9 @@ class Task:
             self.pid, self.pidfd = _integer(message["pid"]), fds[0]
             self.monitor = _integer(message.get("monitor", 0))  # younger than the message
             self.started_at_ns = _integer(message["started_at_ns"])
+            pipes = message.get("pipes", self.pipes)  # younger than the message
+            assert isinstance(pipes, list)
+            self.pipes = pipes
         elif event == "exited" and not self._exit.done():
             self._exit.set_result(exit_record(message))
         elif event == "kept":
@@ -328,8 +332,17 @@ class Runtime:
 
     def prepare_task(self, request: TaskRequest) -> PreparedTask:
         """Begin to prepare a container's process; what goes wrong is raised by its start."""
-        document, plan = documents.of_task(request, self._defaults)
-        channel = self._monitor(document, [], plan, request.id)
+        if request.checkpoint is None:
+            document, plan = documents.of_task(request, self._defaults)
+            channel = self._monitor(document, [], plan, request.id)
+        else:
+            search = os.environ.get("PATH", "")
+            document, plan = documents.of_restore(request, self._defaults, search)
+            images = os.open(request.checkpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                channel = self._monitor(document, [images], plan, request.id)
+            finally:
+                os.close(images)
         return PreparedTask(request.id, channel, request.directory, self._free.add)
 
     async def start_exec(self, request: ExecRequest) -> Task:

@@ -25,7 +25,11 @@ NAMES = {DUMP: "DUMP", RESTORE: "RESTORE", PRE_DUMP: "PRE_DUMP", FEATURE_CHECK: 
 CGROUP_MODES = {"soft": 3, "full": 4, "strict": 5}
 FEATURES = {"mem_track": 1, "lazy_pages": 2}
 
+# What it says where it may not all that it would like to, and nothing follows from.
+HARMLESS = ("rlimit: Can't setup RLIMIT_NOFILE for self", "tun: Unable to create tun")
+
 SOCKET_FD = 3
+ARGUMENTS = (PROGRAM, "swrk", str(SOCKET_FD))
 FIRST_INHERITED = 4
 _ABOVE = 64  # where descriptors are kept until they get their numbers
 _MOST_ERRORS = 4
@@ -92,32 +96,39 @@ class Notice:
         self.fds = fds
 
 
-def find() -> str:
-    """Return the path of criu; Unsupported where it is not installed."""
-    for folder in os.environ.get("PATH", "").split(":"):
+def find(search: str) -> str:
+    """Return the path of criu, which is in a folder of a PATH; Unsupported where it is not installed."""
+    for folder in search.split(":"):
         path = f"{folder}/{PROGRAM}"
         if folder and os.access(path, os.X_OK):
             return path
     raise Unsupported("criu is not installed: checkpoints are made and restored by it")
 
 
-class Criu:
-    """A `criu swrk` process, which serves one request. Close it, or use it in a ``with``."""
+def start(inherited: Sequence[int] = (), environment: Mapping[str, str] = os.environ) -> Criu:
+    """Start criu with this process's streams, and ``inherited`` as descriptors 4 and on."""
+    program = find(environment.get("PATH", ""))
+    ours, theirs = sockets.pair()
+    kept = [keep(theirs.fileno()), *(keep(fd) for fd in inherited)]
+    actions = [(os.POSIX_SPAWN_DUP2, fd, SOCKET_FD + i) for i, fd in enumerate(kept)]
+    try:
+        pid = os.posix_spawn(program, ARGUMENTS, environment, file_actions=actions)
+    finally:
+        theirs.close()
+        for fd in kept:
+            os.close(fd)
+    return Criu(ours, pid)
 
-    def __init__(self, inherited: Sequence[int] = ()) -> None:
-        """Start it with this process's streams, and ``inherited`` as descriptors 4 and on."""
-        program = find()
-        self._socket, theirs = sockets.pair()
-        kept = [_keep(theirs.fileno()), *(_keep(fd) for fd in inherited)]
-        actions = [(os.POSIX_SPAWN_DUP2, fd, SOCKET_FD + i) for i, fd in enumerate(kept)]
-        try:
-            self.pid = os.posix_spawn(
-                program, [PROGRAM, "swrk", str(SOCKET_FD)], os.environ, file_actions=actions
-            )
-        finally:
-            theirs.close()
-            for fd in kept:
-                os.close(fd)
+
+class Criu:
+    """A `criu swrk` process, which serves one request. Close it, or use it in a ``with``.
+
+    Descriptors in a request are those of whoever made the socket.
+    """
+
+    def __init__(self, sock: sockets.Socket, pid: int) -> None:
+        self.pid = pid  # of a child
+        self._socket = sock
         self._awaited = False
 
     def __enter__(self) -> Criu:
@@ -170,7 +181,7 @@ class Criu:
         return fields(data), fds
 
 
-def _keep(fd: int) -> int:
+def keep(fd: int) -> int:
     """Return a copy of a descriptor whose number none of the child's will be."""
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
 
@@ -178,8 +189,7 @@ def _keep(fd: int) -> int:
 def _failure(kind: int, answer: dict[int, list[int | bytes]], log: str) -> str:
     why = _errors(log) or _bytes(answer, _MESSAGE).decode(errors="replace").strip()
     text = f"criu failed: type {NAMES[kind]} errno {_number(answer, _ERRNO)}"
-    text = f"{text}: {why or 'it ended without an answer'}"
-    return f"{text}\nlog file: {log}" if log else text
+    return f"{text}: {why or 'it ended without an answer'}"
 
 
 def _errors(path: str) -> str:
@@ -189,11 +199,22 @@ def _errors(path: str) -> str:
         with open(path, errors="replace") as file:
             for line in file:
                 _, _, text = line.partition("Error (")
-                if text:
-                    found.append(text.partition("): ")[2].strip())
+                if text and not any(words in text for words in HARMLESS):
+                    said = text.partition("): ")[2].strip()
+                    found.append("".join(c if c.isprintable() else "?" for c in said))
     except OSError:
         pass
     return "; ".join(found[-_MOST_ERRORS:])
+
+
+def roots_of(pid: int) -> list[dict[str, str]]:
+    """Return the groups that a process is in as those below which criu restores others."""
+    found = []
+    with open(f"/proc/{pid}/cgroup") as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            found.append({"ctrl": controllers, "path": path})
+    return found
 
 
 def message(values: Fields, numbers: Mapping[str, int]) -> bytes:

@@ -73,6 +73,17 @@ def is_remapped(spec: Spec) -> bool:
     return any(e["type"] == "user" for e in spec.get("linux", {}).get("namespaces", []))
 
 
+def of_restore(request: TaskRequest, defaults: DefaultSpec, search: str) -> tuple[Message, Message]:
+    """Return the same of a process that is made of a checkpoint, by the criu that is on the path ``search``.
+
+    What is cloned is criu, in the host's namespaces; it makes the container's.
+    """
+    document, plan = of_task(request, defaults)
+    document.update(op="restore", flags=namespaces.CLONE_NEWNS, search=search)
+    document.update(default_namespaces=False, pid_namespace=None)
+    return document, plan
+
+
 def of_spare(defaults: DefaultSpec, id_: str) -> Message:
     """Return what a free monitor is asked, to clone a process ahead; its network comes later."""
     flags = _clone_flags(defaults.spec, netns=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         RequestMessage,
         TreeMessage,
     )
+    from berth.runtime.restoring import Restoring
 
 
 class Request:
@@ -77,10 +78,11 @@ class Launch:
         self.control = control
         self.zygote_fd = zygote_fd
         self.here = here
-        self.owns_cgroup = request.message["op"] == "task"
+        self.owns_cgroup = request.message["op"] != "exec"
         self.terminal = request.message["terminal"]
         self.birth = spare or self._plan_birth()
         self.orphans = 0
+        self.restoring: Restoring | None = None
         self.served = monitor.Monitor(control, stdin_once=request.message["stdin_once"])
         self.served.cgroup = self.birth.cgroup
 
@@ -132,6 +134,9 @@ class Launch:
         """
         # Ignored, as in the zygote, it would throw the exit status away.
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        if self.request.message["op"] == "restore":
+            restoring = imports.from_host("berth.runtime.restoring")
+            self.restoring = restoring.Restoring(self.request, self.birth, self.here)
         if self.joins_pid_namespace:
             path, pidfd = self.request.message["pid_namespace"], self.birth.child.pidfd
             _join_pid_namespace(path, pidfd)
@@ -148,7 +153,8 @@ class Launch:
             self.birth.follow()
         if self.zygote_fd is not None:
             os.close(self.zygote_fd)
-        self.served.own(self.birth.pid, self.birth.pidfd)
+        if self.restoring is None:
+            self.served.own(self.birth.pid, self.birth.pidfd)
         if self.request.message["shows_network"]:
             network = os.open(f"/proc/{self.birth.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             sockets.send(self.control, b'{"event": "network"}', [network])
@@ -166,6 +172,8 @@ class Launch:
             self._ship(message["log"])
         if self.request.message["remapped"]:
             self._map_owners(fds[message["netns"] : count], message["trees"])
+        if self.restoring is not None:
+            self.restoring.trees = message["trees"]
         try:
             sockets.send(self.birth.sync, data, fds[:count])
         except BrokenPipeError:  # it failed already; its report is read next
@@ -201,6 +209,9 @@ class Launch:
     def complete(self) -> monitor.Monitor:
         """Wait until the process is the user's program, and take its streams over."""
         master = _hear(self.birth.sync, self.birth.pid)
+        if self.restoring is not None:
+            master = self.restoring.finish()
+            self.served.own(self.birth.pid, self.birth.pidfd)
         if master is not None:
             self.served.use_terminal(master)
         self._buffer_log()

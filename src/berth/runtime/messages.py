@@ -1,9 +1,9 @@
 """Messages between berthd and the processes it has forked, as types. Imported while type checking only.
 
 A request's descriptors follow in the order: control socket, pidfd of the container (exec), one an
-attachment (exec). A handover's: network namespace (``netns``), one a tree, what goes with a log server
-(``has_fd``: the folder of its socket, or a memory file with :class:`CertificatesMessage`), one an
-attachment, one an orphan, and those that are only kept.
+attachment (exec), the folder of the checkpoint (restore). A handover's: network namespace (``netns``),
+one a tree, what goes with a log server (``has_fd``: the folder of its socket, or a memory file with
+:class:`CertificatesMessage`), one an attachment, one an orphan, and those that are only kept.
 Those that do not fit come in ``keep`` requests afterwards.
 """
 
@@ -103,7 +103,7 @@ class CertificatesMessage(TypedDict):
 
 
 class RequestMessage(TypedDict, total=False):
-    """What the zygote is asked: ``op`` is task, exec or job. The next line is the plan, if any.
+    """What the zygote is asked: ``op`` is task, restore, exec or job. The next line is the plan, if any.
 
     A monitor that is free may be asked for a spare, with the first three alone.
     """
@@ -120,6 +120,7 @@ class RequestMessage(TypedDict, total=False):
     stdin: bool
     stdin_once: bool
     log: LogMessage | None
+    search: str
     attachments: list[AttachmentMessage]
     entry: str
     argument: dict[str, object]

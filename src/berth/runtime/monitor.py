@@ -412,7 +412,18 @@ class Monitor:
         self.watch(self.pidfd, select.EPOLLIN, self._on_exit)
         self.started = {"event": "started", "pid": self.pid, "started_at_ns": time.time_ns()}
         self.started["monitor"] = os.getpid()
+        self.started["pipes"] = self._pipes()
         self.tell(self.started, [self.pidfd])
+
+    def _pipes(self) -> list[int]:
+        """Return the kernel's numbers of stdin, stdout and stderr, 0 for what is no pipe from here."""
+        numbers = [0, 0, 0]
+        if self.master is None:
+            for fd, stream in self.outputs.items():
+                numbers[stream] = os.fstat(fd).st_ino
+            if self.input is not None:
+                numbers[0] = os.fstat(self.input.fd).st_ino
+        return numbers
 
     def _on_exit(self, _events: int) -> None:
         self.forget(self.pidfd)

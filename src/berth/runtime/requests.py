@@ -200,6 +200,7 @@ class TaskRequest:
     log: LogTarget | None = None
     seccomp: bytes | None = None  # compiled filter (struct sock_filter[]), None for unconfined
     init: bool = False  # --init: a reaping pid 1 of ours that forwards signals
+    checkpoint: Path | None = None  # go on from there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

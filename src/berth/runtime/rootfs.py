@@ -231,6 +231,11 @@ def attach(tree: Tree, *, clear: bool = True) -> None:
     place = places.open_place(tree.target, directory=directory, proc=is_proc, clear=clear)
     if directory != stat.S_ISDIR(os.fstat(place).st_mode):
         raise MountMismatch.of(tree.source, tree.target, "not a directory")
+    move(tree, place)
+
+
+def move(tree: Tree, place: int) -> None:
+    """Put a detached mount onto an open place, as it is to be seen there."""
     propagation = PROPAGATIONS.get(tree.propagation, MS_PRIVATE | MS_REC)
     mounts.mount_setattr(
         tree.fd,

@@ -66,7 +66,10 @@ def serve(request: Request, host_mounts_fd: int) -> None:
         outcome = {"error": error.record()}
     except OSError as error:
         outcome = {"error": Failed(str(error)).record()}
-    sockets.send(control, codec.encode(outcome))
+    try:
+        sockets.send(control, codec.encode(outcome))
+    except BrokenPipeError:  # berthd is gone, and this job was one that is finished all the same
+        return
 
 
 def leave_with(control: sockets.Socket) -> None:

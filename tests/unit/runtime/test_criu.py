@@ -44,22 +44,21 @@ def test_an_answer_that_is_cut_off_is_told():
         criu.fields(b"\x08\x80")
 
 
-def test_criu_is_looked_for_on_the_path(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", f"/nowhere:{tmp_path}")
+def test_criu_is_looked_for_on_the_path(tmp_path):
+    search = f"/nowhere:{tmp_path}"
     with pytest.raises(Unsupported, match="criu is not installed"):
-        criu.find()
+        criu.find(search)
     program = tmp_path / "criu"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    assert criu.find() == str(program)
+    assert criu.find(search) == str(program)
 
 
-def test_notices_are_answered_and_the_restored_process_is_told(tmp_path, monkeypatch):
+def test_notices_are_answered_and_the_restored_process_is_told(tmp_path):
     program = tmp_path / "criu"
     program.write_text("#!/bin/sh\nexit 0\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    process = criu.Criu()
+    process = criu.start(environment={"PATH": str(tmp_path)})
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     process._socket.close()
     process._socket = ours
@@ -85,19 +84,21 @@ def test_notices_are_answered_and_the_restored_process_is_told(tmp_path, monkeyp
 
 def test_a_failure_has_what_the_log_says(tmp_path):
     log = tmp_path / "dump.log"
-    log.write_text("(00.1) Warn (criu/x.c:1): fine\n(00.2) Error (criu/tty.c:5): tty: no peer\n")
+    log.write_text(
+        "(00.1) Warn (criu/x.c:1): fine\n(00.2) Error (criu/tty.c:5): tty: no \33[31mpeer\n"
+        "(00.3) Error (criu/tun.c:1): tun: Unable to create tun: Operation not permitted\n"
+    )
     text = criu._failure(criu.DUMP, {2: [0], 7: [16]}, str(log))
-    assert text == f"criu failed: type DUMP errno 16: tty: no peer\nlog file: {log}"
+    assert text == "criu failed: type DUMP errno 16: tty: no ?[31mpeer"
     assert "without an answer" in criu._failure(criu.DUMP, {}, "/nowhere")
 
 
-def test_a_criu_that_fails_is_no_kernel_without_the_feature(tmp_path, monkeypatch):
+def test_a_criu_that_fails_is_no_kernel_without_the_feature(tmp_path):
     program = tmp_path / "criu"
     program.write_text("#!/bin/sh\nexit 1\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
     with (
-        criu.Criu() as process,
+        criu.start(environment={"PATH": str(tmp_path)}) as process,
         pytest.raises(Failed, match="type FEATURE_CHECK errno 0: it ended without an answer"),
     ):
         process.has("mem_track")

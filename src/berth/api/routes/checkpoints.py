@@ -1,39 +1,43 @@
-"""Routes of checkpoints, answered as an engine answers that has no experimental features."""
+"""Routes of checkpoints."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from berth.api.router import Route
-from berth.errors import InvalidArgument, Unsupported
+from berth.engine.models import CheckpointRequest
 
 if TYPE_CHECKING:
     from berth.api.parameters import Call
-
-DISABLED = (
-    "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in"
-    " order to enable it."
-)
-HINT = "this engine has no checkpoints; berth-oci makes them of containers from bundles"
+    from berth.engine.engine import Engine
 
 
 class CheckpointRoutes:
     """``/containers/{id}/checkpoints``."""
 
+    def __init__(self, engine: Engine) -> None:
+        self._checkpoints = engine.checkpoints
+
     def routes(self) -> list[Route]:
         """Return the table."""
         return [
-            Route("GET", "/containers/{}/checkpoints", self.refuse),
-            Route("POST", "/containers/{}/checkpoints", self.refuse),
-            Route("DELETE", "/containers/{}/checkpoints/{}", self.refuse),
+            Route("GET", "/containers/{}/checkpoints", self.list),
+            Route("POST", "/containers/{}/checkpoints", self.create),
+            Route("DELETE", "/containers/{}/checkpoints/{}", self.remove),
         ]
 
-    async def refuse(self, call: Call) -> None:
-        """Refuse, in Docker's words."""
-        raise Unsupported(DISABLED, hint=HINT)
+    async def list(self, call: Call) -> None:
+        """Answer the names of a container's."""
+        names = self._checkpoints.all(call.name, call.text("dir"))
+        await call.exchange.respond(200, [{"Name": name} for name in names])
 
+    async def create(self, call: Call) -> None:
+        """Make one."""
+        request = await call.decode(CheckpointRequest, required=True)
+        await self._checkpoints.create(call.name, request)
+        await call.exchange.respond(201)
 
-def check_start(call: Call) -> None:
-    """Refuse to start a container from a checkpoint: it must not begin anew instead."""
-    if call.text("checkpoint"):
-        raise InvalidArgument("checkpoint is only supported in experimental mode", hint=HINT)
+    async def remove(self, call: Call) -> None:
+        """Remove one."""
+        await self._checkpoints.remove(call.name, call.names[1], call.text("dir"))
+        await call.exchange.respond(204)

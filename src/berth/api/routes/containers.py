@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from berth.api import compatibility
 from berth.api.router import Route
-from berth.api.routes.checkpoints import check_start
 from berth.engine.models import ContainerConfig, CreateRequest, HostConfig, UpdateRequest
 from berth.errors import BerthError, InvalidArgument
 
@@ -98,8 +97,11 @@ class ContainerRoutes:
                 "starting container with non-empty request body was deprecated since API v1.22 and"
                 " removed in v1.24"
             )
-        check_start(call)
-        await self._containers.start(call.name)
+        checkpoint, folder = call.text("checkpoint"), call.text("checkpoint-dir")
+        if folder and not checkpoint:
+            raise InvalidArgument("a checkpoint directory makes no sense without a checkpoint")
+        found = self._engine.checkpoints.find(call.name, checkpoint, folder) if checkpoint else None
+        await self._containers.start(call.name, found)
         await call.exchange.respond(204)
 
     async def stop(self, call: Call) -> None:

@@ -29,7 +29,7 @@ def routes_of(engine: Engine, builds: Builds, buildkit: BuildKit) -> list[Route]
     return [
         *SystemRoutes(engine, builds).routes(),
         *StreamRoutes(engine).routes(),
-        *CheckpointRoutes().routes(),
+        *CheckpointRoutes(engine).routes(),
         *ContainerRoutes(engine).routes(),
         *ArchiveRoutes(engine).routes(),
         *ExecRoutes(engine).routes(),

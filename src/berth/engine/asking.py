@@ -1,0 +1,59 @@
+"""What the runtime is asked for a container: its process, in full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.engine import (
+    cdi,
+    imagemounts,
+    links,
+    logtargets,
+    networking,
+    security,
+    sharing,
+    spec,
+)
+from berth.runtime.requests import TaskRequest
+
+if TYPE_CHECKING:
+    from berth.engine.checkpoints import Checkpoint
+    from berth.engine.life import Life
+    from berth.engine.models import ContainerRecord
+    from berth.engine.records import Records
+    from berth.engine.services import Services
+
+
+def task_request(
+    services: Services,
+    records: Records,
+    record: ContainerRecord,
+    life: Life,
+    checkpoint: Checkpoint | None = None,
+) -> TaskRequest:
+    """Put it together; with a ``checkpoint`` the process goes on from there."""
+    host, config, loan = record.host_config, record.config, life.loan
+    rows, columns = host.console_size or (0, 0)
+    return TaskRequest(
+        id=record.id,
+        directory=life.exec_folder,
+        spec=spec.build(
+            record,
+            cgroup=services.instance.cgroup,
+            paths=sharing.namespace_paths(record, records),
+            env=links.environment(record, services.network, records.find),
+            lent=loan.env,
+        ),
+        rootfs=imagemounts.rootfs(record, services.images, loan.images),
+        user=config.user,
+        groups=(*(host.group_add or ()), *cdi.groups(host)),
+        terminal=config.tty,
+        terminal_size=(rows, columns),
+        stdin=config.open_stdin,
+        stdin_once=config.stdin_once,
+        log=logtargets.log_target(record, life.data_folder),
+        seccomp=security.seccomp_filter(host),
+        netns=networking.gets_namespace(record),
+        init=bool(host.init),
+        checkpoint=checkpoint and checkpoint.path,
+    )
