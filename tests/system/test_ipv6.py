@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import urllib.request
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.waiting import wait_for
 from system.test_networks import lookup, settings, start
 
 if TYPE_CHECKING:
@@ -99,6 +101,29 @@ def test_ports_are_shown_for_both_versions(cli: Cli, networks: EngineProcess) ->
     assert cli("ps", "--format", "{{.Ports}}").out == (
         "0.0.0.0:18080->80/tcp, [::]:18080->80/tcp, [::1]:18081->81/tcp\n"
     )
+
+
+@pytest.mark.parametrize("mode", ["nat", "nat-unprotected"])
+def test_the_hosts_loopback_address_leads_to_a_port(
+    cli: Cli, networks: EngineProcess, mode: str
+) -> None:
+    """Also where bridges show their packets to ip6tables, as they do beside other engines."""
+    option = f"com.docker.network.bridge.gateway_mode_ipv6={mode}"
+    assert cli("network", "create", "--ipv6", "-o", option, "dual").code == 0
+    script = "echo hello >/tmp/index.html; exec httpd -f -p [::]:80 -h /tmp"
+    ports = ("-p", "18080:80", "-p", "[::1]:18081:80")
+    done = cli("run", "-d", "--network=dual", *ports, "busybox", "sh", "-c", script)
+    assert done.code == 0, str(done)
+    for port in (18080, 18081):
+        wait_for(lambda port=port: _fetch(port) == b"hello\n", f"[::1]:{port} answers")
+
+
+def _fetch(port: int) -> bytes:
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{port}/") as answer:
+            return answer.read()
+    except OSError:  # the server has not begun
+        return b""
 
 
 def test_a_running_container_gets_and_loses_ipv6(cli: Cli, networks: EngineProcess) -> None:

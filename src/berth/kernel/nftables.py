@@ -85,7 +85,7 @@ _ELEMENT_INTERVAL_END = 0x1
 REG_1 = 1
 REG32 = tuple(range(8, 24))
 
-META_PROTOCOL, META_IIF, META_IIFNAME, META_OIFNAME, META_L4PROTO = 1, 4, 6, 7, 16
+META_PROTOCOL, META_IIF, META_OIF, META_IIFNAME, META_OIFNAME, META_L4PROTO = 1, 4, 5, 6, 7, 16
 CT_STATE, CT_STATUS = 0, 2
 CT_STATE_ESTABLISHED, CT_STATE_RELATED = 0x2, 0x4
 CT_STATUS_DNAT = 0x20
@@ -348,14 +348,14 @@ def snat(address: int, *, family: int = IPV4) -> bytes:
     )
 
 
-def dnat(address: int, port: int, *, family: int = IPV4) -> bytes:
-    """Send the connection to the address and port in these registers."""
+def dnat(address: int, port: int | None = None, *, family: int = IPV4) -> bytes:
+    """Send the connection to the address in this register, and the port in that one or its own."""
     return _expression(
         "nat",
         attribute(1, be32(_NAT_DNAT)),
         attribute(2, be32(family)),
         attribute(3, be32(address)),
-        attribute(5, be32(port)),
+        *([attribute(5, be32(port))] if port is not None else []),
     )
 
 

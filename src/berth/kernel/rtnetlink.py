@@ -332,6 +332,16 @@ def device_route_message(version: int, *, index: int) -> Message:
     return Message(RTM_NEWROUTE, body, flags=flags)
 
 
+def host_route6_message(address: bytes, *, index: int) -> Message:
+    """Send what is for one address of IPv6 out of an interface."""
+    body = (
+        _ROUTE.pack(AF_INET6, 128, 0, 0, _RT_TABLE_MAIN, _RTPROT_BOOT, 0, _RTN_UNICAST, 0)
+        + attribute(_RTA_DST, address)
+        + attribute(_RTA_OIF, u32(index))
+    )
+    return Message(RTM_NEWROUTE, body, flags=netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE)
+
+
 def loopback6_message(index: int) -> Message:
     """Take packets for ::1 from an interface too, as route_localnet has it for 127.0.0.0/8.
 

@@ -69,8 +69,6 @@ def _settle(links: NetlinkSocket, link: rtnetlink.Link, network: NetworkRecord) 
         rtnetlink.address_message(link.index, address, length) for address, length in wanted.items()
     ]
     messages.append(rtnetlink.up_message(link.index))
-    if speaks_ipv6 and answers_loopback6():
-        messages.append(rtnetlink.loopback6_message(link.index))
     if not network.icc and has_netfilter():
         messages.append(rtnetlink.bridge_netfilter_message(link.index))
     links.execute(messages, f"set up bridge {network.bridge}")
@@ -128,18 +126,6 @@ def has_netfilter() -> bool:
     With both a container could not reach a published port of another by the host's address.
     """
     return (SYSCTL / "bridge").exists()
-
-
-def answers_loopback6() -> bool:
-    """Say whether what containers answer to the host's ::1 can come back to it.
-
-    Where bridges call ip6tables the answer has that address already when IPv6 first looks at it, and
-    ::1 coming from a wire is dropped.
-    """
-    try:
-        return (SYSCTL / "bridge/bridge-nf-call-ip6tables").read_text().strip() == "0"
-    except FileNotFoundError:  # no br_netfilter
-        return True
 
 
 def write_sysctl(path: Path, value: str) -> bool:

@@ -5,12 +5,17 @@ outside for a published port is not redirected at once, but goes where packets f
 left of it after everybody else's input chains is copied to one end of a pair of interfaces; the copy
 comes in again at the other end, and is redirected there. That is the first packet of a connection only:
 the others follow it by the connection's record, and take no detour.
+
+What the host sends to ::1 for a published port takes the same pair, every packet of it and with other
+addresses: the kernel lets no packet of ::1 go further than its loopback, nor come from elsewhere. Between
+the two ends such a connection is one from ``asker`` to ``asked``, which nobody else has.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from berth.errors import Failed
@@ -29,10 +34,15 @@ _MTU = 65_535
 
 
 class Detour(NamedTuple):
-    """Where copies go in and where they come out: the indexes of two interfaces."""
+    """Where packets go in and where they come out: the indexes of two interfaces.
+
+    And who seems to talk between the two when the host talks to its ::1.
+    """
 
     entry: int
     exit: int
+    asker: bytes
+    asked: bytes
 
 
 def prefix(engine: str) -> str:
@@ -49,6 +59,8 @@ def ensure(links: NetlinkSocket, engine: str) -> Detour:
     entry, out = (rtnetlink.find_link(links, each) for each in (name, peer))
     if entry is None or out is None:
         raise Failed(f"create veth pair {name}: an interface has this name already")
+    asker, asked = (_local_address(engine, number) for number in (1, 2))
+    detour = Detour(entry.index, out.index, asker, asked)
     # Sources are many, and none of them is behind the pair.
     _write(f"/proc/sys/net/ipv4/conf/{peer}/rp_filter", "2")
     messages = [
@@ -59,9 +71,19 @@ def ensure(links: NetlinkSocket, engine: str) -> Detour:
         for each in (name, peer):
             _write(f"/proc/sys/net/ipv6/conf/{each}/disable_ipv6", "0")
             _write(f"/proc/sys/net/ipv6/conf/{each}/accept_ra", "0")
-        messages.append(rtnetlink.address_message(entry.index, _ADDRESS6, 64))
+        messages += [
+            rtnetlink.address_message(entry.index, _ADDRESS6, 64),
+            rtnetlink.host_route6_message(detour.asked, index=entry.index),
+            rtnetlink.host_route6_message(detour.asker, index=out.index),
+            rtnetlink.loopback6_message(entry.index),
+        ]
     links.execute(messages, f"set up {name}")
-    return Detour(entry.index, out.index)
+    return detour
+
+
+def _local_address(engine: str, number: int) -> bytes:
+    """Return an address of a prefix (RFC 4193) that no network of the engine is in."""
+    return b"\xfd" + sha256(engine.encode()).digest()[:5] + b"\xff\xff" + number.to_bytes(8, "big")
 
 
 def remove(links: NetlinkSocket, engine: str) -> None:
@@ -79,6 +101,11 @@ def came_by(index: int) -> bytes:
 def came_by_other_than(index: int) -> bytes:
     """Go on with the next rule if a packet came by this interface."""
     return nft.meta(nft.META_IIF) + nft.compare(nft.CMP_NEQ, index.to_bytes(4, sys.byteorder))
+
+
+def goes_by(index: int) -> bytes:
+    """Go on with the next rule unless a packet leaves by this interface."""
+    return nft.meta(nft.META_OIF) + nft.compare(nft.CMP_EQ, index.to_bytes(4, sys.byteorder))
 
 
 def take(detour: Detour, version: int) -> bytes:

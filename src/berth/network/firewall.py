@@ -19,11 +19,11 @@ Networks and ports are elements of sets and maps, so the rules never change whil
 from __future__ import annotations
 
 from ipaddress import IPv4Address, ip_address, ip_network
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from berth.kernel import nftables as nft
 from berth.kernel.rtnetlink import LOOPBACK_INDEX
-from berth.network import detour
+from berth.network import detour, loopback6
 from berth.network.ports import EVERY
 from berth.network.records import PROTOCOLS, ROUTED, UNPROTECTED
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from berth.kernel.netlink import Message
+    from berth.network.detour import Detour
     from berth.network.records import EndpointRecord, NetworkRecord
 
     _Change = Callable[[nft.Table, str, list[bytes]], Message]
@@ -65,17 +66,6 @@ class _Family:
         return nft.Table(name, self.number)
 
 
-class Host(NamedTuple):
-    """What the rules need to know of the host.
-
-    ``detour``: by it new connections from outside come, once the host's firewall let them. ``loopback6``:
-    ports are published at ::1 too. Where they cannot be, nobody shall wait for an answer.
-    """
-
-    detour: detour.Detour | None = None
-    loopback6: bool = True
-
-
 FAMILIES = {version: _Family(version) for version in (4, 6)}
 
 
@@ -93,9 +83,12 @@ def ruleset(
     tables: Iterable[nft.Table],
     networks: Collection[NetworkRecord],
     endpoints: Collection[EndpointRecord],
-    host: Host,
+    way: Detour | None,
 ) -> list[Message]:
-    """Return what replaces the tables, whatever was in them."""
+    """Return what replaces the tables, whatever was in them.
+
+    By this detour new connections from outside come, once the host's firewall let them.
+    """
     messages: list[Message] = []
     name = ""
     for table in tables:
@@ -104,16 +97,21 @@ def ruleset(
         for version in versions(networks):
             if FAMILIES[version].number == table.family:
                 family = FAMILIES[version]
-                messages += _whole(table, family, networks, host)
+                messages += _whole(table, family, networks, way)
     return messages + publish(name, *endpoints)
 
 
 def _whole(
-    table: nft.Table, family: _Family, networks: Iterable[NetworkRecord], host: Host
+    table: nft.Table, family: _Family, networks: Iterable[NetworkRecord], way: Detour | None
 ) -> list[Message]:
     messages = [nft.add_table(table), *_sets(table, family), *_chains(table)]
-    messages += _rules(table, family)
-    messages += _publish_rules(table, family, host)
+    rules = _rules(family)
+    for chain, found in _publish_rules(family, way).items():
+        rules[chain] = found + rules.get(chain, [])
+    if family.version == 6 and way is not None:
+        key = nft.load(bytes(15) + b"\1", _WORD[0]) + _port_key(family.words)
+        loopback6.lead(rules, way, (key + _look(PORTS), _port_key(0) + _look(ANY_PORTS)))
+    messages += [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
     for network in networks:
         messages += _elements(nft.add_elements, table, _network_elements(network, family))
     return messages
@@ -170,7 +168,7 @@ def _chains(table: nft.Table) -> list[Message]:
     ]
 
 
-def _rules(table: nft.Table, family: _Family) -> list[Message]:
+def _rules(family: _Family) -> dict[str, list[bytes]]:
     number = family.number
     source = nft.source_address(family=number)
     was_published = nft.ct(nft.CT_STATUS, nft.CT_STATUS_DNAT)
@@ -185,7 +183,7 @@ def _rules(table: nft.Table, family: _Family) -> list[Message]:
     )
     input_is_internal = nft.meta(nft.META_IIFNAME) + nft.lookup(INTERNAL)
     output_is_internal = nft.meta(nft.META_OIFNAME) + nft.lookup(INTERNAL)
-    rules = {
+    return {
         "forward": [
             _ESTABLISHED + _ACCEPT,
             _OUTPUT_IS_OURS + nft.jump("inward"),
@@ -217,10 +215,9 @@ def _rules(table: nft.Table, family: _Family) -> list[Message]:
             _ACCEPT,
         ],
     }
-    return [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
 
 
-def _publish_rules(table: nft.Table, family: _Family, host: Host) -> list[Message]:
+def _publish_rules(family: _Family, way: Detour | None) -> dict[str, list[bytes]]:
     number = family.number
     to_container = nft.dnat(_WORD[8], _WORD[8 + family.words], family=number)
     target = nft.destination_address(_WORD[0], family=number) + _port_key(family.words)
@@ -243,22 +240,22 @@ def _publish_rules(table: nft.Table, family: _Family, host: Host) -> list[Messag
             stranger,
         ],
     }
-    if family.version == 6 and not host.loopback6:
-        rules["output"].insert(0, loopback + _ACCEPT)
-    if host.detour is None:
+    if way is None:
         rules["prerouting"].append(local + jump)
+        if family.version == 6:  # no answer would come back: nobody shall wait for one
+            rules["output"].insert(0, loopback + _ACCEPT)
     else:
-        returns = detour.came_by(host.detour.exit)
+        returns = detour.came_by(way.exit)
         # Copies of IPv4 are sent with "don't fragment", which nobody asked for.
         as_sent = nft.allow_fragments() if family.version == 4 else b""
         rules["prerouting"] += [returns + as_sent + jump, _INPUT_IS_OURS + local + jump]
-        take = local + detour.take(host.detour, family.version)
+        take = local + detour.take(way, family.version)
         rules["input"] += [
             detour.came_by(LOOPBACK_INDEX) + _ACCEPT,  # the chain "output" has seen it
             returns + _DROP,  # nobody's port any more: no second round
             *(found + take for found in reversed(is_published)),  # most have no address
         ]
-    return [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
+    return rules
 
 
 def _port_key(word: int) -> bytes:

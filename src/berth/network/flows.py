@@ -18,6 +18,7 @@ from berth.network.records import PROTOCOLS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from berth.network.detour import Detour
     from berth.network.records import PortRecord
 
 log = logging.getLogger("berth")
@@ -26,25 +27,26 @@ _REMEMBERED = ("udp", "sctp")  # TCP tells the sender of the end, who begins ane
 _FAMILIES = {4: rtnetlink.AF_INET, 6: rtnetlink.AF_INET6}
 
 
-def forget(ports: Iterable[PortRecord]) -> None:
-    """Let the kernel decide anew about what is sent to these ports of the host."""
+def forget(ports: Iterable[PortRecord], *, way: Detour | None) -> None:
+    """Let the kernel decide anew about what is sent to these ports of the host, by the detour too."""
     concerned = [port for port in ports if port.protocol in _REMEMBERED and port.host_port]
     if not concerned:
         return
     try:
         with NetlinkSocket(netlink.NETLINK_NETFILTER) as sock:
             for port in concerned:
-                _forget(sock, port)
+                _forget(sock, port, way)
     except OSError as error:  # the kernel may have no ctnetlink
         log.warning("senders to published ports may have to begin anew: %s", error)
 
 
-def _forget(sock: NetlinkSocket, port: PortRecord) -> None:
+def _forget(sock: NetlinkSocket, port: PortRecord, way: Detour | None) -> None:
     family = _FAMILIES[port.version]
     found = conntrack.flows(sock, family, PROTOCOLS[port.protocol], port.host_port)
     if not found:
         return
     own = {ip_address(port.host_ip).packed} if port.host_ip not in EVERY else _own(family)
+    own |= {way.asked} if way is not None else set()  # which is ::1
     for flow in found:
         if flow.destination in own:  # others only pass through this host
             conntrack.delete(sock, flow)

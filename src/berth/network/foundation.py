@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from berth.network.detour import Detour
     from berth.network.guards import Guards
     from berth.network.kernelthread import KernelThread
     from berth.network.networks import Networks
@@ -36,6 +37,7 @@ class Foundation:
     """Shared by the parts of one service. What has no value here is set when it opens."""
 
     wiring: Wiring
+    detour: Detour | None
     table: Table
     guards: Guards
     resolvers: Resolvers

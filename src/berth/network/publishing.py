@@ -84,7 +84,7 @@ class Publishing:
             for endpoint in opened:
                 self._base.wiring.set_hairpin(endpoint.interface)
             self._base.table.change(rules, "publish ports")
-            flows.forget(port for endpoint in opened for port in endpoint.ports)
+            flows.forget((port for e in opened for port in e.ports), way=self._base.detour)
 
         if opened:
             await self._base.thread.run(work)
@@ -95,7 +95,7 @@ class Publishing:
 
         def work() -> None:
             self._base.table.change(rules, "close ports")
-            flows.forget(port for endpoint in endpoints for port in endpoint.ports)
+            flows.forget((port for e in endpoints for port in e.ports), way=self._base.detour)
 
         if rules:
             await self._base.thread.run(work)

@@ -109,7 +109,7 @@ class NetworkService:
         name, prefix = base.names.table, f"bv{base.names.name[:6]}"
         base.wiring = Wiring(prefix=prefix, forwards=self._forwards)
         self._tables = firewall.tables(name, has_ipv6=bridges.has_ipv6())
-        self._detour = self._make_detour()
+        base.detour = self._make_detour()
         for_bridges = self._bridge_table(name)
         base.guards = Guards(for_bridges, prefix=prefix)
         base.table = table.Table(
@@ -139,11 +139,11 @@ class NetworkService:
 
     def _ruleset(self) -> list[Message]:
         networks, endpoints = self._networks.bridged(), self._sandboxes.all()
-        if self._detour is not None:  # somebody who flushed rules may have deleted it, too
-            self._detour = self._base.wiring.ensure_detour(self._base.names.name)
-        host = firewall.Host(self._detour, loopback6=bridges.answers_loopback6())
-        rules = firewall.ruleset(self._tables, networks, endpoints, host)
-        return rules + self._base.guards.ruleset()
+        base = self._base
+        if base.detour is not None:  # somebody who flushed rules may have deleted it, too
+            base.detour = base.wiring.ensure_detour(base.names.name)
+        rules = firewall.ruleset(self._tables, networks, endpoints, base.detour)
+        return rules + base.guards.ruleset()
 
     async def close(self, *, remove: bool = False) -> None:
         """Stop. Containers keep their networks, unless the engine is to leave nothing on the host."""

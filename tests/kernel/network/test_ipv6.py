@@ -1,5 +1,6 @@
 """IPv6: networks of both versions or of this one alone, with real connections."""
 
+import json
 import socket
 from ipaddress import ip_address, ip_network
 
@@ -110,18 +111,62 @@ def test_a_container_does_not_reach_what_is_published_for_the_host_alone(net, en
     assert net.socket(other.netns_fd, near="::").connect_ex(("::1", 8080)) != 0
 
 
-def test_where_bridges_call_ip6tables_the_loopback_address_is_refused_at_once(net, engine):
+@pytest.fixture(params=["0", "1"], ids=["plain bridges", "bridges that call ip6tables"])
+def either(request, engine):
     with open("/proc/sys/net/bridge/bridge-nf-call-ip6tables", "w") as file:
-        file.write("1")
-    dual = engine.run(engine.service.create(NetworkRequest(name="dual", ipv6=True)))
-    container = engine.connect("c1", (80, 8080), network="dual")
-    server = net.listen(container.netns_fd, 80, "::")
+        file.write(request.param)
+    return engine.run(engine.service.create(NetworkRequest(name="either", ipv6=True)))
+
+
+def test_the_loopback_address_leads_to_published_ports(net, engine, either):
+    ports = (80, 8080), (81, 8081, "tcp", "::1"), (82, 8082, "tcp", HOST6), (53, 5353, "udp")
+    container = engine.connect("c1", *ports, network="either")
+    servers = [net.listen(container.netns_fd, port, "::") for port in (80, 81, 82)]
+    for server, port in zip(servers[:2], (8080, 8081), strict=True):
+        assert net.talk(server, net.host_fd, ("::1", port)) == either.gateway6
+    assert net.socket(net.host_fd, near="::").connect_ex(("::1", 8082)) != 0
+    for address in (HOST6, either.gateway6):
+        assert net.talk(servers[0], net.host_fd, (address, 8080))
+        assert net.talk(servers[0], container.netns_fd, (address, 8080)) == either.gateway6
+    assert net.talk(servers[0], net.outside_fd, (HOST6, 8080)) == OUTSIDE6
+    names = net.socket(container.netns_fd, socket.SOCK_DGRAM, near="::")
+    names.bind(("::", 53))
+    client = net.socket(net.host_fd, socket.SOCK_DGRAM, near="::")
+    client.connect(("::1", 5353))
+    for _ in range(2):
+        client.send(b"question")
+        _, peer = names.recvfrom(100)
+        assert peer[0] == either.gateway6
+        names.sendto(b"answer", peer)
+        assert client.recv(100) == b"answer"
+    engine.run(engine.service.disconnect("c1"))
+    later = engine.connect("c2", *ports, network="either")  # with a sender that goes on
+    there = net.socket(later.netns_fd, socket.SOCK_DGRAM, near="::")
+    there.bind(("::", 53))
+    client.send(b"again")
+    assert there.recv(100) == b"again"
+    own = net.listen(net.host_fd, 9000, "::1")  # what is the host's stays so
+    assert net.talk(own, net.host_fd, ("::1", 9000)) == "::1"
+    engine.run(engine.service.disconnect("c2"))
     with pytest.raises(ConnectionRefusedError):
         net.socket(net.host_fd, near="::").connect(("::1", 8080))
-    for address in (HOST6, dual.gateway6):
-        assert net.talk(server, net.host_fd, (address, 8080))
-        assert net.talk(server, container.netns_fd, (address, 8080)) == dual.gateway6
-    assert net.talk(server, net.outside_fd, (HOST6, 8080)) == OUTSIDE6
+
+
+def test_nobody_takes_the_hosts_way_to_its_loopback_address(net, engine, either):
+    container = engine.connect("c1", (80, 8080, "tcp", "::1"), (81, 8081), network="either")
+    for port in (80, 81):
+        net.listen(container.netns_fd, port, "::")
+    other = engine.connect("c2", network="either")
+    listed = json.loads(run(find("ip"), "-6", "-j", "route", check=True).out)
+    ways = [route["dst"] for route in listed if route["dev"].startswith("bd")]
+    addresses = [way for way in ways if way.startswith("fd")]
+    assert len(addresses) == 2
+    there = ("route", "add", "fd00::/8", "via", HOST6)
+    within(net.outside_fd, lambda: run(find("ip"), "-6", *there, check=True))
+    for client in (other.netns_fd, net.outside_fd):
+        for address in addresses:
+            for port in (8080, 8081):
+                assert net.is_silent(client, (address, port))
 
 
 def test_datagrams_over_ipv6_reach_a_published_port(net, engine, dual):
