@@ -23,6 +23,7 @@ from berth.buildkit.filesync import (
 from berth.buildkit.sessions import ENDS, GONE, failure
 from berth.errors import Failed, InvalidArgument, Unavailable
 from berth.images import tar
+from berth.images.filestream import FileStream
 from berth.images.layer import clean
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from berth.buildkit.sessions import Session
 
 SEND = "moby.filesync.v1.FileSend/DiffCopy"
-PIECE_BYTES = 1 << 20
 PACKET_BYTES = 32 << 10
 TYPES = {
     tar.REGULAR: 0,
@@ -54,12 +54,12 @@ class Spooled:
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._at = 0
+        stream = FileStream(self._fd)
         found: dict[str, tuple[tar.Member, int]] = {}
-        for member in tar.TarReader(self):
+        for member in tar.TarReader(stream):
             name = clean(member.name)
             if name and member.kind in TYPES:
-                found[name] = member, self._at
+                found[name] = member, stream.position
         self.members = [
             (name, *found[name]) for name in sorted(found, key=lambda name: name.split("/"))
         ]
@@ -67,25 +67,6 @@ class Spooled:
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
-
-    # What a reader of archives wants of a stream
-
-    def read(self, size: int) -> bytes:
-        """Return bytes, fewer at the end."""
-        data = os.pread(self._fd, size, self._at)
-        self._at += len(data)
-        return data
-
-    def pieces(self, size: int) -> Iterator[memoryview]:
-        """Yield bytes, fewer at the end."""
-        while size and (data := self.read(min(size, PIECE_BYTES))):
-            size -= len(data)
-            yield memoryview(data)
-
-    def skip(self, size: int) -> int:
-        """Pass over bytes."""
-        self._at += size
-        return size
 
     def data(self, at: int, size: int) -> Iterator[bytes]:
         """Yield the data of a file."""

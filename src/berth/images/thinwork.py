@@ -11,6 +11,7 @@ import msgspec
 from berth.content.thin import Index, Range, ranges_between
 from berth.errors import InvalidArgument
 from berth.images import tar
+from berth.images.filestream import FileStream
 from berth.images.layer import clean, write_all
 from berth.images.tar import TarReader
 from berth.kernel.filecopies import copy_range
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     Report = Callable[[Mapping[str, object]], None]
 
 CAPABILITIES = ("CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH")
-PIECE_BYTES = 1 << 20
 MIN_FILE_BYTES = 8 << 10  # less is read sooner from the blob than from a file of its own
 NICENESS = 10
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -52,7 +52,7 @@ def thin(argument: dict[str, object], fds: list[int], report: Report) -> Mapping
 
 def in_tree(blob: int) -> Iterator[Range]:
     """Yield the ranges of an archive that are files below this process's root."""
-    stream = Seeking(blob)
+    stream = FileStream(blob)
     reader = TarReader(stream)
     for member in reader:
         if member.kind != tar.REGULAR or member.regions or member.size < MIN_FILE_BYTES:
@@ -90,30 +90,3 @@ def _is_same(path: str, reader: TarReader, size: int) -> bool:
         return True
     finally:
         os.close(fd)
-
-
-class Seeking:
-    """A file as a stream for :class:`TarReader`: what is passed over is not read."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._size = os.fstat(fd).st_size
-        self.position = 0
-
-    def read(self, size: int) -> bytes:
-        """Return ``size`` bytes, fewer at the end."""
-        data = os.pread(self._fd, size, self.position)
-        self.position += len(data)
-        return data
-
-    def pieces(self, size: int) -> Iterator[memoryview]:
-        """Yield ``size`` bytes in pieces, fewer at the end."""
-        while size and (data := self.read(min(size, PIECE_BYTES))):
-            size -= len(data)
-            yield memoryview(data)
-
-    def skip(self, size: int) -> int:
-        """Pass over ``size`` bytes; return how many there were."""
-        passed = min(size, self._size - self.position)
-        self.position += passed
-        return passed
