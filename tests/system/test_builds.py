@@ -310,12 +310,10 @@ ENV HIDES=env
 ARG HIDES=arg
 ARG GLOBAL
 RUN echo "$OWN/$HIDES/$GLOBAL/$SHOWN" > /x
-FROM one
-RUN echo "$OWN/$HIDES/$GLOBAL" > /y
 """
     )
     assert not project.build(t="scoped", buildargs={"OWN": "given", "HIDES": "hidden"}).error
-    assert project.run("scoped", "cat /x /y") == "given/env/g/\n/env/\n"
+    assert project.run("scoped", "cat /x") == "given/env/g/\n"
 
 
 def test_unused_arguments_are_told(project: Project) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from berth.dockerfile.instructions import Instruction
     from berth.dockerfile.stages import Stage
 
+CANCELED = "canceled"
 DONE = ("Download complete", "Pull complete", "Already exists")
 
 
@@ -32,10 +33,23 @@ class Vertices(Output):
         self._names: dict[int, dict[int, str]] = {}  # of steps by id, by stage
         self._current: Vertex | None = None
         self._plan: Plan | None = None
+        self._stages: list[Vertices] = []
+        self._is_failing = False
 
     async def plan(self, plan: Plan) -> None:
         """Take note of the stages, for their steps are counted."""
         self._plan = plan
+
+    def beside(self, stage: Stage) -> Vertices:
+        """Return who is told of a stage."""
+        found = Vertices(self._journal)
+        found._plan = self._plan
+        self._stages.append(found)
+        return found
+
+    def fails(self) -> None:
+        """Take note that it was this stage's step that failed."""
+        self._is_failing = True
 
     async def step(self, instruction: Instruction, stage: Stage | None = None) -> None:
         """Begin a vertex, if the instruction is one."""
@@ -80,8 +94,10 @@ class Vertices(Output):
         """BuildKit says nothing of it."""
 
     async def failed(self, error: BerthError) -> None:
-        """End the vertex with an error."""
+        """End what was under way: the step that failed, and those that went on beside it."""
         await self._finish(error=error.message)
+        for stage in self._stages:
+            await stage._finish(error=error.message if stage._is_failing else CANCELED)
 
     def report(self, message: Mapping[str, object]) -> None:
         """Show how far a pull is."""
@@ -144,6 +160,6 @@ async def working(journal: Journal, name: str) -> AsyncIterator[Vertex]:
         await vertex.finish(error=error.message)
         raise
     except BaseException:
-        await vertex.finish(error="canceled")
+        await vertex.finish(error=CANCELED)
         raise
     await vertex.finish()

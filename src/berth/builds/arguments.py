@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from berth.dockerfile.substitution import MAX_PUT_IN, Expansion
@@ -20,14 +21,22 @@ PROXIES = tuple(
 )
 
 
-def platform_arguments(target: Platform, machine: Platform) -> dict[str, str]:
-    """Return the arguments that say what is built for and where, which FROM sees without ARG."""
-    found = {}
+EPOCH = "SOURCE_DATE_EPOCH"
+SECONDS = re.compile(r"[0-9]{1,11}")
+OF_BUILDER = "BUILDKIT_"  # what is for the builder itself begins so
+HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
+KEEPS_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+
+
+def automatic_arguments(target: Platform, machine: Platform, stage: str) -> dict[str, str]:
+    """Return the arguments that say what is built, for what and where, which FROM sees without ARG."""
+    found = {"TARGETSTAGE": stage or "default"}
     for prefix, platform in (("TARGET", target), ("BUILD", machine)):
         found[f"{prefix}PLATFORM"] = str(platform)
         found[f"{prefix}OS"] = platform.os
         found[f"{prefix}ARCH"] = platform.architecture
         found[f"{prefix}VARIANT"] = platform.variant
+        found[f"{prefix}OSVERSION"] = ""
     return found
 
 
@@ -37,7 +46,7 @@ class BuildArguments:
     def __init__(self, given: Mapping[str, str | None], known: Mapping[str, str]) -> None:
         """``known``: what FROM sees without ARG."""
         self._given = given
-        self._globals = dict(known)
+        self._globals = {name: given.get(name) or value for name, value in known.items()}
         self.referenced: set[str] = set()
 
     def value(self, name: str, default: str | None) -> str | None:
@@ -62,22 +71,37 @@ class BuildArguments:
         """Return what FROM sees."""
         return self._globals
 
+    @property
+    def epoch(self) -> int | None:
+        """The second that everything is to be said to be made in; None for nothing."""
+        text = self.value(EPOCH, None)
+        if not text:
+            return None
+        if not SECONDS.fullmatch(text):
+            raise InvalidArgument(f"invalid {EPOCH}: {text}")
+        return int(text)
+
     def unused(self) -> list[str]:
         """Return what was given and never asked for."""
-        known = {*PROXIES, *self._globals, *self.referenced}
-        return [name for name in self._given if name not in known]
+        known = {*PROXIES, EPOCH, *self._globals, *self.referenced}
+        return [n for n in self._given if n not in known and not n.startswith(OF_BUILDER)]
 
-    def scope(self) -> Scope:
-        """Return the arguments of a new stage: none yet."""
-        return Scope(self)
+    def scope(self, above: Scope | None = None) -> Scope:
+        """Return the arguments of a new stage: those of the stage that it begins with, if any."""
+        return Scope(self, above)
 
 
 class Scope:
     """The arguments that one stage has declared."""
 
-    def __init__(self, build: BuildArguments) -> None:
+    def __init__(self, build: BuildArguments, above: Scope | None) -> None:
         self._build = build
-        self._defaults: dict[str, str | None] = {}
+        self._defaults: dict[str, str | None] = dict(above.defaults) if above else {}
+
+    @property
+    def defaults(self) -> Mapping[str, str | None]:
+        """What is declared, and what each is by default."""
+        return self._defaults
 
     def declare(self, step: Arguments, variables: Mapping[str, str], escape: str) -> str:
         """Take note of an ARG; return what history says of it."""
@@ -107,6 +131,6 @@ class Scope:
         shown = [
             f"{name}={value}"
             for name, value in values.items()
-            if name not in PROXIES or name in self._build.referenced
+            if name not in PROXIES or name in self._defaults
         ]
         return [f"|{len(shown)}", *sorted(shown)] if values else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
@@ -49,11 +50,13 @@ class Received:
         self.folder = folder
         self._job = job
         self._questions = questions
+        self._turn = asyncio.Lock()
 
     async def _ask(self, question: Document) -> Document:
         data = codec.encode(question) + b"\n"
-        await pipes.write(self._questions, _once(data))
-        answer = dict(await self._job.first())
+        async with self._turn:
+            await pipes.write(self._questions, _once(data))
+            answer = dict(await self._job.first())
         if "error" in answer:
             record = answer["error"]
             assert isinstance(record, dict)
@@ -106,6 +109,7 @@ class Deferred:
         self._begin = begin
         self._undo = undo
         self._received: Received | None = None
+        self._turn = asyncio.Lock()
 
     async def digest(
         self, patterns: Sequence[str], excludes: Sequence[str], *, parents: bool = False
@@ -114,10 +118,15 @@ class Deferred:
 
         ``parents``: where they are counts as well.
         """
+        async with self._turn:
+            received = await self._begun()
+        return await received.digest(patterns, excludes, parents=parents)
+
+    async def _begun(self) -> Received:
         if self._received is None:
             received = receive(self._runtime, self._parent, self._begin())
             self._received = await self._undo.enter_async_context(received)
-        return await self._received.digest(patterns, excludes, parents=parents)
+        return self._received
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

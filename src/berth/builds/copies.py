@@ -16,6 +16,7 @@ from berth.dockerfile import ignore
 from berth.dockerfile.modes import Mode
 from berth.dockerfile.substitution import Expansion
 from berth.errors import Failed, InvalidArgument
+from berth.images.records import Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from berth.builds.offers import Offers
     from berth.builds.stage import StageState
     from berth.dockerfile.instructions import Copy
-
-    Document = dict[str, object]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +54,7 @@ class Copies:
         self._folder = folder
 
     async def prepare(
-        self, step: Copy, stage: StageState, origin: Document | Context | None
+        self, step: Copy, stage: StageState, origin: Image | Context | None
     ) -> tuple[Copying, str]:
         """Return what is to be copied, and what history says of it. ``origin``: of COPY --from."""
         put_in = Expansion(stage.variables, stage.settings.escape)
@@ -107,11 +106,11 @@ class Copies:
         step: Copy,
         patterns: list[str],
         excludes: list[str],
-        origin: Document | Context | None,
+        origin: Image | Context | None,
     ) -> None:
         parents = step.parents
-        if isinstance(origin, dict):
-            part = Part(patterns=patterns, source=origin, parents=parents)
+        if isinstance(origin, Image):
+            part = Part(patterns=patterns, image=origin, parents=parents)
             found = await self._maker.digest(origin, patterns, excludes, parents=parents)
             gathered.add(part, *found)
             return

@@ -58,8 +58,8 @@ def copy(argument: dict[str, object], fds: list[int], report: Report) -> Mapping
 
     Argument: ``rootfs``, the root; ``parts``, each with ``patterns``, ``source`` (another image's root;
     None: the next directory of ``fds``), whether it ``extracts`` archives and keeps ``parents``;
-    ``excludes``, ``target``, ``owner`` and ``mode`` (nothing: as it is). Without parts the target is a
-    directory to be made. Returns ``digest`` and ``size`` of the layer.
+    ``excludes``, ``target``, ``latest_ns``, ``owner`` and ``mode`` (nothing: as it is). Without parts the
+    target is a directory to be made. Returns ``digest`` and ``size`` of the layer.
     """
     del report
     os.umask(0)
@@ -77,7 +77,7 @@ def copy(argument: dict[str, object], fds: list[int], report: Report) -> Mapping
     except OSError as error:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         raise Failed(f"{where}{(error.strerror or str(error)).lower()}") from error
-    return differences.write_layer(layers, file)
+    return differences.write_layer(layers, file, latest_ns=differences.latest_of(argument))
 
 
 class _Part(NamedTuple):

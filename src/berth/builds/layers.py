@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import msgspec
 
 from berth.builds import leftovers
 from berth.engine.files import WrittenLayer
+from berth.runtime import codec
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 
 COPY = "berth.builds.copying:copy"
 DIGEST = "berth.builds.copying:digest"
+MAX_DIGESTS = 1000  # that are remembered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Some of what is to be copied: patterns below a directory of berthd's, or in the view of an image."""
+    """Some of what is to be copied: patterns below a directory of berthd's, or in an image."""
 
     patterns: Sequence[str]
     folder: Path | None = None
-    source: Document | None = None
+    image: Image | None = None
     extracts: bool = False
     parents: bool = False  # with the directories that lead to what is copied
 
@@ -47,6 +49,7 @@ class Copying:
     excludes: Sequence[str] = ()
     owner: str = ""
     mode: str = ""
+    latest_ns: int | None = None  # no file is said to be younger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class LayerMaker:
         self._images = services.images
         self.runtime = services.runtime
         self._notes = notes
+        self._digests: dict[bytes, tuple[str, int]] = {}  # images do not change
 
     @asynccontextmanager
     async def make(self, parent: Image, copying: Copying) -> AsyncIterator[Layer]:
@@ -76,20 +80,32 @@ class LayerMaker:
         try:
             self._images.prepare_rootfs(parent, name, marked=False)
             await self._images.fill_rootfs(name)
-            argument = {**described(copying), "rootfs": self._images.rootfs(name).document()}
-            fds = [file, *(open_folder(p.folder) for p in copying.parts if p.folder is not None)]
-            try:
-                answer = await self._run(COPY, argument, fds)
-                found = msgspec.convert(answer, WrittenLayer)
-            finally:
-                for fd in fds[1:]:
-                    os.close(fd)
+            found = await self._copy(name, copying, file)
+            if copying.latest_ns is not None:  # the files are not like the layer
+                yield Layer(path=path, digest=found.digest, size=found.size, tree=None)
+                return
             with self._images.derived.detached(name, found.files) as tree:
                 yield Layer(path=path, digest=found.digest, size=found.size, tree=tree)
         finally:
             os.close(file)
             path.unlink(missing_ok=True)
             await self.forget(name)
+
+    async def _copy(self, name: str, copying: Copying, file: int) -> WrittenLayer:
+        """Copy into the snapshot ``name``, and write the layer to ``file``."""
+        async with AsyncExitStack() as undo:
+            sources: list[Document | None] = [
+                await undo.enter_async_context(self.view(part.image)) if part.image else None
+                for part in copying.parts
+            ]
+            fds = [file]
+            for part in copying.parts:
+                if part.folder is not None:
+                    fds.append(open_folder(part.folder))
+                    undo.callback(os.close, fds[-1])
+            rootfs = self._images.rootfs(name).document()
+            argument = {**described(copying, sources), "rootfs": rootfs}
+            return msgspec.convert(await self._run(COPY, argument, fds), WrittenLayer)
 
     @asynccontextmanager
     async def view(self, image: Image) -> AsyncIterator[Document]:
@@ -107,32 +123,30 @@ class LayerMaker:
         await self._images.remove_rootfs(name)
         self._notes.forget(name)
 
-    async def digest_of(
-        self, image: Image, patterns: Sequence[str], excludes: Sequence[str]
-    ) -> tuple[str, int]:
-        """Return the hash of what patterns select in an image, and how much they name."""
-        async with self.view(image) as source:
-            return await self.digest(source, patterns, excludes)
-
     async def digest(
         self,
-        source: Document,
+        image: Image,
         patterns: Sequence[str],
-        excludes: Sequence[str],
+        excludes: Sequence[str] = (),
         *,
         parents: bool = False,
     ) -> tuple[str, int]:
-        """Return the hash of what patterns select in a view, and how much they name."""
-        argument: Document = {
-            "source": source,
+        """Return the hash of what patterns select in an image, and how much they name."""
+        question: Document = {
             "digest": list(patterns),
             "excludes": list(excludes),
             "parents": parents,
         }
-        found = await self._run(DIGEST, argument, [])
-        count = found["count"]
-        assert isinstance(count, int)
-        return str(found["digest"]), count
+        key = codec.encode([image.diff_ids, question])
+        if key not in self._digests:
+            async with self.view(image) as source:
+                found = await self._run(DIGEST, {**question, "source": source}, [])
+            count = found["count"]
+            assert isinstance(count, int)
+            while len(self._digests) >= MAX_DIGESTS:
+                del self._digests[next(iter(self._digests))]
+            self._digests[key] = str(found["digest"]), count
+        return self._digests[key]
 
     async def _run(self, entry: str, argument: Document, fds: list[int]) -> Mapping[str, object]:
         job = await self.runtime.run_job(entry, argument, fds=fds, template=True)
@@ -142,16 +156,16 @@ class LayerMaker:
             await job.end()
 
 
-def described(copying: Copying) -> Document:
-    """Return what a worker is told of copying, but for the root."""
+def described(copying: Copying, sources: Sequence[Document | None]) -> Document:
+    """Return what a worker is told of copying, but for the root. ``sources``: roots of the parts' images."""
     parts = [
         {
             "patterns": list(part.patterns),
-            "source": part.source,
+            "source": source,
             "extracts": part.extracts,
             "parents": part.parents,
         }
-        for part in copying.parts
+        for part, source in zip(copying.parts, sources, strict=True)
     ]
     return {
         "parts": parts,
@@ -159,6 +173,7 @@ def described(copying: Copying) -> Document:
         "excludes": list(copying.excludes),
         "owner": copying.owner,
         "mode": copying.mode,
+        "latest_ns": copying.latest_ns,
     }
 
 

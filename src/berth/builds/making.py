@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from berth.builds import context, fetching, repositories
+from berth.builds.arguments import KEEPS_GIT
 from berth.builds.bases import Bases
-from berth.builds.builder import Builder, Means
+from berth.builds.builder import Builder
 from berth.builds.contextwork import MAX_TEXT_BYTES
 from berth.builds.layers import LayerMaker
 from berth.builds.mounts import Mounts
 from berth.builds.runs import Runs
+from berth.builds.stagebuilder import Means
 from berth.dockerfile import stages
+from berth.dockerfile.mounts import TRUE
 from berth.errors import BerthError, Failed, InvalidArgument
 from berth.images import streams
 
@@ -98,6 +102,8 @@ class Archive:
 
     async def _repository(self, folder: Path, undo: AsyncExitStack) -> AsyncIterator[bytes]:
         wanted = repositories.read(self._request.remote)
+        if self._request.arguments.get(KEEPS_GIT) in TRUE:
+            wanted = replace(wanted, keeps_git=True)
         try:
             fetched = repositories.fetched(wanted, folder, self._request.offers)
             return (await undo.enter_async_context(fetched)).pieces()

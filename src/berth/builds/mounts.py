@@ -108,7 +108,7 @@ class Mounts:
             return digest
         if not path:
             return ",".join(origin.diff_ids)
-        digest, _ = await self._layers.digest_of(origin, [_plain(path)], [])
+        digest, _ = await self._layers.digest(origin, [_plain(path)])
         return digest
 
     @asynccontextmanager

@@ -9,12 +9,13 @@ from berth.images.records import Image
 from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable
 
     from berth.builds.bases import Bases
     from berth.builds.context import Context
     from berth.builds.output import Output
     from berth.builds.requests import BuildRequest
+    from berth.builds.stage import StageState
     from berth.dockerfile.stages import Dockerfile
     from berth.oci.platform import Platform
 
@@ -32,13 +33,15 @@ class Origins:
         request: BuildRequest,
         output: Output,
         dockerfile: Dockerfile,
-        results: Mapping[int, Image],
+        before: int,
+        results: Callable[[int], Awaitable[StageState | None]],
     ) -> None:
-        """``results``: the images of the stages that are built, by index."""
+        """``results``: returns the end of a stage by its index, None of one that is not built."""
         self._bases = bases
         self._request = request
         self._output = output
         self._dockerfile = dockerfile
+        self._before = before
         self._results = results
 
     def context(self, name: str) -> str | Context | None:
@@ -51,6 +54,11 @@ class Origins:
         except InvalidArgument:
             return None
         return contexts.get(familiar.removesuffix(DEFAULT_TAG), contexts.get(familiar))
+
+    async def stage(self, name: str, before: int) -> StageState | None:
+        """Return the end of a stage that is ``before`` another; None when there is none of this name."""
+        found = self._dockerfile.find(name, before)
+        return None if found is None else await self._results(found.index)
 
     async def image(self, name: str, platform: Platform | None) -> Image:
         """Return an image that is no stage."""
@@ -69,9 +77,9 @@ class Origins:
         instead = self.context(name)
         if instead is not None and not isinstance(instead, str):
             return instead
-        stage = None if instead else self._dockerfile.find(name)
-        if stage is not None and stage.index in self._results:
-            return self._results[stage.index]
+        stage = None if instead else await self.stage(name, self._before)
+        if stage is not None:
+            return stage.image
         if name.isdecimal() and not instead:
             raise NotFound(f"invalid from flag value {name}: invalid context value")
         try:

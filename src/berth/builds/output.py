@@ -42,10 +42,20 @@ class Plan:
 
 
 class Output(Protocol):
-    """Who is told of one build. Steps come one after the other; what is told belongs to the last one."""
+    """Who is told of one build, or of one stage: then steps come one after the other.
+
+    What is told belongs to the last step.
+    """
 
     async def plan(self, plan: Plan) -> None:
         """Take note of what is going to be done."""
+
+    def beside(self, stage: Stage) -> Output:
+        """Return who is told of a stage, which goes on beside others."""
+        ...
+
+    def fails(self) -> None:
+        """Take note that this is the stage at which the build fails; why is said by others."""
 
     async def step(self, instruction: Instruction, stage: Stage | None = None) -> None:
         """Say that an instruction begins. None: one before the first stage."""
@@ -85,6 +95,81 @@ class Listener(Protocol):
         """Take a message without waiting, for it counts bytes."""
 
 
+class Turns:
+    """Lets one stage after the other speak to a listener, in the order of the Dockerfile."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.order: list[int] = []  # those that have not ended, the one whose turn it is first
+        self._kept: dict[int, list[Mapping[str, object]]] = {}
+        self._ended: set[int] = set()
+        self._failing: int | None = None
+
+    def is_turn(self, index: int) -> bool:
+        """Say whether a stage may speak."""
+        return self.order[0] == index
+
+    def keep(self, index: int, message: Mapping[str, object]) -> None:
+        """Keep what a stage says until it is its turn."""
+        self._kept.setdefault(index, []).append(message)
+
+    def has_kept(self, index: int) -> bool:
+        """Say whether something of a stage is still to be said."""
+        return bool(self._kept.get(index))
+
+    async def end(self, index: int) -> None:
+        """Take note that a stage has said everything; let the next ones speak."""
+        self._ended.add(index)
+        while self.order and self.order[0] in self._ended:
+            self.order.pop(0)
+            if self.order:
+                await self._say(self.order[0])
+
+    def fail(self, index: int) -> None:
+        """Take note that this stage is the one that ends the build."""
+        if self._failing is None:
+            self._failing = index
+
+    async def settle(self) -> None:
+        """Say what the stage has kept that ended the build."""
+        if self._failing is not None:
+            await self._say(self._failing)
+
+    async def _say(self, index: int) -> None:
+        kept = self._kept.get(index, [])
+        while kept:  # more may come meanwhile, and waits behind it
+            await self.listener.tell(kept[0])
+            del kept[0]
+
+
+class Turn(Listener):
+    """The listener of one stage."""
+
+    def __init__(self, turns: Turns, index: int) -> None:
+        self._turns = turns
+        self._index = index
+
+    async def tell(self, message: Mapping[str, object]) -> None:
+        """Pass a message on, or keep it."""
+        if self._turns.is_turn(self._index) and not self._turns.has_kept(self._index):
+            await self._turns.listener.tell(message)
+        else:
+            self._turns.keep(self._index, message)
+
+    def report(self, message: Mapping[str, object]) -> None:
+        """Pass a message on; nobody misses how far something was."""
+        if self._turns.is_turn(self._index):
+            self._turns.listener.report(message)
+
+    async def end(self) -> None:
+        """Let the next stage speak."""
+        await self._turns.end(self._index)
+
+    def hurry(self) -> None:
+        """See :meth:`Messages.fails`."""
+        self._turns.fail(self._index)
+
+
 class Messages(Output):
     """A build in Docker's messages."""
 
@@ -93,11 +178,28 @@ class Messages(Output):
         self._quiet = quiet
         self._step = 0
         self._steps = 0  # in all
+        self._first: dict[int, int] = {}  # steps before each stage
+        self._turns = Turns(listener)
 
     async def plan(self, plan: Plan) -> None:
         """Count the steps."""
-        self._steps = plan.before + plan.after
-        self._steps += sum(1 + len(stage.steps) for stage in plan.stages)
+        self._steps = plan.before
+        for stage in plan.stages:
+            self._first[stage.index] = self._steps
+            self._steps += 1 + len(stage.steps)
+        self._steps += plan.after
+        self._turns.order = [stage.index for stage in plan.stages]
+
+    def beside(self, stage: Stage) -> Messages:
+        """Return who is told of a stage: it says all of it when it is its turn."""
+        found = Messages(Turn(self._turns, stage.index), quiet=self._quiet)
+        found._step, found._steps = self._first[stage.index], self._steps
+        return found
+
+    def fails(self) -> None:
+        """Say what the stage has said so far next, for nothing is going to follow."""
+        if isinstance(self._listener, Turn):
+            self._listener.hurry()
 
     async def _stream(self, text: str) -> None:
         if not self._quiet:
@@ -139,6 +241,12 @@ class Messages(Output):
         """Tell programs what a stage has led to."""
         if not self._quiet:
             await self._listener.tell({"aux": {"ID": id_}})
+        if isinstance(self._listener, Turn):
+            await self._listener.end()
+
+    async def failed(self) -> None:
+        """Say what is left of the stage at which the build has failed."""
+        await self._turns.settle()
 
     async def done(self, id_: str) -> None:
         """Say that the image is made."""

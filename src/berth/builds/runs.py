@@ -43,9 +43,11 @@ class Run:
     words: Sequence[str]
     arguments: Mapping[str, str]
     network: str = ""
+    hostname: str = ""
     env: Sequence[str] = ()  # beside what the image will have
     loan: Loan = NOTHING_LENT
     targets: Sequence[str] = ()  # where something is mounted
+    latest_ns: int | None = None  # no file is said to be younger
 
 
 class Runs:
@@ -66,6 +68,7 @@ class Runs:
         name = self._notes.note(leftovers.CONTAINER)
         path = self._images.content.temporary()
         removes, done, record = request.remove or request.always_remove, False, None
+        strips = removes and self._images.derived.has_layers_as_made and run.latest_ns is None
         try:
             record = await self._create(name, run, request)
             await output.container(record.id)
@@ -74,13 +77,15 @@ class Runs:
             found = await self._files.layer(
                 record.id,
                 path,
-                strip=removes and self._images.derived.has_layers_as_made,
+                strip=strips,
                 targets=run.targets,
+                latest_ns=run.latest_ns,
             )
             with ExitStack() as undo:
                 tree = None
-                if removes:
+                if strips:
                     tree = undo.enter_context(self._images.derived.detached(record.id, found.files))
+                if removes:
                     await self._remove(record)
                     await output.removed(record.id)
                 yield Layer(path=path, digest=found.digest, size=found.size, tree=tree)
@@ -97,6 +102,7 @@ class Runs:
         own = run.config
         config = ContainerConfig(
             image=run.image.id,
+            hostname=run.hostname,
             cmd=list(run.words),
             entrypoint=[],
             env=[

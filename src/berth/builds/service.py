@@ -13,11 +13,11 @@ from berth.builds.leftovers import Leftovers
 from berth.builds.output import Messages
 from berth.builds.pruning import Entry
 from berth.engine.times import SECOND_NS
-from berth.errors import Failed, InvalidArgument, NotFound
+from berth.errors import BerthError, Failed, InvalidArgument, NotFound
 from berth.images.catalog import familiar, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -78,7 +78,7 @@ class Builds:
         try:
             with self._cancellable(id_) as scope:
                 async with scope:
-                    image = await self.make(request, source, output)
+                    image = await self._telling(self.make(request, source, output), output)
         except TimeoutError as error:
             if not scope.expired():
                 raise
@@ -87,6 +87,13 @@ class Builds:
         for name in dict.fromkeys(names):
             self._images.tag(image.id, name)
             await output.say(f"Successfully tagged {name}")
+
+    async def _telling(self, work: Awaitable[Image], output: Messages) -> Image:
+        try:
+            return await work
+        except BerthError:
+            await output.failed()
+            raise
 
     async def make(self, request: BuildRequest, source: Source, output: Output) -> Image:
         """Build an image that gets no name yet. A cancellation is as in :meth:`build`."""

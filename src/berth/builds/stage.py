@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.dockerfile.settings import Settings
+from berth.engine.times import SECOND_NS, rfc3339
 from berth.errors import InvalidArgument, NotFound
 from berth.images import commits
 from berth.images.commits import Commit
@@ -64,14 +65,17 @@ class StageState:
 class Steps:
     """Finds what a step has led to before, or makes an image of it."""
 
-    def __init__(self, images: ImageService, request: BuildRequest) -> None:
+    def __init__(self, images: ImageService, request: BuildRequest, epoch: int | None) -> None:
+        """``epoch``: the second that everything is said to be made in."""
         self._images = images
+        self._created = "" if epoch is None else rfc3339(epoch * SECOND_NS)
         self._derived = images.derived
         self._request = request
 
     def key(self, stage: StageState, command: Sequence[str], more: object = None) -> str:
         """Return what tells a step from others on the same image."""
-        facts = (list(command), stage.settings.config, stage.settings.author, more)
+        facts = [list(command), stage.settings.config, stage.settings.author, more]
+        facts += [self._created] if self._created else []
         return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
     async def known(self, stage: StageState, key: str, command: Sequence[str]) -> bool:
@@ -105,6 +109,7 @@ class Steps:
             config=stage.settings.config,
             author=stage.settings.author,
             created_by=" ".join(command),
+            created=self._created,
             step=key,
         )
 

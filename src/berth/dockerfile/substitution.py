@@ -197,6 +197,8 @@ class _Word:
         unset = value is None
         if operator == ":":
             operator, unset = self._next(), not value
+            if operator not in ("-", "+", "?"):
+                raise InvalidArgument(f"unsupported modifier (:{operator}) in substitution")
         if operator in ("-", "+", "?"):
             word = self._argument("}")
             if operator == "-":

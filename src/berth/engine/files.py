@@ -143,18 +143,26 @@ class Files:
                     yield chr(entry[0]), os.fsdecode(entry[1:])
 
     async def layer(
-        self, id_: str, path: Path, *, strip: bool = False, targets: Sequence[str] = ()
+        self,
+        id_: str,
+        path: Path,
+        *,
+        strip: bool = False,
+        targets: Sequence[str] = (),
+        latest_ns: int | None = None,
     ) -> WrittenLayer:
         """Write what a container has changed as an image's layer to a new file.
 
         ``strip``: its upper directory, which nobody has mounted, becomes the layer's files. ``targets``:
-        where something was mounted, for which places may have been made.
+        where something was mounted, for which places may have been made. ``latest_ns``: no file is said to
+        be younger.
         """
         rootfs = self._services.images.rootfs(id_)
         argument: Document = {
             "rootfs": rootfs.document(),
             "strips": strip,
             "targets": list(targets),
+            "latest_ns": latest_ns,
         }
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

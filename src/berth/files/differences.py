@@ -82,7 +82,8 @@ def layer(argument: dict[str, object], fds: list[int], report: Report) -> Mappin
     """Write what has changed as a layer of an image to the file ``fds[0]``.
 
     Argument: ``rootfs``; ``targets``: where something was mounted; ``strips``: what is no part of the layer
-    is removed, so that the directory is one. Returns ``digest`` and ``size``, and what is in ``files``.
+    is removed, so that the directory is one; ``latest_ns``, see :func:`latest_of`. Returns ``digest`` and
+    ``size``, and what is in ``files``.
     """
     del report
     layers = roots.open_layers(argument)
@@ -90,9 +91,16 @@ def layer(argument: dict[str, object], fds: list[int], report: Report) -> Mappin
     assert isinstance(targets, list)
     made = [path for target in targets for path in missing(layers.below, target)]
     stubs = _Stubs(layers.own, layers.below, STUBS.union(made))
-    found = write_layer(layers, fds[0], stubs)
+    found = write_layer(layers, fds[0], stubs, latest_ns=latest_of(argument))
     if argument["strips"]:
         stubs.remove()
+    return found
+
+
+def latest_of(argument: dict[str, object]) -> int | None:
+    """Return ``latest_ns`` of an argument: no file of the layer is said to be younger."""
+    found = argument["latest_ns"]
+    assert found is None or isinstance(found, int)
     return found
 
 
@@ -102,10 +110,12 @@ def nothing(path: str, status: os.stat_result) -> bool:
     return False
 
 
-def write_layer(layers: roots.Layers, file: int, skips: Skips = nothing) -> Mapping[str, object]:
+def write_layer(
+    layers: roots.Layers, file: int, skips: Skips = nothing, *, latest_ns: int | None = None
+) -> Mapping[str, object]:
     """Write a layer of what has changed, without what ``skips`` says, to a file; return what `layer` does."""
     sink = HashingSink(file)
-    writer = TarWriter(sink)
+    writer = TarWriter(sink, latest_ns=latest_ns)
     if layers.copied_ns is None:
         Packer(layers.own, writer, layer=True, skips=skips).tree("", "")
     else:

@@ -27,6 +27,7 @@ class Commit:
     author: str = ""
     comment: str = ""
     created_by: str = ""
+    created: str = ""  # now, unless said
     step: str = ""  # of a build: what tells it from others on the same parent
 
     @property

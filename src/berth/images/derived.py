@@ -97,7 +97,8 @@ class Derived:
 
         ``tree``: the layer's files, for they need not be unpacked then.
         """
-        made = commits.document(commit, parent, self._document(parent), created=now_text())
+        created = commit.created or now_text()
+        made = commits.document(commit, parent, self._document(parent), created=created)
         layers = [*parent.layers]
         if commit.layer is not None and not commit.is_empty:
             layers.append(LayerRecord(digest=commit.digest, media_type=OCI_LAYER, size=commit.size))

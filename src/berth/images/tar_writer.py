@@ -110,19 +110,22 @@ def _octal(number: int, width: int) -> bytes:
 
 
 class TarWriter:
-    """Writes members, each with its data, and the end."""
+    """Writes members, each with its data, and the end. None is said to be younger than ``latest_ns``."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, latest_ns: int | None = None) -> None:
         self._sink = sink
+        self._latest_ns = latest_ns
         self.file_bytes = 0  # in the files so far, as layers are counted
 
     def add(self, member: Member) -> None:
         """Write a member that has no data."""
+        if self._latest_ns is not None:
+            member.mtime_ns = min(member.mtime_ns, self._latest_ns)
         self._sink.write(headers(member))
 
     def add_file(self, member: Member, fd: int) -> None:
         """Write a member with the data of the file ``fd``."""
-        self._sink.write(headers(member))
+        self.add(member)
         self._sink.copy(fd, member.size)
         self.file_bytes += member.size
         if fill := padding(member.size):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from berth.builds.arguments import BuildArguments, platform_arguments
+from berth.builds.arguments import BuildArguments, automatic_arguments
 from berth.dockerfile import stages
 from berth.errors import InvalidArgument
 from berth.oci.platform import Platform
@@ -45,7 +45,8 @@ def test_proxies_need_no_declaration_and_leave_no_trace():
 
 
 def test_platforms_are_arguments():
-    found = platform_arguments(Platform.parse("linux/arm/v7"), Platform.parse("amd64"))
+    found = automatic_arguments(Platform.parse("linux/arm/v7"), Platform.parse("amd64"), "")
+    assert found["TARGETSTAGE"] == "default"
     assert found["TARGETPLATFORM"] == "linux/arm"
     assert found["BUILDARCH"] == "amd64"
 
@@ -59,3 +60,27 @@ def test_defaults_that_grow_from_each_other_are_bounded():
     large = f"ARG L={'x' * 900_000}\n"
     with pytest.raises(InvalidArgument, match="a stage's arguments have more than 1 MiB"):
         declared(f"FROM x\n{large}ARG B=$L\n", {})
+
+
+def test_a_stage_has_the_arguments_of_the_one_that_it_begins_with():
+    build, scope, _ = declared("FROM x\nARG A=1\nARG B=2", {"B": "given"})
+    (step,) = stages.read("FROM x\nARG A=3").stages[0].steps
+    below = build.scope(scope)
+    assert below.values({}) == {"A": "1", "B": "given"}
+    below.declare(step, {}, "\\")
+    assert (below.values({})["A"], scope.values({})["A"]) == ("3", "1")
+
+
+def test_what_is_given_overrides_what_is_automatic():
+    build = BuildArguments({"TARGETARCH": "arm64"}, {"TARGETARCH": "amd64", "TARGETOS": "linux"})
+    assert build.globals() == {"TARGETARCH": "arm64", "TARGETOS": "linux"}
+
+
+def test_what_is_for_the_builder_itself_needs_no_declaration():
+    given = {"BUILDKIT_INLINE_CACHE": "1", "SOURCE_DATE_EPOCH": "7", "OTHER": "x"}
+    build = BuildArguments(given, {})
+    assert build.unused() == ["OTHER"]
+    assert build.epoch == 7
+    assert BuildArguments({}, {}).epoch is None
+    with pytest.raises(InvalidArgument, match="invalid SOURCE_DATE_EPOCH: now"):
+        _ = BuildArguments({"SOURCE_DATE_EPOCH": "now"}, {}).epoch
