@@ -258,6 +258,7 @@ def _plan(settings: Settings) -> Plan:
     pools = tuple((pool.base, pool.size) for pool in settings.default_address_pools)
     return Plan(
         pools=pools,
+        bridge=settings.bridge,
         bip=settings.bip,
         range=settings.fixed_cidr,
         ipv6=settings.ipv6,

@@ -223,6 +223,59 @@ def test_another_router_than_the_bridge_leads_out(tmp_path: Path, busybox_tar: b
         engine.close()
 
 
+@pytest.fixture
+def own_bridge() -> Iterator[str]:
+    """A bridge of the host's own, with an address."""
+    name, ip = "berthown0", find("ip")
+    run(ip, "link", "add", name, "type", "bridge", check=True)
+    try:
+        run(ip, "addr", "add", "10.220.7.1/24", "dev", name, check=True)
+        yield name
+    finally:
+        run(ip, "link", "delete", name, check=True)
+
+
+def test_the_default_network_may_have_a_bridge_that_is_there(
+    tmp_path: Path, busybox_tar: bytes, own_bridge: str
+) -> None:
+    file = tmp_path / "b.json"
+    file.write_text("{}")
+    engine = EngineProcess(flags=("--config-file", str(file))).start()
+    form = '{{(index .IPAM.Config 0).Gateway}} {{index .Options "com.docker.network.bridge.name"}}'
+
+    def shown() -> str:
+        return engine.docker("network", "inspect", "-f", form, "bridge").out.strip()
+
+    try:
+        assert engine.docker("import", "-", "busybox", stdin=busybox_tar).code == 0
+        assert engine.docker("run", "-d", "--name=stays", "busybox", "sleep", "60").code == 0
+        before = shown()
+        engine.stop()
+        file.write_text(json.dumps({"bridge": own_bridge}))
+        engine.start()
+        assert shown() == before  # somebody is there
+        assert engine.docker("exec", "stays", "ping", "-c1", before.split()[0]).code == 0
+        assert engine.docker("rm", "-f", "stays").code == 0
+        engine.restart()
+        assert shown() == f"10.220.7.1 {own_bridge}"
+        done = engine.docker("run", "--rm", "busybox", "sh", "-c", "ip route; ping -c1 10.220.7.1")
+        assert "default via 10.220.7.1" in done.out
+        assert done.code == 0, str(done)
+        assert run(find("ip"), "link", "show", before.split()[1]).code != 0
+        # And back: what is not the engine's stays.
+        engine.stop()
+        file.write_text("{}")
+        engine.start()
+        assert shown().split()[1] == before.split()[1]
+        assert run(find("ip"), "link", "show", own_bridge).code == 0
+        engine.stop()
+        file.write_text(json.dumps({"bridge": "nowhere0"}))
+        with pytest.raises(AssertionError, match="nowhere0 must be created manually"):
+            engine.start()
+    finally:
+        engine.close()
+
+
 def test_new_networks_have_the_options_that_settings_give_their_driver(tmp_path: Path) -> None:
     mtu, prefix = "com.docker.network.driver.mtu", "com.docker.network.container_iface_prefix"
     flags = (f"--default-network-opt=bridge={mtu}=1300", f"--default-network-opt=bridge={prefix}=n")

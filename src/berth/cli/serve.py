@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SETTINGS: tuple[Flag, ...] = (
     ("bip", "", "string", "Address of the default bridge, with its prefix"),
     ("bip6", "", "string", "IPv6 address of the default bridge, with its prefix"),
+    ("bridge", "b", "string", "A bridge that is there already, for the default network"),
     ("cgroup-parent", "", "string", "Parent group of containers"),
     ("data-root", "", "string", "Directory of images, containers and volumes"),
     ("debug", "D", "bool", "Write what is done to the log, too"),

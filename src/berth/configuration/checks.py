@@ -57,6 +57,7 @@ def check(settings: Settings) -> None:
     if settings.mtu not in MTUS:
         raise InvalidArgument(f"invalid default MTU: {settings.mtu}")
     _check_labels(settings.labels)
+    _check_bridge_name(settings)
     _check_addresses(settings)
     _check_hosts(settings)
 
@@ -69,6 +70,17 @@ def _check_labels(labels: tuple[str, ...]) -> None:
             raise InvalidArgument(f"bad attribute format: {label}")
         if known.setdefault(name, value) != value:
             raise InvalidArgument(f"conflict labels for {name}={value} and {name}={known[name]}")
+
+
+def _check_bridge_name(settings: Settings) -> None:
+    if settings.bridge == "none":
+        raise InvalidArgument(
+            "bridge none: there is always a default network", hint="docker run --network none"
+        )
+    if settings.bridge and (settings.bip or settings.bip6):
+        raise InvalidArgument(
+            "bridge and bip exclude each other: a bridge that is there has addresses"
+        )
 
 
 def _check_addresses(settings: Settings) -> None:

@@ -29,6 +29,7 @@ class Settings(
 
     bip: str = ""
     bip6: str = ""
+    bridge: str = ""
     cgroup_parent: str = ""
     data_root: str = ""
     debug: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from berth.network.records import ISOLATED
 
 if TYPE_CHECKING:
     from berth.kernel.netlink import NetlinkSocket
+    from berth.network.ipam import Interface
     from berth.network.records import NetworkRecord
 
 log = logging.getLogger("berth")
@@ -84,6 +85,23 @@ def _settle_ipv6(network: NetworkRecord, *, is_on: bool) -> None:
     write_sysctl(parameters / "disable_ipv6", "0" if is_on else "1")
     if is_on:
         write_sysctl(parameters / "accept_ra", "0")
+
+
+def addresses(links: NetlinkSocket, name: str) -> list[Interface]:
+    """Return the addresses of a bridge that somebody made, the first of each version of IP."""
+    link = rtnetlink.find_link(links, name)
+    if link is None or link.kind != "bridge":
+        raise Failed(
+            f"bridge device with non default name {name} must be created manually",
+            hint=f"ip link add {name} type bridge",
+        )
+    found: dict[int, Interface] = {}
+    for family in (rtnetlink.AF_INET, rtnetlink.AF_INET6):
+        for each in rtnetlink.addresses(links, family=family):
+            if each.index == link.index and each.scope == 0:
+                address = ip_interface((each.address, each.prefix_length))
+                found.setdefault(address.version, address)
+    return list(found.values())
 
 
 def remove(links: NetlinkSocket, name: str) -> None:

@@ -31,9 +31,13 @@ def settle(
 ) -> NetworkRecord:
     """Return the record as the settings have it, with a bridge and subnets.
 
-    It keeps the subnets it has, unless it was told others or one of them is ``occupied`` by now, and it is
-    ``movable``, that is, nobody is in it.
+    It keeps the bridge and the subnets it has, unless it was told others or one of them is ``occupied`` by
+    now, and it is ``movable``, that is, nobody is in it.
     """
+    if movable or not record.bridge:
+        record = msgspec.structs.replace(record, is_ours=not plan.bridge)
+    else:
+        bridge = record.bridge
     has_bridge = record.bridge == bridge
     record = msgspec.structs.replace(
         record,

@@ -11,10 +11,11 @@ from berth.errors import BerthError, Failed, Forbidden, InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from ipaddress import IPv6Address
+    from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 
     Address = IPv4Address | IPv6Address
     Network = IPv4Network | IPv6Network
+    Interface = IPv4Interface | IPv6Interface
 
 EXHAUSTED = "all predefined address pools have been fully subnetted"
 _LONGEST = {4: 30, 6: 126}  # prefix that leaves room for a gateway and a container
@@ -31,14 +32,15 @@ def default_subnets() -> Iterator[IPv4Network]:
 class Plan:
     """What an engine was told of its networks; nothing of it means Docker's defaults.
 
-    ``pools`` are networks and the size of the subnets taken from them. The others are for the default
-    network: the addresses of its bridge with their prefixes, ranges for containers, whether it has IPv6,
-    other routers than the bridge, whether containers reach each other, and the address of the host for ports
-    without one. ``options`` are what networks of a driver have unless told otherwise; ``forwards`` says
-    whether the host is made a router.
+    ``pools`` are networks and the size of the subnets taken from them. Most are for the default network: a
+    bridge that is there already, or the addresses of its own with their prefixes, ranges for containers,
+    whether it has IPv6, other routers than the bridge, whether containers reach each other, and the
+    address of the host for ports without one. ``options`` are what networks of a driver have unless told
+    otherwise; ``forwards`` says whether the host is made a router.
     """
 
     pools: tuple[tuple[str, int], ...] = ()
+    bridge: str = ""
     bip: str = ""
     range: str = ""
     ipv6: bool = False

@@ -18,7 +18,7 @@ from berth.network.records import NetworkRecord
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from berth.network.ipam import Address, Network, Plan
+    from berth.network.ipam import Address, Interface, Network, Plan
     from berth.network.records import NetworkRequest
     from berth.state import State
 
@@ -76,12 +76,27 @@ class Networks:
             raise InvalidArgument(f"network {reference} is ambiguous ({len(found)} matches found)")
         return found[0]
 
-    def settle_default(self, bridge: str, *, occupied: Iterable[Network], movable: bool) -> None:
-        """Give the default network its bridge and subnets, see :mod:`berth.network.defaultnetwork`."""
-        record = self.default()
+    def settle_default(
+        self,
+        bridge: str,
+        *,
+        occupied: Iterable[Network],
+        movable: bool,
+        present: Iterable[Interface] = (),
+    ) -> None:
+        """Give the default network its bridge and subnets, see :mod:`berth.network.defaultnetwork`.
+
+        ``present`` are addresses that a bridge of somebody else's has, one of each version of IP.
+        """
+        record, plan = self.default(), self._plan
         others = [*occupied, *self._subnets(without=record)]
+        for address in present:
+            if address.version == 4:
+                plan = replace(plan, bip=str(address))
+            else:
+                plan = replace(plan, bip6=str(address))
         settled = defaultnetwork.settle(
-            record, self._plan, bridge=bridge, occupied=others, movable=movable
+            record, plan, bridge=bridge, occupied=others, movable=movable
         )
         for version in (4, 6):
             self._pools.pop((record.id, version), None)

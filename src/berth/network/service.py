@@ -54,8 +54,7 @@ class NetworkService:
         self, *, state: State, names: Names, plan: Plan | None = None, spares: int = 2
     ) -> None:
         """``spares`` is how many namespaces of each common kind are kept ready."""
-        plan = plan or Plan()
-        self._forwards = plan.forwards
+        self._plan = plan = plan or Plan()
         thread = KernelThread()
         self._base = base = Foundation(
             state=state,
@@ -79,10 +78,7 @@ class NetworkService:
         self._is_open = True
         base.resolvers = Resolvers(base, self._sandboxes)
         self._sandboxes.retain(running)
-        own = {network.bridge for network in self._networks.bridged()} | {base.names.bridge}
-        occupied = await base.thread.run(lambda: base.wiring.occupied(own))
-        movable = not self.endpoints(self._networks.default().id)
-        self._networks.settle_default(base.names.bridge, occupied=occupied, movable=movable)
+        await self._settle_default()
         await base.thread.run(base.wiring.enable_forwarding)
         for network in (*self._networks.bridged(), *self._networks.uplinked()):
             await self._mend(network)
@@ -92,6 +88,18 @@ class NetworkService:
         default = self._networks.default()
         base.stock.add(default.id, lambda: self._attachments.plan_spare(default))
         base.stock.fill()
+
+    async def _settle_default(self) -> None:
+        base, told, former = self._base, self._plan.bridge, self._networks.default()
+        bridge = told or base.names.bridge
+        own = {network.bridge for network in self._networks.bridged()} | {bridge}
+        occupied = await base.thread.run(lambda: base.wiring.occupied(own))
+        look = partial(base.wiring.bridge_addresses, told)
+        present = await base.thread.run(look) if told else ()
+        movable = not self.endpoints(former.id)
+        self._networks.settle_default(bridge, occupied=occupied, movable=movable, present=present)
+        if former.bridge not in ("", self._networks.default().bridge):
+            await base.thread.run(partial(base.wiring.remove_network, former))
 
     async def _mend(self, network: NetworkRecord) -> None:
         base = self._base
@@ -107,7 +115,7 @@ class NetworkService:
     def _open_kernel(self) -> None:
         base = self._base
         name, prefix = base.names.table, f"bv{base.names.name[:6]}"
-        base.wiring = Wiring(prefix=prefix, forwards=self._forwards)
+        base.wiring = Wiring(prefix=prefix, forwards=self._plan.forwards)
         self._tables = firewall.tables(name, has_ipv6=bridges.has_ipv6())
         base.detour = self._make_detour()
         for_bridges = self._bridge_table(name)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from berth.kernel.netlink import Message
-    from berth.network.ipam import Address, Network
+    from berth.network.ipam import Address, Interface, Network
     from berth.network.records import EndpointRecord, NetworkRecord
     from berth.network.shaping import Shape
 
@@ -147,6 +147,10 @@ class Wiring:
         if network.parent:
             return uplinks.ensure(self._links, network)
         return bridges.ensure(self._links, network, forwards=self._forwards)
+
+    def bridge_addresses(self, name: str) -> list[Interface]:
+        """Return the addresses of a bridge that somebody made, the first of each version of IP."""
+        return bridges.addresses(self._links, name)
 
     def make_network(self, network: NetworkRecord) -> int:
         """Make the interface of a new network, all or nothing."""
