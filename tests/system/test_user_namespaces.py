@@ -272,6 +272,26 @@ def test_binds_are_as_the_host_has_them(mapped: EngineProcess, tmp_path: Path) -
     assert (tmp_path / "its/new").stat().st_uid == FIRST
 
 
+def test_volumes_from_elsewhere_are_as_the_host_has_them(
+    mapped: EngineProcess, tmp_path: Path
+) -> None:
+    os.chmod(tmp_path, 0o777)
+    options = ("type=none", "o=bind", f"device={tmp_path}")
+    flags = [word for option in options for word in ("--opt", option)]
+    assert mapped.docker("volume", "create", *flags, "lent").code == 0
+    try:
+        script = "stat -c %u /lent; touch /lent/new; stat -c %u /lent/new"
+        assert lines(mapped, "-v", "lent:/lent", script=script) == ["65534", "0"]
+        assert (tmp_path / "new").stat().st_uid == FIRST
+    finally:
+        mapped.docker("volume", "rm", "lent")
+
+
+def test_nobody_reaches_what_containers_keep(mapped: EngineProcess) -> None:
+    for name in ("snapshots", "volumes"):
+        assert (mapped.data_root / name).stat().st_mode & 0o777 == 0o700
+
+
 def archive_of(engine: EngineProcess, *args: str) -> dict[str, tarfile.TarInfo]:
     done = engine.docker(*args)
     assert done.code == 0, str(done)

@@ -253,6 +253,7 @@ class Containers:
                 self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
             point.volume = volume.name
             point.source = str(volumes.path(volume.name))
+            point.from_elsewhere = volumes.is_mounted_from_elsewhere(volume.name)
         return made
 
     async def _fill_volumes(self, record: ContainerRecord, image: Image) -> None:

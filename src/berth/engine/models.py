@@ -329,6 +329,7 @@ class MountPoint(msgspec.Struct, kw_only=True):
     read_only_recursive: bool = True  # the mounts below it as well
     make_source: bool = False  # -v makes what is missing, --mount does not
     no_copy: bool = False
+    from_elsewhere: bool = False  # a volume whose files are not the engine's own
 
 
 class ContainerRecord(msgspec.Struct, kw_only=True):

@@ -74,7 +74,7 @@ def _open(point: MountPoint) -> Tree:
         read_only=read_only,
         propagation=point.propagation or "rprivate",
         source=point.source,
-        stored=point.kind == "volume",
+        stored=point.kind == "volume" and not point.from_elsewhere,
     )
 
 

@@ -110,7 +110,7 @@ def map_owners(tree: int, user_namespace: int) -> None:
 
 
 def map_owners_if_possible(tree: int, user_namespace: int) -> None:
-    """Do the same with a volume: one that is mounted from elsewhere may be of a file system without that."""
+    """Do the same with one of the other trees, as far as its file system has that."""
     try:
         map_owners(tree, user_namespace)
     except OSError:

@@ -56,7 +56,9 @@ class VolumeService:
         self._table = state.table("volumes", Volume)
         self._folder = data_root / FOLDER
         self._snapshots = data_root / "snapshots"
-        self._folder.mkdir(mode=0o711, exist_ok=True)
+        self._folder.mkdir(exist_ok=True)
+        # Nobody else may reach the set-user-ID programs of containers.
+        self._folder.chmod(0o700)
         self._runtime = runtime
         self._mounted: dict[str, set[str]] = {}  # volumes with something mounted, and who uses them
         self._mounting = asyncio.Lock()
@@ -105,6 +107,10 @@ class VolumeService:
             if local.needs_mount(volume.options) and name not in self._mounted:
                 local.unmount(self.path(name))
 
+    def is_mounted_from_elsewhere(self, name: str) -> bool:
+        """Say whether a volume's files are in another place, and belong to whom that says."""
+        return local.needs_mount(self.find(name).options)
+
     def path(self, name: str) -> Path:
         """Return the directory that containers see."""
         return self._folder / name / DATA
@@ -145,7 +151,6 @@ class VolumeService:
         except InvalidArgument as error:
             raise InvalidArgument(f"create {name}: {error}") from error
         self.path(name).mkdir(mode=0o755, parents=True, exist_ok=True)
-        (self._folder / name).chmod(0o701)
         volume = Volume(name=name, created_ns=time.time_ns(), labels=labels, options=options)
         self._table.put(name, volume, durable=True)
         return volume
