@@ -249,16 +249,24 @@ def move(tree: Tree, place: int) -> None:
 
 
 def _part_of(tree: int, subpath: str) -> int:
-    """Return what is at ``subpath`` in a mount, as one of its own; the kernel copies attached mounts only."""
+    """Return what is at ``subpath`` in a mount, as one of its own; the kernel copies attached mounts only.
+
+    Others may write where it is attached, for /dev may be a cache that they have as well: so nothing is
+    mounted or unmounted by a path that they can change.
+    """
     os.mkdir(PART, 0o700)
-    mounts.move_mount(tree, PART)
+    folder = os.open(PART, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    mounts.move_mount(tree, "", dir_fd=folder)
+    os.close(folder)
     try:
         place = mounts.open_in_root(tree, subpath, os.O_PATH)
         part = mounts.open_tree("", dir_fd=place, recursive=False)
         os.close(place)
     finally:
+        os.fchdir(tree)
         os.close(tree)
-        mounts.umount2(PART, mounts.MNT_DETACH)
+        mounts.umount2(".", mounts.MNT_DETACH)
+        os.chdir("/")
         os.rmdir(PART)
     return part
 
