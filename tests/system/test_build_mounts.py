@@ -235,3 +235,15 @@ def test_commands_talk_to_the_clients_agent(lent: tuple[Project, Path]) -> None:
         thread.join()
     project.write("FROM busybox\nRUN --mount=type=ssh,id=other,required true\n")
     assert 'no SSH key "other" forwarded from the client' in project.build().error
+
+
+def test_a_command_may_have_a_cache_in_two_places_whoever_has_to_wait_for_it(
+    project: Project,
+) -> None:
+    for kind in ("locked", "private", "shared"):
+        flags = " ".join(
+            f"--mount=type=cache,id=c,sharing={kind},target=/{name}" for name in ("a", "b")
+        )
+        project.write(f"FROM busybox\nRUN {flags} echo {kind} > /a/x && cat /b/x > /got\n")
+        built(project, t="built:t")
+        assert project.engine.docker("run", "--rm", "built:t", "cat", "/got").out.strip() == kind

@@ -139,11 +139,14 @@ class Caches:
                 "LastUsedAt": rfc3339(record.used_ns),
                 "UsageCount": record.uses,
             }
-            for name, record in self._records.items()
+            for name, record in [*self._records.items()]
         ]
 
     async def _size(self, name: str) -> int:
-        return await asyncio.to_thread(disk_usage, self._folder / name)
+        try:
+            return await asyncio.to_thread(disk_usage, self._folder / name)
+        except FileNotFoundError:  # just being made, or removed
+            return 0
 
     async def entries(self) -> list[Entry]:
         """Return them as things that may be pruned."""

@@ -18,7 +18,7 @@ from berth.builds import leftovers
 from berth.builds.caches import CacheRecord
 from berth.builds.layers import open_folder
 from berth.dockerfile import mounts as language
-from berth.dockerfile.mounts import AGENT_VARIABLE, BIND, CACHE, SHARED, SSH
+from berth.dockerfile.mounts import AGENT_VARIABLE, BIND, CACHE, SHARED, SHARINGS, SSH
 from berth.dockerfile.substitution import Expansion
 from berth.engine.life import Loan
 from berth.errors import Failed, NotFound, Unsupported
@@ -64,6 +64,7 @@ class _Opened:
     trees: list[Tree] = field(default_factory=list)
     images: list[ImageTree] = field(default_factory=list)
     env: list[str] = field(default_factory=list)
+    caches: dict[tuple[str, str], Path] = field(default_factory=dict)
 
 
 class Mounts:
@@ -118,8 +119,7 @@ class Mounts:
         """Give what a container is to get; ``folder`` is the build's own."""
         opened = _Opened()
         async with AsyncExitStack() as undo:
-            # Caches are locked in one order, whoever asks for several.
-            for one in sorted(wanted, key=lambda one: (one.mount.kind, one.mount.id)):
+            for one in sorted(wanted, key=_order):
                 match one.mount.kind:
                     case language.SECRET:
                         await self._secret(one.mount, offers, opened, undo)
@@ -176,11 +176,9 @@ class Mounts:
 
     async def _cache(self, wanted: Wanted, opened: _Opened, undo: AsyncExitStack) -> None:
         mount, now = wanted.mount, time.time_ns()
-        has_owner = not mount.uid == mount.gid == mount.mode is None
-        owner = f"{mount.uid or 0}:{mount.gid or 0}:{mount.mode}" if has_owner else ""
         record = CacheRecord(
             id=mount.id,
-            base=f"{wanted.digest} {mount.source.strip('/')} {owner}",
+            base=_base(wanted),
             description=f"cached mount {mount.target}",
             created_ns=now,
             used_ns=now,
@@ -193,11 +191,14 @@ class Mounts:
             origin = wanted.origin
             if origin is None or isinstance(origin, Path):
                 return
-            if mount.source.strip("/") or not has_owner:
+            if mount.source.strip("/") or not _owner(mount):
                 await self._fill(path, origin, mount.source)
 
-        sharing = mount.sharing or SHARED
-        path = await undo.enter_async_context(self._caches.use(record, sharing, fill))
+        known, sharing = (record.id, record.base), mount.sharing or SHARED
+        path = opened.caches.get(known)
+        if path is None:
+            path = await undo.enter_async_context(self._caches.use(record, sharing, fill))
+            opened.caches[known] = path
         fd = mounts.open_tree(str(path), recursive=False)
         undo.callback(os.close, fd)
         opened.trees.append(
@@ -284,6 +285,24 @@ class Mounts:
             subpath=mount.source.strip("/"),
             is_root=True,
         )
+
+
+def _order(wanted: Wanted) -> tuple[str, str, str, int]:
+    """Have caches locked in one order, whoever asks for several; of one, the strictest wish counts."""
+    mount = wanted.mount
+    return mount.kind, mount.id, _base(wanted), -SHARINGS.index(mount.sharing or SHARED)
+
+
+def _base(wanted: Wanted) -> str:
+    """Return what a cache begins with."""
+    return f"{wanted.digest} {wanted.mount.source.strip('/')} {_owner(wanted.mount)}"
+
+
+def _owner(mount: Mount) -> str:
+    """Return whose a new cache is; "" when nothing is said of that."""
+    if mount.uid == mount.gid == mount.mode is None:
+        return ""
+    return f"{mount.uid or 0}:{mount.gid or 0}:{mount.mode}"
 
 
 def _write_secret(folder: int, mount: Mount, data: bytes) -> None:

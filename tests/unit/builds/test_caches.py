@@ -151,3 +151,22 @@ def test_one_in_use_is_not_removed(caches, tmp_path):
         assert [path.name for path in (tmp_path / "caches").iterdir()] == [used.id]
 
     run(test())
+
+
+def test_caches_are_shown_and_removed_while_others_come_and_go(caches):
+    async def test():
+        async with AsyncExitStack() as held:
+            for number in range(8):
+                async with use(caches, id_=str(number)):
+                    pass
+            names = [entry.id for entry in await caches.entries()]
+            shown, _, *removed = await asyncio.gather(
+                caches.entries(),
+                held.enter_async_context(use(caches, id_="new")),
+                *(caches.remove(name) for name in [*names, *names]),
+            )
+            assert len(shown) in (8, 9)
+            assert sum(removed) == 8
+            assert [entry.in_use for entry in await caches.entries()] == [True]
+
+    run(test())
