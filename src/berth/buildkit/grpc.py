@@ -37,6 +37,7 @@ KINDS = {
     "many-many": Cardinality.STREAM_STREAM,
 }
 WINDOW_BYTES = 8 << 20
+MAX_MESSAGE_BYTES = 16 << 20  # as Go's servers have it
 # What grpclib tells of clients that cancel is no news.
 logging.getLogger("grpclib").setLevel(logging.WARNING)
 
@@ -45,6 +46,14 @@ class Connection(H2Protocol):
     """HTTP/2 on one connection, whose end can be waited for."""
 
     gone: asyncio.Event
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; hang up on who sends a message without end."""
+        super().data_received(data)
+        # Not public, but there is no other place where a message that is not whole yet can be measured.
+        buffers = [stream.buffer for stream in self.processor.streams.values()]
+        if any(buffer._acked_size > MAX_MESSAGE_BYTES for buffer in buffers):
+            self.processor.close("the message is too large")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell who waits."""

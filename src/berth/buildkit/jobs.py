@@ -62,7 +62,8 @@ class Jobs:
             yield job
         finally:
             del self._jobs[ref]
-            job.returned.cancel()
+            if not job.returned.cancel() and not job.returned.cancelled():
+                job.returned.exception()  # nobody else is to be told
             await job.journal.end()
 
     async def find(self, ref: str) -> Job:

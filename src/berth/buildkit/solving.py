@@ -75,12 +75,17 @@ class Solver:
         """Wait for work in a task of its own: it is cancelled once, however often its client goes away."""
         task = asyncio.get_running_loop().create_task(work, name="build")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.cancel()
             raise
+
+    def _ended(self, task: asyncio.Task[Image]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever is still there gets it; nobody else is to be told
 
     async def close(self) -> None:
         """End what is under way."""
