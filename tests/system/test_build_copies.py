@@ -232,3 +232,20 @@ def test_a_repository_is_a_context(project: Project, git: Repositories) -> None:
     assert project.run("remote", "cat /f") == "sub"
     done = post_build(project.engine, b"", remote=f"{git.url}#absent")
     assert "unable to prepare context: repository" in done.error
+
+
+def test_a_linked_layer_is_independent_of_what_is_below(project: Project) -> None:
+    project.file("f", "linked")
+    for name in ("one", "two"):
+        base = f"FROM busybox\nRUN echo {name} > /name; mkdir /real; ln -s /real /d\n"
+        project.write(f"{base}COPY --link --chown=7:8 f /d/e/\nCOPY f /d/plain\n")
+        text = built(project, t=name)
+        assert text.count("Using cache") == (name == "two")
+    script = "cat /name /d/e/f; stat -c '%u %g' /d/e/f; ls -A /d /real; test ! -h /d"
+    found = project.run("two", script).split()
+    assert found == ["two", "linked7", "8", "/d:", "e", "plain", "/real:"]
+    layers = [project.inspect(name)["RootFS"]["Layers"][2] for name in ("one", "two")]
+    assert layers[0] == layers[1]
+    assert built(project, t="two").count("Using cache") == 3
+    project.write("FROM busybox\nCOPY --link absent /d/\n")
+    assert "file not found in build context" in project.build().error

@@ -122,3 +122,10 @@ class Steps:
             commit = replace(commit, layer=layer.path, digest=layer.digest, size=layer.size)
             tree = layer.tree
         stage.image = await self._derived.commit(stage.image, commit, tree=tree)
+
+    async def graft(
+        self, stage: StageState, key: str, command: Sequence[str], donor: Image
+    ) -> None:
+        """Make an image of a step whose layer was made without regard to what is below it."""
+        commit = self._commit(stage, key, command)
+        stage.image = await self._derived.graft(stage.image, commit, donor)

@@ -197,11 +197,25 @@ class StageBuilder:
         async with self._slots, self._layers.make(state.image, copying) as layer:
             await self._steps.commit(state, key, command, layer)
 
+    async def _linked(self, state: StageState, command: list[str], copying: Copying) -> None:
+        """Put a layer on what is there that was made on nothing, and is not made again for another base."""
+        key = self._steps.key(state, command, "link")
+        if await self._known(state, key, command):
+            return
+        alone = self._state(None)
+        alone.uses_cache = state.uses_cache
+        await self._layer(alone, command, copying)
+        await self._steps.graft(state, key, command, alone.image)
+
     async def _copy(self, state: StageState, step: Copy) -> None:
         try:
             origin = await self._origin(step.origin) if step.origin else None
             copying, said = await self._copies.prepare(step, state, origin)
-            await self._layer(state, state.plain(said, with_files=True), copying)
+            command = state.plain(said, with_files=True)
+            if step.link and not step.mode:  # as BuildKit has it
+                await self._linked(state, command, copying)
+            else:
+                await self._layer(state, command, copying)
         except BerthError as error:
             raise Failed(f"{step.name} failed: {error.message}", hint=error.hint) from error
 

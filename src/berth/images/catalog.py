@@ -39,6 +39,18 @@ class Catalog:
         self._state = state
         self._table = state.table("images", Image)
         self._images = dict(self._table.items())
+        self._made: dict[tuple[str, str], set[str]] = {}  # ids, by parent and step
+        for image in self._images.values():
+            self._index(image)
+
+    def _index(self, image: Image) -> None:
+        if image.step:
+            self._made.setdefault((image.parent, image.step), set()).add(image.id)
+
+    def made(self, parent: str, step: str) -> list[Image]:
+        """Return the images that this step of a build has made of another, the youngest first."""
+        found = [self._images[id_] for id_ in self._made.get((parent, step), ())]
+        return sorted(found, key=lambda image: image.created, reverse=True)
 
     def all(self) -> list[Image]:
         """Return every image, the youngest first."""
@@ -52,11 +64,16 @@ class Catalog:
         """Add or replace an image."""
         self._table.put(image.id, image, durable=True)
         self._images[image.id] = image
+        self._index(image)
 
     def drop(self, image: Image) -> None:
         """Forget an image."""
         self._table.remove(image.id, durable=True)
         self._images.pop(image.id, None)
+        made = self._made.get((image.parent, image.step), set())
+        made.discard(image.id)
+        if not made:
+            self._made.pop((image.parent, image.step), None)
 
     def resolve(self, ref: str, platform: Platform | None = None) -> Image:
         """Return the image that ``ref`` names: a reference, an id or a unique prefix of one.

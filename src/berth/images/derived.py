@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -78,10 +79,8 @@ class Derived:
 
     def find(self, parent: Image, step: str) -> Image | None:
         """Return the youngest image that a build has made of ``parent`` with this step."""
-        for image in self._catalog.all():
-            if image.parent == parent.id and image.step == step and self._is_whole(image.id):
-                return image
-        return None
+        made = self._catalog.made(parent.id, step)
+        return next((image for image in made if self._is_whole(image.id)), None)
 
     def is_of(self, image: Image, ancestor: Image) -> bool:
         """Say whether an image is another or was made of it, step by step."""
@@ -107,6 +106,15 @@ class Derived:
                 self._content.adopt(commit.layer, Digest(commit.digest))
             ready = {commit.digest: tree} if tree and not commit.is_empty else NOTHING_READY
             return await self._store(parent, commit, made, layers, name, ready)
+
+    async def graft(self, parent: Image, commit: Commit, donor: Image) -> Image:
+        """Make an image of ``parent`` and the topmost layer of another image, if that has one."""
+        layers = [*parent.layers, *donor.layers[-1:]]
+        if donor.diff_ids:
+            commit = replace(commit, digest=donor.diff_ids[-1])
+        created = commit.created or now_text()
+        made = commits.document(commit, parent, self._document(parent), created=created)
+        return await self._store(parent, commit, made, layers, None, NOTHING_READY)
 
     async def repeat(self, parent: Image, commit: Commit, like: Image) -> Image | None:
         """Make the image that follows ``parent`` in the history of another; None when none does.
