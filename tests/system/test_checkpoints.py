@@ -15,6 +15,7 @@ from support.kernel import hierarchies
 from support.programs import find
 from support.waiting import wait_for
 
+LISTENING, ESTABLISHED = "0A", "01"  # in /proc/net
 COUNTS = "i=0; while true; do i=$((i + 1)); echo $i; sleep 0.05; done"
 
 
@@ -421,6 +422,43 @@ def test_names_that_are_taken_or_unknown_and_folders_that_are_none(engine, docke
     assert (tmp_path / "mine").is_dir()
     only = refusal(engine, "POST", f"/containers/counting/start?checkpoint-dir={tmp_path}")
     assert only[0] == 400
+    assert_goes_on(engine)
+
+
+@pytest.mark.parametrize(
+    "record", ["", "[1]", "{", '{"pipes": 1}', "[" * 9999, "\xff", None, "missing"]
+)
+def test_a_record_that_makes_no_sense_is_refused(engine, docker, tmp_path, record):
+    docker("create", "--name", "idle", "busybox")
+    folder = tmp_path / "one"
+    folder.mkdir()
+    if record is None:
+        os.mkfifo(folder / "berth.json")
+    elif record != "missing":
+        (folder / "berth.json").write_text(record, "latin-1")
+    for method, path in (
+        ("POST", f"start?checkpoint=one&checkpoint-dir={tmp_path}"),
+        ("DELETE", f"checkpoints/one?dir={tmp_path}"),
+    ):
+        status, message = refusal(engine, method, f"/containers/idle/{path}")
+        assert (status, "no checkpoint of berth's: berth.json: " in message) == (400, True), message
+    assert folder.exists()
+    assert state(engine, "idle")["Status"] == "created"
+
+
+def test_connections_are_refused_and_go_on(engine, docker):
+    start(engine, "--network", "none", script=f"nc -lp 90 -e cat & {COUNTS}")
+
+    def is_there(state):
+        table = docker("exec", "counting", "cat", "/proc/net/tcp", "/proc/net/tcp6")
+        return any(f" {state} " in line and ":005A " in line for line in table.splitlines())
+
+    wait_for(lambda: is_there(LISTENING), "it listens")
+    docker("exec", "-d", "counting", "sh", "-c", "tail -f /dev/null | nc 127.0.0.1 90")
+    wait_for(lambda: is_there(ESTABLISHED), "they talk")
+    done = engine.docker("checkpoint", "create", "counting", "one")
+    assert (done.code, "tcp-established" in done.err) == (1, True), str(done)
+    assert is_there(ESTABLISHED)
     assert_goes_on(engine)
 
 

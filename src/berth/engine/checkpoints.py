@@ -12,17 +12,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from berth.engine import hostfiles, spec, status
 from berth.errors import BerthError, Conflict, Failed, InvalidArgument, NotFound, Unsupported
 from berth.runtime import criu
-from berth.runtime.checkpoints import RECORD
+from berth.runtime.checkpoints import read_record
 
 if TYPE_CHECKING:
     from berth.engine.containers import Containers
     from berth.engine.models import CheckpointRequest, ContainerRecord
     from berth.engine.services import Services
+    from berth.runtime.checkpoints import Noted
 
 MAKE = "berth.runtime.checkpoints:make"
 FOLDER = "checkpoints"
@@ -34,10 +33,6 @@ class Checkpoint(NamedTuple):
     """One that is whole: where it is, and what addresses the container had in its networks."""
 
     path: Path
-    addresses: dict[str, list[str]]
-
-
-class _Noted(msgspec.Struct):
     addresses: dict[str, list[str]]
 
 
@@ -127,18 +122,14 @@ class Checkpoints:
         _check_name(name)
         path = self._existing(ref, name, folder)
         _search(self._containers.find(ref))
-        try:
-            data = (path / RECORD).read_bytes()
-            return Checkpoint(path, msgspec.json.decode(data, type=_Noted).addresses)
-        except (OSError, msgspec.DecodeError) as error:
-            raise InvalidArgument(f"{path} is no checkpoint of berth's: {error}") from error
+        return Checkpoint(path, _read(path)["addresses"])
 
     async def remove(self, ref: str, name: str, folder: str) -> None:
         """Remove one."""
         _check_name(name)
         path = self._existing(ref, name, folder)
-        if folder and not (path / RECORD).exists():
-            raise InvalidArgument(f"{path} is no checkpoint of berth's: {RECORD} is missing")
+        if folder:
+            _read(path)  # nothing else is removed out of a folder that is not the engine's
         half = path.with_name(HALF.format(name))
         try:
             path.rename(half)
@@ -169,6 +160,16 @@ def remove_halves(folder: Path) -> None:
     """Remove what was being made, or removed, in a container's folder when berthd was killed."""
     for half in (folder / FOLDER).glob(HALF.format("*")):
         shutil.rmtree(half, ignore_errors=True)
+
+
+def _read(path: Path) -> Noted:
+    images = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return read_record(images)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{path}: {error.message}") from error
+    finally:
+        os.close(images)
 
 
 def _check_name(name: str) -> None:

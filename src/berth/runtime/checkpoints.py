@@ -10,8 +10,9 @@ from __future__ import annotations
 import _signal
 import os
 import shutil
+import stat
 
-from berth.errors import Conflict
+from berth.errors import Conflict, InvalidArgument
 from berth.kernel import cgroups, namespaces
 from berth.runtime import codec, criu
 from berth.runtime.mountpoints import points, resolved
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 
 RECORD = "berth.json"  # in the checkpoint
+MAX_RECORD_BYTES = 1 << 20
 LOG = "dump.log"
 LOG_LEVEL = 4
 CONFIGURATION = "/etc/criu/runc.conf"  # read by Docker's runtime, too
@@ -113,6 +115,29 @@ def _dump(argument: Asked, half: str, conclude: Callable[[], None]) -> None:
 
     with criu.start(environment={"PATH": argument["search"]}) as process:
         process.ask(criu.DUMP, values, notice, log=f"/proc/self/fd/{images}/{LOG}")
+
+
+def read_record(images: int) -> Noted:
+    """Read what was noted in a checkpoint's folder, of which nothing is believed: it may be anybody's."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(RECORD, flags, dir_fd=images)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ValueError("not a file")
+            found = codec.decode(os.read(fd, MAX_RECORD_BYTES))
+        finally:
+            os.close(fd)
+        return {
+            "pipes": [str(name) for name in found["pipes"]],
+            "null": str(found["null"]),
+            "addresses": {key: list(map(str, of)) for key, of in found["addresses"].items()},
+        }
+    except OSError as error:
+        why = error.strerror
+    except (AttributeError, LookupError, TypeError, ValueError, StopIteration, RecursionError):
+        why = "it makes no sense"
+    raise InvalidArgument(f"no checkpoint of berth's: {RECORD}: {why}")
 
 
 def options(images: int, log: str) -> dict[str, Value]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import stat
 
-from berth.errors import Failed, NotFound
 from berth.kernel import loopback, mounts, namespaces, processes, sockets
 from berth.runtime import checkpoints, codec, criu, init, places, rootfs
 from berth.runtime.mountpoints import points
@@ -162,7 +161,7 @@ class Restoring:
     def finish(self) -> int | None:
         """Have the process restored: it is the birth's then. Return its terminal, if it has one."""
         self._far_end.close()
-        noted, birth = self._read_record(), self._birth
+        noted, birth = checkpoints.read_record(self._images), self._birth
         # criu mounts what it needs for a moment where it works, which has to be among its own mounts.
         shown = f"/proc/{birth.pid}/root{self._directory}"
         work = os.open(shown, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -183,23 +182,8 @@ class Restoring:
         for fd in (work, self._images, birth.pidfd):
             os.close(fd)
         birth.pid, birth.pidfd = pid, os.pidfd_open(pid)
+        birth.child.steps = ()  # they refer to this object, and no collector is at work here
         return self._master
-
-    def _read_record(self) -> Noted:
-        """Read which files were the monitor's; NotFound when there is no checkpoint in the folder."""
-        try:
-            fd = os.open(
-                checkpoints.RECORD,
-                os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC,
-                dir_fd=self._images,
-            )
-            with open(fd, "rb") as file:
-                noted: Noted = codec.decode(file.read())
-            return {**noted, "pipes": list(map(str, noted["pipes"])), "null": str(noted["null"])}
-        except FileNotFoundError:
-            raise NotFound(f"no checkpoint: {checkpoints.RECORD} is missing") from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise Failed(f"unreadable checkpoint: {checkpoints.RECORD}: {error}") from error
 
     def _notice(self, notice: Notice) -> None:
         if notice.script == "orphan-pts-master":
