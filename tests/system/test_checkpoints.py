@@ -182,6 +182,23 @@ def test_its_address_and_published_ports_are_the_same(engine, docker):
         docker("network", "rm", "own")
 
 
+def test_where_its_address_is_taken_it_gets_another(engine, docker):
+    docker("network", "create", "--subnet", "10.231.7.0/24", "own")
+    try:
+        start(engine, "--network", "own")
+        address, _ = endpoint(engine, "counting")
+        docker("checkpoint", "create", "counting", "one")
+        docker("run", "-d", "--network", "own", "--ip", address, "busybox", "sleep", "1000")
+        docker("start", "--checkpoint", "one", "counting")
+        now, _ = endpoint(engine, "counting")
+        assert now != address
+        assert f"inet {now}/24" in docker("exec", "counting", "ip", "addr", "show", "eth0")
+        assert_goes_on(engine)
+    finally:
+        engine.remove_containers()
+        docker("network", "rm", "own")
+
+
 def is_answered(port):
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:

@@ -53,6 +53,15 @@ def test_a_claimed_address_is_taken_once():
         pool.claim(IPv4Address("10.9.0.9"))
 
 
+def test_an_earlier_address_is_taken_again_if_it_is_free():
+    pools = ipam.Pools([AddressPool(SUBNET)])
+    first = IPv4Address("10.9.0.3")
+    assert pools.claim_any(["", "nonsense", "10.8.0.1", "fe80::1", "10.9.0.3"]) == first
+    assert pools.claim_any(["10.9.0.3"]) is None
+    pools.release(first)
+    assert pools.claim_any(["10.9.0.3"]) == first
+
+
 def test_a_range_limits_what_is_given_but_not_what_is_claimed():
     pool = AddressPool(IPv4Network("10.9.0.0/16"), ip_range=IPv4Network("10.9.5.0/30"))
     assert [str(pool.allocate()) for _ in range(2)] == ["10.9.5.0", "10.9.5.1"]
