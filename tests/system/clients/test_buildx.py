@@ -18,6 +18,7 @@ import pytest
 
 from support.programs import find, run
 from support.projects import Project
+from support.registries import PASSWORD, USER, Registry
 from support.waiting import wait_for
 from system.clients.conftest import client
 from system.test_builds import clear_images, remains
@@ -384,6 +385,34 @@ def test_commands_keep_caches(project: Project, docker: Client) -> None:
     assert "exec.cachemount" in docker("buildx", "du", "--verbose").out
     assert docker("buildx", "prune", "-af").code == 0
     assert "exec.cachemount" not in docker("buildx", "du", "--verbose").out
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[Registry]:
+    """A registry that wants a password."""
+    find("docker-registry")
+    registry = Registry(tmp_path / "private", password=True)
+    yield registry
+    registry.close()
+
+
+def test_images_are_pushed_and_bases_pulled_with_the_clients_credentials(
+    project: Project, docker: Client, private: Registry, tmp_path: Path
+) -> None:
+    name = f"{private.host}/made:1"
+    project.write("FROM busybox\nRUN echo pushed > /note\n")
+    done = docker.try_to_build(project, "-t", name, "--push")
+    assert done.code == 1
+    assert "no basic auth credentials" in done.err
+    docker("login", "-u", USER, "--password-stdin", private.host, stdin=PASSWORD.encode())
+    metadata = tmp_path / "metadata"
+    done = docker.build(project, "-t", name, "--push", "--metadata-file", str(metadata))
+    assert f"pushing {name}" in done.err
+    digest = json.loads(metadata.read_text())["containerimage.digest"]
+    assert f"made@{digest}" in str(project.inspect(name)["RepoDigests"])
+    assert docker("rmi", "-f", name).code == 0
+    project.write(f"FROM {name}\nRUN cat /note\n")
+    assert " pushed\n" in docker.build(project).err
 
 
 COMPOSE = """
