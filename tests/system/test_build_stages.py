@@ -93,3 +93,9 @@ def test_the_host_name_of_commands_can_be_said(project: Project) -> None:
     done = project.build(t="named", buildargs={"BUILDKIT_SANDBOX_HOSTNAME": "sandbox"})
     assert not done.error, done.error
     assert project.run("named", "cat /got") == "sandbox\n"
+
+
+def test_a_signal_that_there_is_not_is_refused(project: Project) -> None:
+    project.write("FROM busybox\nARG S=NOPE\nSTOPSIGNAL SIG$S\n")
+    assert "invalid signal: SIGNOPE" in project.build().error
+    assert not project.build(buildargs={"S": "RTMIN+1"}).error

@@ -19,6 +19,7 @@ from berth.dockerfile.instructions import Arguments, Command, Copy, Text
 from berth.dockerfile.mounts import BIND, Mount
 from berth.dockerfile.stages import SCRATCH
 from berth.dockerfile.substitution import Expansion
+from berth.engine.signals import signal_number
 from berth.engine.times import SECOND_NS
 from berth.errors import BerthError, Failed
 from berth.oci.platform import Platform, this_machine
@@ -173,7 +174,10 @@ class StageBuilder:
             copying = Copying(target=state.settings.config.working_dir)
             await self._layer(state, state.plain(said, with_files=True), copying)
         else:
-            await self._plain(state, state.settings.apply(step, state.variables))
+            said = state.settings.apply(step, state.variables)
+            if step.name == "STOPSIGNAL":
+                signal_number(state.settings.config.stop_signal or "")  # or it is refused
+            await self._plain(state, said)
 
     async def _plain(self, state: StageState, said: str) -> None:
         """Make the image of an instruction that changes the configuration alone."""

@@ -325,6 +325,8 @@ def _copy(line: Line) -> Copy:
         )
     if (mode := _last(flags, "chmod")) and "$" not in mode:
         Mode(mode)  # or it is refused
+    if syntax.HEREDOC.fullmatch(words[-1]):
+        raise InvalidArgument(f"{line.name} cannot accept a heredoc as a destination")
     documents = {f"<<{heredoc.name}" for heredoc in line.heredocs}
     sources = [word for word in words[:-1] if _plain(word) not in documents]
     return Copy(

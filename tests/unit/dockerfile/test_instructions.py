@@ -65,6 +65,7 @@ def test_triggers_keep_their_documents():
         ("COPY --chmod=9 a b", "invalid chmod parameter"),
         ("COPY --parents=x a b", "expecting boolean value for flag parents"),
         ("ADD --parents a b", "Unknown flag: parents"),
+        ("COPY a <<E\nx\nE", "COPY cannot accept a heredoc as a destination"),
         ("ADD --from=x a b", "Unknown flag: from"),
         ("ENV =x", "ENV names can not be blank"),
         ("ENV a=b c", "can't find = in"),
