@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
+from support.engine import EngineProcess
 from support.kernel import hierarchies
 from support.programs import find
 from support.waiting import wait_for
@@ -549,9 +550,21 @@ def test_a_restored_container_outlives_berthd(engine, docker):
     assert_goes_on(engine)
 
 
-def test_without_criu_it_is_said(fresh_engine, monkeypatch):
-    engine = fresh_engine
-    assert engine.docker("run", "-d", "--name", "idle", "busybox", "sleep", "1000").code == 0
+@pytest.fixture
+def engine_without_criu(busybox_tar, tmp_path):
+    """An engine on whose PATH there is nothing, with the image `busybox`."""
+    engine = EngineProcess(environment={"PATH": str(tmp_path)}).start()
+    try:
+        assert engine.docker("import", "-", "busybox", stdin=busybox_tar).code == 0
+        yield engine
+    finally:
+        engine.close()
+
+
+def test_without_criu_it_is_said(engine_without_criu):
+    engine = engine_without_criu
+    done = engine.docker("run", "-d", "--name", "idle", "busybox", "/bin/sleep", "1000")
+    assert done.code == 0, str(done)
     words = "criu is not installed: checkpoints are made and restored by it"
     body = {"CheckpointID": "one"}
     told = refusal(engine, "POST", "/containers/idle/checkpoints", body)
