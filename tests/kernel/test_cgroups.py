@@ -11,7 +11,7 @@ import pytest
 
 from berth.engine import defaults
 from berth.errors import Failed, InvalidArgument, Unsupported
-from berth.kernel import cgroup_devices, cgroups
+from berth.kernel import cgroup_devices, cgroup_limits, cgroup_stats, cgroups
 from support.forks import Waiting, ending_signal, in_child
 from support.waiting import wait_for
 
@@ -125,7 +125,7 @@ def test_limits_are_written(group):
             "pids": {"limit": 17},
         }
     )
-    stats = group.stats()
+    stats = cgroup_stats.collect(group)
     assert stats["memory"]["limit"] == 64 * MIB
     assert stats["pids"]["limit"] == 17
     assert group.read("cpuset", "cpuset.cpus").strip() == "0"
@@ -136,7 +136,7 @@ def test_memory_grows_and_shrinks_with_its_swap(v1, group):
         group.apply({"memory": {"limit": memory * MIB, "swap": swap * MIB}})
         assert memory_limits(group) == [memory, swap]
     group.apply({"memory": {"limit": -1}})
-    assert group.stats()["memory"]["limit"] is None
+    assert cgroup_stats.collect(group)["memory"]["limit"] is None
 
 
 def test_bandwidth_changes_in_any_order(v1, group):
@@ -149,7 +149,7 @@ def test_bandwidth_changes_in_any_order(v1, group):
 def test_pids_without_limit(group):
     group.apply({"pids": {"limit": 5}})
     group.apply({"pids": {"limit": -1}})
-    assert group.stats()["pids"]["limit"] is None
+    assert cgroup_stats.collect(group)["pids"]["limit"] is None
 
 
 def test_a_value_that_the_kernel_refuses_is_named(group):
@@ -160,7 +160,7 @@ def test_a_value_that_the_kernel_refuses_is_named(group):
 def test_a_file_that_is_not_there_is_named(v1, group):
     tree = v1.of("memory")
     with pytest.raises(Unsupported, match=r"set memory\.nothing: this kernel has no such limit"):
-        cgroups.cgroup_limits._write(tree, group.path, [("memory.nothing", "1")])
+        cgroup_limits._write(tree, group.path, [("memory.nothing", "1")])
     with pytest.raises(Failed, match="does not exist"):
         v1.open_group(f"{PARENT}/nowhere").apply({"memory": {"limit": MIB}})
 
@@ -196,7 +196,7 @@ def test_what_is_used_is_counted(group):
         group.enter()
         held = bytearray(16 * MIB)
         sum(range(200_000))
-        return len(held), group.stats()
+        return len(held), cgroup_stats.collect(group)
 
     _, stats = in_child(work)
     assert stats["memory"]["usage"] > 8 * MIB

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from berth.errors import Unsupported
-from berth.kernel import cgroups, mounts, namespaces
+from berth.kernel import cgroup_stats, cgroups, mounts, namespaces
 from support.forks import Waiting, in_child
 from support.machine import ROOT
 
@@ -63,7 +63,7 @@ def test_the_processes_of_a_container_make_room_for_groups_in_it(outer):
         group = hierarchies.open_group("inner/std/one")
         group.create()
         group.apply({"memory": {"limit": 64 * MIB}})
-        return group.stats()["memory"]["limit"], Path("/proc/self/cgroup").read_text()
+        return cgroup_stats.collect(group)["memory"]["limit"], Path("/proc/self/cgroup").read_text()
 
     with Waiting(outer.enter) as other:
         assert in_child(work) == (64 * MIB, "0::/init\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth.engine import times
+from berth.kernel import cgroup_stats
 
 if TYPE_CHECKING:
     from berth.engine.models import ContainerRecord
@@ -58,7 +59,7 @@ def sample(record: ContainerRecord, group: Cgroup, previous: Document | None) ->
     }
     if not record.pid:
         return document
-    used = group.stats()
+    used = cgroup_stats.collect(group)
     document |= {
         "pids_stats": pids(used["pids"], otherwise=group),
         "cpu_stats": cpu(used["cpu"]),

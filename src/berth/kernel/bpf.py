@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
+from berth.kernel import c
 from berth.kernel.libc import SYS_BPF, check, libc
 
 PROG_LOAD = 5
@@ -43,12 +43,12 @@ def instruction(
 
 def load_device_program(program: bytes) -> int:
     """Load a program that decides about devices; return its descriptor."""
-    code = ctypes.create_string_buffer(program, len(program))
-    license_ = ctypes.create_string_buffer(LICENSE)
+    code = c.create_string_buffer(program, len(program))
+    license_ = c.create_string_buffer(LICENSE)
     count = len(program) // INSTRUCTION_BYTES
     attributes = struct.pack(
         "<IIQQIIQII",
-        *(PROG_TYPE_CGROUP_DEVICE, count, ctypes.addressof(code), ctypes.addressof(license_)),
+        *(PROG_TYPE_CGROUP_DEVICE, count, c.addressof(code), c.addressof(license_)),
         *(0, 0, 0, 0, 0),
     )
     return _call(PROG_LOAD, attributes, "bpf PROG_LOAD")
@@ -74,11 +74,11 @@ def attach_device_program(group_fd: int, program_fd: int) -> None:
 
 def _attached(group_fd: int) -> list[int]:
     """Return the ids of the device programs attached to the group itself."""
-    ids = (ctypes.c_uint32 * MAX_PROGRAMS)()
+    ids = (c.c_uint32 * MAX_PROGRAMS)()
     attributes = struct.pack(
-        "<IIIIQI", group_fd, CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), MAX_PROGRAMS
+        "<IIIIQI", group_fd, CGROUP_DEVICE, 0, 0, c.addressof(ids), MAX_PROGRAMS
     )
-    buffer = ctypes.create_string_buffer(attributes, 64)
+    buffer = c.create_string_buffer(attributes, 64)
     _call_buffer(PROG_QUERY, buffer, "bpf PROG_QUERY")
     (count,) = struct.unpack_from("<I", buffer.raw, 24)
     return list(ids[:count])
@@ -89,11 +89,9 @@ def _open_program(id_: int) -> int:
 
 
 def _call(command: int, attributes: bytes, name: str) -> int:
-    return _call_buffer(command, ctypes.create_string_buffer(attributes, len(attributes)), name)
+    return _call_buffer(command, c.create_string_buffer(attributes, len(attributes)), name)
 
 
-def _call_buffer(command: int, buffer: ctypes.Array[ctypes.c_char], name: str) -> int:
-    result: int = libc.syscall(
-        ctypes.c_long(SYS_BPF), ctypes.c_long(command), buffer, ctypes.c_long(len(buffer))
-    )
+def _call_buffer(command: int, buffer: c.Array[c.c_char], name: str) -> int:
+    result: int = libc.syscall(c.c_long(SYS_BPF), c.c_long(command), buffer, c.c_long(len(buffer)))
     return check(result, name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 
 from berth.errors import InvalidArgument
+from berth.kernel import c
 from berth.kernel.libc import SYS_CAPSET, check, fail, libc
 
 TYPE_CHECKING = False
@@ -67,15 +67,15 @@ CAPABILITY_VERSION_3 = 0x20080522
 WORD_BITS = 64
 
 
-class _Header(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+class _Header(c.Structure):
+    _fields_ = (("version", c.c_uint32), ("pid", c.c_int))
 
 
-class _Data(ctypes.Structure):
+class _Data(c.Structure):
     _fields_ = (
-        ("effective", ctypes.c_uint32),
-        ("permitted", ctypes.c_uint32),
-        ("inheritable", ctypes.c_uint32),
+        ("effective", c.c_uint32),
+        ("permitted", c.c_uint32),
+        ("inheritable", c.c_uint32),
     )
 
 
@@ -99,7 +99,7 @@ def bounded(bits: int) -> int:
     """Return those of ``bits`` that are in the calling thread's bounding set."""
     found = 0
     for number in range(bits.bit_length()):
-        if bits >> number & 1 and libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) > 0:
+        if bits >> number & 1 and libc.prctl(PR_CAPBSET_READ, c.c_ulong(number), 0, 0, 0) > 0:
             found |= 1 << number
     return found
 
@@ -110,15 +110,15 @@ def drop_bounding(wanted: Capabilities) -> None:
     for number in range(WORD_BITS):
         if keep >> number & 1:
             continue
-        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
-            if ctypes.get_errno() == errno.EINVAL:  # past the last one that the kernel knows
+        if libc.prctl(PR_CAPBSET_DROP, c.c_ulong(number), 0, 0, 0) < 0:
+            if c.get_errno() == errno.EINVAL:  # past the last one that the kernel knows
                 return
             fail(f"drop {NAMES[number] if number < len(NAMES) else number}")
 
 
 def keep_over_setuid() -> None:
     """Keep the permitted set over the coming change of user."""
-    check(libc.prctl(PR_SET_KEEPCAPS, ctypes.c_ulong(1), 0, 0, 0), "prctl PR_SET_KEEPCAPS")
+    check(libc.prctl(PR_SET_KEEPCAPS, c.c_ulong(1), 0, 0, 0), "prctl PR_SET_KEEPCAPS")
 
 
 def raise_all() -> None:
@@ -136,13 +136,13 @@ def apply(wanted: Capabilities) -> None:
     words = [[value & 0xFFFFFFFF for value in sets], [value >> 32 for value in sets]]
     data = (_Data * 2)(*(_Data(*word) for word in words))
     header = _Header(CAPABILITY_VERSION_3, 0)
-    result = libc.syscall(ctypes.c_long(SYS_CAPSET), ctypes.byref(header), ctypes.byref(data))
+    result = libc.syscall(c.c_long(SYS_CAPSET), c.byref(header), c.byref(data))
     check(result, "capset")
-    libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
+    libc.prctl(PR_CAP_AMBIENT, c.c_ulong(PR_CAP_AMBIENT_CLEAR_ALL), 0, 0, 0)
     ambient = mask(wanted.get("ambient")) & sets[1] & sets[2]
     for number in range(len(NAMES)):
         if ambient >> number & 1:
             result = libc.prctl(
-                PR_CAP_AMBIENT, ctypes.c_ulong(PR_CAP_AMBIENT_RAISE), ctypes.c_ulong(number), 0, 0
+                PR_CAP_AMBIENT, c.c_ulong(PR_CAP_AMBIENT_RAISE), c.c_ulong(number), 0, 0
             )
             check(result, f"raise ambient {NAMES[number]}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,6 +124,8 @@ def remove_empty(fd: int, path: str) -> None:
 
 def wait_until(condition: Callable[[], bool]) -> bool:
     """Ask ``condition`` again and again, for about a second; say whether it came to hold."""
+    import select
+
     pause = FIRST_WAIT_S
     for _ in range(WAITS):
         if condition():

@@ -11,14 +11,13 @@ import errno
 import os
 
 from berth.errors import InvalidArgument, Unavailable, Unsupported
-from berth.kernel import cgroup_devices, cgroup_files, cgroup_limits, cgroup_stats
+from berth.kernel import cgroup_files
 from berth.kernel.cgroup_files import read, write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from berth.kernel.cgroup_stats import CgroupStats
     from berth.oci.runtime_spec import DeviceRule, Resources
 
 MOUNTINFO = "/proc/self/mountinfo"
@@ -85,6 +84,8 @@ class Hierarchies:
 
         Idempotent; containers may be running below it.
         """
+        from berth.kernel import cgroup_devices
+
         group = self.open_group(path)
         for hierarchy in self.found:
             _make_parents(hierarchy, f"{group.path}/child")
@@ -196,6 +197,8 @@ class Cgroup:
         Raises Unsupported naming a controller or file that is missing for what was asked, InvalidArgument
         for a value that the kernel refuses.
         """
+        from berth.kernel import cgroup_limits
+
         cgroup_limits.apply(self.hierarchies, self.path, resources)
 
     def open_to_clone_into(self) -> int | None:
@@ -328,10 +331,6 @@ class Cgroup:
             return 0
         name = "memory.events" if memory.unified else "memory.oom_control"
         return int(cgroup_files.fields(self.read("memory", name)).get("oom_kill", "0"))
-
-    def stats(self) -> CgroupStats:
-        """Return what the container uses; zeros and empty lists for what is not counted here."""
-        return cgroup_stats.collect(self)
 
     def read(self, controller: str, name: str) -> str:
         """Return a file of the group that has ``controller``, empty when it is not there."""

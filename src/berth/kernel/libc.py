@@ -6,17 +6,18 @@ up the GIL during a call; ``libc_held`` keeps it, which a call that forks must.
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+from berth.kernel import c
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-libc = ctypes.CDLL(None, use_errno=True)
-libc_held = ctypes.PyDLL(None, use_errno=True)
-libc.syscall.restype = ctypes.c_long
-libc_held.syscall.restype = ctypes.c_long
+libc = c.Library(None, use_errno=True)
+libc_held = c.LibraryHeld(None, use_errno=True)
+libc.syscall.restype = c.c_long
+libc_held.syscall.restype = c.c_long
 
 MACHINE = os.uname().machine
 
@@ -44,7 +45,7 @@ SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}.get(MACHINE, 250)
 
 def fail(call: str, path: str | None = None) -> NoReturn:
     """Raise the `OSError` for the errno of the call that just failed."""
-    number = ctypes.get_errno()
+    number = c.get_errno()
     raise OSError(number, f"{call}: {os.strerror(number)}", path)
 
 
@@ -55,8 +56,8 @@ def check(result: int, call: str, path: str | None = None) -> int:
     return result
 
 
-def syscall(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
+def syscall(number: int, *arguments: int | bytes | c.Array[c.c_char] | None) -> int:
     """Make a raw system call; integers are passed as longs. Returns its result, negative on failure."""
-    converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    result: int = libc.syscall(ctypes.c_long(number), *converted)
+    converted = [c.c_long(a) if isinstance(a, int) else a for a in arguments]
+    result: int = libc.syscall(c.c_long(number), *converted)
     return result

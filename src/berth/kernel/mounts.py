@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from berth.kernel import c
 from berth.kernel.libc import (
     SYS_FSCONFIG,
     SYS_FSMOUNT,
@@ -40,7 +40,6 @@ MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
 MS_STRICTATIME = 1 << 24
-
 FLAG_NAMES = {
     MS_RDONLY: "RDONLY",
     MS_NOSUID: "NOSUID",
@@ -91,14 +90,14 @@ RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 libc.mount.argtypes = (
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    ctypes.c_ulong,
-    ctypes.c_char_p,
+    c.c_char_p,
+    c.c_char_p,
+    c.c_char_p,
+    c.c_ulong,
+    c.c_char_p,
 )
 _STATFS_BYTES = 120  # struct statfs, which begins with the type
-libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+libc.umount2.argtypes = (c.c_char_p, c.c_int)
 
 
 def flag_names(flags: int) -> str:
@@ -127,9 +126,9 @@ def umount2(target: str, flags: int = 0) -> None:
 
 def filesystem_type(fd: int) -> int:
     """Return the magic number of the file system that ``fd`` is in (fstatfs(2))."""
-    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    buffer = c.create_string_buffer(_STATFS_BYTES)
     check(libc.fstatfs(fd, buffer), "fstatfs")
-    return ctypes.c_long.from_buffer(buffer).value
+    return c.c_long.from_buffer(buffer).value
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
@@ -193,12 +192,12 @@ def _configure(fd: int, command: int, key: str = "", value: str = "") -> None:
     check(syscall(SYS_FSCONFIG, fd, command, name, text, 0), "fsconfig", f"{key}={value}")
 
 
-class _MountAttr(ctypes.Structure):
+class _MountAttr(c.Structure):
     _fields_ = (
-        ("attr_set", ctypes.c_uint64),
-        ("attr_clr", ctypes.c_uint64),
-        ("propagation", ctypes.c_uint64),
-        ("userns_fd", ctypes.c_uint64),
+        ("attr_set", c.c_uint64),
+        ("attr_clr", c.c_uint64),
+        ("propagation", c.c_uint64),
+        ("userns_fd", c.c_uint64),
     )
 
 
@@ -218,21 +217,21 @@ def mount_setattr(
     attr = _MountAttr(attr_set, attr_clr, propagation, userns_fd)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     result = libc.syscall(
-        ctypes.c_long(SYS_MOUNT_SETATTR),
-        ctypes.c_long(fd),
+        c.c_long(SYS_MOUNT_SETATTR),
+        c.c_long(fd),
         b"",
-        ctypes.c_long(flags),
-        ctypes.byref(attr),
-        ctypes.c_long(ctypes.sizeof(attr)),
+        c.c_long(flags),
+        c.byref(attr),
+        c.c_long(c.sizeof(attr)),
     )
     check(result, f"mount_setattr set {attr_set:#x} clear {attr_clr:#x}")
 
 
-class _OpenHow(ctypes.Structure):
+class _OpenHow(c.Structure):
     _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
+        ("flags", c.c_uint64),
+        ("mode", c.c_uint64),
+        ("resolve", c.c_uint64),
     )
 
 
@@ -258,17 +257,17 @@ def open_without_links(path: str, flags: int, *, dir_fd: int = AT_FDCWD) -> int:
 
 def _openat2(dir_fd: int, path: str, how: _OpenHow) -> int:
     result = libc.syscall(
-        ctypes.c_long(SYS_OPENAT2),
-        ctypes.c_long(dir_fd),
+        c.c_long(SYS_OPENAT2),
+        c.c_long(dir_fd),
         os.fsencode(path or "."),
-        ctypes.byref(how),
-        ctypes.c_long(ctypes.sizeof(how)),
+        c.byref(how),
+        c.c_long(c.sizeof(how)),
     )
     return check(result, "openat2", path)
 
 
 def file_system_type(fd: int) -> int:
     """fstatfs(2): the magic number of the file system that ``fd`` is on."""
-    buffer = (ctypes.c_long * STATFS_LONGS)()
-    check(libc.fstatfs(ctypes.c_int(fd), ctypes.byref(buffer)), "fstatfs")
+    buffer = (c.c_long * STATFS_LONGS)()
+    check(libc.fstatfs(c.c_int(fd), c.byref(buffer)), "fstatfs")
     return buffer[0] & 0xFFFFFFFF

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from berth.kernel import c
 from berth.kernel.libc import (
     SYS_CLONE3,
     SYS_SETDOMAINNAME,
@@ -48,19 +48,19 @@ def flag_of(file: str) -> int:
     return next(flag for flag, name in NAMESPACES.values() if name == file)
 
 
-class _CloneArgs(ctypes.Structure):
+class _CloneArgs(c.Structure):
     _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("pidfd", ctypes.c_uint64),
-        ("child_tid", ctypes.c_uint64),
-        ("parent_tid", ctypes.c_uint64),
-        ("exit_signal", ctypes.c_uint64),
-        ("stack", ctypes.c_uint64),
-        ("stack_size", ctypes.c_uint64),
-        ("tls", ctypes.c_uint64),
-        ("set_tid", ctypes.c_uint64),
-        ("set_tid_size", ctypes.c_uint64),
-        ("cgroup", ctypes.c_uint64),
+        ("flags", c.c_uint64),
+        ("pidfd", c.c_uint64),
+        ("child_tid", c.c_uint64),
+        ("parent_tid", c.c_uint64),
+        ("exit_signal", c.c_uint64),
+        ("stack", c.c_uint64),
+        ("stack_size", c.c_uint64),
+        ("tls", c.c_uint64),
+        ("set_tid", c.c_uint64),
+        ("set_tid_size", c.c_uint64),
+        ("cgroup", c.c_uint64),
     )
 
 
@@ -76,16 +76,16 @@ class Clone:
 
     def __init__(self, flags: int = 0, *, cgroup_fd: int | None = None) -> None:
         """Take ``flags`` (new namespaces, CLONE_PIDFD) and the version 2 group to be born in."""
-        self._pidfd = ctypes.c_int(-1)
+        self._pidfd = c.c_int(-1)
         self._record = _CloneArgs(
             flags=flags | (CLONE_INTO_CGROUP if cgroup_fd is not None else 0),
-            pidfd=ctypes.addressof(self._pidfd),
+            pidfd=c.addressof(self._pidfd),
             # A child of the caller's parent takes the caller's, and is refused one of its own.
             exit_signal=0 if flags & CLONE_PARENT else SIGCHLD,
             cgroup=cgroup_fd or 0,
         )
-        size = ctypes.c_long(ctypes.sizeof(self._record))
-        self._arguments = (ctypes.c_long(SYS_CLONE3), ctypes.byref(self._record), size)
+        size = c.c_long(c.sizeof(self._record))
+        self._arguments = (c.c_long(SYS_CLONE3), c.byref(self._record), size)
         self._call = libc_held.syscall
 
     def make(self) -> int:

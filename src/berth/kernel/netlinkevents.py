@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import _socket
-import ctypes
 import errno
 import struct
 
+from berth.kernel import c
 from berth.kernel.netlink import NETLINK_NETFILTER, Message, decode
 
 TYPE_CHECKING = False
@@ -70,6 +70,6 @@ class Listener:
             (_RETURN, 0, 0, _NOTHING),
         ]
         code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-        buffer = ctypes.create_string_buffer(code, len(code))
-        description = struct.pack("@HP", len(program), ctypes.addressof(buffer))
+        buffer = c.create_string_buffer(code, len(code))
+        description = struct.pack("@HP", len(program), c.addressof(buffer))
         self._socket.setsockopt(_socket.SOL_SOCKET, _SO_ATTACH_FILTER, description)

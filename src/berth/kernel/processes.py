@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import _signal
-import ctypes
 import os
 
+from berth.kernel import c
 from berth.kernel.libc import (
     SYS_CLOSE_RANGE,
     SYS_GETCWD,
@@ -39,7 +39,7 @@ F_SEAL_ALL = 0x1 | 0x2 | 0x4 | 0x8  # seal, shrink, grow, write
 
 def prctl(option: int, argument: int = 0) -> None:
     """prctl(2) with one argument."""
-    result = libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0)
+    result = libc.prctl(option, c.c_ulong(argument), 0, 0, 0)
     check(result, f"prctl {option} {argument}")
 
 
@@ -54,8 +54,7 @@ def set_title(arguments: list[str]) -> None:
     start, end = int(fields[_ARG_START]), int(fields[_ARG_START + 1])
     text = b"".join(os.fsencode(argument) + b"\0" for argument in arguments)
     room = end - start
-    ctypes.memset(start, 0, room)
-    ctypes.memmove(start, text, min(len(text), room - 1))
+    (c.c_char * room).from_address(start).raw = text[: room - 1].ljust(room, b"\0")
 
 
 def _stat(pid: int | str) -> list[bytes]:
@@ -127,7 +126,7 @@ def keep_freed_memory(size_bytes: int) -> None:
 
 def is_inside_root() -> bool:
     """Say whether the working directory is below the root (getcwd(2); the C library's hides it)."""
-    buffer = ctypes.create_string_buffer(_PATH_BYTES)
+    buffer = c.create_string_buffer(_PATH_BYTES)
     check(syscall(SYS_GETCWD, buffer, _PATH_BYTES), "getcwd")
     return buffer.raw[:1] == b"/"
 

@@ -5,8 +5,7 @@ And set_mempolicy(2).
 
 from __future__ import annotations
 
-import ctypes
-
+from berth.kernel import c
 from berth.kernel.libc import MACHINE, check, libc, syscall
 
 SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}.get(MACHINE, 274)
@@ -16,31 +15,31 @@ SYS_IOPRIO_GET = {"x86_64": 252, "aarch64": 31}.get(MACHINE, 31)
 IOPRIO_WHO_PROCESS = 1
 IOPRIO_CLASS_SHIFT = 13
 
-libc.personality.argtypes = (ctypes.c_ulong,)
+libc.personality.argtypes = (c.c_ulong,)
 
 
-class _Attributes(ctypes.Structure):
+class _Attributes(c.Structure):
     _fields_ = (
-        ("size", ctypes.c_uint32),
-        ("policy", ctypes.c_uint32),
-        ("flags", ctypes.c_uint64),
-        ("nice", ctypes.c_int32),
-        ("priority", ctypes.c_uint32),
-        ("runtime", ctypes.c_uint64),
-        ("deadline", ctypes.c_uint64),
-        ("period", ctypes.c_uint64),
+        ("size", c.c_uint32),
+        ("policy", c.c_uint32),
+        ("flags", c.c_uint64),
+        ("nice", c.c_int32),
+        ("priority", c.c_uint32),
+        ("runtime", c.c_uint64),
+        ("deadline", c.c_uint64),
+        ("period", c.c_uint64),
     )
 
 
 def sched_setattr(policy: int, flags: int, *, nice: int, priority: int, times: list[int]) -> None:
     """sched_setattr(2); ``times`` are runtime, deadline and period in nanoseconds."""
-    size = ctypes.sizeof(_Attributes)
+    size = c.sizeof(_Attributes)
     attributes = _Attributes(size, policy, flags, nice, priority, *times)
     result = libc.syscall(
-        ctypes.c_long(SYS_SCHED_SETATTR),
-        ctypes.c_long(0),
-        ctypes.byref(attributes),
-        ctypes.c_long(0),
+        c.c_long(SYS_SCHED_SETATTR),
+        c.c_long(0),
+        c.byref(attributes),
+        c.c_long(0),
     )
     check(result, f"sched_setattr policy {policy}")
 
@@ -65,11 +64,11 @@ def set_mempolicy(mode: int, nodes: set[int]) -> None:
     """set_mempolicy(2): the NUMA nodes that memory comes from; flags are in ``mode``."""
     mask = sum(1 << node for node in nodes)
     words = mask.bit_length() // 64 + 1
-    table = (ctypes.c_uint64 * words)(*(mask >> 64 * i & (1 << 64) - 1 for i in range(words)))
+    table = (c.c_uint64 * words)(*(mask >> 64 * i & (1 << 64) - 1 for i in range(words)))
     result = libc.syscall(
-        ctypes.c_long(SYS_SET_MEMPOLICY),
-        ctypes.c_long(mode),
-        ctypes.byref(table) if nodes else None,
-        ctypes.c_ulong(64 * words + 1 if nodes else 0),  # it takes one bit fewer than it is told
+        c.c_long(SYS_SET_MEMPOLICY),
+        c.c_long(mode),
+        c.byref(table) if nodes else None,
+        c.c_ulong(64 * words + 1 if nodes else 0),  # it takes one bit fewer than it is told
     )
     check(result, f"set_mempolicy {mode:#x}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-
+from berth.kernel import c
 from berth.kernel.libc import SYS_SECCOMP, check, libc
 
 SET_MODE_FILTER = 1
@@ -16,8 +15,8 @@ FLAG_WAIT_KILLABLE_RECV = 32
 INSTRUCTION_BYTES = 8
 
 
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+class _Program(c.Structure):
+    _fields_ = (("length", c.c_ushort), ("filter", c.c_char_p))
 
 
 def load(program: bytes, flags: int = 0) -> int:
@@ -27,9 +26,9 @@ def load(program: bytes, flags: int = 0) -> int:
     """
     argument = _Program(len(program) // INSTRUCTION_BYTES, program)
     result = libc.syscall(
-        ctypes.c_long(SYS_SECCOMP),
-        ctypes.c_long(SET_MODE_FILTER),
-        ctypes.c_long(flags),
-        ctypes.byref(argument),
+        c.c_long(SYS_SECCOMP),
+        c.c_long(SET_MODE_FILTER),
+        c.c_long(flags),
+        c.byref(argument),
     )
     return check(result, "seccomp SET_MODE_FILTER")

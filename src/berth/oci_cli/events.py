@@ -10,6 +10,7 @@ import time
 
 from berth.bundle.status import STOPPED, group, status
 from berth.errors import Conflict, InvalidArgument, Unsupported
+from berth.kernel import cgroup_stats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _print(kind: str, id_: str, data: dict[str, object] | None) -> None:
 
 def document(groups: Cgroup) -> dict[str, object]:
     """Return what runc's `events --stats` has under "data"."""
-    found = groups.stats()
+    found = cgroup_stats.collect(groups)
     return {
         "cpu": _cpu(found),
         "cpuset": _cpuset(groups),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from berth.kernel import loopback, namespaces, processes, sockets
+from berth.kernel import cgroup_limits, loopback, namespaces, processes, sockets
 from berth.runtime import accounts, codec, hiding, payload, pty, rootfs
 
 TYPE_CHECKING = False
@@ -165,7 +165,8 @@ def enter_cgroup_namespace(child: Child) -> None:
 
 def limit(child: Child) -> None:
     """Set the limits of its groups."""
-    child.cgroup.apply(child.spec.get("linux", {}).get("resources", {}))
+    resources = child.spec.get("linux", {}).get("resources", {})
+    cgroup_limits.apply(child.cgroup.hierarchies, child.cgroup.path, resources)
 
 
 def _stage(child: Child) -> None:
