@@ -32,6 +32,7 @@ VARIABLE = "BERTH_OCI_ZYGOTE"
 # What a call imports: the command's own modules, or the one that asks the zygote.
 PATHS = {
     "berth-oci run": "berth.oci_cli.start, berth.oci_cli.main, berth.oci_cli.lives",
+    "its deputy": "berth.bundle.deputy",
     "the caller of a zygote": "berth.oci_cli.start, berth.oci_cli.asking",
 }
 COUNT = (

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 
 from berth.bundle import birth, child, joining
-from berth.bundle.plan import Plan
+from berth.bundle.gathering import gather
 from berth.kernel import namespaces, processes, sockets
 from berth.kernel.libc import libc
 from support.forks import Waiting, in_child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from berth.bundle.plan import Plan
 
 PR_GET_DUMPABLE = 3
 USER = 61_234
@@ -44,31 +50,55 @@ def be_ordinary() -> None:
     processes.prctl(processes.PR_SET_DUMPABLE, 1)
 
 
-def born(tmp_path, monkeypatch, kinds: dict[str, str], **linux: object) -> int:
+def directly(plan: Plan) -> int:
+    """Make the process as a process does that is sealed itself."""
+    ours, theirs = sockets.pair()
+    return birth.clone(plan, theirs, ours)
+
+
+def by_deputy(plan: Plan) -> int:
+    """Have a child make it, as a deputy does, and end."""
+    reader, writer = os.pipe()
+    door, sync = sockets.pair()
+    deputy = os.fork()
+    if not deputy:
+        os.write(writer, str(birth.clone_for_parent(plan, sync, door)).encode())
+        os._exit(0)
+    assert status(deputy) == 0
+    os.close(writer)
+    return int(os.read(reader, 20))
+
+
+@pytest.fixture(params=[directly, by_deputy])
+def clone(request) -> Callable[[Plan], int]:
+    """Return one of the two ways."""
+    return request.param
+
+
+def born(tmp_path, monkeypatch, clone, kinds: dict[str, str], **linux: object) -> int:
     """Return whether a container's first process can be traced when it begins."""
     monkeypatch.setattr(child.Child, "run", lambda _: os._exit(10 + dumpable()))
     entries = [{"type": kind, "path": path} for kind, path in kinds.items()]
     spec = {"root": {"path": str(tmp_path)}, "linux": {"namespaces": entries, **linux}}
-    plan = Plan(spec, id_="a", bundle=str(tmp_path))
+    plan = gather(spec, id_="a", bundle=str(tmp_path))
     plan.has_group = False
-    ours, theirs = sockets.pair()
-    return status(birth.clone(plan, theirs, ours)) - 10
+    return status(clone(plan)) - 10
 
 
-def test_what_root_makes_in_a_new_user_namespace_cannot_be_traced(tmp_path, monkeypatch):
-    assert in_child(lambda: born(tmp_path, monkeypatch, {"user": "", "pid": ""})) == 0
+def test_what_root_makes_in_a_new_user_namespace_cannot_be_traced(tmp_path, monkeypatch, clone):
+    assert in_child(lambda: born(tmp_path, monkeypatch, clone, {"user": "", "pid": ""})) == 0
 
 
-def test_an_ordinary_user_can_map_what_it_makes(tmp_path, monkeypatch):
+def test_an_ordinary_user_can_map_what_it_makes(tmp_path, monkeypatch, clone):
     def make() -> int:
         be_ordinary()
-        return born(tmp_path, monkeypatch, {"user": ""})
+        return born(tmp_path, monkeypatch, clone, {"user": ""})
 
     assert in_child(make) == 1
 
 
 @pytest.mark.parametrize("become", [lambda: None, be_ordinary], ids=["root", "ordinary"])
-def test_what_joins_a_user_namespace_cannot_be_traced(tmp_path, monkeypatch, become):
+def test_what_joins_a_user_namespace_cannot_be_traced(tmp_path, monkeypatch, become, clone):
     """Neither the helper as it enters nor the process; the offsets of clocks are set all the same."""
     setns = namespaces.setns
 
@@ -81,7 +111,7 @@ def test_what_joins_a_user_namespace_cannot_be_traced(tmp_path, monkeypatch, bec
         monkeypatch.setattr(namespaces, "setns", watched)
         kinds = {"user": f"/proc/{pid}/ns/user", "time": ""}
         offsets = {"boottime": {"secs": 1000}, "monotonic": {"secs": 5}}
-        return born(tmp_path, monkeypatch, kinds, timeOffsets=offsets)
+        return born(tmp_path, monkeypatch, clone, kinds, timeOffsets=offsets)
 
     def before() -> None:
         become()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -348,3 +349,35 @@ def test_ps_takes_options_of_either_kind(oci, bundle):
             "COMMAND",
         ]
     assert oci("ps", "a", "-aux").lines[0].split()[:4] == ["USER", "PID", "%CPU", "%MEM"]
+
+
+def members(session):
+    """Return the names of the processes of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+            if int(rest.split()[3]) == session:
+                found.append(name)
+    return found
+
+
+def test_create_leaves_no_process_but_the_containers(oci, bundle):
+    words = oci.command("create", "--bundle", str(bundle.runs("true").path), "a")
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+    assert process.wait() == 0
+    assert members(process.pid) == []
+    assert oci.state("a")["status"] == "created"
+
+
+def test_a_deputy_ends_with_the_command_that_is_killed(oci, bundle):
+    config = bundle.path / "config.json"
+    config.unlink()
+    os.mkfifo(config)  # on which the command waits
+    words = oci.command("run", "--bundle", str(bundle.path), "a")
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+    wait_for(lambda: "berth-deputy" in members(process.pid), "the deputy")
+    process.kill()
+    process.wait()
+    wait_for(lambda: members(process.pid) == [], "its end")
+    assert oci("list", "-q").out == ""

@@ -19,7 +19,7 @@ from support import bundles, kernel
 from support.programs import find, run
 from support.waiting import wait_for
 
-OF_A_WORKER = 6  # streams, the zygote's socket, the listening one, where complaints go
+OF_A_WORKER = 7  # streams, the zygote's socket, the listening one, where complaints go, a network
 
 
 # Runs its arguments with a seccomp filter that lets everything pass.

@@ -1,13 +1,12 @@
-"""Make a container's first process, in new namespaces and in joined ones, with its ids mapped."""
+"""Make a container's first process, in new namespaces and in joined ones."""
 
 from __future__ import annotations
 
 import os
 
-from berth.bundle import child, mounting
-from berth.errors import Failed, Unsupported
-from berth.kernel import namespaces, processes, sockets
-from berth.runtime import codec
+from berth.bundle import child
+from berth.errors import Failed
+from berth.kernel import namespaces, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,24 +14,16 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from berth.bundle.plan import Plan
-    from berth.oci.runtime_spec import IdMapping
+    from berth.kernel import sockets
 
 MADE_LATER = ("cgroup", "time")  # by the process in its groups; by its maker, who sets the offsets
-HELPERS = {"uid": "newuidmap", "gid": "newgidmap"}
-HELPER_FOLDERS = ("/usr/bin", "/bin", "/usr/local/bin")
 
 
 def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
     """Make the process and let it run :class:`berth.bundle.child.Child`; return its pid."""
-    if os.geteuid() == 0:
-        # From here on: what its child is before it has its root, a process in a joined pid namespace
-        # would trace, and so have the host's. Root writes the ids of a process all the same.
-        processes.prctl(processes.PR_SET_DUMPABLE, 0)
-    flags = 0
-    for kind in plan.namespaces:
-        if plan.is_new(kind) and kind not in MADE_LATER:
-            flags |= namespaces.NAMESPACES[kind][0]
-    group = plan.group.open_to_clone_into() if plan.has_group else None
+    child.load_seldom(plan)
+    _leave_no_trace()
+    flags, group = _flags(plan), _open_group(plan)
     restore: list[tuple[int, int]] = []
     try:
         if "user" in plan.joined:
@@ -43,18 +34,57 @@ def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
                 group=group,
             )
         restore = _enter_for_children(plan, _open_offsets(plan))
-        fork = namespaces.Clone(flags, cgroup_fd=group)
-        pid = fork.make()
-        if pid == 0:
-            _run_child(plan, sync, ours)
-        _check(fork, pid, plan)
-        return pid
+        return _fork(plan, flags, group, lambda: _run_child(plan, sync, ours))
     finally:
         for fd, flag in restore:
             namespaces.setns(fd, flag)
             os.close(fd)
         if group is not None:
             os.close(group)
+
+
+def clone_for_parent(plan: Plan, sync: sockets.Socket, door: sockets.Socket) -> int:
+    """Make it a child of this process's parent. This process ends afterwards: it stays where it enters."""
+    child.load_seldom(plan)
+    _leave_no_trace()
+    flags, group = _flags(plan) | namespaces.CLONE_PARENT, _open_group(plan)
+    if "user" in plan.joined:
+        _enter_user_namespace(plan)
+        processes.prctl(processes.PR_SET_DUMPABLE, 0)  # entering may have reset it
+    else:
+        _enter_for_children(plan, _open_offsets(plan))
+    return _fork(plan, flags, group, lambda: _run_child(plan, sync, door))
+
+
+def _leave_no_trace() -> None:
+    """See to it that nobody can trace what is made from here on, if this is root.
+
+    What its child is before it has its root, a process in a joined pid namespace would trace, and so have the
+    host's. Root writes the ids of a process all the same; an ordinary user cannot.
+    """
+    if os.geteuid() == 0:
+        processes.prctl(processes.PR_SET_DUMPABLE, 0)
+
+
+def _flags(plan: Plan) -> int:
+    flags = 0
+    for kind in plan.namespaces:
+        if plan.makes(kind) and kind not in MADE_LATER:
+            flags |= namespaces.NAMESPACES[kind][0]
+    return flags
+
+
+def _open_group(plan: Plan) -> int | None:
+    return plan.group.open_to_clone_into() if plan.has_group else None
+
+
+def _fork(plan: Plan, flags: int, group: int | None, run: Callable[[], NoReturn]) -> int:
+    fork = namespaces.Clone(flags, cgroup_fd=group)
+    pid = fork.make()
+    if pid == 0:
+        run()
+    _check(fork, pid, plan)
+    return pid
 
 
 def _check(fork: namespaces.Clone, pid: int, plan: Plan) -> None:
@@ -153,105 +183,3 @@ def clone_through(
     if not text.isdigit():
         raise Failed(f"unable to join user namespace: {text}")
     return int(text)
-
-
-def in_child(action: Callable[[], object]) -> None:
-    """Have a fork of this process do something that it must not do itself; Failed with its words."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            processes.prctl(processes.PR_SET_DUMPABLE, 0)  # it may enter what is not trusted
-            action()
-        except BaseException as error:  # noqa: BLE001 - told to the parent, whatever it is
-            os.write(writer, str(error).encode()[:4096])
-        os._exit(0)
-    os.close(writer)
-    text = os.read(reader, 4096).decode(errors="replace")
-    os.close(reader)
-    os.waitpid(pid, 0)
-    if text:
-        raise Failed(text)
-
-
-def map_ids(plan: Plan, pid: int) -> None:
-    """Give a new user namespace its ids."""
-    if not plan.is_new("user"):
-        return
-    for kind, table in (
-        ("uid", plan.linux.get("uidMappings") or []),
-        ("gid", plan.linux.get("gidMappings") or []),
-    ):
-        lines = [f"{row['containerID']} {row['hostID']} {row['size']}" for row in table]
-        try:
-            _write(pid, f"{kind}_map", "\n".join(lines))
-        except PermissionError as error:
-            if os.geteuid() == 0:
-                raise Failed(f"failed to write {kind}_map: {error.strerror}") from error
-            _map_by_helper(kind, pid, table)
-        except OSError as error:
-            raise Failed(f"failed to write {kind}_map {lines}: {error.strerror}") from error
-
-
-def _write(pid: int, name: str, text: str) -> None:
-    fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
-
-
-def _map_by_helper(kind: str, pid: int, table: list[IdMapping]) -> None:
-    """Map as an ordinary user: one's own id alone, or with the program that is privileged for it."""
-    own = os.geteuid() if kind == "uid" else os.getegid()
-    places = (f"{folder}/{HELPERS[kind]}" for folder in HELPER_FOLDERS)
-    program = next((place for place in places if os.access(place, os.X_OK)), "")
-    if len(table) == 1 and table[0]["size"] == 1 and table[0]["hostID"] == own:
-        if kind == "gid":
-            _write(pid, "setgroups", "deny")
-        _write(pid, f"{kind}_map", f"{table[0]['containerID']} {own} 1")
-        return
-    if not program:
-        raise Unsupported(f"{HELPERS[kind]} is needed to map these ids, and is not installed")
-    numbers = [
-        str(number) for row in table for number in (row["containerID"], row["hostID"], row["size"])
-    ]
-    running = os.posix_spawn(program, [program, str(pid), *numbers], {})
-    _, status = os.waitpid(running, 0)
-    if status:
-        raise Failed(
-            f"{program} refused to map ids: exit status {os.waitstatus_to_exitcode(status)}"
-        )
-
-
-def open_sources(plan: Plan, pid: int) -> list[int]:
-    """Open what is bound for a process in a user namespace, which may not look everywhere root does.
-
-    From within its mount namespace: in another one nothing can be made of it.
-    """
-    if os.geteuid() or not plan.in_user_namespace or not plan.is_new("mount"):
-        return []
-    ours, theirs = sockets.pair()
-    try:
-        in_child(lambda: _send_sources(plan, pid, theirs))
-        _, fds = sockets.receive(ours)
-    finally:
-        ours.close()
-        theirs.close()
-    return fds
-
-
-def _send_sources(plan: Plan, pid: int, sock: sockets.Socket) -> None:
-    fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    namespaces.setns(fd, namespaces.CLONE_NEWNS)
-    os.chdir(plan.bundle)
-    found = [entry for entry in plan.entries if entry.is_bind and not entry.is_mapped]
-    for entry in found:
-        mounting.open_source(entry)
-    sockets.send(sock, b"{}", [entry.source for entry in found])
-
-
-def release(plan: Plan, sync: sockets.Socket, trees: list[int], sources: list[int]) -> None:
-    """Let the process go on, with id-mapped trees and what else was opened for it."""
-    message = {"go": True, "state": plan.state, "trees": len(trees)}
-    sockets.send(sync, codec.encode(message), [*trees, *sources])

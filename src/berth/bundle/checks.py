@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from berth.bundle import hooks, labels, options
+from berth.bundle.names import namespace_paths, sysctl_path
 from berth.errors import InvalidArgument, Unsupported
 from berth.kernel import namespaces
 
@@ -48,22 +49,6 @@ def check(spec: Spec, bundle: str) -> None:
     _check_hooks(spec)
     options.root_propagation(linux.get("rootfsPropagation", ""))
     _check_kernel(linux, kinds)
-
-
-def namespace_paths(linux: Linux) -> dict[str, str]:
-    """Return the namespaces asked for, by type, with the paths to join; "" is a new one."""
-    found: dict[str, str] = {}
-    for entry in linux.get("namespaces") or ():
-        kind = entry.get("type", "")
-        if kind not in namespaces.NAMESPACES:
-            raise InvalidArgument(f"namespace {kind!r} does not exist")
-        if kind in found:
-            raise InvalidArgument(f"malformed spec file: duplicated ns {entry}")
-        path = entry.get("path") or ""
-        if path and not os.path.isabs(path):
-            raise InvalidArgument(f"namespace path {path!r} is not absolute")
-        found[kind] = path
-    return found
 
 
 def check_process(process: Process) -> None:
@@ -119,15 +104,6 @@ def _check_sysctls(linux: Linux, kinds: Mapping[str, str]) -> None:
             )
         if needed not in kinds:
             raise InvalidArgument(f'sysctl "{name}" is not allowed in the hosts {needed} namespace')
-
-
-def sysctl_path(name: str) -> str:
-    """Return the path of a kernel parameter below /proc/sys; one that leads elsewhere is refused."""
-    # Without slashes every dot separates; with them dots are part of names (sysctl.d(5)).
-    path = name if "/" in name else name.replace(".", "/")
-    if not {"", ".", ".."}.isdisjoint(path.split("/")):
-        raise InvalidArgument(f'sysctl "{name}" is not the name of a kernel parameter')
-    return path
 
 
 def _check_user_namespace(linux: Linux, kinds: Mapping[str, str]) -> None:

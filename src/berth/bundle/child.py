@@ -4,6 +4,7 @@ maker                                      child
    │── {"go"} + id-mapped trees ──────────►│ its ids are mapped; it makes its root
    │◄── {"ask": "hooks"} ──────────────────│ only when there are hooks: prestart, createRuntime
    │── {"go"} ────────────────────────────►│
+   │◄── {"warning"} ───────────────────────│ any number of times
    │◄── {"terminal"} + descriptor ─────────│ only for a terminal that the maker shows itself
    │◄── {"ready"} or {"error", "step"} ────│ it waits for `start` on its socket from here on
 starter                                    │
@@ -16,22 +17,32 @@ from __future__ import annotations
 import _signal
 import os
 
-from berth.bundle import attributes, checks, hooks, labels, stdio
+from berth.bundle import descriptors, names, stdio, warnings
 from berth.bundle.plan import FIRST_PRESERVED, account
 from berth.bundle.root import Root
-from berth.kernel import loopback, namespaces, processes, seccomp, sockets
+from berth.kernel import namespaces, processes, seccomp, sockets
 from berth.runtime import codec, payload
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import NoReturn
 
+    from berth.bundle.labels import Labels
     from berth.bundle.plan import Filter, Plan
     from berth.oci.runtime_spec import Process
     from berth.runtime.accounts import Account
 
 EXIT_SETUP_FAILED = 1
+# What few processes need: by its name, and whether one does.
+SELDOM: tuple[tuple[str, Callable[[Plan], bool]], ...] = (
+    ("bundle.attributes", lambda plan: plan.has_attributes()),
+    ("bundle.copying", lambda plan: any("tmpcopyup" in e.options.extensions for e in plan.entries)),
+    ("bundle.hooks", lambda plan: bool(plan.spec.get("hooks"))),
+    ("bundle.labels", lambda plan: plan.has_labels()),
+    ("bundle.terminals", lambda plan: plan.terminal),
+    ("kernel.loopback", lambda plan: plan.makes("network")),
+)
 UNCHANGEABLE = (9, 19, 32, 33)  # SIGKILL, SIGSTOP, and the two that the C library keeps for itself
 
 
@@ -43,11 +54,12 @@ class Child:
         self.sync = sync
         self.root = Root(plan)
         self.account: Account | None = None
-        self.labels: labels.Labels
+        self.labels: Labels | None = None
 
     def run(self) -> NoReturn:
         """Do every step; on failure tell whoever listens which one and why. Never returns."""
         step = "start"
+        warnings.listen(self._pass_on_warning)
         try:
             for action in STEPS:
                 step = action.__name__.strip("_").replace("_", " ")
@@ -55,6 +67,9 @@ class Child:
         except BaseException as error:  # noqa: BLE001 - told to who waits, whatever it is
             tell_failure(self.sync, step, error)
         os._exit(EXIT_SETUP_FAILED)
+
+    def _pass_on_warning(self, text: str) -> None:
+        sockets.send(self.sync, codec.encode({"warning": text}))
 
     def ask(self, document: bytes) -> None:
         """Have the maker do something, and wait until it is done."""
@@ -65,7 +80,10 @@ class Child:
 
     def _leave_the_maker(self) -> None:
         reset_signals()
-        self.labels = labels.Labels(self.plan.process)
+        if self.plan.has_labels():
+            from berth.bundle.labels import Labels
+
+            self.labels = Labels(self.plan.process)
         processes.set_name(b"berth-init")
         # Root's is not dumpable from the start. An ordinary user may map its ids only while it is.
         if not self.plan.is_new("user"):
@@ -103,7 +121,9 @@ class Child:
 
     def _set_up_host(self) -> None:
         spec, plan = self.plan.spec, self.plan
-        if plan.is_new("network"):
+        if plan.makes("network"):
+            from berth.kernel import loopback
+
             loopback.bring_up()
         if hostname := spec.get("hostname"):
             namespaces.sethostname(hostname)
@@ -117,12 +137,17 @@ class Child:
 
     def _open_terminal(self) -> None:
         if self.plan.terminal:
-            self.root.bind_console(stdio.open_terminal(self.plan, self.sync))
+            from berth.bundle import terminals
+
+            slave = terminals.open_pair(self.plan.process, self.plan.console, self.sync)
+            self.root.bind_console(slave)
 
     def _run_early_hooks(self) -> None:
         if not self.plan.has_early_hooks():
             return
         self.root.leave()
+        from berth.bundle import hooks
+
         self.ask(b'{"ask": "hooks"}')
         hooks.run(self.plan.spec, "createContainer", self.state("creating"))
         self.root.enter()
@@ -150,8 +175,9 @@ class Child:
         keep = [self.sync.fileno(), self.plan.listener.fileno()]
         if self.plan.filter is not None and self.plan.filter.agent is not None:
             keep.append(self.plan.filter.agent.fileno())
-        keep += self.labels.descriptors()
-        stdio.close_all_but(keep)
+        if self.labels is not None:
+            keep += self.labels.descriptors()
+        descriptors.close_all_but(keep)
 
     def _say_ready(self) -> None:
         sockets.send(self.sync, b'{"ready": true}')
@@ -166,18 +192,32 @@ class Child:
     def _become_the_program(self) -> None:
         assert self.account is not None
         plan = self.plan
-        attributes.apply(plan.process, plan.linux)
-        self.labels.apply()
+        if plan.has_attributes():
+            from berth.bundle import attributes
+
+            attributes.apply(plan.process, plan.linux)
+        if self.labels is not None:
+            self.labels.apply()
         become(plan.process, self.account, plan.filter, self.state("running"))
         # Programs of the container's own, so with its privileges and below its filter.
         if plan.filter is not None and plan.process.get("noNewPrivileges"):
             load(plan.filter, self.state("running"))
-        hooks.run(plan.spec, "startContainer", self.state("created"))
+        if plan.spec.get("hooks"):
+            from berth.bundle import hooks
+
+            hooks.run(plan.spec, "startContainer", self.state("created"))
         finish(plan.process, self.account, self.sync, plan.preserved)
 
     def state(self, status: str) -> Mapping[str, object]:
         """Return the state that hooks are told."""
         return {**self.plan.state, "status": status}
+
+
+def load_seldom(plan: Plan) -> None:
+    """Import what few processes need and this one does: once its root is changed, no module can be found."""
+    for name, is_needed in SELDOM:
+        if is_needed(plan):
+            __import__(f"berth.{name}")
 
 
 def reset_signals() -> None:
@@ -199,7 +239,7 @@ def tell_failure(sync: sockets.Socket, step: str, error: BaseException) -> None:
 
 def set_sysctl(name: str, value: str) -> None:
     """Set a kernel parameter of this process's namespaces, by the host's own /proc."""
-    fd = os.open(f"/proc/sys/{checks.sysctl_path(name)}", os.O_WRONLY | os.O_CLOEXEC)
+    fd = os.open(f"/proc/sys/{names.sysctl_path(name)}", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, value.encode())
     finally:

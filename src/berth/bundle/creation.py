@@ -6,8 +6,7 @@ import _socket
 import os
 import time
 
-from berth.bundle import birth, hooks, stdio
-from berth.bundle.plan import Plan
+from berth.bundle import deputies, descriptors, gathering, hooks
 from berth.bundle.records import SOCKET
 from berth.bundle.status import start_time, state
 from berth.bundle.warnings import warn
@@ -19,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from berth.bundle.plan import Plan
     from berth.bundle.records import Folder, Record
     from berth.bundle.systemd import Scope
     from berth.kernel.cgroups import Cgroup
@@ -39,13 +39,15 @@ class Options:
         self.no_new_keyring = False
         self.maker = "self"  # the process, in /proc, that makes the container or has it made
         self.systemd_cgroup = False
+        self.network = -1  # made ahead (`berth.bundle.networks`)
 
 
 class Made:
     """A process that waits for its start; ``terminal`` is there when nobody else asked for it."""
 
-    def __init__(self, pid: int, record: Record, terminal: int) -> None:
+    def __init__(self, pid: int, record: Record, terminal: int, group: Cgroup) -> None:
         self.pid = pid
+        self.group = group
         self.record = record
         self.terminal = terminal
 
@@ -70,7 +72,7 @@ class Creation:
         self._scope = _scope(spec, folder.id) if options.systemd_cgroup else None
         group = self._scope.path() if self._scope is not None else ""
         maker = options.maker
-        self._plan = Plan(spec, id_=folder.id, bundle=bundle, maker=maker, group=group)
+        self._plan = gathering.gather(spec, id_=folder.id, bundle=bundle, maker=maker, group=group)
         self._plan.no_pivot = options.no_pivot
         self._plan.no_new_keyring = options.no_new_keyring
         self._plan.preserved = options.preserve_fds
@@ -103,40 +105,54 @@ class Creation:
         plan = self._plan
         self._folder.save(self.record)
         self._make_group()
+        self._add_network()
         trees = _mapped_trees(plan)
-        stdio.preserve(plan.preserved)
+        descriptors.preserve(plan.preserved)
         plan.listener = self._listen()
         ours, theirs = sockets.pair()
-        self._pid = birth.clone(plan, theirs, ours)
+        self._pid = _clone(plan, theirs, ours)
         theirs.close()
         plan.listener.close()
         self.record["init_process_pid"] = self._pid
         self.record["init_process_start"] = start_time(self._pid)
         self._folder.save(self.record)
-        birth.map_ids(plan, self._pid)
+        if plan.is_new("user"):
+            _map_ids(plan, self._pid)
         if devices := plan.linux.get("netDevices"):
             _move_devices(plan, self._pid, devices)
         score = plan.process.get("oomScoreAdj")
         if score is not None:
             _set_oom_score(self._pid, score)
         plan.state = state(self.record, "creating")
-        try:
-            birth.release(plan, ours, trees, birth.open_sources(plan, self._pid))
-        except BrokenPipeError:  # it failed already; its report is read next
-            pass
+        _release(plan, ours, trees, _open_sources(plan, self._pid))
         terminal = self._converse(ours)
         ours.close()
+        deputies.dismiss()
+        if self._options.network >= 0:
+            os.close(self._options.network)
         if self._scope is not None:
             self._scope.let_go()
         if self._options.pid_file:
             write_pid(self._options.pid_file, self._pid)
-        return Made(self._pid, self.record, terminal)
+        return Made(self._pid, self.record, terminal, plan.group)
 
     def _make_group(self) -> None:
         if self._scope is not None:
             self._scope.start()
         if not make_group(self._plan, systemds=self._scope is not None):
             self.record["cgroup_path"] = ""
+
+    def _add_network(self) -> None:
+        """Have a new network before the process is made; not for a user namespace, which would not own it."""
+        plan = self._plan
+        if not plan.is_new("network") or plan.in_user_namespace:
+            return
+        if self._options.network < 0 and deputies.started() is not None:
+            from berth.bundle import networks
+
+            self._options.network = networks.make()
+        if self._options.network >= 0:
+            plan.joined["network"] = self._options.network
 
     def _listen(self) -> sockets.Socket:
         """Listen for the `start` to come; the path through a descriptor, for a socket's is short."""
@@ -166,7 +182,9 @@ class Creation:
                 return terminal
             if "error" in message:
                 raise from_record(message["error"])
-            if "terminal" in message:
+            if "warning" in message:
+                warn(message["warning"])
+            elif "terminal" in message:
                 terminal = fds[0]
             else:
                 for kind in ("prestart", "createRuntime"):
@@ -212,7 +230,7 @@ def make_group(plan: Plan, *, systemds: bool) -> bool:
         plan.group.create_alone()
         if not systemds:
             _check_group(plan.group)
-        plan.group.apply(plan.resources())
+        plan.group.apply(gathering.resources(plan))
     except PermissionError:
         limits = (plan.linux.get("resources") or {}).keys() - {"devices"}
         if os.geteuid() == 0 or limits:
@@ -228,12 +246,46 @@ def make_group(plan: Plan, *, systemds: bool) -> bool:
     return True
 
 
+def _clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
+    """Make the process, by the deputy unless this process is sealed itself."""
+    deputy = deputies.started()
+    if deputy is not None:
+        return deputy.make(plan, sync)
+    from berth.bundle import birth
+
+    return birth.clone(plan, sync, ours)
+
+
 def _mapped_trees(plan: Plan) -> list[int]:
-    if not any(entry.is_mapped for entry in plan.entries):
+    words = (word for mount in plan.spec.get("mounts") or () for word in mount.get("options") or ())
+    if {"idmap", "ridmap"}.isdisjoint(words):
         return []
     from berth.bundle import mapping
 
     return mapping.open_trees(plan)
+
+
+def _map_ids(plan: Plan, pid: int) -> None:
+    from berth.bundle import ids
+
+    ids.give(plan, pid)
+
+
+def _open_sources(plan: Plan, pid: int) -> list[int]:
+    if os.geteuid() or not plan.in_user_namespace or not plan.is_new("mount"):
+        return []
+    from berth.bundle import sources
+
+    return sources.open_all(plan, pid)
+
+
+def _release(plan: Plan, sync: sockets.Socket, trees: list[int], sources: list[int]) -> None:
+    """Let the process go on, with id-mapped trees and what else was opened for it."""
+    message = {"go": True, "state": plan.state, "trees": len(trees)}
+    try:
+        sockets.send(sync, codec.encode(message), [*trees, *sources])
+    except BrokenPipeError:  # it failed already; its report is read next
+        pass
 
 
 def _check_group(group: Cgroup) -> None:

@@ -74,12 +74,15 @@ def _send(pid: int, number: int) -> None:
         return
 
 
-def delete(folder: Folder, record: Record, *, force: bool) -> None:
-    """Remove a stopped container, or with ``force`` any; then the poststop hooks run."""
+def delete(folder: Folder, record: Record, *, force: bool, known: Cgroup | None = None) -> None:
+    """Remove a stopped container, or with ``force`` any; then the poststop hooks run.
+
+    ``known``: its groups, if the caller has them at hand.
+    """
     now = status(folder, record)
     if now != STOPPED and not force and now != CREATED:
         raise Conflict(f"cannot delete container {folder.id} that is not stopped: {now}")
-    groups = group(record)
+    groups = known if known is not None and record.get("cgroup_path") else group(record)
     if now != STOPPED:
         _end(record)
     if groups is not None:

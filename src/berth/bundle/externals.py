@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from berth.bundle import checks, devices, mounting
+from berth.bundle import devices, mounting, names
 from berth.errors import Unsupported
 from berth.kernel import namespaces
 from berth.runtime.mountpoints import points, resolved
@@ -43,7 +43,7 @@ class Externals:
         self._group = group
         self._linux = spec.get("linux") or {}
         self._entries = mounting.entries(spec)
-        self.namespaces = checks.namespace_paths(self._linux)
+        self.namespaces = names.namespace_paths(self._linux)
 
     def left_namespaces(self) -> list[str]:
         """Return criu's words for the namespaces that a checkpoint leaves out."""

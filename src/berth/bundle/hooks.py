@@ -42,9 +42,12 @@ def run(spec: Spec, kind: str, state: Mapping[str, object]) -> None:
 
     Those of the host's that are given no environment have the caller's.
     """
+    wanted = of(spec, kind)
+    if not wanted:
+        return
     inherited = {} if kind == "startContainer" else os.environ
     document = codec.encode(dict(state))
-    for number, hook in enumerate(of(spec, kind)):
+    for number, hook in enumerate(wanted):
         try:
             _run(hook, document, inherited)
         except (OSError, Failed) as error:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 
-from berth.bundle import attributes, birth, checks, child, groups, labels, stdio
+from berth.bundle import attributes, birth, checks, child, descriptors, groups, labels, terminals
 from berth.bundle.creation import connect, write_pid
-from berth.bundle.plan import account, compiled, drop_unknown_capabilities
+from berth.bundle.gathering import compiled, drop_unknown_capabilities
+from berth.bundle.plan import account
 from berth.bundle.status import CREATED, PAUSED, RUNNING, lives, state, status
 from berth.errors import Conflict, from_record
 from berth.kernel import namespaces, processes, sockets
@@ -69,7 +70,7 @@ class Joining:
         if not lives(record):
             raise Conflict("cannot exec in a stopped container")
         flags = _differing(record.get("init_process_pid", 0))
-        stdio.preserve(self._options.preserve_fds)
+        descriptors.preserve(self._options.preserve_fds)
         ours, theirs = sockets.pair()
         attributes.set_processors((self._process.get("execCPUAffinity") or {}).get("initial", ""))
         pid = self._clone(pidfd, flags, (ours, theirs))
@@ -131,12 +132,12 @@ class Joining:
                 processes.prctl(processes.PR_SET_DUMPABLE, 0)
             step = "prepare the process"
             if process.get("terminal"):
-                os.close(stdio.open_pair(process, self._console, sync))
+                os.close(terminals.open_pair(process, self._console, sync))
             who = account(process)
             keep = [sync.fileno(), *wanted.descriptors()]
             if self._filter is not None and self._filter.agent is not None:
                 keep.append(self._filter.agent.fileno())
-            stdio.close_all_but(keep)
+            descriptors.close_all_but(keep)
             attributes.set_processors((process.get("execCPUAffinity") or {}).get("final", ""))
             attributes.apply(process, self._linux)
             wanted.apply()

@@ -44,11 +44,6 @@ def check(process: Process) -> None:
         raise Unsupported("selinuxLabel is specified but selinux is not supported on the host")
 
 
-def mount_option(label: str) -> str:
-    """Return the option by which a new file system's files all have a label."""
-    return f'context="{label}"' if label else ""
-
-
 def _profile(process: Process) -> str:
     profile = process.get("apparmorProfile", "")
     return "" if profile == UNCONFINED else profile

@@ -9,15 +9,11 @@ from __future__ import annotations
 import os
 import stat
 
-from berth.bundle import (
-    copying,  # here: where it is used, no module can be found any more
-    labels,
-)
 from berth.bundle.options import MountOptions
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
 from berth.kernel.mounts import MS_BIND, MS_REC, MS_REMOUNT, mount
-from berth.runtime import places, rootfs
+from berth.runtime import groupmounts, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +59,11 @@ class Entry:
         return self.spec.get("type", "")
 
 
+def mount_label(label: str) -> str:
+    """Return the option by which a new file system's files all have a label."""
+    return f'context="{label}"' if label else ""
+
+
 def entries(spec: Spec) -> list[Entry]:
     """Return the mounts of a spec."""
     return [Entry(mount_) for mount_ in spec.get("mounts") or ()]
@@ -102,7 +103,7 @@ class Mounter:
 
     def __init__(self, controllers: list[str], label: str = "") -> None:
         self._controllers = controllers
-        self._label = labels.mount_option(label)
+        self._label = mount_label(label)
         self._later: list[Entry] = []  # what becomes read-only when everything is in its place
 
     def mount(self, entry: Entry) -> None:
@@ -180,6 +181,8 @@ class Mounter:
         os.close(place)
         if below >= 0:
             mounted = places.open_mounted(entry.target)
+            from berth.bundle import copying
+
             copying.copy(below, mounted)
             os.close(mounted)
             os.close(below)
@@ -188,13 +191,13 @@ class Mounter:
         flags = entry.options.flags & ~PER_MOUNT
         if not entry.group_trees:
             os.close(places.open_place(entry.target, directory=True, clear=False))
-            rootfs.mount_groups(entry.target, flags, self._controllers)
+            groupmounts.mount_groups(entry.target, flags, self._controllers)
             return
         place = places.open_place(entry.target, directory=True, clear=False)
         only_one = len(entry.group_trees) == 1
         if not only_one:
             os.chdir(place)
-            mount("tmpfs", ".", "tmpfs", rootfs.SAFE_FLAGS, "mode=755,size=64k")
+            mount("tmpfs", ".", "tmpfs", groupmounts.SAFE_FLAGS, "mode=755,size=64k")
             os.chdir("/")
         os.close(place)
         for name, tree in entry.group_trees:
@@ -202,12 +205,14 @@ class Mounter:
             if not only_one:
                 os.mkdir(target, 0o755)  # in the tmpfs that was just mounted
             wanted = mounts.MOUNT_ATTR_RDONLY if entry.options.is_read_only else 0
-            mounts.mount_setattr(tree, attr_set=wanted | rootfs.SAFE_ATTRIBUTES)
+            mounts.mount_setattr(tree, attr_set=wanted | groupmounts.SAFE_ATTRIBUTES)
             mounts.move_mount(tree, target)
             os.close(tree)
         if entry.options.is_read_only and not only_one:
             mount(
-                "", entry.target, flags=MS_REMOUNT | MS_BIND | mounts.MS_RDONLY | rootfs.SAFE_FLAGS
+                "",
+                entry.target,
+                flags=MS_REMOUNT | MS_BIND | mounts.MS_RDONLY | groupmounts.SAFE_FLAGS,
             )
 
     def finish(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from berth.bundle import birth, creation, externals, hooks, mounting
+from berth.bundle import creation, externals, forks, hooks, mounting
 from berth.bundle.checkpointing import STREAMS, ask, check_possible
 from berth.bundle.status import start_time, state
 from berth.errors import NotFound
@@ -40,7 +40,7 @@ class Restoring(creation.Creation):
         self._make_group()
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mounts.mount("", "/", flags=mounts.MS_SLAVE | mounts.MS_REC)
-        birth.in_child(lambda: _make_places(plan))
+        forks.in_child(lambda: _make_places(plan))
         # criu wants a root that is a mount point.
         mounts.mount(plan.rootfs, plan.rootfs, flags=mounts.MS_BIND | mounts.MS_REC)
         inherited = [plan.joined[kind] for kind in externals.KEPT if kind in plan.joined]
@@ -54,7 +54,7 @@ class Restoring(creation.Creation):
             self._scope.let_go()
         if self._options.pid_file:
             creation.write_pid(self._options.pid_file, self._pid)
-        return creation.Made(self._pid, self.record, self._terminal)
+        return creation.Made(self._pid, self.record, self._terminal, plan.group)
 
     def _values(self) -> Values:
         plan, how = self._plan, self._how
@@ -81,7 +81,7 @@ class Restoring(creation.Creation):
         if notice.script == "setup-namespaces":
             told = {**state(self.record, "creating"), "pid": notice.pid}
             if self._plan.is_new("network"):
-                birth.in_child(lambda: _bring_up_loopback(notice.pid))
+                forks.in_child(lambda: _bring_up_loopback(notice.pid))
             for kind in ("prestart", "createRuntime"):
                 hooks.run(self._plan.spec, kind, told)
         elif notice.script == "post-restore":

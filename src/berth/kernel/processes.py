@@ -33,9 +33,6 @@ _PATH_BYTES = 4096
 _HIDDEN_SIGNALS = (32, 33)
 _WORD_BYTES = 8
 
-F_ADD_SEALS = 1033
-F_SEAL_ALL = 0x1 | 0x2 | 0x4 | 0x8  # seal, shrink, grow, write
-
 
 def prctl(option: int, argument: int = 0) -> None:
     """prctl(2) with one argument."""

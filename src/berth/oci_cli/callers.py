@@ -32,6 +32,7 @@ LINKS = (
 TEXTS = ("attr/current", "loginuid", "personality")
 # What a process may set for itself; the kernel shows some numbers without what it wants before them.
 SETTINGS = {"oom_score_adj": "", "coredump_filter": "0x"}
+CHUNK_BYTES = 1 << 16
 LIMITS = range(16)  # getrlimit(2)
 
 
@@ -57,8 +58,10 @@ class Likeness:
 class Caller:
     """The other end of a connection."""
 
-    def __init__(self, connection: sockets.Socket) -> None:
+    def __init__(self, connection: sockets.Socket, network: int) -> None:
+        """Serve who is at ``connection``; ``network``: a namespace for its container, or -1."""
         self._connection = connection
+        self.network = network
         self.arguments: list[str] = []
         self._streams: list[int] = []
         self._folder = -1
@@ -171,8 +174,13 @@ def _link(pid: int, name: str) -> str:
 
 def _read(pid: int, name: str) -> str:
     try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:
-            return file.read().decode(errors="surrogateescape")
+        fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return b"".join(iter(lambda: os.read(fd, CHUNK_BYTES), b"")).decode(
+                errors="surrogateescape"
+            )
+        finally:
+            os.close(fd)
     except FileNotFoundError:  # not in this kernel
         return ""
     except OSError as error:

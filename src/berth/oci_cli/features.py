@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 
-from berth.bundle import attributes, checks, hooks, labels, options, plan, systemd
+from berth.bundle import attributes, checks, gathering, hooks, labels, options, systemd
 from berth.kernel import capabilities, cgroups, namespaces
 from berth.runtime.seccomp import actions, compiler, conditions
 
@@ -41,8 +41,8 @@ def document() -> dict[str, object]:
                 "actions": list(actions.VALUES),
                 "operators": [*conditions.OPERATORS],
                 "archs": list(compiler.ARCHITECTURES),
-                "knownFlags": list(plan.FILTER_FLAGS),
-                "supportedFlags": list(plan.FILTER_FLAGS),
+                "knownFlags": list(gathering.FILTER_FLAGS),
+                "supportedFlags": list(gathering.FILTER_FLAGS),
             },
             "apparmor": {"enabled": labels.has_apparmor()},
             "selinux": {"enabled": labels.has_selinux()},

@@ -7,7 +7,6 @@ import os
 import select
 
 from berth.oci_cli.asking import PASSED_ON
-from berth.runtime import pty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ class Foreground:
             size = os.get_terminal_size(0)
         except OSError:
             return
+        from berth.runtime import pty
+
         pty.set_size(self._terminal, size.lines, size.columns)
 
     def run(self) -> int:

@@ -46,6 +46,7 @@ def _options(call: Invocation) -> creation.Options:
     found.no_new_keyring = call.options.on("no-new-keyring")
     if call.caller is not None:
         found.maker = str(call.caller.pid)
+        found.network = call.caller.network
     return found
 
 
@@ -166,7 +167,7 @@ def live(
         stay.close()
     if not call.options.on("keep"):
         try:
-            ending.delete(folder, folder.open(), force=True)
+            ending.delete(folder, folder.open(), force=True, known=made.group)
         except NotFound:  # somebody else was quicker
             pass
     if call.caller is not None:

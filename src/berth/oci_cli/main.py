@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from berth.bundle import warnings
+from berth import pack
+from berth.bundle import deputies, warnings
 from berth.cli import options
 from berth.errors import BerthError
 from berth.oci_cli import commands
@@ -42,7 +43,11 @@ def leave(argv: Sequence[str]) -> None:
     except BrokenPipeError:
         pass
     finally:
-        os._exit(status)
+        try:
+            deputies.dismiss()
+            pack.complete()
+        finally:
+            os._exit(status)
 
 
 def main(arguments: list[str], caller: Caller | None = None) -> int:

@@ -6,41 +6,44 @@ import gc
 import posix
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NoReturn
-
-ENTERING = ("create", "run", "exec", "restore", "zygote")
-SEALED = "/memfd:berth"
+MAKING = ("create", "run")
+ENTERING = (*MAKING, "exec", "restore", "zygote")
 ZYGOTE, ZYGOTE_VARIABLE = b"/run/berth-oci.sock", b"BERTH_OCI_ZYGOTE"
-CHUNK_BYTES = 1 << 24
 
 
 def start() -> None:
     """Run the command line, here or elsewhere, and end the process."""
     gc.disable()  # it ends before there is anything to collect
-    # What enters a container must not be the machine's interpreter: the container could write to it through
-    # /proc/self/exe (CVE-2019-5736). So those commands go on as a sealed copy of it, or in one.
-    enters = any(word in ENTERING for word in sys.argv)
-    if enters and not posix.readlink("/proc/self/exe").startswith(SEALED):
-        zygote = posix.environ.get(ZYGOTE_VARIABLE, ZYGOTE)
-        if "run" in sys.argv and zygote and posix.access(zygote, posix.W_OK):
-            from berth.oci_cli import asking
+    words = [word for word in sys.argv if word in ENTERING]
+    zygote = posix.environ.get(ZYGOTE_VARIABLE, ZYGOTE)
+    if "run" in words and zygote and posix.access(zygote, posix.W_OK):
+        from berth.oci_cli import asking
 
-            asking.run(zygote, sys.argv[1:])
-        _go_on_sealed()
+        asking.run(zygote, sys.argv[1:])
+    from berth import pack
+
+    pack.use()
+    if words:
+        _have_sealed(words)
     from berth.oci_cli.main import leave
 
     leave(sys.argv)
 
 
-def _go_on_sealed() -> NoReturn:
-    from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
+def _have_sealed(words: list[str]) -> None:
+    """Have what enters a container be a sealed copy of the interpreter: a deputy, or this process itself.
 
-    program = posix.open("/proc/self/exe", posix.O_RDONLY | posix.O_CLOEXEC)
-    copy = posix.memfd_create("berth", posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING)
-    while posix.sendfile(copy, program, None, CHUNK_BYTES):
-        pass
-    fcntl(copy, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
-    words = [sys.executable, *sys.orig_argv[1:]]
-    posix.execve(f"/proc/self/fd/{copy}", words, posix.environ)
+    The words are among the arguments, but any of them may be a name. So only where all speak of a new
+    container does this process stay what it is.
+    """
+    from berth.kernel import sealing
+
+    if sealing.is_sealed():
+        return
+    if all(word in MAKING for word in words):
+        from berth.bundle import deputies
+
+        deputies.start()
+        return
+    program = sealing.sealed_interpreter()
+    posix.execve(f"/proc/self/fd/{program}", [sys.executable, *sys.orig_argv[1:]], posix.environ)

@@ -30,7 +30,7 @@ import select
 import stat
 import sys
 
-from berth.bundle import stdio
+from berth.bundle import descriptors, networks
 from berth.errors import Conflict, Failed, Unsupported
 from berth.kernel import processes, sockets
 from berth.oci_cli import asking, callers, commands, main, start
@@ -46,6 +46,13 @@ if TYPE_CHECKING:
 BACKLOG = 128
 KILL = 9
 MOST_WAITING = 2
+# What `run` loads when it is wanted, and a worker has.
+WARM = (
+    "berth.bundle.birth",
+    "berth.bundle.mounting",
+    "berth.kernel.cgroup_limits",
+    "berth.runtime.seccomp.compiler",
+)
 MOST_LOST = 8
 TAKEN, FREE, STAY = b"t", b"f", b"s"
 ENDING = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
@@ -66,7 +73,8 @@ def do_zygote(call: Invocation) -> int:
     for number in ENDING:
         _signal.signal(number, lambda *_: _leave(path))
     commands.COMMANDS["run"].load("run")  # imported once for all
-    __import__("berth.runtime.seccomp.compiler")
+    for name in WARM:
+        __import__(name)
     call.log.debug(f"listening on {path}")
     own = callers.Likeness(os.getpid())
     gc.collect()
@@ -177,6 +185,14 @@ class Zygote:
         self._workers.pop(fd).close()
 
 
+def _make_network() -> int:
+    """Make the network of the next container while nobody waits for it; -1 where that is not possible."""
+    try:
+        return networks.make()
+    except OSError:
+        return -1
+
+
 class Worker:
     """Serves one caller after the other."""
 
@@ -198,11 +214,15 @@ class Worker:
             processes.prctl(processes.PR_SET_PDEATHSIG, KILL)
             if os.getppid() != parent:
                 os._exit(0)
+            network = _make_network()
             connection, _ = self._listener._accept()  # type: ignore[attr-defined]  # typeshed leaves it out
             self._listener.close()
             self._zygote.send(TAKEN)
             processes.prctl(processes.PR_SET_PDEATHSIG, 0)
-            if not self._serve(callers.Caller(sockets.adopt(connection))) or not self._may_stay():
+            if (
+                not self._serve(callers.Caller(sockets.adopt(connection), network))
+                or not self._may_stay()
+            ):
                 os._exit(0)
 
     def _serve(self, caller: callers.Caller) -> bool:
@@ -224,7 +244,7 @@ class Worker:
         os.dup2(self._complaints, 2)
         os.chdir("/")
         gc.collect()
-        stdio.close_all_but([self._zygote.fileno(), self._complaints])
+        descriptors.close_all_but([self._zygote.fileno(), self._complaints])
         self._zygote.send(FREE)
         word, fds = sockets.receive(self._zygote)
         if word != STAY:

@@ -19,7 +19,7 @@ import os
 import stat
 
 from berth.kernel import loopback, mounts, namespaces, processes, sockets
-from berth.runtime import checkpoints, codec, criu, init, places, rootfs
+from berth.runtime import checkpoints, codec, criu, groupmounts, init, places, rootfs
 from berth.runtime.mountpoints import points
 from berth.runtime.template import ROOTFS
 
@@ -128,7 +128,7 @@ class Restoring:
         namespaces.setns(self._here.host_mounts_fd, namespaces.CLONE_NEWNS)
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mounts.mount("", "/", flags=mounts.MS_REC | mounts.MS_PRIVATE)
-        mounts.mount("tmpfs", self._directory, "tmpfs", rootfs.SAFE_FLAGS, "mode=0700")
+        mounts.mount("tmpfs", self._directory, "tmpfs", groupmounts.SAFE_FLAGS, "mode=0700")
         os.chdir(self._directory)
         os.mkdir(TREES)
         places_ = [(root, ROOT), *((tree, f"{TREES}/{n}") for n, tree in enumerate(child.trees))]

@@ -15,16 +15,13 @@ from berth.kernel import mounts, namespaces
 from berth.kernel.mounts import (
     MS_BIND,
     MS_MOVE,
-    MS_NODEV,
-    MS_NOEXEC,
-    MS_NOSUID,
     MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
     mount,
 )
-from berth.runtime import hiding, nodes, places
+from berth.runtime import groupmounts, hiding, nodes, places
 from berth.runtime.mountoptions import PROPAGATIONS, parse_options
 from berth.runtime.template import EMPTY, HIDING, HOST_ROOT, MACHINE, ROOTFS, STAGE, STAGED
 
@@ -38,8 +35,6 @@ if TYPE_CHECKING:
 SHM = "/dev/shm"  # noqa: S108 - the container's
 ASIDE = "/dev/.cgroup"
 PART = "/dev/.part"
-SAFE_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC
-SAFE_ATTRIBUTES = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
 OVERLAY_OPTIONS = "index=off,metacopy=off,redirect_dir=off"
 
 
@@ -286,7 +281,7 @@ def mount_entry(entry: Mount, controllers: list[str], *, own_groups: bool = True
             mount(ASIDE, target, flags=MS_MOVE)
             os.rmdir(ASIDE)
         else:
-            mount_groups(target, flags, controllers, None if own_groups else _groups())
+            groupmounts.mount_groups(target, flags, controllers, None if own_groups else _groups())
         return
     if existed and "mode=" not in data:
         # A tmpfs over a directory of the image keeps that directory's mode, as runc does.
@@ -305,31 +300,6 @@ def _groups() -> dict[str, str]:
     with open("/proc/self/cgroup") as file:
         lines = [line.rstrip("\n").split(":", 2) for line in file]
     return {controllers: path for _, controllers, path in lines if controllers}
-
-
-def mount_groups(
-    target: str, flags: int, controllers: list[str], groups: dict[str, str] | None = None
-) -> None:
-    """Show the container its own groups: one cgroup2 mount, or a tmpfs with one v1 mount each.
-
-    ``groups``: their paths by controllers, for who sees the host's cgroup namespace.
-    """
-    safe = SAFE_FLAGS
-    if controllers == ["cgroup2"]:
-        mount("cgroup", target, "cgroup2", flags | safe)
-        return
-    mount("tmpfs", target, "tmpfs", safe, "mode=755,size=64k")
-    for controller in controllers:
-        directory = f"{target}/{controller.removeprefix('name=')}"
-        os.mkdir(directory, 0o755)
-        mount("cgroup", directory, "cgroup", flags | safe, controller)
-        if groups:
-            own = mounts.open_tree(directory + groups[controller], recursive=False)
-            mounts.umount2(directory)
-            mounts.move_mount(own, directory)
-            os.close(own)
-    if flags & MS_RDONLY:
-        mount("", target, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | safe)
 
 
 def before_network(spec: Spec) -> list[Mount]:

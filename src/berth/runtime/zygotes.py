@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed, Unavailable
-from berth.kernel import processes, sockets
+from berth.kernel import sealing, sockets
 from berth.runtime.channel import Channel, Message
 from berth.runtime.zygote import CONTROL_FD
 
@@ -28,17 +27,6 @@ BOOT = (
     " from berth.runtime.zygote import main;"
     " main({data!r}, {exec!r}, {hidden!r}, {default_spec!r})"
 )
-
-
-def sealed_interpreter() -> int:
-    """Return a sealed memfd with a copy of the running interpreter's program file."""
-    memory = os.memfd_create("berth", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open("/proc/self/exe", "rb") as program:
-        while os.sendfile(memory, program.fileno(), None, 1 << 24):
-            pass
-
-    fcntl.fcntl(memory, processes.F_ADD_SEALS, processes.F_SEAL_ALL)
-    return memory
 
 
 class Zygote:
@@ -71,7 +59,7 @@ class Zygote:
 
     def _spawn(self) -> Channel:
         ours, theirs = sockets.pair()
-        program = sealed_interpreter()
+        program = sealing.sealed_interpreter()
         argv = [sys.executable, "-I", "-S", "-X", "utf8", "-c", self._boot]
         self.pid = os.posix_spawn(
             f"/proc/self/fd/{program}",

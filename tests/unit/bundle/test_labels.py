@@ -56,6 +56,6 @@ def test_a_label_that_the_kernel_refuses_is_named(files, monkeypatch):
 
 
 def test_new_file_systems_get_the_label_of_mounts():
-    assert labels.mount_option("u:r:t:s0,c1") == 'context="u:r:t:s0,c1"'
-    assert labels.mount_option("") == ""
+    assert mounting.mount_label("u:r:t:s0,c1") == 'context="u:r:t:s0,c1"'
+    assert mounting.mount_label("") == ""
     assert {"proc", "sysfs", "mqueue"} == set(mounting.UNLABELLED)
