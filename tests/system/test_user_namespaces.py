@@ -69,6 +69,14 @@ def mapped(mapped_engine: EngineProcess) -> Iterator[EngineProcess]:
     mapped_engine.wait_settled()
 
 
+def test_a_checkpoint_is_refused(mapped: EngineProcess) -> None:
+    assert mapped.docker("run", "-d", "--name", "one", "busybox", "sleep", "1000").code == 0
+    body = {"CheckpointID": "first"}
+    status, answer = mapped.request("POST", "/containers/one/checkpoints", body)
+    assert isinstance(answer, dict)
+    assert (status, "it is in a user namespace" in answer["message"]) == (501, True), answer
+
+
 def test_root_of_a_container_is_nobody_on_the_host(mapped: EngineProcess) -> None:
     made = mapped.docker("run", "-d", "--name", "one", "busybox", "sleep", "1000")
     assert made.code == 0, str(made)
