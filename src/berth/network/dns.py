@@ -14,11 +14,17 @@ NO_ERROR, FORMAT_ERROR, SERVER_FAILURE, NAME_ERROR, NOT_IMPLEMENTED, REFUSED = r
 TTL_S = 600
 REVERSE, REVERSE6 = ".in-addr.arpa", ".ip6.arpa"
 MAX_NAME_BYTES = 255
+DATAGRAM_BYTES = 512  # an answer's, unless who asks has room for more (EDNS, RFC 6891)
+MAX_DATAGRAM_BYTES = 4096
+MAX_BYTES = 65_535
 
 _HEADER = Struct(">HHHHHH")  # id, flags, questions, answers, authorities, additionals
 _QUESTION_END = Struct(">HH")  # type, class
 _ANSWER = Struct(">HHHIH")  # pointer to the name, type, class, TTL, length of data
+_EDNS = Struct(">BHH")  # the root's name, type, room for an answer; more follows
+_EDNS_TYPE = 41
 _RESPONSE, _RECURSION_WANTED, _RECURSION_AVAILABLE = 0x8000, 0x0100, 0x0080
+_CUT = 0x0200
 _OPCODE = 0x7800
 _INTERNET = 1
 _NAME_POINTER = 0xC000 | _HEADER.size
@@ -42,6 +48,7 @@ class Question:
     kind: int
     is_internet: bool
     raw: bytes  # as it came, to be repeated in the answer
+    room: int  # bytes of an answer by datagram
 
 
 def parse(data: bytes) -> Question:
@@ -59,8 +66,19 @@ def parse(data: bytes) -> Question:
     if len(data) < offset + _QUESTION_END.size:
         raise Malformed(FORMAT_ERROR)
     kind, class_ = _QUESTION_END.unpack_from(data, offset)
-    raw = data[_HEADER.size : offset + _QUESTION_END.size]
-    return Question(id_, flags, name.lower(), kind, class_ == _INTERNET, raw)
+    end = offset + _QUESTION_END.size
+    raw = data[_HEADER.size : end]
+    return Question(id_, flags, name.lower(), kind, class_ == _INTERNET, raw, _room(data, end))
+
+
+def _room(data: bytes, offset: int) -> int:
+    """Read what follows the question of who takes more than small datagrams."""
+    if len(data) < offset + _EDNS.size:
+        return DATAGRAM_BYTES
+    root, kind, room = _EDNS.unpack_from(data, offset)
+    if root or kind != _EDNS_TYPE:
+        return DATAGRAM_BYTES
+    return int(min(max(room, DATAGRAM_BYTES), MAX_DATAGRAM_BYTES))
 
 
 def _name(data: bytes, offset: int) -> tuple[str, int]:
@@ -87,18 +105,31 @@ def refusal(data: bytes, code: int) -> bytes:
 
 
 def answer(
-    question: Question, *, code: int = NO_ERROR, addresses: Iterable[bytes] = (), name: str = ""
+    question: Question,
+    *,
+    code: int = NO_ERROR,
+    addresses: Iterable[bytes] = (),
+    name: str = "",
+    stream: bool = False,
 ) -> bytes:
-    """Return an answer with these packed addresses, or for a PTR this ``name``."""
-    records = [(A if len(packed) == 4 else AAAA, packed) for packed in addresses]
+    """Return an answer with these packed addresses, or for a PTR this ``name``.
+
+    What a datagram has no room for is left out, and the answer says so: who wants all asks by a ``stream``.
+    """
+    pairs = [(A if len(packed) == 4 else AAAA, packed) for packed in addresses]
     if name:
-        records.append((PTR, encode_name(name)))
-    head = _HEADER.pack(question.id, _answer_flags(question.flags, code), 1, len(records), 0, 0)
-    body = b"".join(
-        _ANSWER.pack(_NAME_POINTER, kind, _INTERNET, TTL_S, len(data)) + data
-        for kind, data in records
-    )
-    return head + question.raw + body
+        pairs.append((PTR, encode_name(name)))
+    room = (MAX_BYTES if stream else question.room) - _HEADER.size - len(question.raw)
+    records: list[bytes] = []
+    for kind, data in pairs:
+        record = _ANSWER.pack(_NAME_POINTER, kind, _INTERNET, TTL_S, len(data)) + data
+        room -= len(record)
+        if room < 0:
+            break
+        records.append(record)
+    flags = _answer_flags(question.flags, code) | (_CUT if room < 0 else 0)
+    head = _HEADER.pack(question.id, flags, 1, len(records), 0, 0)
+    return head + question.raw + b"".join(records)
 
 
 def _answer_flags(flags: int, code: int) -> int:

@@ -143,7 +143,7 @@ class Resolver:
                 data, peer = self._udp.recvfrom(MAX_DATAGRAM)
             except (BlockingIOError, ConnectionError):
                 return
-            found = self._answer(data)
+            found = self._answer(data, stream=False)
             if isinstance(found, dns.Question):
                 self._forward(found, data, peer)
             elif found is not None:
@@ -176,7 +176,7 @@ class Resolver:
             self._owner.waiting -= 1
         return found or dns.answer(question, code=dns.SERVER_FAILURE)
 
-    def _answer(self, data: bytes) -> bytes | dns.Question | None:
+    def _answer(self, data: bytes, *, stream: bool) -> bytes | dns.Question | None:
         """Return the answer, or the question when others are to be asked, or None for silence."""
         try:
             question = dns.parse(data)
@@ -200,7 +200,8 @@ class Resolver:
         random.shuffle(found)
         # A name that exists has no records of other types: "no such name" would deny its addresses.
         length = _LENGTHS.get(question.kind)
-        return dns.answer(question, addresses=[p for p in found if len(p) == length])
+        addresses = [packed for packed in found if len(packed) == length]
+        return dns.answer(question, addresses=addresses, stream=stream)
 
     def _accept(self) -> None:
         try:
@@ -221,7 +222,7 @@ class Resolver:
                 async with asyncio.timeout(IDLE_S):
                     length = int.from_bytes(await reader.readexactly(2), "big")
                     data = await reader.readexactly(length)
-                found = self._answer(data)
+                found = self._answer(data, stream=True)
                 if isinstance(found, dns.Question):
                     found = await self._ask(found, data, stream=True)
                 if found is None:

@@ -125,6 +125,31 @@ def test_a_neighbour_is_known(engine, client, stream):
         assert found.endswith(socket.inet_pton(family, text))
 
 
+def test_who_share_a_name_are_answered_in_turn_and_all_of_them(engine, client):
+    addresses = set()
+    for number in range(40):
+        engine.connect(f"web{number}", network="named", aliases=("web",))
+        (endpoint,) = engine.service.endpoints_of(f"web{number}")
+        addresses.add(socket.inet_pton(socket.AF_INET, endpoint.address))
+
+    def ask(**options):
+        code, found = client.ask("web", **options)
+        assert code == dns.NO_ERROR
+        records = found[12 + len(question("web")[12:]) :]
+        return [records[i + 12 : i + 16] for i in range(0, len(records), 16)], found
+
+    by_datagram, message = ask()
+    assert len(message) <= dns.DATAGRAM_BYTES
+    assert message[2] & 2, "it does not say that there are more"
+    assert len(by_datagram) == 30
+    assert set(by_datagram) < addresses
+    by_stream, message = ask(stream=True)
+    assert not message[2] & 2
+    assert (set(by_stream), len(by_stream)) == (addresses, 40)
+    firsts = {ask()[0][0] for _ in range(200)}
+    assert len(firsts) > 20, "who is named first hardly changes"
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["udp", "tcp"])
 def test_other_names_are_asked_of_the_hosts_server_on_its_loopback(client, world, stream):
     code, found = client.ask("example.org", stream=stream)

@@ -36,6 +36,24 @@ def test_an_address_is_answered_with_a_name():
     assert dns.answer(question, name="db.own").endswith(b"\0\x08\x02db\x03own\0")
 
 
+def test_an_answer_is_cut_to_the_room_there_is():
+    many = [bytes((10, 0, i, j)) for i in range(10) for j in range(100)]
+    plain = dns.parse(A_QUESTION)
+
+    def answered(question, **options):
+        found = dns.answer(question, addresses=many, **options)
+        return len(found), bool(found[2] & 2), int.from_bytes(found[6:8], "big")
+
+    size, is_cut, count = answered(plain)
+    assert (size <= 512 < size + 16, is_cut, count) == (True, True, 30)
+    assert answered(plain, stream=True)[1:] == (False, 1000)
+    rooms = {100: 512, 1232: 1232, 65535: 4096}
+    for asked, room in rooms.items():
+        edns = b"\0\0\x29" + asked.to_bytes(2, "big") + b"\0\0\0\0\0\0"
+        size, is_cut, _ = answered(dns.parse(HEAD[:10] + b"\0\1" + A_QUESTION[12:] + edns))
+        assert (size <= room < size + 16, is_cut) == (True, True), asked
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
