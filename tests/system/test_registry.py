@@ -10,6 +10,7 @@ import os
 import pty
 import subprocess
 import termios
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.berth_only  # the reference has a loopback of its own
 RUN = ("run", "--rm", "--network", "none")
+SEE = ("inspect", "--raw", "--tls-verify=false")
 
 
 @pytest.fixture
@@ -302,6 +304,49 @@ def test_a_half_blob_goes_on_after_berthd_was_killed(
     ranges = [headers["Range"] for _, headers in front.requests if "Range" in headers]
     assert ranges[0].startswith("bytes=2")
     assert not any((engine.data_root / "content/partial").iterdir())
+    assert engine.berth("system", "check").code == 0
+
+
+def test_what_is_being_pulled_is_not_pruned(
+    fresh_engine: EngineProcess, registry: Registry, front: Front
+) -> None:
+    """Neither the blobs that it has, nor those that it shares with an image that goes meanwhile."""
+    engine = fresh_engine
+    parts = [layer([(name, os.urandom(1 << 20), {})]) for name in ("shared", "own", "late")]
+    for tag, chosen in (("other", parts[:1]), ("wanted", parts)):
+        name = f"{registry.host}/held:{tag}"
+        assert engine.docker("load", stdin=docker_archive(chosen, name)).code == 0
+        assert engine.docker("push", name).code == 0
+        assert engine.docker("rmi", name).code == 0
+    engine.docker("image", "prune", "-f")
+    assert engine.docker("pull", f"{front.host}/held:other").code == 0
+    kept = blobs_of(engine)
+    manifest = json.loads(
+        run(find("skopeo"), *SEE, f"docker://{registry.host}/held:wanted", check=True).raw
+    )
+    shared, own, late = (entry["digest"].partition(":")[2] for entry in manifest["layers"])
+    pruned = threading.Event()
+
+    def hold_up(path: str, _: dict[str, str]) -> None:
+        if path.endswith(late):
+            pruned.wait(60)
+
+    front.rules.append(hold_up)
+    name = f"{front.host}/held:wanted"
+    with subprocess.Popen([find("docker"), "-H", engine.host, "pull", name]) as client:
+        try:
+            wait_for(lambda: own in blobs_of(engine), "the second blob is there")
+            assert engine.docker("rmi", f"{front.host}/held:other").code == 0
+            assert engine.docker("image", "prune", "-af").code == 0
+            assert {shared, own} <= blobs_of(engine)
+            assert kept - blobs_of(engine), "nothing of the other image went"
+        finally:
+            pruned.set()
+    assert client.returncode == 0
+    fetched = [path.rpartition(":")[2] for path, _ in front.requests if "/blobs/" in path]
+    assert [fetched.count(digest) for digest in (shared, own, late)] == [1, 1, 1]
+    assert engine.docker("create", "--name", "whole", name, "x").code == 0
+    assert engine.docker("cp", "whole:/own", "-").code == 0
     assert engine.berth("system", "check").code == 0
 
 
