@@ -310,3 +310,29 @@ def test_an_exec_whose_monitor_is_killed_ends_for_its_client(fresh_engine: Engin
     wait_for(lambda: fresh_engine.inspect("up")["ExecIDs"] is None, "its end is known")
     assert fresh_engine.request("GET", f"/exec/{id_}/json")[1]["ExitCode"] == 137
     assert fresh_engine.docker("exec", "up", "true").code == 0
+
+
+# What a container does to the machine
+
+
+def test_a_fork_bomb_stays_in_its_container(fresh_engine: EngineProcess) -> None:
+    """It fills its own limit; others are served meanwhile, and it can be looked at, entered and stopped."""
+    engine = fresh_engine
+    bomb = "b() { while :; do b & done; }; b 2> /dev/null & exec sleep 600"
+    run = ("run", "--network", "none")
+    limits = ("--pids-limit", "64", "--cpus", "0.3")
+    done = engine.docker(*run, "-d", "--name", "bomb", *limits, "busybox", "sh", "-c", bomb)
+    assert done.code == 0, str(done)
+
+    def processes() -> int:
+        stats = engine.request("GET", "/containers/bomb/stats?stream=false&one-shot=true")[1]
+        return stats["pids_stats"]["current"]
+
+    wait_for(lambda: processes() >= 60, "the bomb has gone off")
+    assert engine.docker(*run, "--rm", "busybox", "echo", "fine").out == "fine\n"
+    assert engine.docker("top", "bomb", "-o", "pid,comm").code == 0
+    assert engine.docker("exec", "bomb", "true").code in (0, 1, 126), "an exec of a full group ends"
+    assert status(engine, "bomb") == "running"
+    assert engine.docker("kill", "bomb").code == 0
+    assert engine.docker("wait", "bomb").out == "137\n"
+    assert engine.docker("rm", "bomb").code == 0
