@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.berth_only
 # Windows' own, a swarm's, and what needs Docker's own sockets.
 LACKING = {"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops", "use-api-socket"}
-LACKING |= {"help", "config-from", "config-only", "ingress"}
+LACKING |= {"help"}
 LACKING |= {"cluster", "availability", "group", "limit-bytes", "required-bytes", "scope", "secret"}
 LACKING |= {"sharing", "type", "topology-preferred", "topology-required", "link-local-ip"}
 LACKING |= {"os-features", "os-version"}

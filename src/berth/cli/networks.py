@@ -26,8 +26,11 @@ LIST_FLAGS: tuple[Flag, ...] = (
 CREATE_FLAGS: tuple[Flag, ...] = (
     ("attachable", "", "bool", "Enable manual container attachment"),
     ("aux-address", "", "map", "Auxiliary IPv4 or IPv6 addresses used by Network driver"),
+    ("config-from", "", "string", "The network from which to copy the configuration"),
+    ("config-only", "", "bool", "Create a configuration only network"),
     ("driver", "d", "string", 'Driver to manage the Network (default "bridge")'),
     ("gateway", "", "list", "IPv4 or IPv6 Gateway for the master subnet"),
+    ("ingress", "", "bool", "Create swarm routing-mesh network"),
     ("internal", "", "bool", "Restrict external access to the network"),
     ("ip-range", "", "list", "Allocate container ip from a sub-range"),
     ("ipam-driver", "", "string", 'IP Address Management Driver (default "default")'),
@@ -36,6 +39,7 @@ CREATE_FLAGS: tuple[Flag, ...] = (
     ("ipv6", "", "bool", "Enable IPv6 address assignment"),
     ("label", "", "list", "Set metadata on a network"),
     ("opt", "o", "map", "Set driver specific options"),
+    ("scope", "", "string", "Control the network's scope"),
     ("subnet", "", "list", "Subnet in CIDR format that represents a network segment"),
 )
 VERBOSE: Flag = ("verbose", "v", "bool", "Verbose output for diagnostics")
@@ -60,7 +64,13 @@ DISCONNECT_FLAGS: tuple[Flag, ...] = (
     ("force", "f", "bool", "Force the container to disconnect from a network"),
 )
 COLUMNS = (("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE"))
-SWITCHES = (("attachable", "Attachable"), ("internal", "Internal"), ("ipv6", "EnableIPv6"))
+SWITCHES = (
+    ("attachable", "Attachable"),
+    ("config-only", "ConfigOnly"),
+    ("ingress", "Ingress"),
+    ("internal", "Internal"),
+    ("ipv6", "EnableIPv6"),
+)
 
 
 def networks(call: Call) -> int:
@@ -113,6 +123,10 @@ def create(call: Call) -> int:
             "Options": options.pairs("ipam-opt"),
         },
     }
+    if options.text("scope"):
+        body["Scope"] = options.text("scope")
+    if options.text("config-from"):
+        body["ConfigFrom"] = {"Network": options.text("config-from")}
     for flag, name in SWITCHES:
         body[name] = options.on(flag)
     answer = call.engine.request("POST", "/networks/create", body=body).document()

@@ -45,6 +45,12 @@ class Ipam(_Model):
     options: dict[str, str] | None = None
 
 
+class ConfigReference(_Model):
+    """The network by whose configuration another is made."""
+
+    network: str = ""
+
+
 class NetworkCreate(_Model):
     """The body of ``POST /networks/create``."""
 
@@ -54,6 +60,10 @@ class NetworkCreate(_Model):
     enable_ipv6: bool = field(default=False, name="EnableIPv6")
     internal: bool = False
     attachable: bool = False
+    ingress: bool = False
+    scope: str = ""
+    config_only: bool = False
+    config_from: ConfigReference | None = None
     ipam: Ipam | None = field(default=None, name="IPAM")
     options: dict[str, str] | None = None
     labels: dict[str, str] | None = None

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from berth.engine.networkmodels import IpamPool
-from berth.errors import Forbidden, InvalidArgument
+from berth.errors import Forbidden, InvalidArgument, Unavailable
 from berth.network.ipam import overlap
 from berth.network.records import NetworkRequest, SubnetRecord
 
@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from berth.engine.networkmodels import NetworkCreate
     from berth.network.ipam import Network
 
+NO_MANAGER = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this'
+    " node to swarm and try again."
+)
 _WITH_SEVERAL = ("macvlan", "ipvlan")  # drivers whose networks may have several subnets
 
 
 def network_request(request: NetworkCreate) -> NetworkRequest:
     """Return what is asked of the network service."""
+    _check_scope(request)
     pools = (request.ipam.config if request.ipam else None) or []
     _check(pools, has_ipv6=request.enable_ipv6)
     found: dict[int, IpamPool] = {}
@@ -53,9 +58,20 @@ def network_request(request: NetworkCreate) -> NetworkRequest:
         internal=request.internal,
         attachable=request.attachable,
         ipam_options=request.ipam.options if request.ipam else None,
+        config_from=request.config_from.network if request.config_from else "",
         options=request.options or {},
         labels=request.labels or {},
     )
+
+
+def _check_scope(request: NetworkCreate) -> None:
+    """Refuse what only a swarm has, as a Docker without one does."""
+    if request.ingress:
+        raise Forbidden("Ingress network can only be global scope network")
+    if request.scope == "swarm":
+        raise Forbidden("cannot create a swarm scoped network when swarm is not active")
+    if request.scope not in ("", "local") or request.driver == "overlay":
+        raise Unavailable(NO_MANAGER)
 
 
 def _subnet(pool: IpamPool) -> SubnetRecord:

@@ -72,7 +72,11 @@ class Networks:
 
     async def create(self, request: NetworkCreate) -> Document:
         """Make a network."""
-        network = await self._service.create(networkpools.network_request(request))
+        asked = networkpools.network_request(request)
+        if request.config_only:
+            network = self._service.configure(asked)
+        else:
+            network = await self._service.create(asked)
         self._emit(network, "create")
         return {"Id": network.id, "Warning": ""}
 
@@ -85,7 +89,8 @@ class Networks:
         passes = PruneFilter(filters)
         removed = []
         for network in self._service.networks():
-            unused = not network.builtin and not self._service.endpoints(network.id)
+            is_kept = network.builtin or network.config is not None
+            unused = not is_kept and not self._service.endpoints(network.id)
             if unused and passes(network.labels, network.created_at_ns):
                 await self.remove(network.id)
                 removed.append(network.name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from berth.engine import times
 from berth.engine.networking import exposed_ports, parse_port
 from berth.network.names import names_of
@@ -129,6 +131,8 @@ def _shown(
 
 def network_document(network: NetworkRecord, endpoints: Iterable[EndpointRecord]) -> Document:
     """Return a network as the API shows it."""
+    is_configuration = network.config is not None
+    network = _with_configuration(network)
     pools = _pools(network)
     return {
         "Name": network.name,
@@ -146,8 +150,8 @@ def network_document(network: NetworkRecord, endpoints: Iterable[EndpointRecord]
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": is_configuration,
         "Containers": {
             endpoint.container_id: {
                 "Name": endpoint.container_name,
@@ -183,6 +187,24 @@ def status(network: NetworkRecord, endpoints: Iterable[EndpointRecord]) -> Docum
             "DynamicIPsAvailable": min(free, MOST),
         }
     return {"Status": {"IPAM": {"Subnets": subnets}}}
+
+
+def _with_configuration(network: NetworkRecord) -> NetworkRecord:
+    """Return a configuration with the addresses that networks get by it, any other network as it is."""
+    config = network.config
+    if config is None:
+        return network
+    return msgspec.structs.replace(
+        network,
+        subnet=config.subnet,
+        gateway=config.gateway,
+        ip_range=config.ip_range,
+        subnet6=config.subnet6,
+        gateway6=config.gateway6,
+        ip_range6=config.ip_range6,
+        more=config.more,
+        auxiliary=config.auxiliary,
+    )
 
 
 def _pools(network: NetworkRecord) -> list[Document]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
-from berth.network import defaultnetwork, ipam, options
+from berth.network import configurations, defaultnetwork, ipam, options
 from berth.network.ipam import AddressPool, Pools, choose_subnet, parse_subnet
 from berth.network.records import NetworkRecord
 
@@ -75,6 +75,13 @@ class Networks:
         if len(found) > 1:
             raise InvalidArgument(f"network {reference} is ambiguous ({len(found)} matches found)")
         return found[0]
+
+    def enterable(self, reference: str) -> NetworkRecord:
+        """Return the network with this name or id, if containers may take part in it."""
+        found = self.find(reference)
+        if found.config is not None:
+            raise Forbidden(configurations.CLOSED)
+        return found
 
     def settle_default(
         self,
@@ -140,6 +147,7 @@ class Networks:
         ``occupied`` are subnets that the host routes elsewhere, ``present`` the names of its interfaces.
         """
         self._check(request)
+        request = configurations.applied(request, self.all())
         defaults = self._plan.options.get(request.driver, {})
         request = replace(request, options={**defaults, **request.options})
         record = options.apply(_new(request.name, request.driver), request)
@@ -151,6 +159,22 @@ class Networks:
         for version, subnet in ((4, record.subnet), (6, record.subnet6)):
             if subnet:
                 self.pool(record, version=version)  # refuses what cannot be, before it is written
+        self._put(record, durable=True)
+        return record
+
+    def configure(self, request: NetworkRequest) -> NetworkRecord:
+        """Record how other networks are to be made."""
+        self._check(request)
+        configurations.check(request)
+        record = msgspec.structs.replace(
+            _new(request.name, _DRIVERS[NONE]),
+            config=request,
+            internal=request.internal,
+            attachable=request.attachable,
+            ipam_options=request.ipam_options,
+            options=dict(request.options),
+            labels=dict(request.labels),
+        )
         self._put(record, durable=True)
         return record
 

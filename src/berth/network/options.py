@@ -66,6 +66,7 @@ def apply(record: NetworkRecord, request: NetworkRequest) -> NetworkRecord:
         internal=request.internal,
         attachable=request.attachable,
         ipam_options=request.ipam_options,
+        config_from=request.config_from,
         options=dict(options),
         labels=dict(request.labels),
         device_prefix=_device_prefix(options.get(_PREFIX + "container_iface_prefix", "eth")),

@@ -122,6 +122,8 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     builtin: bool = False
     attachable: bool = False
     ipam_options: dict[str, str] | None = None  # shown again, of no effect
+    config: NetworkRequest | None = None  # others are made so; nobody gets into this one
+    config_from: str = ""  # the name of such a network
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
 
@@ -179,6 +181,7 @@ class NetworkRequest:
     internal: bool = False
     attachable: bool = False
     ipam_options: dict[str, str] | None = None
+    config_from: str = ""
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
 

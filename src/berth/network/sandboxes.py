@@ -127,7 +127,7 @@ class Sandboxes:
         held = self._held[request.container_id] = Held(request)
         try:
             networks = self._base.networks
-            found = [(asked, networks.find(asked.network)) for asked in request.endpoints]
+            found = [(asked, networks.enterable(asked.network)) for asked in request.endpoints]
             if all(network.has_members for _, network in found):
                 await self._connect_bridges(held, found)
             else:
@@ -302,7 +302,7 @@ class Sandboxes:
     async def attach(self, container_id: str, asked: EndpointRequest) -> Sandbox:
         """Connect a running container to one more network."""
         held = self._of_running(container_id)
-        network = self._base.networks.find(asked.network)
+        network = self._base.networks.enterable(asked.network)
         endpoints = self.of(container_id)
         if any(endpoint.network_id == network.id for endpoint in endpoints):
             raise Forbidden(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Failed, Forbidden
 from berth.kernel import nftables
-from berth.network import bridges, firewall, shaping, table
+from berth.network import bridges, configurations, firewall, shaping, table
 from berth.network.attachments import Attachments
 from berth.network.detour import GATEWAYS
 from berth.network.foundation import Foundation
@@ -262,6 +262,10 @@ class NetworkService:
             raise
         return network
 
+    def configure(self, request: NetworkRequest) -> NetworkRecord:
+        """Keep how other networks are to be made."""
+        return self._networks.configure(request)
+
     async def remove(self, reference: str) -> NetworkRecord:
         """Remove a network that no container is in; return what it was."""
         base, network = self._base, self._networks.find(reference)
@@ -271,6 +275,7 @@ class NetworkService:
             raise Forbidden(
                 f"error while removing network: network {network.name} id {network.id} has active endpoints"
             )
+        configurations.require_unused(network, self._networks.all())
         index = base.bridges.pop(network.id, None)
         try:
             await base.thread.run(lambda: base.wiring.remove_network(network))

@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berth.api.router import Route
+from berth.engine.networkpools import NO_MANAGER
 from berth.errors import NotFound, Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from berth.api.parameters import Call
 
-NO_MANAGER = (
-    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this'
-    " node to swarm and try again."
-)
 NO_MEMBER = "This node is not part of a swarm"
 NO_SWARM = "this engine has no swarm mode"
 NO_PLUGINS = "this engine has no managed plugins"
