@@ -101,9 +101,9 @@ class Vertex:
 
     async def finish(self, *, cached: bool = False, error: str = "") -> None:
         """Say that it is over, and so is all of it."""
-        for status in self._open.values():
+        left, self._open = self._open, {}
+        for status in left.values():
             await self._journal.tell(statuses={**status, "timestamp": now(), "completed": now()})
-        self._open.clear()
         done = {**self._fields, "completed": now(), "cached": cached, "error": error}
         await self._journal.tell(vertexes=done)
 
