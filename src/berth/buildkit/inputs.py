@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from berth.buildkit import filesync, frontend
 from berth.buildkit.lending import pull_upload
 from berth.buildkit.vertices import working
+from berth.builds import fetching, repositories
 from berth.builds.context import Deferred
 from berth.builds.contextwork import MAX_TEXT_BYTES
-from berth.builds.making import Archive, nothing
+from berth.builds.making import Archive, nothing, pieces
 from berth.dockerfile import ignore
 from berth.errors import Failed, Unsupported
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     Opened = tuple[str, Context]
 
 DEFAULT_DOCKERFILE = "Dockerfile"
+FETCHED = "fetched"
 IMAGE, LOCAL, INPUT = "docker-image://", "local:", "input:"
 
 
@@ -84,13 +86,27 @@ class Inputs:
     def _named(self, name: str, value: str, folder: Path, undo: AsyncExitStack) -> NamedContext:
         if value.startswith(IMAGE):
             return value.removeprefix(IMAGE)
+        own = folder / secrets.token_hex(8)
+        own.mkdir(mode=0o700)
+        if fetching.is_url(value) or repositories.is_repository(value):
+            return Deferred(self._runtime, own, lambda: self._fetched(name, value, own), undo)
         if value.startswith(LOCAL):
-            own = folder / secrets.token_hex(8)
-            own.mkdir(mode=0o700)
             return self._deferred(value.removeprefix(LOCAL), f"[context {name}]", own, undo)
         raise Unsupported(
-            f"context {name}={value} is not part of berth: directories and images are"
+            f"context {name}={value} is not part of berth: directories, archives, repositories and images are"
         )
+
+    async def _fetched(self, name: str, url: str, folder: Path) -> AsyncIterator[bytes]:
+        async with AsyncExitStack() as undo:
+            async with working(self._journal, f"[context {name}] load {url}"):
+                if repositories.is_repository(url):
+                    found = repositories.fetched(repositories.read(url), folder, self._lending)
+                    archive = (await undo.enter_async_context(found)).pieces()
+                else:
+                    await fetching.fetch(url, folder, FETCHED)
+                    archive = pieces(folder / FETCHED)
+            async for data in archive:
+                yield data
 
     def _deferred(
         self,

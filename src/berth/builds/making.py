@@ -127,13 +127,14 @@ class Archive:
         with fetched.open("rb") as file:
             head = file.read(streams.HEAD_BYTES)
         if streams.is_archive(head):
-            return "", _pieces(fetched)
+            return "", pieces(fetched)
         if fetched.stat().st_size > MAX_TEXT_BYTES:
             raise InvalidArgument(f"{url} is no archive, and larger than a Dockerfile may be")
         return fetched.read_text("utf-8", "replace"), nothing()
 
 
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
+async def pieces(path: Path) -> AsyncIterator[bytes]:
+    """Yield a file."""
     with path.open("rb") as file:
         while data := await asyncio.to_thread(file.read, READ_BYTES):
             yield data

@@ -484,6 +484,8 @@ def test_a_dockerfile_may_be_somewhere_else(
     served = tmp_path / "served"
     served.mkdir()
     (served / "Other").write_text("FROM busybox\nCOPY note /note\n")
+    with tarfile.open(served / "files.tgz", "w:gz") as archive:
+        archive.add(served / "Other", "packed")
     project.file("note", "noted\n")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -491,10 +493,14 @@ def test_a_dockerfile_may_be_somewhere_else(
         url = f"http://127.0.0.1:{server.server_port}/Other"
         try:
             docker.build(project, "-f", url, "-t", "elsewhere")
+            project.write("FROM busybox\nCOPY --from=files packed /\n")
+            packed = url.replace("Other", "files.tgz")
+            docker.build(project, "--build-context", f"files={packed}", "-t", "packed")
             assert docker("build", url).code == 1  # it copies, and there is no context
         finally:
             server.shutdown()
     assert project.run("elsewhere", "cat /note") == "noted\n"
+    assert project.run("packed", "ls /packed") == "/packed\n"
 
 
 def test_some_stages_are_built_anew(project: Project, docker: Client) -> None:
