@@ -114,8 +114,12 @@ class Attachments:
         if network is not None and endpoint.interface:
             texts = (endpoint.address, endpoint.address6)
             packed = tuple(ip_address(text).packed for text in texts if text)
+            try:
+                index = socket.if_nametoindex(endpoint.interface)
+            except OSError:  # its container ends this moment, and sends no more
+                return
             guard = Guard(
-                socket.if_nametoindex(endpoint.interface),
+                index,
                 ipam.parse_mac(endpoint.mac),
                 packed,
                 is_free=not network.is_guarded,
