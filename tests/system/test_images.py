@@ -299,6 +299,25 @@ def test_an_image_in_use_stays(cli: Cli, saved: bytes) -> None:
 
 
 @pytest.mark.berth_only
+def test_an_image_that_others_were_made_of_stays(cli: Cli, busybox_tar: bytes) -> None:
+    """It loses its names only, and goes with the last that was made of it."""
+    assert cli("import", "-", "family:parent", stdin=busybox_tar).code == 0
+    parent = cli("image", "inspect", "-f", "{{.Id}}", "family:parent").out.strip()
+    cli("create", "--name", "maker", "--network", "none", "family:parent", "true")
+    assert cli("commit", "-c", "LABEL generation=2", "maker", "family:child").code == 0
+    cli("rm", "maker")
+    for flags in ((), ("-f",)):
+        refused = cli("rmi", *flags, parent)
+        assert refused.code == 1
+        assert "cannot be forced) - image has dependent child images" in refused.err
+    assert cli("rmi", "family:parent").lines == ["Untagged: family:parent"]
+    assert cli("image", "inspect", parent).code == 0
+    assert parent.partition(":")[2][:12] not in cli("images", "-q").lines
+    gone = cli("rmi", "family:child")
+    assert f"Deleted: {parent}" in gone.lines
+    assert cli("image", "inspect", parent).code == 1
+
+
 def test_the_built_in_image_is_listed_and_never_travels(cli: Cli) -> None:
     assert "host" in cli("images", "--format", "{{.Repository}}").lines
     assert cli("save", "host").code == 1

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.engine import UnixConnection
 from support.programs import find
 from support.waiting import wait_for
 
@@ -186,6 +188,47 @@ def test_stats_reports_memory_and_processes(cli: Cli, engine: EngineProcess) -> 
     assert done.out.split()[0] == "measured"
     assert "64MiB" in done.out
     assert done.out.split()[-1] == "1"
+
+
+def test_stats_count_what_is_used(cli: Cli, engine: EngineProcess) -> None:
+    """Every column of a container that computes, talks and writes; a sample follows the other."""
+    work = "while :; do :; done & while :; do ping -c 1 -s 1000 $1 > /dev/null; sleep 0.01; done"
+    gate = "$(ip route | sed -n 's/default via \\([^ ]*\\) .*/\\1/p')"
+    done = engine.docker(
+        *("run", "-d", "--name", "used", "--cpus", "0.5", "-m", "64m", "busybox", "sh", "-c"),
+        f"set -- {gate}; {work}",
+    )
+    assert done.code == 0, str(done)
+
+    def row() -> dict[str, str]:
+        shown = cli("stats", "--no-stream", "--format", "json", "used")
+        return json.loads(shown.out)
+
+    def talked() -> dict[str, str] | None:
+        found = row()
+        return None if "0B" in found["NetIO"].split(" / ") else found
+
+    first = wait_for(talked, "it has talked")
+    assert 0 < float(first["CPUPerc"].rstrip("%")) < 100
+    assert 0 < float(first["MemPerc"].rstrip("%")) < 100
+    assert (first["Name"], first["MemUsage"].split()[-1]) == ("used", "64MiB")
+    assert int(first["PIDs"]) >= 2
+    samples = engine_stream(engine, "/containers/used/stats?stream=true", 3)
+    used = [sample["cpu_stats"]["cpu_usage"]["total_usage"] for sample in samples]
+    assert used == sorted(set(used))
+    before = [sample["precpu_stats"]["cpu_usage"]["total_usage"] for sample in samples]
+    assert before[1:] == used[:-1]
+    received = [sample["networks"]["eth0"]["rx_bytes"] for sample in samples]
+    assert received == sorted(set(received))
+    assert all(sample["networks"]["eth0"]["tx_packets"] for sample in samples)
+
+
+def engine_stream(engine: EngineProcess, path: str, count: int) -> list[dict[str, Any]]:
+    """Return the first documents of a stream."""
+    with contextlib.closing(UnixConnection(engine.socket)) as connection:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return [json.loads(response.readline()) for _ in range(count)]
 
 
 def test_events_tell_a_containers_life(engine: EngineProcess, docker_cli: Cli) -> None:
