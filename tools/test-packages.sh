@@ -8,7 +8,8 @@ wanted=(
   busybox:busybox-static docker:docker.io dockerd:docker.io podman:podman skopeo:skopeo umoci:umoci runc:runc
   docker-registry:docker-registry mmdebstrap:mmdebstrap nft:nftables ip:iproute2 zstd:zstd pgrep:procps
   iptables:iptables ufw:ufw firewalld:firewalld dbus-daemon:dbus newuidmap:uidmap apparmor_parser:apparmor
-  qemu-system-x86_64:qemu-system-x86 mkfs.btrfs:btrfs-progs gcc:gcc musl-gcc:musl-tools
+  qemu-system-x86_64:qemu-system-x86 mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs gcc:gcc
+  musl-gcc:musl-tools
 )
 
 PATH=$PATH:/usr/sbin:/sbin

@@ -19,7 +19,7 @@ from berth.api.routes.table import routes_of
 from berth.api.server import Server
 from berth.buildkit.service import BuildKit
 from berth.builds.service import Builds
-from berth.configuration import subordinate
+from berth.configuration import checks, subordinate
 from berth.configuration.settings import Held, Settings
 from berth.engine import defaults, spec, status, support
 from berth.engine.background import Background
@@ -31,7 +31,7 @@ from berth.engine.health import Health
 from berth.engine.instance import Instance
 from berth.engine.metrics import Metrics
 from berth.engine.services import Services
-from berth.errors import BerthError, Conflict, Failed
+from berth.errors import BerthError, Conflict, Failed, Unsupported
 from berth.images import host
 from berth.images.service import ImageService
 from berth.kernel import cgroups
@@ -40,6 +40,7 @@ from berth.network.service import NetworkService
 from berth.registry.begun import BegunUploads
 from berth.registry.client import RegistryClient
 from berth.runtime.client import Runtime
+from berth.snapshots import limits
 from berth.snapshots.choice import check_id_maps, open_snapshots
 from berth.state import State
 from berth.volumes.service import VolumeService
@@ -199,6 +200,11 @@ async def _build(
         runtime=runtime,
         wanted=options.settings.storage_driver,
     )
+    if checks.default_size(options.settings) and not snapshots.limits.are_possible:
+        raise Unsupported(
+            "Storage option overlay2.size not supported. Filesystem does not support Project Quota",
+            hint=limits.REMEDY,
+        )
     if id_maps is not None:
         await check_id_maps(snapshots, runtime, id_maps)
     images = ImageService(
@@ -233,6 +239,7 @@ async def _build(
         metrics=Metrics(),
         background=background,
         id_maps=id_maps,
+        limits=snapshots.limits,
     )
     containers = Containers(services)
     execs = Execs(

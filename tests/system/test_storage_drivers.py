@@ -295,3 +295,19 @@ def test_copies_are_made_where_overlayfs_does_not_work(
     finally:
         engine.close()
     assert_gone(engine)
+
+
+def test_a_size_is_refused_where_there_are_no_quotas(
+    busybox_tar: bytes, unstarted: EngineProcess
+) -> None:
+    unstarted.start()
+    import_busybox(unstarted, busybox_tar)
+    if unstarted.docker(*RUN, "--storage-opt", "size=1G", "busybox", "true").code == 0:
+        pytest.skip("this file system has quotas of projects")
+    done = unstarted.docker(*RUN, "--storage-opt", "size=1G", "busybox", "true")
+    assert done.code == 125
+    assert "supported only for overlay over xfs with 'pquota' mount option" in done.err
+    unstarted.stop()
+    unstarted.flags = ("--storage-opt", "overlay2.size=1G")
+    with pytest.raises(AssertionError, match="Filesystem does not support Project Quota"):
+        unstarted.start()

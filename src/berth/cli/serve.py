@@ -66,6 +66,7 @@ SETTINGS: tuple[Flag, ...] = (
     ("no-new-privileges", "", "bool", "Set no-new-privileges in containers"),
     ("registry-mirror", "", "list", "URL of a registry to ask before docker.io"),
     ("storage-driver", "s", "string", "overlay2 or vfs (copies); default: what works"),
+    ("storage-opt", "", "list", "Options of storage (overlay2.size=SIZE)"),
     ("tls", "", "bool", "Speak TLS on TCP; false allows TCP without"),
     ("tlscacert", "", "string", "Certificates of those who sign clients' certificates"),
     ("tlscert", "", "string", "Certificate of the engine"),
@@ -90,6 +91,7 @@ NAMES = {
     "label": "labels",
     "log-opt": "log-opts",
     "registry-mirror": "registry-mirrors",
+    "storage-opt": "storage-opts",
 }
 FLAGS: tuple[Flag, ...] = (
     *SETTINGS,

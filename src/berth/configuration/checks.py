@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LEVELS = ("debug", "info", "warning", "warn", "error", "fatal")
-SIZE = re.compile(r"(\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 IPC_MODES = ("", "private", "shareable")
 CGROUPNS_MODES = ("", "private", "host")
 STORAGE_DRIVERS = ("", "overlay2", "vfs")
+SIZE_OPTION = "overlay2.size"
 MTUS = range(68, 65_536)
 
 
@@ -28,7 +29,20 @@ def size_bytes(text: str) -> int:
     match = SIZE.fullmatch(text.strip())
     if match is None:
         raise InvalidArgument(f"invalid size: '{text}'")
-    return int(match[1]) << UNITS[match[2].lower()]
+    return int(float(match[1]) * (1 << UNITS[match[2].lower()]))
+
+
+def default_size(settings: Settings) -> int:
+    """Return how much a container may write that says nothing else, in bytes; 0 for no limit."""
+    found = 0
+    for option in settings.storage_opts:
+        name, equals, value = option.partition("=")
+        if not equals or not name:
+            raise InvalidArgument(f"unable to parse storage-opt key/value: {option}")
+        if name.lower() != SIZE_OPTION:
+            raise InvalidArgument(f"{name.partition('.')[0]}: unknown option {name}")
+        found = size_bytes(value)
+    return found
 
 
 def check(settings: Settings) -> None:
@@ -54,6 +68,7 @@ def check(settings: Settings) -> None:
     if settings.storage_driver not in STORAGE_DRIVERS:
         known = " or ".join(STORAGE_DRIVERS[1:])
         raise InvalidArgument(f"storage-driver {settings.storage_driver}: use {known}")
+    default_size(settings)
     if settings.mtu not in MTUS:
         raise InvalidArgument(f"invalid default MTU: {settings.mtu}")
     _check_labels(settings.labels)

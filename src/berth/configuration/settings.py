@@ -69,6 +69,7 @@ class Settings(
     no_new_privileges: bool = False
     registry_mirrors: tuple[str, ...] = ()
     storage_driver: str = ""  # what the data root was begun with, or what works there
+    storage_opts: tuple[str, ...] = ()
     tls: bool | None = None  # unset, false and true are three things, see `checks`
     tlscacert: str = f"{DEFAULT_FOLDER}/ca.pem"
     tlscert: str = f"{DEFAULT_FOLDER}/cert.pem"

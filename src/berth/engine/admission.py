@@ -6,6 +6,7 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
+from berth.configuration.checks import size_bytes
 from berth.engine import cdi, defaults, resources, spec, support
 from berth.errors import InvalidArgument, NotFound, Unsupported
 
@@ -158,12 +159,10 @@ def _check_drivers(config: ContainerConfig, host: HostConfig) -> None:
         raise Unsupported(f"cgroup of another container ({host.cgroup}) is not supported")
     if ".." in host.cgroup_parent.split("/"):
         raise InvalidArgument(f"invalid cgroup parent: {host.cgroup_parent}")
-    for key in host.storage_opt or {}:
-        if key != "size":
+    for key, value in (host.storage_opt or {}).items():
+        if key.lower() != "size":
             raise InvalidArgument(f"Unknown option {key}")
-        raise Unsupported(
-            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"
-        )
+        size_bytes(value)
     for request in host.device_requests or []:
         if request.driver != cdi.DRIVER:
             raise Unsupported(_no_device_driver(request))

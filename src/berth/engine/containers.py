@@ -25,6 +25,7 @@ from berth.engine import (
     sources,
     spec,
     status,
+    storage,
     support,
 )
 from berth.engine.creation import fill_in, inherit
@@ -201,6 +202,7 @@ class Containers:
         """Refuse what cannot be started later."""
         host = record.host_config
         spec.check_modes(host)
+        storage.check(host, self._services.limits)
         spec.check_directory(record.config.working_dir)
         spec.build(record, cgroup=self._services.instance.cgroup)
         networking.port_requests(record)
@@ -219,7 +221,8 @@ class Containers:
         made: list[str] = []
         try:
             with self._services.state.transaction(durable=True):
-                self._services.images.prepare_rootfs(image, record.id)
+                limit = storage.limit_bytes(record.host_config, self._services.settings.now)
+                self._services.images.prepare_rootfs(image, record.id, limit_bytes=limit)
                 imagemounts.prepare(record, self._services.images)
                 made = self._resolve_volumes(record)
                 self._records.put(record)

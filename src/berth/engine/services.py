@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from berth.network.service import NetworkService
     from berth.registry.client import RegistryClient
     from berth.runtime.client import Runtime
+    from berth.snapshots.limits import Limits
     from berth.state import State
     from berth.volumes.service import VolumeService
 
@@ -44,3 +45,4 @@ class Services:
     metrics: Metrics
     background: Background
     id_maps: IdMaps | None  # of new containers
+    limits: Limits

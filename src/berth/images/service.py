@@ -26,12 +26,7 @@ from berth.images.shipping import Shipping
 from berth.images.thinning import Thinning
 from berth.images.transfer import Transfer, platform_of, record, remove_ingest
 from berth.oci.digest import Digest
-from berth.oci.image import (
-    ImageConfig,
-    ImageDocument,
-    chain_ids,
-    decode,
-)
+from berth.oci.image import ImageConfig, ImageDocument, chain_ids, decode
 from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -161,12 +156,17 @@ class ImageService:
         if not image.builtin:
             await self._layers.restore(image)
 
-    def prepare_rootfs(self, image: Image, key: str, *, marked: bool = True) -> None:
+    def prepare_rootfs(
+        self, image: Image, key: str, *, marked: bool = True, limit_bytes: int = 0
+    ) -> None:
         """Begin the writable snapshot ``key`` (the container's id) on top of the image.
 
         ``marked``: in its root is the file of containers, which this machine's image has anyway.
+        ``limit_bytes`` of what is written there, 0 for none.
         """
-        self._snapshots.prepare(key, self._lower(image), marked=marked and not image.is_of_host)
+        marked = marked and not image.is_of_host
+        lower = self._lower(image)
+        self._snapshots.prepare(key, lower, marked=marked, limit_bytes=limit_bytes)
 
     def prepare_view(self, image: Image, key: str) -> None:
         """Begin the snapshot ``key`` through which an image is seen."""

@@ -23,7 +23,7 @@ from berth.kernel import capabilities, mounts, namespaces, processes, sockets
 from berth.kernel.mounts import MS_NODEV, MS_NOEXEC, MS_NOSUID, mount
 from berth.runtime import codec, init, nodes, payload, rootfs
 from berth.runtime.idmaps import id_map, on_host
-from berth.runtime.template import EMPTY, HIDING, HOST_ROOT, MACHINE, ROOTFS, STAGE
+from berth.runtime.template import HIDING, HOST_ROOT, MACHINE, ROOTFS, STAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def map_stores(message: RootfsMessage, user_namespace: int) -> None:
     shown = [message, *message.get("images", ())]
     lower = {name for found in shown for name in found.get("lower", ())}
     of_host = (HIDING, HOST_ROOT) if lower & {HIDING, HOST_ROOT, MACHINE} else ()
-    for path in (message["base"], EMPTY, *of_host):
+    for path in (message["base"], *of_host):
         tree = mounts.open_tree(path, recursive=False)
         try:
             map_owners(tree, user_namespace)

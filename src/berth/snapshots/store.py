@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from berth.errors import BerthError, Failed, NotFound, Unsupported
 from berth.snapshots.attributes import copy_attributes
 from berth.snapshots.driver import SnapshotRecord, is_layer
+from berth.snapshots.limits import Limits
 from berth.snapshots.removal import remove_tree
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Snapshots:
         self._table = state.table("snapshots", SnapshotRecord)
         self._records = dict(self._table.items())
         self._last = max((record.number for record in self._records.values()), default=0)
+        self.limits = Limits(base)
         self._removals = asyncio.Semaphore(CONCURRENT_REMOVALS)
         self._removing: set[asyncio.Task[None]] = set()
 
@@ -174,24 +176,36 @@ class Snapshots:
 
     # Containers
 
-    def prepare(self, key: str, lower: list[str], *, marked: bool = True) -> None:
+    def prepare(
+        self, key: str, lower: list[str], *, marked: bool = True, limit_bytes: int = 0
+    ) -> None:
         """Begin the writable snapshot ``key`` over ``lower`` (names as in a record, topmost first).
 
-        ``marked``: with the file of containers in its root. :meth:`fill` makes the rest.
+        ``marked``: with the file of containers in its root. ``limit_bytes`` of what is written there, 0 for
+        none. :meth:`fill` makes the rest.
         """
-        self._begin(key, [self._mark(), *lower] if marked else lower, marked=marked)
+        lower = [self._mark(), *lower] if marked else lower
+        self._begin(key, lower, marked=marked, limit_bytes=limit_bytes)
 
     def prepare_view(self, key: str, lower: list[str]) -> None:
         """Begin the snapshot ``key`` through which an image is read only."""
         self._begin(key, lower, view=True)
 
     def _begin(
-        self, key: str, lower: list[str], *, marked: bool = False, view: bool = False
+        self,
+        key: str,
+        lower: list[str],
+        *,
+        marked: bool = False,
+        view: bool = False,
+        limit_bytes: int = 0,
     ) -> None:
         self._last += 1
         record = SnapshotRecord(number=self._last, lower=[*lower], marked=marked, view=view)
         path = self.base / str(record.number)
         path.mkdir(mode=0o700)
+        if limit_bytes:
+            self.limits.set(path, limit_bytes)
         self.driver.make(path, record)
         self._put(key, record, durable=False)
 
@@ -237,7 +251,9 @@ class Snapshots:
 
     def detach(self, key: str) -> Path:
         """Turn a writable snapshot that nobody has mounted into a partial directory, the caller's."""
-        partial = self.adopt(self.base / str(self._record(key).number))
+        folder = self.base / str(self._record(key).number)
+        self.limits.give_up(self.limits.project_of(folder))
+        partial = self.adopt(folder)
         del self._records[key]
         self._table.remove(key)
         remove_tree(str(partial / "work"))
@@ -281,10 +297,15 @@ class Snapshots:
     async def _delete(self, name: str) -> None:
         async with self._removals:
             try:
-                await asyncio.to_thread(delete, self.base / name)
+                await asyncio.to_thread(self._delete_now, self.base / name)
             except OSError as error:
                 # It has no record: the next start tries again.
                 log.warning("delete snapshot %s: %s", name, error)
+
+    def _delete_now(self, path: Path) -> None:
+        project = self.limits.project_of(path)
+        delete(path)
+        self.limits.give_up(project)
 
     def _put(self, key: str, record: SnapshotRecord, *, durable: bool) -> None:
         self._table.put(key, record, durable=durable)

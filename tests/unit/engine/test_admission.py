@@ -51,7 +51,7 @@ REFUSED: list[tuple[dict[str, object], dict[str, object], type[BerthError], str]
     ({"volumes": {"/v": {}}}, {"volume_driver": "x"}, NotFound, 'plugin "x" not found'),
     ({}, {"userns_mode": "private"}, InvalidArgument, "invalid userns mode"),
     ({}, {"cgroup": "container:x"}, Unsupported, "is not supported"),
-    ({}, {"storage_opt": {"size": "1G"}}, Unsupported, "--storage-opt is supported only"),
+    ({}, {"storage_opt": {"size": "much"}}, InvalidArgument, "invalid size: 'much'"),
     ({}, {"storage_opt": {"x": ""}}, InvalidArgument, "Unknown option x"),
     ({}, {"cpuset_cpus": "x"}, InvalidArgument, "Invalid value x for cpuset cpus"),
     ({}, {"cpuset_cpus": "9999999999"}, InvalidArgument, "cpuset cpus"),

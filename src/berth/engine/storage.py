@@ -1,0 +1,30 @@
+"""How much a container may write: `--storage-opt size`, and what the engine says for others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from berth.configuration import checks
+from berth.errors import Unsupported
+from berth.snapshots.limits import REMEDY
+
+if TYPE_CHECKING:
+    from berth.configuration.settings import Settings
+    from berth.engine.models import HostConfig
+    from berth.snapshots.limits import Limits
+
+
+def check(host: HostConfig, limits: Limits) -> None:
+    """Refuse a size where none can be had."""
+    if host.storage_opt and not limits.are_possible:
+        raise Unsupported(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+            hint=REMEDY,
+        )
+
+
+def limit_bytes(host: HostConfig, settings: Settings) -> int:
+    """Return the limit of a container, 0 for none."""
+    for value in (host.storage_opt or {}).values():
+        return checks.size_bytes(value)
+    return checks.default_size(settings)

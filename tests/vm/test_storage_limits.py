@@ -1,0 +1,139 @@
+"""`--storage-opt size`: quotas of projects, which not every kernel has for xfs and ext4."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from berth.kernel import quotas
+from support.engine import EngineProcess
+from support.programs import find, run
+from support.waiting import wait_for
+from system.conftest import assert_gone, import_busybox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MIB = 1 << 20
+RUN = ("run", "--rm", "--network", "none")
+FILL = "dd if=/dev/zero of=/full bs=65536 2>&1 | grep -o 'No space.*\\|.*quota.*'; stat -c %s /full"
+SHOW = "df -m / | tail -n 1"
+KINDS = {
+    "xfs": (("mkfs.xfs", "-q"), "pquota"),
+    "ext4": (("mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota"), "prjquota"),
+}
+
+
+def make_engine(folder: Path, kind: str, *flags: str) -> EngineProcess:
+    """An engine whose data root is on a file system of its own, mounted for it alone."""
+    (make, *words), option = KINDS[kind]
+    image = folder / "image"
+    image.touch()
+    os.truncate(image, 512 * MIB)
+    run(find(make), *words, str(image), check=True)
+    engine = EngineProcess(folder / "base")
+    engine.data_root.mkdir(parents=True)
+    mount = f'mount -t {kind} -o loop,{option} {image} {engine.data_root} && exec "$@"'
+    prefix = (find("unshare"), "--mount", "sh", "-ec", mount, "sh")
+    return EngineProcess(folder / "base", flags=flags, prefix=prefix)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def limiting_engine(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    busybox_tar: bytes,
+) -> Iterator[EngineProcess]:
+    folder = tmp_path_factory.mktemp(request.param)
+    engine = make_engine(folder, request.param, "--storage-opt", "overlay2.size=20m")
+    try:
+        engine.start()
+        import_busybox(engine, busybox_tar)
+        yield engine
+    finally:
+        engine.close()
+    assert_gone(engine)
+
+
+@pytest.fixture
+def limiting(limiting_engine: EngineProcess) -> Iterator[EngineProcess]:
+    yield limiting_engine
+    limiting_engine.remove_containers()
+    limiting_engine.wait_settled()
+
+
+def size_of(lines: list[str]) -> int:
+    return int(lines[-1])
+
+
+def snapshots(engine: EngineProcess) -> str:
+    return f"/proc/{engine.pid}/root{engine.data_root}/snapshots"
+
+
+def projects(engine: EngineProcess) -> set[int]:
+    """Return the projects of the directories that there are."""
+    folder = snapshots(engine)
+    return {quotas.project_of(f"{folder}/{name}") for name in os.listdir(folder)} - {0}
+
+
+def test_a_container_writes_as_much_as_it_is_told(limiting: EngineProcess) -> None:
+    done = limiting.docker(
+        *(*RUN, "--storage-opt", "size=8M"),
+        *("busybox", "sh", "-c", f"{SHOW}; {FILL}; rm /full; {FILL}"),
+    )
+    assert done.lines[0].split()[1] == "8", str(done)
+    sizes = [int(line) for line in done.lines if line.isdecimal()]
+    assert len(sizes) == 2
+    assert all(7 * MIB < size <= 8 * MIB for size in sizes)
+    assert "No space" in done.out or "quota" in done.out
+
+
+def test_others_have_what_the_engine_says(limiting: EngineProcess) -> None:
+    made = limiting.docker(
+        *("run", "-d", "--name", "full", "--network", "none", "--storage-opt", "size=1M"),
+        *("busybox", "sh", "-c", f"{FILL}; exec sleep 1000"),
+    )
+    assert made.code == 0, str(made)
+    limiting.restart()
+    done = limiting.docker(*RUN, "busybox", "sh", "-c", f"{SHOW}; {FILL}")
+    assert done.lines[0].split()[1] == "20", str(done)
+    assert 19 * MIB < size_of(done.lines) <= 20 * MIB, str(done)
+    size = limiting.docker("exec", "full", "stat", "-c", "%s", "/full")
+    assert size_of(size.lines) <= MIB
+
+
+def test_a_limit_goes_with_its_container(limiting: EngineProcess) -> None:
+    made = limiting.docker("create", "--name", "gone", "--network", "none", "busybox", "true")
+    assert made.code == 0, str(made)
+    (project,) = projects(limiting)
+    with quotas.open_directory(snapshots(limiting)) as fd:
+        assert quotas.is_used(fd, project)
+        assert limiting.docker("rm", "gone").code == 0
+        wait_for(lambda: not quotas.is_used(fd, project), "its project is given up")
+    assert not projects(limiting)
+
+
+def test_what_is_no_size_is_refused(limiting: EngineProcess) -> None:
+    for option, words in (
+        ("size=much", "invalid size: 'much'"),
+        ("speed=1", "Unknown option speed"),
+    ):
+        done = limiting.docker(*RUN, "--storage-opt", option, "busybox", "true")
+        assert done.code == 125
+        assert words in done.err
+
+
+def test_layers_of_builds_have_none(limiting: EngineProcess, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(
+        "FROM busybox\nRUN dd if=/dev/zero of=/some bs=65536 count=16\n"
+    )
+    built = limiting.berth("build", "-t", "built", str(context))
+    assert built.code == 0, str(built)
+    done = limiting.docker(*RUN, "built", "sh", "-c", f"stat -c %s /some; {FILL}")
+    assert done.lines[0] == str(MIB)
+    assert 19 * MIB < size_of(done.lines) <= 20 * MIB, str(done)
