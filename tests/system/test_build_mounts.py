@@ -211,6 +211,9 @@ def test_secrets_are_seen_and_written_nowhere(lent: tuple[Project, Path]) -> Non
     (offers / "secrets/key").unlink()
     project.write("FROM busybox\nRUN --mount=type=secret,id=key,required env\n")
     assert project.build().error.endswith("secret key: not found")
+    (offers / "secrets/key").write_bytes(b"a\0b")
+    project.write("FROM busybox\nRUN --mount=type=secret,id=key,env=KEY env\n")
+    assert project.build().error.endswith("no variable can have its zero byte")
 
 
 def test_commands_talk_to_the_clients_agent(lent: tuple[Project, Path]) -> None:

@@ -21,7 +21,7 @@ from berth.dockerfile import mounts as language
 from berth.dockerfile.mounts import AGENT_VARIABLE, BIND, CACHE, SHARED, SHARINGS, SSH
 from berth.dockerfile.substitution import Expansion
 from berth.engine.life import Loan
-from berth.errors import Failed, NotFound, Unsupported
+from berth.errors import Failed, InvalidArgument, NotFound, Unsupported
 from berth.images.records import Image
 from berth.kernel import mounts
 from berth.runtime.requests import DirectoryRootfs, ImageTree, Tree
@@ -146,6 +146,8 @@ class Mounts:
                 raise NotFound(f"secret {mount.id}: not found")
             return
         if mount.env is not None:
+            if b"\0" in data:
+                raise InvalidArgument(f"secret {mount.id}: no variable can have its zero byte")
             opened.env.append(f"{mount.env}={os.fsdecode(data)}")
         if not mount.target:
             return

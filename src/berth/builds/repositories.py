@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dulwich.objects import Commit, ObjectID, Tree
     from dulwich.refs import Ref
     from dulwich.repo import Repo
+    from urllib3 import PoolManager
 
     from berth.builds.offers import Offers
 
@@ -38,6 +39,7 @@ SECRET = "GIT_AUTH_TOKEN"  # noqa: S105 - its id
 UNSAFE = (b"", b".", b"..")
 OWN = b".git"
 CHUNK_BYTES = 1 << 18
+SILENCE_S = 60.0  # of a server, until it is given up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,10 @@ def fetch(wanted: Repository, path: Path, token: str = "") -> Snapshot:
     try:
         with _failing(wanted):
             client, place = get_transport_and_path(
-                wanted.url, username=USER if token else None, password=token or None
+                wanted.url,
+                username=USER if token else None,
+                password=token or None,
+                pool_manager=_connections(wanted.url),
             )
             asked = _Asked(wanted)
             client.fetch(place, repo, determine_wants=asked.choose, depth=asked.depth)
@@ -129,6 +134,18 @@ def fetch(wanted: Repository, path: Path, token: str = "") -> Snapshot:
         repo.close()
         raise Failed(f"expected checksum to match {wanted.checksum}, got {name}")
     return Snapshot(repo, commit, wanted)
+
+
+def _connections(url: str) -> PoolManager | None:
+    """Return what waits for no server of HTTP for ever."""
+    from dulwich.client import default_urllib3_manager
+    from urllib3 import PoolManager
+
+    if urlsplit(url).scheme == "git":
+        return None
+    found = default_urllib3_manager(None, base_url=url, timeout=SILENCE_S)
+    assert isinstance(found, PoolManager)
+    return found
 
 
 @contextmanager

@@ -27,6 +27,7 @@ TRUE, FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", 
 SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?", re.IGNORECASE)
 UNITS = "kmgtp"
 MAX_NUMBER = 1 << 32
+MAX_SIZE = 1 << 63
 SECRETS = "/run/secrets"
 AGENTS = "/run/buildkit/ssh_agent"
 AGENT_VARIABLE = "SSH_AUTH_SOCK"
@@ -151,9 +152,11 @@ def _flag(name: str, value: str) -> bool:
 
 def _size(value: str) -> int:
     found = SIZE.fullmatch(value)
-    if found is None:
+    power = UNITS.find(found[2].lower()) + 1 if found and found[2] else 0
+    size = float(found[1]) * 1024**power if found else MAX_SIZE
+    if size >= MAX_SIZE:
         raise InvalidArgument(f"invalid value for size: {value}")
-    return int(float(found[1]) * 1024 ** (UNITS.find(found[2].lower()) + 1 if found[2] else 0))
+    return int(size)
 
 
 def _number(value: str, base: int, name: str) -> int:

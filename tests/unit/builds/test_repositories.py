@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from berth.builds import repositories
 from berth.builds.repositories import Repository
-from berth.errors import InvalidArgument, Unsupported
+from berth.errors import Failed, InvalidArgument, Unsupported
 
 
 def test_what_is_a_repository():
@@ -34,3 +36,11 @@ def test_urls_are_taken_apart():
         read("git@h:r")
     with pytest.raises(InvalidArgument, match='unexpected query "x"'):
         read("https://h/r.git?x=1")
+
+
+def test_a_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(repositories, "SILENCE_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        wanted = repositories.read(f"http://127.0.0.1:{silent.getsockname()[1]}/r.git")
+        with pytest.raises(Failed, match=r"fetch http.*timed out"):
+            repositories.fetch(wanted, tmp_path / "repository")

@@ -46,6 +46,8 @@ def test_the_other_kinds():
         ("required", "unexpected key 'required' for mount type 'bind'"),
         ("size=1", "unexpected key 'size' for mount type 'bind'"),
         ("type=tmpfs,size=x", "invalid value for size: x"),
+        ("type=tmpfs,size=8388608t", "invalid value for size"),
+        (f"type=tmpfs,size={'9' * 400}", "invalid value for size"),
         ("ro=maybe", "invalid value for ro: maybe"),
         ("type=cache,mode=9", "invalid value 9 for mode"),
         ("type=cache,uid=-1", "invalid value -1 for uid"),
