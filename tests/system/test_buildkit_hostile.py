@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from support.engine import EngineProcess
 
 Packet, Stat = messages.of("Packet"), messages.of("Stat")
+ID = "x-docker-expose-session-uuid"
 DOCKERFILE = b"FROM busybox\nCOPY . /got\n"
 
 
@@ -187,7 +188,8 @@ def test_a_client_that_never_answers_ends_with_its_connection(engine: EngineProc
 def test_a_message_without_end_is_hung_up_on(engine: EngineProcess) -> None:
     async def send() -> None:
         caller = await Caller.on(upgraded(engine, "/grpc"), b"")
-        call = caller.open("moby.buildkit.v1.Control/Session", "Bytes", "Bytes")
+        method = "moby.buildkit.v1.Control/Session"
+        call = caller.open(method, "Bytes", "Bytes", metadata=[(ID, "one")])
         async with call as stream:
             await stream.send_request()
             endless = b"\0\xff\xff\xff\xff" + bytes(64 << 20)
@@ -211,7 +213,7 @@ def test_a_message_without_end_is_hung_up_on(engine: EngineProcess) -> None:
     ],
 )
 def test_what_is_no_http2_is_hung_up_on(engine: EngineProcess, path: str, garbage: bytes) -> None:
-    with upgraded(engine, path) as sock:
+    with upgraded(engine, path, f"{ID}: one") as sock:
         sock.sendall(garbage)
         sock.shutdown(socket.SHUT_WR)
         sock.settimeout(60)

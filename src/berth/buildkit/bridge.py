@@ -125,8 +125,7 @@ class Bridge:
         if job.returned.done():
             raise Failed("the build has returned already")
         if request.HasField("error"):
-            error = GRPCError(Status(request.error.code), request.error.message)
-            job.returned.set_exception(error)
+            job.returned.set_exception(GRPCError(Status.UNKNOWN, request.error.message))
         else:
             ref = request.result.ref.id
             job.returned.set_result(job.image(ref) if ref else None)

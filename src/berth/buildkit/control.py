@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from multidict import MultiDict
@@ -13,7 +14,7 @@ from berth.buildkit.vertices import working
 from berth.builds import pruning
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from google.protobuf.message import Message
     from grpclib.server import Stream
@@ -111,7 +112,7 @@ class Control:
         id_ = str(metadata.get(SESSION_ID, ""))
         methods = [str(method) for method in metadata.getall(SESSION_METHOD, [])]
         await stream.send_initial_metadata()
-        with theirs:
+        with theirs, unwrapped():
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._sessions.serve(id_, methods, ours, b""))
                 outward = group.create_task(_send(stream, theirs))
@@ -143,6 +144,15 @@ class Control:
     async def history(self, stream: Call) -> None:
         """Tell of no builds: none is remembered."""
         await stream.recv_message()
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise the first error of a group of tasks as itself."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
 
 
 async def warn_of_caches(job: Job, options: Message) -> None:

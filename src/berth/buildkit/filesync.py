@@ -37,6 +37,9 @@ STAT, REQ, DATA, FIN, ERR = range(5)
 SMALL_BYTES = 1 << 20  # files up to this size are asked for several at a time
 AHEAD_BYTES = 4 << 20
 MAX_WAITING = 1_000_000  # files announced whose data has not come yet
+MAX_READ = 4  # times what one of a few files may have, all of them may have
+MAX_FEW = 10_000  # of them, and of links to them
+MAX_NAME_BYTES = 1 << 16
 MAX_LINKS = 40
 
 # The bits of Go's FileMode.
@@ -91,7 +94,8 @@ def member_of(found: Message) -> tar.Member | None:
     member.mtime_ns = found.modTime
     member.major, member.minor = found.devmajor & 0xFFFFFFFF, found.devminor & 0xFFFFFFFF
     member.xattrs = dict(found.xattrs) or None
-    if member.size < 0 or "\0" in member.name + member.linkname:
+    size = len(found.path) + len(found.linkname)
+    if member.size < 0 or size > MAX_NAME_BYTES or "\0" in member.name + member.linkname:
         raise InvalidArgument(f"{member.name[:200]!r}: no file is like that")
     return member
 
@@ -229,21 +233,25 @@ async def archive(
 ) -> AsyncIterator[bytes]:
     """Yield a directory of the client as an archive. Hard links come last, after what they lead to."""
     links: list[tar.Member] = []
-    total, is_open, held = 0, False, b""  # what comes while a large file does has no data
+    held: list[tar.Member] = []  # what comes while a large file does, which has no data
+    total, is_open = 0, False
     async for piece in transfer(session, name, excludes=excludes):
-        if piece.member.kind == tar.LINK:
-            links.append(piece.member)
-            continue
-        if is_open and piece.member.kind != tar.REGULAR:
-            held += headers(piece.member)
+        is_link = piece.member.kind == tar.LINK
+        if is_link or (is_open and piece.member.kind != tar.REGULAR):
+            (links if is_link else held).append(piece.member)
+            if len(links) + len(held) > MAX_WAITING:
+                raise InvalidArgument(f"more than {MAX_WAITING} links and directories wait")
             continue
         is_open = not piece.last
         head = headers(piece.member) if piece.first else b""
-        fill = padding(piece.member.size) + held if piece.last else b""
-        held = b"" if piece.last else held
+        fill = padding(piece.member.size) if piece.last else b""
         total += len(piece.data)
         yield head + piece.data + fill
         progress(total)
+        if piece.last:
+            for member in held:
+                yield headers(member)
+            held.clear()
     for member in links:
         yield headers(member)
     yield END
@@ -253,6 +261,7 @@ async def read(session: Session, name: str, paths: Sequence[str], limit: int) ->
     """Return the files of a directory that are there, of some paths; links are followed inside of it."""
     links: dict[str, str] = {}
     found: dict[str, bytes] = {}
+    total = 0
 
     def wanted(member: tar.Member) -> bool:
         if member.size > limit:
@@ -261,6 +270,9 @@ async def read(session: Session, name: str, paths: Sequence[str], limit: int) ->
 
     async for piece in transfer(session, name, only=paths, wanted=wanted):
         path = piece.member.name
+        total += len(piece.data)
+        if total > MAX_READ * limit or len(links) + len(found) > MAX_FEW:
+            raise InvalidArgument(f"the build's client sends more than {', '.join(paths)}")
         if piece.member.kind == tar.SYMLINK:
             links[path] = posixpath.join(posixpath.dirname(path), piece.member.linkname)
         elif piece.member.kind == tar.REGULAR:

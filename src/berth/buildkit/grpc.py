@@ -38,6 +38,7 @@ KINDS = {
 }
 WINDOW_BYTES = 8 << 20
 MAX_MESSAGE_BYTES = 16 << 20  # as Go's servers have it
+MAX_UNREAD_BYTES = 16 << 20  # answers that the other side does not take
 # What grpclib tells of clients that cancel is no news.
 logging.getLogger("grpclib").setLevel(logging.WARNING)
 
@@ -47,13 +48,21 @@ class Connection(H2Protocol):
 
     gone: asyncio.Event
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
     def data_received(self, data: bytes) -> None:
-        """Take bytes; hang up on who sends a message without end."""
+        """Take bytes; hang up on who sends a message without end, or asks and does not listen."""
         super().data_received(data)
         # Not public, but there is no other place where a message that is not whole yet can be measured.
         buffers = [stream.buffer for stream in self.processor.streams.values()]
         if any(buffer._acked_size > MAX_MESSAGE_BYTES for buffer in buffers):
             self.processor.close("the message is too large")
+        if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            self._transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell who waits."""

@@ -35,6 +35,7 @@ HUB = "registry-1.docker.io"  # what clients know Docker Hub by
 UPLOAD = "moby.upload.v1.Upload/Pull"
 SOCKET = "agent"
 READ_BYTES = 64 << 10
+MAX_CALLERS = 16  # of one agent at once
 
 
 class Lending:
@@ -80,17 +81,29 @@ class Lending:
         folder = self.folder / secrets.token_hex(8)
         folder.mkdir(mode=0o711)
         listener = listening(folder)
+        callers: set[asyncio.Task[None] | None] = set()
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with suppress(*ENDS):
-                await self._forward(id_, reader, writer)
-            writer.close()
+            task = asyncio.current_task()
+            try:
+                if len(callers) < MAX_CALLERS:
+                    callers.add(task)
+                    with suppress(*ENDS):
+                        await self._forward(id_, reader, writer)
+            finally:
+                callers.discard(task)
+                writer.close()
 
         server = await asyncio.start_unix_server(connected, sock=listener)
         try:
             yield folder / SOCKET
         finally:
             server.close()
+            for (
+                task
+            ) in callers:  # a connection can outlive the command, if somebody else was given it
+                assert task is not None
+                task.cancel()
 
     async def _forward(
         self, id_: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

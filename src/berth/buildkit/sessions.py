@@ -10,7 +10,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from berth.buildkit.grpc import Caller
-from berth.errors import BerthError, Conflict, Failed, NotFound, Unavailable
+from berth.errors import BerthError, Conflict, Failed, InvalidArgument, NotFound, Unavailable
 
 if TYPE_CHECKING:
     import socket
@@ -71,12 +71,15 @@ class Sessions:
     async def serve(
         self, id_: str, methods: Iterable[str], sock: socket.socket, early: bytes
     ) -> None:
-        """Keep a session until its client hangs up."""
-        if id_ in self._sessions:
+        """Keep a session until its client hangs up. Who knows its id may use it: it has to have one."""
+        if not id_:
             sock.close()
-            raise Conflict(f"session {id_} already exists")
+            raise InvalidArgument("a session needs an id")
         caller = await Caller.on(sock, early)
-        self._sessions[id_] = Session(caller, methods)
+        session = Session(caller, methods)
+        if self._sessions.setdefault(id_, session) is not session:
+            caller.close()
+            raise Conflict(f"session {id_} already exists")
         try:
             async with self._opened:
                 self._opened.notify_all()
