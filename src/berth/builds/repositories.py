@@ -9,7 +9,8 @@ import asyncio
 import os
 import re
 import secrets
-from contextlib import asynccontextmanager, contextmanager
+import threading
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from berth.images.tar import BLOCK, DIRECTORY, REGULAR, SYMLINK, Member
 from berth.images.tar_writer import END, headers, padding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from dulwich.objects import Commit, ObjectID, Tree
     from dulwich.refs import Ref
@@ -320,13 +321,40 @@ def _next(archive: Iterator[bytes]) -> bytes:
     return b"".join(found)
 
 
+async def _apart(ask: Callable[[], Snapshot]) -> Snapshot:
+    """Ask in a thread for which nobody waits: a server that says nothing keeps no others from theirs."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Snapshot] = loop.create_future()
+
+    def settle(found: Snapshot | None, error: Exception | None) -> None:
+        if not answer.cancelled():
+            if found is not None:
+                answer.set_result(found)
+            elif error is not None:
+                answer.set_exception(error)
+        elif found is not None:
+            found.close()
+
+    def work() -> None:
+        found, why = None, None
+        try:
+            found = ask()
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            why = error
+        with suppress(RuntimeError):  # berthd has left
+            loop.call_soon_threadsafe(settle, found, why)
+
+    threading.Thread(target=work, name="repository", daemon=True).start()
+    return await answer
+
+
 @asynccontextmanager
 async def fetched(wanted: Repository, folder: Path, offers: Offers) -> AsyncIterator[Snapshot]:
     """Fetch a commit into a directory of the build's own, and give it while the context lasts."""
     secret = await offers.secret(f"{SECRET}.{wanted.host}") or await offers.secret(SECRET)
     token = (secret or b"").decode("utf-8", "replace").strip()
     path = folder / secrets.token_hex(8)
-    snapshot = await asyncio.to_thread(fetch, wanted, path, token)
+    snapshot = await _apart(lambda: fetch(wanted, path, token))
     try:
         yield snapshot
     finally:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
 
 from berth.builds import repositories
+from berth.builds.offers import NO_OFFERS
 from berth.builds.repositories import Repository
 from berth.errors import Failed, InvalidArgument, Unsupported
 
@@ -44,3 +46,23 @@ def test_a_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
         wanted = repositories.read(f"http://127.0.0.1:{silent.getsockname()[1]}/r.git")
         with pytest.raises(Failed, match=r"fetch http.*timed out"):
             repositories.fetch(wanted, tmp_path / "repository")
+
+
+def test_nobody_waits_for_a_server_that_says_nothing_and_is_not_wanted_any_more(tmp_path):
+    async def ask(wanted: Repository) -> None:
+        async with repositories.fetched(wanted, tmp_path, NO_OFFERS):
+            pass
+
+    async def test(silent: socket.socket) -> None:
+        wanted = repositories.read(f"git://127.0.0.1:{silent.getsockname()[1]}/r")
+        asking = asyncio.create_task(ask(wanted))
+        connection, _ = await asyncio.to_thread(silent.accept)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+        kept.append(connection)
+
+    kept: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asyncio.run(test(silent))
+    kept[0].close()
