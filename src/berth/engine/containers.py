@@ -5,35 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from berth.engine import (
     admission,
-    connecting,
     defaults,
     hostfiles,
-    identities,
     imagemounts,
     links,
-    logtargets,
-    mountpoints,
-    networking,
     resources,
-    security,
-    sources,
-    spec,
     status,
-    storage,
     support,
 )
-from berth.engine.creation import fill_in, inherit
+from berth.engine.creation import Creation
 from berth.engine.life import NOTHING_LENT, Loan
 from berth.engine.limits import changed_limits
 from berth.engine.lives import Lives
 from berth.engine.metrics import timed
-from berth.engine.models import ContainerConfig, ContainerRecord, CreateRequest, HostConfig
 from berth.engine.reconcile import reconcile
 from berth.engine.records import Records
 from berth.engine.restart import Backoff, check_policy
@@ -46,9 +35,8 @@ if TYPE_CHECKING:
 
     from berth.engine.checkpoints import Checkpoint
     from berth.engine.life import Life
-    from berth.engine.models import UpdateRequest
+    from berth.engine.models import ContainerConfig, ContainerRecord, HostConfig, UpdateRequest
     from berth.engine.services import Services
-    from berth.images.service import Image
     from berth.kernel.cgroups import Cgroup
     from berth.oci.platform import Platform
     from berth.runtime.client import Task
@@ -62,6 +50,7 @@ class Containers:
         self._services = services
         self._records = Records(services.state)
         self._lives = Lives(services, self._records, remove=self._remove_quietly)
+        self._creation = Creation(services, self._records)
         for root in (services.data_root, services.exec_root):
             (root / "containers").mkdir(mode=0o710, exist_ok=True)
 
@@ -147,9 +136,10 @@ class Containers:
         """Make a container; nothing is left when it cannot be made."""
         id_ = self._services.runtime.take_id()
         try:
-            record = await self._create(
+            record = await self._creation.create(
                 id_, config, name, host_config, platform, recursive_read_only=recursive_read_only
             )
+            self.emit(record, "create")
         except BaseException:
             await self._services.runtime.give_back(id_)
             raise
@@ -158,116 +148,6 @@ class Containers:
             self._lives.prepare(record), name=f"prepare {record.id[:12]}"
         )
         return record
-
-    async def _create(
-        self,
-        id_: str,
-        config: ContainerConfig,
-        name: str | None,
-        host_config: HostConfig,
-        platform: Platform | None,
-        *,
-        recursive_read_only: bool,
-    ) -> ContainerRecord:
-        image = self._services.images.resolve(config.image, platform)
-        networks = connecting.settle(config, host_config, self._services.network, find=self.find)
-        if isinstance(config, CreateRequest):
-            config = config.config()
-        record = ContainerRecord(
-            id=id_,
-            name=self._records.claim_name(name),
-            created_ns=time.time_ns(),
-            image_id=image.id,
-            config=config,
-            host_config=host_config,
-            args=spec.arguments(config, image.config),
-            env=spec.environment(config, image.config),
-            networks=networks,
-            id_maps=identities.maps(host_config, self._services.id_maps),
-        )
-        volumes = {**(image.config.volumes or {}), **(config.volumes or {})}
-        inherit(config, image)
-        fill_in(host_config, self._services.settings.now)
-        lent = mountpoints.borrowed(host_config, self.find)
-        record.mount_points = mountpoints.requested(host_config, volumes, lent)
-        for point in record.mount_points:
-            point.read_only_recursive &= recursive_read_only
-        imagemounts.resolve(record, self._services.images)
-        self._check(record)
-        await self._make(record, image)
-        self.emit(record, "create")
-        return record
-
-    def _check(self, record: ContainerRecord) -> None:
-        """Refuse what cannot be started later."""
-        host = record.host_config
-        spec.check_modes(host)
-        storage.check(host, self._services.limits)
-        spec.check_directory(record.config.working_dir)
-        spec.build(record, cgroup=self._services.instance.cgroup)
-        networking.port_requests(record)
-        links.settle(host, self.find)
-        check_policy(host)
-        security.seccomp_filter(host)
-        logtargets.check(record)
-        if record.config.stop_signal:
-            signal_number(record.config.stop_signal)
-        sources.check(record.mount_points)
-
-    async def _make(self, record: ContainerRecord, image: Image) -> None:
-        """Store the container with all that belongs to it; undo everything on failure."""
-        folder = self._lives.data_folder(record)
-        folder.mkdir(mode=0o710)
-        made: list[str] = []
-        try:
-            with self._services.state.transaction(durable=True):
-                limit = storage.limit_bytes(record.host_config, self._services.settings.now)
-                self._services.images.prepare_rootfs(image, record.id, limit_bytes=limit)
-                imagemounts.prepare(record, self._services.images)
-                made = self._resolve_volumes(record)
-                self._records.put(record)
-            await imagemounts.fill(record, self._services.images)
-            await self._fill_volumes(record, image)
-        except BaseException:
-            self._records.remove(record)
-            hostfiles.remove_tree(folder)
-            await imagemounts.remove(record, self._services.images)
-            for volume in made:
-                if not self.users_of(volume):  # else another container was made with it meanwhile
-                    await self._services.volumes.remove(volume, force=True, users=())
-            raise
-
-    def _resolve_volumes(self, record: ContainerRecord) -> list[str]:
-        """Make the volumes that do not exist yet; return those that were made."""
-        volumes = self._services.volumes
-        made = []
-        known = {volume.name for volume in volumes.all()}
-        for point in record.mount_points:
-            if point.kind != "volume":
-                continue
-            volume = volumes.create(
-                point.volume,
-                driver=point.driver.name if point.driver else "local",
-                labels=point.labels,
-                options=point.driver.options if point.driver else None,
-            )
-            if volume.name not in known:
-                made.append(volume.name)
-                self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
-            point.volume = volume.name
-            point.source = str(volumes.path(volume.name))
-            point.from_elsewhere = volumes.is_mounted_from_elsewhere(volume.name)
-        return made
-
-    async def _fill_volumes(self, record: ContainerRecord, image: Image) -> None:
-        if image.is_of_host:  # this machine's files are for looking at, not for copying
-            return
-        lower = self._services.images.view(record.id)
-        for point in record.mount_points:
-            if point.kind == "volume" and not point.no_copy:
-                await self._services.volumes.fill(
-                    point.volume, lower, point.target, subpath=point.subpath
-                )
 
     def rename(self, ref: str, name: str) -> None:
         """Give a container another name."""
@@ -361,7 +241,7 @@ class Containers:
 
     def users_of(self, volume: str) -> list[str]:
         """Return the ids of the containers that have a volume."""
-        return [r.id for r in self.all() if any(p.volume == volume for p in r.mount_points)]
+        return self._records.users_of(volume)
 
     async def prune(self, wanted: Callable[[ContainerRecord], bool]) -> list[ContainerRecord]:
         """Remove every container that does not run and is ``wanted`` away; return them."""

@@ -1,102 +1,153 @@
-"""What a container gets that nobody said: its image's values and Docker's defaults."""
+"""How containers are made: from what a client asks for to a record and the files that belong to it."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from berth.configuration.checks import size_bytes
-from berth.engine import defaults, spec
-from berth.engine.models import Healthcheck, Ulimit
+from berth.engine import (
+    connecting,
+    hostfiles,
+    identities,
+    imagemounts,
+    links,
+    logtargets,
+    mountpoints,
+    networking,
+    security,
+    sources,
+    spec,
+    storage,
+)
+from berth.engine.inheritance import fill_in, inherit
+from berth.engine.models import ContainerConfig, ContainerRecord, CreateRequest, HostConfig
+from berth.engine.restart import check_policy
+from berth.engine.signals import signal_number
 
 if TYPE_CHECKING:
-    from berth.configuration.settings import Settings
-    from berth.engine.models import ContainerConfig, HostConfig
+    from berth.engine.records import Records
+    from berth.engine.services import Services
     from berth.images.service import Image
-    from berth.oci.image import Healthcheck as ImageHealthcheck
-
-NO_NEW_PRIVILEGES = "no-new-privileges"
+    from berth.oci.platform import Platform
 
 
-def inherit(config: ContainerConfig, image: Image) -> None:
-    """Give a configuration what its image says and it does not."""
-    if not config.entrypoint:
-        config.cmd = config.cmd or image.config.cmd
-        if config.entrypoint is None:
-            config.entrypoint = image.config.entrypoint
-    config.user = config.user or image.config.user
-    config.working_dir = config.working_dir or image.config.working_dir
-    config.labels = {**(image.config.labels or {}), **(config.labels or {})}
-    config.stop_signal = config.stop_signal or image.config.stop_signal
-    config.shell = config.shell or image.config.shell
-    config.healthcheck = _healthcheck(config.healthcheck, image.config.healthcheck)
-    config.exposed_ports = {**(image.config.exposed_ports or {}), **(config.exposed_ports or {})}
+class Creation:
+    """Makes the containers of an engine."""
 
+    def __init__(self, services: Services, records: Records) -> None:
+        self._services = services
+        self._records = records
 
-def _healthcheck(asked: Healthcheck | None, given: ImageHealthcheck | None) -> Healthcheck | None:
-    """Return the client's check, with the image's test and times where it says none."""
-    if given is None:
-        return asked
-    found = msgspec.to_builtins(given)
-    if asked is not None:
-        said = msgspec.to_builtins(asked)
-        found |= {name: value for name, value in said.items() if value}
-    return msgspec.convert(found, Healthcheck)
+    async def create(
+        self,
+        id_: str,
+        config: ContainerConfig,
+        name: str | None,
+        host_config: HostConfig,
+        platform: Platform | None,
+        *,
+        recursive_read_only: bool,
+    ) -> ContainerRecord:
+        """Make one with an id, and all that belongs to it; nothing is left when it cannot be made."""
+        image = self._services.images.resolve(config.image, platform)
+        networks = connecting.settle(
+            config, host_config, self._services.network, find=self._records.find
+        )
+        if isinstance(config, CreateRequest):
+            config = config.config()
+        record = ContainerRecord(
+            id=id_,
+            name=self._records.claim_name(name),
+            created_ns=time.time_ns(),
+            image_id=image.id,
+            config=config,
+            host_config=host_config,
+            args=spec.arguments(config, image.config),
+            env=spec.environment(config, image.config),
+            networks=networks,
+            id_maps=identities.maps(host_config, self._services.id_maps),
+        )
+        volumes = {**(image.config.volumes or {}), **(config.volumes or {})}
+        inherit(config, image)
+        fill_in(host_config, self._services.settings.now)
+        lent = mountpoints.borrowed(host_config, self._records.find)
+        record.mount_points = mountpoints.requested(host_config, volumes, lent)
+        for point in record.mount_points:
+            point.read_only_recursive &= recursive_read_only
+        imagemounts.resolve(record, self._services.images)
+        self._check(record)
+        await self._make(record, image)
+        return record
 
+    def _check(self, record: ContainerRecord) -> None:
+        """Refuse what cannot be started later."""
+        host = record.host_config
+        spec.check_modes(host)
+        storage.check(host, self._services.limits)
+        spec.check_directory(record.config.working_dir)
+        spec.build(record, cgroup=self._services.instance.cgroup)
+        networking.port_requests(record)
+        links.settle(host, self._records.find)
+        check_policy(host)
+        security.seccomp_filter(host)
+        logtargets.check(record)
+        if record.config.stop_signal:
+            signal_number(record.config.stop_signal)
+        sources.check(record.mount_points)
 
-def fill_in(host: HostConfig, settings: Settings) -> None:
-    """Give a host configuration the engine's values, and those that inspect shows, for what was not said."""
-    if host.memory > 0 and not host.memory_swap:
-        host.memory_swap = 2 * host.memory
-    host.shm_size = host.shm_size or size_bytes(settings.default_shm_size)
-    host.ipc_mode = host.ipc_mode or settings.default_ipc_mode or "private"
-    host.cgroupns_mode = host.cgroupns_mode or (
-        "host" if host.privileged else settings.default_cgroupns_mode or "private"
-    )
-    host.cgroup_parent = host.cgroup_parent or settings.cgroup_parent
-    if host.init is None and settings.init:
-        host.init = True
-    _disable_labels(host)
-    _fill_in_logs(host, settings)
-    _fill_in_ulimits(host, settings)
-    _fill_in_names(host, settings)
-    said = any(option.startswith(NO_NEW_PRIVILEGES) for option in host.security_opt or [])
-    if settings.no_new_privileges and not said:
-        host.security_opt = [*(host.security_opt or []), NO_NEW_PRIVILEGES]
-    host.restart_policy.name = host.restart_policy.name or "no"
-    host.runtime = host.runtime or defaults.RUNTIME
+    async def _make(self, record: ContainerRecord, image: Image) -> None:
+        """Store the container with all that belongs to it; undo everything on failure."""
+        folder = self._services.data_root / "containers" / record.id
+        folder.mkdir(mode=0o710)
+        made: list[str] = []
+        try:
+            with self._services.state.transaction(durable=True):
+                limit = storage.limit_bytes(record.host_config, self._services.settings.now)
+                self._services.images.prepare_rootfs(image, record.id, limit_bytes=limit)
+                imagemounts.prepare(record, self._services.images)
+                made = self._resolve_volumes(record)
+                self._records.put(record)
+            await imagemounts.fill(record, self._services.images)
+            await self._fill_volumes(record, image)
+        except BaseException:
+            self._records.remove(record)
+            hostfiles.remove_tree(folder)
+            await imagemounts.remove(record, self._services.images)
+            for volume in made:
+                if not self._records.users_of(
+                    volume
+                ):  # else another container was made with it meanwhile
+                    await self._services.volumes.remove(volume, force=True, users=())
+            raise
 
+    def _resolve_volumes(self, record: ContainerRecord) -> list[str]:
+        """Make the volumes that do not exist yet; return those that were made."""
+        volumes = self._services.volumes
+        made = []
+        known = {volume.name for volume in volumes.all()}
+        for point in record.mount_points:
+            if point.kind != "volume":
+                continue
+            volume = volumes.create(
+                point.volume,
+                driver=point.driver.name if point.driver else "local",
+                labels=point.labels,
+                options=point.driver.options if point.driver else None,
+            )
+            if volume.name not in known:
+                made.append(volume.name)
+                self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
+            point.volume = volume.name
+            point.source = str(volumes.path(volume.name))
+            point.from_elsewhere = volumes.is_mounted_from_elsewhere(volume.name)
+        return made
 
-def _disable_labels(host: HostConfig) -> None:
-    """Note that SELinux would not confine it, as Docker does."""
-    shares = host.privileged or "host" in (host.ipc_mode, host.pid_mode)
-    options = host.security_opt or []
-    if shares and not any(option.startswith("label") for option in options):
-        host.security_opt = [*options, "label=disable"]
-
-
-def _fill_in_logs(host: HostConfig, settings: Settings) -> None:
-    """Choose the driver; the engine's options are for the engine's driver only."""
-    config = host.log_config
-    config.type = config.type or settings.log_driver
-    if config.type == settings.log_driver:
-        config.config = {**settings.log_opts, **(config.config or {})}
-
-
-def _fill_in_ulimits(host: HostConfig, settings: Settings) -> None:
-    said = {limit.name for limit in host.ulimits or []}
-    more = [
-        Ulimit(name=name, soft=limit.soft, hard=limit.hard)
-        for name, limit in settings.default_ulimits.items()
-        if name not in said
-    ]
-    if more:
-        host.ulimits = [*(host.ulimits or []), *more]
-
-
-def _fill_in_names(host: HostConfig, settings: Settings) -> None:
-    if spec.shared_container(host.network_mode) is None:
-        host.dns = host.dns or list(settings.dns)
-        host.dns_options = host.dns_options or list(settings.dns_opts)
-        host.dns_search = host.dns_search or list(settings.dns_search)
+    async def _fill_volumes(self, record: ContainerRecord, image: Image) -> None:
+        if image.is_of_host:  # this machine's files are for looking at, not for copying
+            return
+        lower = self._services.images.view(record.id)
+        for point in record.mount_points:
+            if point.kind == "volume" and not point.no_copy:
+                await self._services.volumes.fill(
+                    point.volume, lower, point.target, subpath=point.subpath
+                )

@@ -34,6 +34,10 @@ class Records:
         """Say whether the container still exists."""
         return record.id in self._records
 
+    def users_of(self, volume: str) -> list[str]:
+        """Return the ids of the containers that have a volume."""
+        return [r.id for r in self.all() if any(p.volume == volume for p in r.mount_points)]
+
     def find(self, ref: str) -> ContainerRecord:
         """Return the container that ``ref`` names: a name, an id or a unique prefix of one."""
         if ref in self._records:
