@@ -90,6 +90,11 @@ class Sessions:
 
     async def find(self, id_: str) -> Session:
         """Return a session; wait a while for one that is not there yet."""
+        if not id_:
+            raise InvalidArgument(
+                "BuildKit asks its client for files: a build needs a session",
+                hint="build with docker's CLI, or without version=2",
+            )
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_S), self._opened:
                 await self._opened.wait_for(lambda: id_ in self._sessions)
