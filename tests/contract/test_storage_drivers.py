@@ -164,7 +164,12 @@ class Opened:
         return sorted(data.decode().split("\0")[:-1])
 
     async def layer_of(self, key: str, path: Path) -> dict[str, tarfile.TarInfo]:
-        argument = {"rootfs": self.snapshots.rootfs(key).document(), "strips": False}
+        argument = {
+            "rootfs": self.snapshots.rootfs(key).document(),
+            "strips": False,
+            "targets": [],
+            "latest_ns": None,
+        }
         fd = os.open(path, os.O_RDWR | os.O_CREAT)
         try:
             await self.job("berth.files.differences:layer", argument, [fd])
