@@ -104,8 +104,8 @@ class Floor:
 def _operations(*, network: bool) -> list[tuple[object, ...]]:
     """Return what happens between the pivot and the program, as calls of `bench.bare`."""
     from berth.engine import defaults
-    from berth.kernel import cgroups
-    from berth.runtime import nodes, rootfs
+    from berth.kernel import cgroups, mounts
+    from berth.runtime import mountoptions, nodes, rootfs
 
     entries = defaults.mounts(shm_size_bytes=defaults.SHM_SIZE_BYTES, writable=False)
     spec = {"mounts": entries}
@@ -113,13 +113,13 @@ def _operations(*, network: bool) -> list[tuple[object, ...]]:
     controllers = cgroups.detect().mount_options()
     for entry in (*rootfs.before_network(spec), *rootfs.after_network(spec)):
         target = entry["destination"]
-        flags, data, _ = rootfs.parse_options(entry.get("options", []))
+        flags, data, _ = mountoptions.parse_options(entry.get("options", []))
         if entry["type"] != "cgroup":
             plan.append(("make", target, entry["type"], entry["source"], flags, data or None))
         elif target == rootfs.ASIDE:
             plan += [("mkdir", target), *_group_mounts(target, flags, controllers)]
         else:
-            plan += [("mount", rootfs.ASIDE, target, "", rootfs.MS_MOVE, None)]
+            plan += [("mount", rootfs.ASIDE, target, "", mounts.MS_MOVE, None)]
             plan += [("rmdir", rootfs.ASIDE)]
         if target == "/dev":
             plan += [
@@ -134,18 +134,18 @@ def _operations(*, network: bool) -> list[tuple[object, ...]]:
 
 
 def _group_mounts(target: str, flags: int, controllers: list[str]) -> list[tuple[object, ...]]:
-    from berth.runtime import rootfs
+    from berth.kernel import mounts
 
     if controllers == ["cgroup2"]:
         return [("mount", "cgroup", target, "cgroup2", flags, None)]
-    safe = rootfs.MS_NOSUID | rootfs.MS_NODEV | rootfs.MS_NOEXEC
+    safe = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
     plan: list[tuple[object, ...]] = [
         ("mount", "tmpfs", target, "tmpfs", safe, "mode=755,size=64k")
     ]
     for options in controllers:
         folder = f"{target}/{options.removeprefix('name=')}"
         plan.append(("make", folder, "cgroup", "cgroup", flags, options))
-    remount = rootfs.MS_REMOUNT | rootfs.MS_BIND | rootfs.MS_RDONLY | safe
+    remount = mounts.MS_REMOUNT | mounts.MS_BIND | mounts.MS_RDONLY | safe
     return [*plan, ("mount", "", target, "", remount, None)]
 
 
