@@ -78,6 +78,7 @@ def test_streams_are_chosen(engine: EngineProcess) -> None:
     with attached(engine, "chosen", "stream=1&stdin=1&stderr=1") as client:
         client.send(b"hello\n")
         assert read(client, 5) == b"told\n"
+        wait_for(lambda: "got hello" in engine.docker("logs", "chosen").out, "the rest is read")
         with attached(engine, "chosen", "stream=1&stdout=1") as deaf:
             deaf.send(b"unheard\n")
             client.send(b"heard\n")
