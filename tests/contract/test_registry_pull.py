@@ -418,6 +418,9 @@ def test_a_mirror_that_lacks_an_image_is_passed_over(front, registry, content):
     try:
         mirrors = [f"http://{lacking.host}", f"http://{front.host}"]
         Pull(content, "single:1", mirrors=mirrors).verify()
+        asked, given = ([path for path, _ in one.requests] for one in (lacking, front))
+        assert not [path for path in asked if BLOBS in path]
+        assert [path for path in given if BLOBS in path]
     finally:
         lacking.close()
 

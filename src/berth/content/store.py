@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from berth.content.thin import ThinBlobs
 from berth.errors import Corrupt, Failed, InvalidArgument, NotFound
+from berth.kernel.filecopies import sync_folder
 from berth.oci.digest import CANONICAL, LENGTHS, Digest
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class ContentStore:
         path = self.temporary()
         with blob, path.open("x+b") as file:
             path.unlink()
-            while data := blob.read(READ_BYTES):
+            while data := _read(blob, digest):
                 file.write(data)
             file.seek(0)
             return os.fdopen(os.dup(file.fileno()), "rb")
@@ -132,14 +133,14 @@ class ContentStore:
         thin.rename(self.path(digest))
 
     def make_whole(self, digest: Digest) -> None:
-        """Give a thin blob all of its bytes, verified; Corrupt when they are not to be had any more."""
-        try:
-            with self.open_blob(digest) as blob, self.ingest(digest, self.size(digest)) as ingest:
-                while data := blob.read(READ_BYTES):
-                    ingest.write(data)
-                ingest.commit()
-        except (NotFound, OSError) as error:
-            raise Corrupt(f"content {digest}: the layer's tree has not all of it") from error
+        """Give a thin blob all of its bytes, verified; Corrupt when they are not to be had any more.
+
+        Failed when the disk takes them not: it stays as it is then.
+        """
+        with self.open_blob(digest) as blob, self.ingest(digest, self.size(digest)) as ingest:
+            while data := _read(blob, digest):
+                ingest.write(data)
+            ingest.commit()
 
     def read(self, digest: Digest, *, limit: int = 8 << 20) -> bytes:
         """Return a small blob, verified; InvalidArgument when it is larger than ``limit`` bytes."""
@@ -183,8 +184,8 @@ class ContentStore:
         target = self.path(digest)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         file.rename(target)
-        self.thin.forget(digest)
         sync_folder(target.parent)
+        self.thin.forget(digest)
 
     def age_s(self, digest: Digest) -> float:
         """Return how long ago the blob was written; NotFound when it is not here."""
@@ -200,19 +201,23 @@ class ContentStore:
             folder.mkdir(mode=0o700, exist_ok=True)
         for digest, file in files.items():
             file.rename(self.path(digest))
-            self.thin.forget(digest)
         for folder in folders:
             sync_folder(folder)
+        for digest in files:
+            self.thin.forget(digest)
 
     def remove(self, digest: Digest) -> bool:
         """Remove a blob unless it is held; say whether it went."""
         if self.is_held(digest):
             return False
+        path = self.path(digest)
         try:
-            self.path(digest).unlink()
+            path.unlink()
         except FileNotFoundError:
+            self.thin.forget(digest)
             return False
-        finally:
+        if digest in self.thin:
+            sync_folder(path.parent)  # a file with holes is never there without its index
             self.thin.forget(digest)
         return True
 
@@ -339,10 +344,8 @@ class Ingest:
         self.abort()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _read(blob: BinaryIO, digest: Digest) -> bytes:
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        return blob.read(READ_BYTES)
+    except OSError as error:
+        raise Corrupt(f"content {digest}: the layer's tree has not all of it") from error

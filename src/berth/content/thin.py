@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from berth.errors import Corrupt, NotFound
+from berth.kernel.filecopies import sync_folder
 from berth.kernel.mounts import open_without_links
 from berth.oci.digest import Digest
 
@@ -71,11 +72,13 @@ class ThinBlobs:
     def add(self, digest: Digest, chain_id: str, index: Path) -> None:
         """Take over a synced index; the blob's file may lose its ranges from now on."""
         index.rename(self._path(digest, chain_id))
+        sync_folder(self._root)
         self._chains[digest] = chain_id
 
     def move(self, digest: Digest, chain_id: str) -> None:
-        """Read a blob from another tree of the same layer."""
+        """Read a blob from another tree of the same layer; the first may go when this is done."""
         self._path(digest, self._chains[digest]).rename(self._path(digest, chain_id))
+        sync_folder(self._root)
         self._chains[digest] = chain_id
 
     def forget(self, digest: Digest) -> None:

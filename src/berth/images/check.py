@@ -185,22 +185,31 @@ class StoreCheck:
                 what = f"the whole image on it: {problem}"
                 self._tell(f"layer {chain_id}", what, MERGED if repair else "")
 
-    def _complete_blobs(self, chain_ids: set[str]) -> None:
-        """Take from trees that go what thin blobs need; those that cannot be completed go as well."""
-        for digest, chain_id in self._content.thin.all():
-            if chain_id in chain_ids:
+    def _thin_on(self, chain_ids: Sequence[str]) -> list[Digest]:
+        """Return the thin blobs that are read from some trees."""
+        return [digest for digest, chain_id in self._content.thin.all() if chain_id in chain_ids]
+
+    async def _complete_blobs(self, chain_ids: Sequence[str]) -> bool:
+        """Take from trees that are to go what thin blobs need; say whether none needs them any more.
+
+        What cannot be completed goes as well, unless somebody holds it.
+        """
+        while thin := self._thin_on(chain_ids):  # one may become thin meanwhile
+            for digest in thin:
                 try:
-                    self._content.make_whole(digest)
-                except Corrupt:
-                    self._content.remove(digest)
+                    await asyncio.to_thread(self._content.make_whole, digest)
+                except (Corrupt, NotFound):
+                    if not self._content.remove(digest) and digest in self._content.thin:
+                        return False
+        return True
 
     async def _replace(self, broken: dict[str, str]) -> set[str]:
         """Remove broken layers and what is on them, but below containers; unpack images again."""
         done: set[str] = set()
         for chain_id in broken:
             above = self._snapshots.above(chain_id)
-            if all(self._snapshots.is_layer(key) for key in above):
-                await asyncio.to_thread(self._complete_blobs, {*above})
+            free = all(self._snapshots.is_layer(key) for key in above)
+            if free and await self._complete_blobs(above):
                 for key in above:
                     await self._snapshots.remove(key)
                 done.add(chain_id)

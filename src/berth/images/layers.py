@@ -188,9 +188,12 @@ class LayerStore:
 
     async def _file_of(self, layer: LayerRecord) -> BinaryIO:
         digest = Digest.parse(layer.digest)
-        if digest in self._content.thin:
+        if digest not in self._content.thin:
+            return self._content.open_file(digest)
+        try:
             return await asyncio.to_thread(self._content.open_file, digest)
-        return self._content.open_file(digest)
+        except OSError as error:
+            raise disk_error(error, "copy a blob") from error
 
     async def extract(self, layer: LayerRecord, diff_id: str, teller: Teller) -> Ready:
         """Extract a layer for whoever unpacks the image; it is the caller's to discard."""

@@ -75,16 +75,22 @@ class Thinning:
     async def _thin(self, digest: Digest, chain_id: str) -> None:
         made, index = self._content.temporary(), self._content.temporary()
         try:
-            if self._is_there(digest, chain_id) and await self._make(digest, chain_id, made, index):
+            if self._is_possible(digest, chain_id) and await self._make(
+                digest, chain_id, made, index
+            ):
                 await asyncio.to_thread(_sync, self._content.path(digest), made, index)
-                if self._is_there(digest, chain_id):
+                if self._is_possible(digest, chain_id):
                     self._content.make_thin(digest, chain_id, made, index)
         finally:
             made.unlink(missing_ok=True)
             index.unlink(missing_ok=True)
 
-    def _is_there(self, digest: Digest, chain_id: str) -> bool:
-        return self._content.has(digest) and self._snapshots.has(chain_id)
+    def _is_possible(self, digest: Digest, chain_id: str) -> bool:
+        return (
+            self._content.has(digest)
+            and self._snapshots.has(chain_id)
+            and digest not in self._content.thin
+        )
 
     async def _make(self, digest: Digest, chain_id: str, made: Path, index: Path) -> bool:
         """Write the file and the index; say whether that is worth it."""

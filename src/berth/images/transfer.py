@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.content.store import ContentStore, sync_folder
 from berth.errors import BerthError, Corrupt, InvalidArgument
 from berth.images.archive import Found, Outcome, blob_file
 from berth.images.feeding import feed, open_pipe
 from berth.images.layers import NOTHING_READY, Ready, disk_error
 from berth.images.records import Image, LayerRecord
 from berth.images.streams import BZIP2, GZIP, XZ, ZSTD, compression_of
+from berth.kernel.filecopies import sync_folder
 from berth.oci.digest import Digest
 from berth.oci.image import (
     OCI_LAYER,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
     from pathlib import Path
 
+    from berth.content.store import ContentStore
     from berth.images.layers import LayerStore, Teller
     from berth.snapshots.store import Snapshots
 

@@ -77,3 +77,12 @@ def _write(target: int, data: bytes, offset: int) -> int:
 def sync_file_system(fd: int) -> None:
     """syncfs(2): wait until all that was written to the file system of ``fd`` is on the disk."""
     check(libc.syncfs(fd), "syncfs")
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Make renames and removals in a directory durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -38,17 +38,14 @@ def test_a_published_port_is_reached_from_the_host_by_every_address(net, engine)
     assert net.talk(server, net.host_fd, (GATEWAY, 8080)) == GATEWAY
 
 
-def test_a_container_reaches_published_ports_its_own_included(net, engine):
+@pytest.mark.parametrize("bridged", ["1", "0"], ids=["through-netfilter", "past-netfilter"])
+def test_a_container_reaches_published_ports_its_own_included(net, engine, bridged):
+    within(net.host_fd, lambda: _write("/proc/sys/net/bridge/bridge-nf-call-iptables", bridged))
     one, two = engine.connect("c1", (80, 8080)), engine.connect("c2")
     server = net.listen(one.netns_fd, 80)
     for address in (HOST, GATEWAY):
         assert net.talk(server, one.netns_fd, (address, 8080)) == GATEWAY
         assert net.talk(server, two.netns_fd, (address, 8080)) == GATEWAY
-
-
-def test_hairpin_works_with_the_bridge_outside_of_netfilter_too(net, engine):
-    within(net.host_fd, lambda: _write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0"))
-    test_a_container_reaches_published_ports_its_own_included(net, engine)
 
 
 def test_strict_reverse_path_filters_do_not_hinder(net, engine):

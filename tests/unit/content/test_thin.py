@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -197,3 +199,24 @@ def test_neither_links_nor_other_kinds_are_followed(tree):
     (tree / "second").rename(tree / "usr/second")
     data = archive([("usr/large", LARGE), ("link/second", SECOND), ("no/such", SECOND)])
     assert ranges(data, tree) == []
+
+
+def test_a_full_disk_takes_nothing_away(store, thin, monkeypatch):
+    def refuse(digest, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "ingest", refuse)
+    with pytest.raises(OSError, match="No space"):
+        store.make_whole(thin)
+    assert thin in store.thin
+    assert store.read(thin) == DATA
+
+
+def test_a_blob_that_cannot_be_removed_stays_readable(store, thin, monkeypatch):
+    def refuse(self, missing_ok=False):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(PermissionError):
+        store.remove(thin)
+    assert store.read(thin) == DATA
