@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -81,13 +82,8 @@ def session_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     engine = make_engine()
-    try:
-        engine.start()
-        import_busybox(engine, busybox_tar)
+    with running(engine, busybox_tar):
         yield engine
-    finally:
-        engine.close()
-    assert_gone(engine)
 
 
 @pytest.fixture(autouse=True)
@@ -122,13 +118,8 @@ def fresh_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
 def module_criu_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
     """An engine that finds criu, with the image `busybox`."""
     engine = make_engine({"PATH": criu.path()})
-    try:
-        engine.start()
-        import_busybox(engine, busybox_tar)
+    with running(engine, busybox_tar):
         yield engine
-    finally:
-        engine.close()
-    assert_gone(engine)
 
 
 @pytest.fixture
@@ -138,6 +129,18 @@ def criu_engine(module_criu_engine: EngineProcess) -> Iterator[EngineProcess]:
     if not module_criu_engine.is_running:
         module_criu_engine.start()
     _clean(module_criu_engine)
+
+
+@contextlib.contextmanager
+def running(engine: EngineProcess, archive: bytes) -> Iterator[None]:
+    """Have an engine run, with the image `busybox`; afterwards nothing of it may be left."""
+    try:
+        engine.start()
+        import_busybox(engine, archive)
+        yield
+    finally:
+        engine.close()
+    assert_gone(engine)
 
 
 def make_engine(environment: dict[str, str] | None = None) -> EngineProcess:

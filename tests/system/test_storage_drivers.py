@@ -17,7 +17,7 @@ from support.archives import docker_archive, layer
 from support.engine import EngineProcess
 from support.programs import find, run
 from support.waiting import wait_for
-from system.conftest import assert_gone, import_busybox
+from system.conftest import assert_gone, import_busybox, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,13 +32,8 @@ COPYING = ("--storage-driver", "vfs")
 @pytest.fixture(scope="module")
 def copying_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
     engine = EngineProcess(flags=COPYING)
-    try:
-        engine.start()
-        import_busybox(engine, busybox_tar)
+    with running(engine, busybox_tar):
         yield engine
-    finally:
-        engine.close()
-    assert_gone(engine)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from support.engine import EngineProcess
 from support.programs import find, run
 from support.waiting import wait_for
-from system.conftest import assert_gone, import_busybox
+from system.conftest import assert_gone, import_busybox, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,13 +53,8 @@ def prefix(etc: Path) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def mapped_engine(prefix: tuple[str, ...], busybox_tar: bytes) -> Iterator[EngineProcess]:
     engine = EngineProcess(flags=REMAP, prefix=prefix)
-    try:
-        engine.start()
-        import_busybox(engine, busybox_tar)
+    with running(engine, busybox_tar):
         yield engine
-    finally:
-        engine.close()
-    assert_gone(engine)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from berth.kernel import quotas
 from support.engine import EngineProcess
 from support.programs import find, run
 from support.waiting import wait_for
-from system.conftest import assert_gone, import_busybox
+from system.conftest import running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,13 +43,8 @@ def limiting_engine(
 ) -> Iterator[EngineProcess]:
     folder = tmp_path_factory.mktemp("xfs")
     engine = make_engine(folder, "--storage-opt", "overlay2.size=20m")
-    try:
-        engine.start()
-        import_busybox(engine, busybox_tar)
+    with running(engine, busybox_tar):
         yield engine
-    finally:
-        engine.close()
-    assert_gone(engine)
 
 
 @pytest.fixture
