@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
@@ -114,12 +115,12 @@ class StreamRoutes:
         stdout, stderr = (not chosen or call.flag(name) for name in ("stdout", "stderr"))
         ws = WebSocket(call.exchange)
         replay = self._replay(call, record, stdout=stdout, stderr=stderr, raw=True)
-        fd, early = await call.exchange.switch(ws.head, wrapped(ws, replay))
-        outer = socket.socket(fileno=fd)
         inner, handed_out = socket.socketpair()
-        for sock in (outer, inner):
-            sock.setblocking(False)
-        if call.flag("stream"):
+
+        async def attach() -> None:
+            if not call.flag("stream"):
+                handed_out.close()
+                return
             attachment = Attachment(
                 fd=handed_out.detach(),
                 stdin=(not chosen or call.flag("stdin")) and record.config.open_stdin,
@@ -129,9 +130,19 @@ class StreamRoutes:
                 detach_keys=keys,
             )
             await self._containers.attach(record.id, attachment)
-        else:
-            handed_out.close()
-        await Relay(outer, inner, ws).run(early)
+
+        with contextlib.ExitStack() as ends:
+            for end in (inner, handed_out):
+                ends.callback(end.close)
+            if replay is None:
+                await attach()  # before the answer, whose reader is to miss nothing
+            fd, early = await call.exchange.switch(ws.head, wrapped(ws, replay))
+            outer = ends.enter_context(socket.socket(fileno=fd))
+            if replay is not None:
+                await attach()
+            for sock in (outer, inner):
+                sock.setblocking(False)
+            await Relay(outer, inner, ws).run(early)
 
     async def wait(self, call: Call) -> None:
         """Answer the head when the wait is registered, and the exit code when there is one."""
