@@ -856,12 +856,127 @@ def test_an_address_may_be_chosen_where_the_subnet_was(cli: Cli, networks: Engin
     assert address(networks, "first", "own") == "10.99.3.77"
     for network, ip, text in (
         ("own", "10.99.3.77", "Address already in use"),
-        ("own", "10.98.3.77", "It does not belong to any of this network's subnets"),
-        ("given", "10.99.4.7", "only when connecting to networks with user configured subnets"),
-        ("bridge", "10.99.4.7", "supported on user defined networks only"),
+        ("own", "10.98.3.77", "no configured subnet contains IP address 10.98.3.77"),
+        ("given", "10.99.4.7", "no configured subnet contains IP address 10.99.4.7"),
+        ("bridge", "10.99.4.7", "user-specified IP address is supported on user-defined networks"),
     ):
         done = cli("run", "--rm", "--network", network, "--ip", ip, "busybox", "true")
         assert (done.code, text in done.err) == (125, True), str(done)
+    subnet = networks.request("GET", "/networks/given")[1]["IPAM"]["Config"][0]["Subnet"]
+    chosen = subnet.partition("/")[0].removesuffix(".0") + ".77"
+    start(cli, "second", "--network", "given", "--ip", chosen)
+    assert address(networks, "second", "given") == chosen
+
+
+def reaches(cli: Cli, name: str, address: str) -> bool:
+    return cli("exec", name, "ping", "-c", "1", "-W", "5", address).code == 0
+
+
+def test_containers_reach_each_other_by_addresses_of_the_link(
+    cli: Cli, networks: EngineProcess
+) -> None:
+    for name in ("own", "more"):
+        cli("network", "create", "--ipv6", name)
+    start(cli, "one", "--network", "own", "--link-local-ip", "169.254.8.1")
+    flags = ("--network", "own", "--link-local-ip", "169.254.8.2", "--link-local-ip", "fe80::8:2")
+    start(cli, "two", *flags)
+    assert reaches(cli, "one", "169.254.8.2")
+    assert reaches(cli, "two", "169.254.8.1")
+    assert reaches(cli, "one", "fe80::8:2%eth0")
+    shown = settings(networks, "two")["Networks"]["own"]["IPAMConfig"]
+    assert shown == {"LinkLocalIPs": ["169.254.8.2", "fe80::8:2"]}
+    cli("network", "disconnect", "own", "two")
+    done = cli("network", "connect", "--link-local-ip", "169.254.9.2", "own", "two")
+    assert done.code == 0, str(done)
+    done = cli("network", "connect", "--link-local-ip", "169.254.9.3", "more", "two")
+    assert done.code == 0, str(done)
+    assert reaches(cli, "one", "169.254.9.2")
+    assert "inet 169.254.9.3/16" in cli("exec", "two", "ip", "address", "show", "eth1").out
+    assert cli("restart", "-t", "0", "two").code == 0
+    assert reaches(cli, "one", "169.254.9.2")
+
+
+def test_addresses_of_the_link_outlive_a_killed_engine(fresh_engine: EngineProcess) -> None:
+    cli = fresh_engine.docker
+    cli("network", "create", "own")
+    for name, ip in (("one", "169.254.8.1"), ("two", "169.254.8.2")):
+        start(cli, name, "--network", "own", "--link-local-ip", ip)
+    fresh_engine.kill()
+    fresh_engine.start()
+    assert reaches(cli, "one", "169.254.8.2")
+    assert reaches(cli, "two", "169.254.8.1")
+    assert cli("restart", "-t", "0", "two").code == 0
+    assert reaches(cli, "one", "169.254.8.2")
+    cli("rm", "-f", "one", "two")
+    cli("network", "rm", "own")
+
+
+@pytest.mark.parametrize(
+    ("where", "settings", "text"),
+    [
+        (
+            *("own", {"IPAMConfig": {"LinkLocalIPs": ["0.0.0.0", ""]}}),
+            "* invalid link-local IP address: 0.0.0.0\n* invalid link-local IP address: invalid IP",
+        ),
+        (
+            *("own", {"IPAMConfig": {"IPv4Address": "::1"}}),
+            "* invalid IPv4 address: ::1\n* no configured subnet contains IP address ::1",
+        ),
+        (
+            *("own", {"IPAMConfig": {"IPv6Address": "fe80::1%1"}}),
+            "* invalid IPv6 address: fe80::1%1\n* no configured subnet contains IP address fe80::1%1",
+        ),
+        (
+            *("own", {"IPAMConfig": {"IPv4Address": "192.0.2.1"}}),
+            "no configured subnet contains IP address 192.0.2.1",
+        ),
+        (
+            *("bridge", {"Aliases": ["db"]}),
+            "network-scoped aliases are only supported for user-defined networks",
+        ),
+        (
+            *("bridge", {"IPAMConfig": {"IPv6Address": "2001:db8::9"}}),
+            "* user-specified IP address is supported on user-defined networks only"
+            "\n* no configured subnet contains IP address 2001:db8::9",
+        ),
+    ],
+)
+def test_settings_of_an_endpoint_that_cannot_be_are_refused(
+    networks: EngineProcess, where: str, settings: dict[str, object], text: str
+) -> None:
+    networks.docker("network", "create", "own")
+    body: dict[str, object] = {
+        "Image": "busybox",
+        "HostConfig": {"NetworkMode": where},
+        "NetworkingConfig": {"EndpointsConfig": {where: settings}},
+    }
+    status, answer = networks.request("POST", "/containers/create", body=body)
+    assert status == 400
+    assert answer["message"].endswith(text)
+    assert answer["message"].startswith(f"invalid config for network {where}: invalid endpoint")
+    networks.docker("network", "create", "other")
+    networks.docker("create", "--name", "still", "--network", "other", "busybox", "true")
+    body = {"Container": "still", "EndpointConfig": settings}
+    status, answer = networks.request("POST", f"/networks/{where}/connect", body=body)
+    assert (status, answer["message"]) == (400, f"invalid endpoint settings:\n{text}")
+
+
+def test_what_is_no_address_of_the_link_is_refused(cli: Cli, networks: EngineProcess) -> None:
+    cli("network", "create", "own")
+    for text, words in (
+        ("10.1.1.1", "invalid link local IP address: 10.1.1.1"),
+        ("nothing", 'invalid JSON: ParseAddr("nothing"): unable to parse IP'),
+        ("fe80::7", "permission denied"),  # the network has no IPv6
+    ):
+        flags = ("--network", "own", "--link-local-ip", text)
+        done = cli("run", "--rm", *flags, "busybox", "true")
+        assert done.code == (126 if "denied" in words else 125), str(done)
+        assert words in done.err
+        start(cli, "other")
+        done = cli("network", "connect", "--link-local-ip", text, "own", "other")
+        assert (done.code, words in done.err) == (1, True), str(done)
+        assert settings(networks, "other")["Networks"].keys() == {"bridge"}
+        cli("rm", "-f", "other")
 
 
 def test_networks_and_names_outlive_a_killed_engine(fresh_engine: EngineProcess) -> None:

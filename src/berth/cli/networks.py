@@ -53,6 +53,7 @@ CONNECT_FLAGS: tuple[Flag, ...] = (
     ("ip", "", "string", 'IPv4 address (e.g., "172.30.100.104")'),
     ("ip6", "", "string", 'IPv6 address (e.g., "2001:db8::33")'),
     ("link", "", "list", "Add link to another container"),
+    ("link-local-ip", "", "list", "Add a link-local address for the container"),
 )
 SHAPE_FLAGS: tuple[Flag, ...] = (
     ("rate", "", "string", 'Bytes or bits a second, each way (e.g., "10mbit", "1mbps")'),
@@ -176,6 +177,8 @@ def connect(call: Call) -> int:
         for flag, name in (("ip", "IPv4Address"), ("ip6", "IPv6Address"))
         if options.given(flag)
     }
+    if options.given("link-local-ip"):
+        addresses["LinkLocalIPs"] = options.all("link-local-ip")
     settings: Document = {
         "IPAMConfig": addresses,
         "Links": options.all("link"),

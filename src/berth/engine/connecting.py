@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from berth.engine import failures, hostfiles, links, networking, spec, status
+from berth.engine import endpoints, failures, hostfiles, links, networking, spec, status
 from berth.engine.models import CreateRequest
 from berth.errors import BerthError, Conflict, Failed, Forbidden, InvalidArgument, NotFound
 from berth.network import shaping
@@ -44,6 +44,7 @@ def settle(
     if isinstance(config, CreateRequest) and config.networking_config is not None:
         asked = dict(config.networking_config.endpoints_config or {})
     networking.check_mode(config, host, asked)
+    endpoints.check_all(asked, service)
     ref = spec.shared_container(host.network_mode)
     if ref is not None:
         _join(config, host, ref, find)
@@ -129,10 +130,7 @@ class Connections:
         record, network = self._containers.find(ref), self._service.inspect(network_ref)
         async with self._containers.lock(record):
             self._check(record, network)
-            if asked.aliases and network.name == DEFAULT:
-                raise InvalidArgument(
-                    "network-scoped alias is supported only for containers in user defined networks"
-                )
+            endpoints.check(network.name, asked, network)
             if record.status in status.ALIVE:
                 request = networking.endpoint_request(network.name, asked)
                 request = replace(request, network=network.id)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from berth.engine import spec
+from berth.engine.networkmodels import EndpointIpam
 from berth.engine.networkmodels import EndpointRequest as EndpointConfig
 from berth.errors import InvalidArgument
 from berth.network import options, shaping
@@ -36,7 +37,6 @@ def settle(
         return {}
     for value in networks.values():
         shaping.parse(value.driver_opts)
-        options.sysctls(value.driver_opts or {}, "eth0")
         options.device_name(value.driver_opts or {})
     asked = {find(DEFAULT if name in UNNAMED else name): value for name, value in networks.items()}
     first = find(host.network_mode)
@@ -153,10 +153,12 @@ def sandbox_request(
 
 def endpoint_request(network: str, asked: EndpointConfig) -> EndpointRequest:
     """Return what is asked of one network."""
+    addresses = asked.ipam_config or EndpointIpam()
     return EndpointRequest(
         network=network,
-        address=str((asked.ipam_config or {}).get("IPv4Address") or ""),
-        address6=str((asked.ipam_config or {}).get("IPv6Address") or ""),
+        address=addresses.ipv4_address,
+        address6=addresses.ipv6_address,
+        link_local=tuple(addresses.link_local_ips),
         mac=asked.mac_address,
         aliases=tuple(asked.aliases or ()),
         links=tuple(asked.links or ()),

@@ -11,10 +11,18 @@ class _Model(msgspec.Struct, rename="pascal", kw_only=True):
     """Snake case here, Docker's spelling in JSON."""
 
 
+class EndpointIpam(_Model, omit_defaults=True):
+    """The addresses that a container wants in a network."""
+
+    ipv4_address: str = field(default="", name="IPv4Address")
+    ipv6_address: str = field(default="", name="IPv6Address")
+    link_local_ips: list[str] = field(default_factory=list, name="LinkLocalIPs")
+
+
 class EndpointRequest(_Model):
     """How a container wants to be connected to one network."""
 
-    ipam_config: dict[str, object] | None = field(default=None, name="IPAMConfig")
+    ipam_config: EndpointIpam | None = field(default=None, name="IPAMConfig")
     links: list[str] | None = None
     mac_address: str = ""
     aliases: list[str] | None = None

@@ -11,7 +11,7 @@ from berth.network.ipam import overlap
 from berth.network.records import NetworkRequest, SubnetRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from berth.engine.networkmodels import NetworkCreate
     from berth.network.ipam import Network
@@ -106,8 +106,14 @@ def _check(pools: list[IpamPool], *, has_ipv6: bool) -> None:
     """Refuse what cannot be, with all that is wrong."""
     wrong = [text for pool in pools if has_ipv6 or ":" not in pool.subnet for text in _faults(pool)]
     if wrong:
-        text = wrong[0] if len(wrong) == 1 else "\n".join(f"* {text}" for text in wrong)
-        raise _refusal(text)
+        raise _refusal(joined(wrong))
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Return all that is wrong as Docker lists it."""
+    if len(texts) == 1:
+        return texts[0].strip()
+    return "\n".join("* " + text.replace("\n", "\n\t") for text in texts)
 
 
 def _faults(pool: IpamPool) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.errors import InvalidArgument, NotFound
+from berth.errors import NotFound
 from berth.network import bridges, ipam, options, shaping, uplinks
 from berth.network.guards import Guard
 from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
@@ -36,35 +36,29 @@ class Attachments:
 
     def take_spare(self, asked: EndpointRequest, network: NetworkRecord) -> Ready | None:
         """Return a namespace that is connected already, if there is one and it may be any."""
-        if asked.address or asked.address6 or asked.mac or asked.options or asked.earlier:
-            return None
-        if _shape(asked, network):
+        chosen = asked.address or asked.address6 or asked.link_local or asked.mac
+        if chosen or asked.options or asked.earlier or _shape(asked, network):
             return None
         ready = self._base.stock.take(network.id)
         return ready if ready is not None and ready.attachment is not None else None
 
-    def choose(self, asked: EndpointRequest, network: NetworkRecord, *, device: str) -> Attachment:
-        """Take an address of each version that the network has, those asked for if any."""
-        if (asked.address or asked.address6) and network.builtin:
-            raise InvalidArgument(
-                "user specified IP address is supported on user defined networks only"
-            )
-        for text, own in (
-            (asked.address, network.own_subnet),
-            (asked.address6, network.own_subnet6),
-        ):
-            if text and not own:
-                raise InvalidArgument(
-                    "user specified IP address is supported only when connecting to networks with"
-                    " user configured subnets"
-                )
+    def choose(
+        self, asked: EndpointRequest, network: NetworkRecord, *, device: str, container_id: str
+    ) -> Attachment:
+        """Take an address of each version that the network has, those asked for if any.
+
+        Neighbours remember the MAC of an address: one whose addresses of the link stay keeps its MAC, too.
+        """
         if network.id not in self._base.bridges:
             raise NotFound(f"network {network.name} not found")
+        link_local = tuple(map(ipam.parse_link_local, asked.link_local))
         mac = ipam.parse_mac(asked.mac) if asked.mac else None
+        if link_local and mac is None:
+            mac = ipam.lasting_mac(container_id + network.id)
         shape, sysctls = _shape(asked, network), options.sysctls(asked.options, device)
         addresses = self._take_both(network, asked.address, asked.address6, asked.earlier)
         attachment = self._attachment(network, addresses, mac, device)
-        return replace(attachment, shape=shape, sysctls=sysctls)
+        return replace(attachment, link_local=link_local, shape=shape, sysctls=sysctls)
 
     def _take_both(
         self, network: NetworkRecord, asked: str, asked6: str, earlier: Collection[str] = ()
@@ -112,7 +106,7 @@ class Attachments:
         """Let a running container go on to send, when all tables are set up next."""
         network = self._base.networks.get(endpoint.network_id)
         if network is not None and endpoint.interface:
-            texts = (endpoint.address, endpoint.address6)
+            texts = (endpoint.address, endpoint.address6, *endpoint.link_local)
             packed = tuple(ip_address(text).packed for text in texts if text)
             try:
                 index = socket.if_nametoindex(endpoint.interface)
@@ -160,7 +154,8 @@ class Attachments:
     def _guard(self, interface: str, attachment: Attachment) -> None:
         if not interface:
             return
-        packed = tuple(place.address.packed for place in attachment.places)
+        own = [*(place.address for place in attachment.places), *attachment.link_local]
+        packed = tuple(address.packed for address in own)
         index = socket.if_nametoindex(interface)
         guard = Guard(index, attachment.mac, packed, is_free=not attachment.is_guarded)
         if rules := self._base.guards.add(interface, guard):
@@ -218,6 +213,7 @@ def attached(
     return msgspec.structs.replace(
         record,
         device=attachment.device,
+        link_local=tuple(map(str, attachment.link_local)),
         mac=attachment.mac.hex(":"),
         **fields,
     )

@@ -105,9 +105,25 @@ def parse_address(text: str, *, version: int = 4) -> Address:
     return address
 
 
+def parse_link_local(text: str) -> Address:
+    """Parse what a client gave as an address of the link."""
+    try:
+        address = ip_address(ip_address(text).packed)  # without a zone
+    except ValueError:
+        address = None
+    if address is None or not address.is_link_local:
+        raise InvalidArgument(f"invalid link local IP address: {text}")
+    return address
+
+
 def mac_of(address: Address) -> str:
     """Return a MAC that belongs to an address: Docker's to one of IPv4."""
     return "02:42:" + address.packed[-4:].hex(":")
+
+
+def lasting_mac(seed: str) -> bytes:
+    """Return a MAC that is always the same for one ``seed``."""
+    return b"\x02\x42" + sha256(seed.encode()).digest()[:4]
 
 
 def parse_mac(text: str) -> bytes:

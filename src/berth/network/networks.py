@@ -191,7 +191,6 @@ class Networks:
             record = msgspec.structs.replace(
                 record,
                 subnet=str(subnet),
-                own_subnet=bool(request.subnet),
                 gateway=gateway(request.gateway, subnet),
                 ip_range=request.ip_range,
             )
@@ -201,7 +200,6 @@ class Networks:
             record = msgspec.structs.replace(
                 record,
                 subnet6=str(subnet),
-                own_subnet6=bool(request.subnet6),
                 gateway6=gateway(request.gateway6, subnet),
                 ip_range6=request.ip_range6,
             )

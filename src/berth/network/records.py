@@ -57,6 +57,7 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     host: str = ""  # where the host itself is found, when the gateway is another router
     host6: str = ""
     gateway_priority: int = 0
+    link_local: tuple[str, ...] = ()  # addresses beside those
     mac: str = ""
     aliases: tuple[str, ...] = ()
     links: tuple[str, ...] = ()  # "container:alias", for this container alone
@@ -88,11 +89,9 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at_ns: int
     bridge: str = ""
     subnet: str = ""  # empty: no IPv4
-    own_subnet: bool = False  # somebody chose it, so containers may choose addresses
     gateway: str = ""
     ip_range: str = ""
     subnet6: str = ""  # empty: no IPv6
-    own_subnet6: bool = False
     gateway6: str = ""
     ip_range6: str = ""
     auxiliary: dict[str, str] = {}  # addresses of others, never given to containers; see `router`
@@ -204,12 +203,13 @@ class PortRequest:
 class EndpointRequest:
     """A place in a network to be taken. ``network`` is a name or id; addresses and ``mac`` may be given.
 
-    ``earlier``: addresses to have again if they are free.
+    ``link_local`` are addresses beside that of the network, ``earlier`` those to have again if they are free.
     """
 
     network: str = "bridge"
     address: str = ""
     address6: str = ""
+    link_local: tuple[str, ...] = ()
     mac: str = ""
     aliases: tuple[str, ...] = ()
     links: tuple[str, ...] = ()

@@ -152,10 +152,6 @@ class Sandboxes:
                 "container cannot be connected to multiple networks with one of the networks in"
                 " private (none) mode"
             )
-        if asked.address or asked.address6:
-            raise InvalidArgument(
-                "user specified IP address is supported on user defined networks only"
-            )
         self._put(_endpoint(held.request, asked, network))
 
     async def _connect_bridges(
@@ -173,7 +169,9 @@ class Sandboxes:
                 held.netns_fd = ready.netns_fd
                 attachment = ready.attachment
             else:
-                attachment = self._attachments.choose(asked, network, device=device)
+                attachment = self._attachments.choose(
+                    asked, network, device=device, container_id=record.container_id
+                )
             record = attached(record, attachment, network)
             self._set(record)  # from here on its address is released with it
             attachments.append(attachment)
@@ -308,8 +306,9 @@ class Sandboxes:
             raise Forbidden(
                 f"endpoint with name {held.request.container_name} already exists in network {network.name}"
             )
+        device = _free_device(endpoints, network, asked)
         attachment = self._attachments.choose(
-            asked, network, device=_free_device(endpoints, network, asked)
+            asked, network, device=device, container_id=container_id
         )
         record = attached(_endpoint(held.request, asked, network), attachment, network)
         self._set(record)

@@ -35,6 +35,7 @@ FIRST_DEVICE = "eth0"
 _IPV6_ON = ("accept_ra", "disable_ipv6")  # all off
 _LOOPBACK_UP = rtnetlink.up_message(rtnetlink.LOOPBACK_INDEX)
 FULL = "the network's bridge has 1023 interfaces, which is all that the kernel allows"
+LINK_LOCAL_PREFIXES = {4: 16, 6: 64}
 RESOLVER = "127.0.0.11"  # where containers of networks with names ask for them
 
 log = logging.getLogger("berth")
@@ -71,6 +72,7 @@ class Attachment:
     kind: str = "veth"  # or macvlan, ipvlan: then the index is its parent's
     kind_data: bytes = b""
     routes_by_device: bool = False  # the default route has no gateway
+    link_local: tuple[Address, ...] = ()
     shape: Shape | None = None  # None: as it comes
     sysctls: tuple[tuple[str, str], ...] = ()  # paths below /proc/sys/net, values
 
@@ -358,6 +360,20 @@ def _set_up(links: NetlinkSocket, attachment: Attachment, *before: Message) -> N
             version = place.address.version
             messages.append(rtnetlink.device_route_message(version, index=link.index))
     links.execute(messages, f"set up {device} with {attachment.places[0].address}")
+    if attachment.link_local:
+        _add_link_local(links, link.index, attachment)
+
+
+def _add_link_local(links: NetlinkSocket, index: int, attachment: Attachment) -> None:
+    found = [(address, LINK_LOCAL_PREFIXES[address.version]) for address in attachment.link_local]
+    shown = " ".join(f"{address}/{length}" for address, length in found)
+    call = f'error setting interface "{attachment.device}" link local IPs to [{shown}]'
+    messages = [rtnetlink.address_message(index, a.packed, length) for a, length in found]
+    try:
+        links.execute(messages, call)
+    except OSError as error:  # of IPv6, and the network has none
+        why = os.strerror(error.errno or 0).lower()
+        raise OSError(error.errno, f"{call}: {why}") from error
 
 
 def _delete(links: NetlinkSocket, name: str) -> None:

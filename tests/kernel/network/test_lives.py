@@ -105,8 +105,8 @@ def test_an_address_can_be_chosen_on_a_network_of_ones_own(engine):
         engine.connect("c2", network="own", address="10.9.0.77")
     with pytest.raises(InvalidArgument, match="does not belong"):
         engine.connect("c2", network="own", address="10.8.0.77")
-    with pytest.raises(InvalidArgument, match="user defined networks only"):
-        engine.connect("c2", address="172.17.0.77")
+    with pytest.raises(InvalidArgument, match="invalid link local IP address"):
+        engine.connect("c2", network="own", link_local=("10.9.0.78",))
 
 
 def test_a_port_of_another_container_is_refused(engine):

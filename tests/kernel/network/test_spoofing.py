@@ -42,9 +42,10 @@ def advertisement(source, target):
 class Wire:
     """Three containers of a network: one that lies, one that it pretends to be, one that listens."""
 
-    def __init__(self, net, engine, network):
+    def __init__(self, net, engine, network, **options):
         self.liar, self.victim, self.witness = (
-            engine.connect(name, network=network) for name in ("liar", "victim", "witness")
+            engine.connect(name, network=network, **(options if name == "liar" else {}))
+            for name in ("liar", "victim", "witness")
         )
         for sandbox in (self.liar, self.witness):  # what a bridge gets before that it drops
             shown = (find("ip"), "-d", "link", "show", sandbox.endpoints[0].interface)
@@ -142,6 +143,21 @@ def test_an_address_that_a_container_gives_itself_reaches_nothing(net, engine, w
     client.bind((mask.partition("/")[0], 0))
     client.settimeout(0.4)
     assert client.connect_ex((there.address, 80)) != 0
+
+
+def test_addresses_of_the_link_that_were_asked_for_arrive(net, engine):
+    engine.run(engine.service.create(NetworkRequest(name="dual", ipv6=True)))
+    wire = Wire(net, engine, "dual", link_local=("169.254.7.7", "fe80::77"))
+    mac, there, there6 = wire.mac("liar"), wire.address("witness"), wire.address6("witness")
+    for _ in range(2):
+        assert wire.arrives(ipv4("169.254.7.7", there))
+        assert wire.arrives(arp(mac, "169.254.7.7", there))
+        assert wire.arrives(ipv6("fe80::77", there6))
+        assert wire.arrives(advertisement("fe80::77", "fe80::77"))
+        assert not wire.arrives(ipv4("169.254.7.8", there))
+        assert not wire.arrives(ipv6("fe80::78", there6))
+        engine.close()
+        engine.open("liar", "victim", "witness")
 
 
 def test_a_network_may_do_without(net, engine):
