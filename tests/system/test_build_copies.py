@@ -6,16 +6,13 @@ import contextlib
 import gzip
 import io
 import os
-import socket
-import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-from support.programs import find
 from support.projects import Project, post_build
-from support.waiting import wait_for
+from support.repositories import Repositories
 from system.test_build_sources import Files
 from system.test_builds import clear_images
 
@@ -118,74 +115,8 @@ def test_archives_are_unpacked_when_it_is_said(project: Project) -> None:
     assert found == ["four:", "inner", "one:", "inner", "three:", "a.tgz", "two:", "a.tgz"]
 
 
-class Repositories:
-    """Repositories that a server of git has."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.bare = folder / "bare/r.git"
-        self.work = folder / "work"
-        find("git")
-        self.work.mkdir(parents=True)
-        self._git("init", "-q", "-b", "main")
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            self.port = taken.getsockname()[1]
-        self._daemon = subprocess.Popen(
-            [
-                *("git", "daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1"),
-                *(f"--port={self.port}", f"--base-path={folder / 'bare'}", str(folder / "bare")),
-            ],
-            stderr=subprocess.DEVNULL,
-        )
-        wait_for(self._answers, "the server of git")
-
-    def _answers(self) -> bool:
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", self.port)) == 0
-
-    @property
-    def url(self) -> str:
-        return f"git://127.0.0.1:{self.port}/r.git"
-
-    def _git(self, *words: str) -> str:
-        who = {
-            f"GIT_{who}_{what}": "x"
-            for who in ("AUTHOR", "COMMITTER")
-            for what in ("NAME", "EMAIL")
-        }
-        env = {**os.environ, **who, "GIT_CONFIG_GLOBAL": "/dev/null"}
-        done = subprocess.run(
-            ["git", *words], cwd=self.work, env=env, check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-    def commit(self, *, tag: str = "", branch: str = "", **files: str) -> str:
-        """Commit files, and send everything to the server."""
-        if branch:
-            self._git("checkout", "-q", "-b", branch)
-        for name, text in files.items():
-            path = self.work / name.replace("__", "/")
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
-        self._git("add", "-A")
-        self._git("commit", "-q", "-m", "x")
-        if tag:
-            self._git("tag", "-a", "-m", "x", tag)
-        if not self.bare.exists():
-            self._git("init", "-q", "--bare", "-b", "main", str(self.bare))
-        self._git("push", "-q", str(self.bare), "--all")
-        self._git("push", "-q", str(self.bare), "--tags")
-        return self._git("rev-parse", "HEAD")
-
-    def close(self) -> None:
-        self._daemon.terminate()
-        self._daemon.wait()
-
-
 @pytest.fixture
 def git(tmp_path: Path) -> Iterator[Repositories]:
-    (tmp_path / "git/bare").mkdir(parents=True)
     with contextlib.closing(Repositories(tmp_path / "git")) as found:
         yield found
 

@@ -100,7 +100,10 @@ class Inputs:
         async with AsyncExitStack() as undo:
             async with working(self._journal, f"[context {name}] load {url}"):
                 if repositories.is_repository(url):
-                    found = repositories.fetched(repositories.read(url), folder, self._lending)
+                    wanted, runtime = repositories.read(url), self._runtime
+                    found = repositories.fetched(
+                        wanted, folder, self._lending, runtime, trusted=True
+                    )
                     archive = (await undo.enter_async_context(found)).pieces()
                 else:
                     await fetching.fetch(url, folder, FETCHED)

@@ -74,7 +74,7 @@ class Builder:
             context=context,
             folder=folder,
             arguments=self._arguments,
-            copies=Copies(context, self._means.layers, folder, self._request.offers),
+            copies=Copies(context, self._means.layers, folder, self._request),
             steps=Steps(self._means.images, self._request, epoch),
             epoch=epoch,
             slots=asyncio.Semaphore(len(os.sched_getaffinity(0))),

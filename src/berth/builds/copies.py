@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from berth.builds.context import Context
     from berth.builds.layers import LayerMaker
-    from berth.builds.offers import Offers
+    from berth.builds.requests import BuildRequest
     from berth.builds.stage import StageState
     from berth.dockerfile.instructions import Copy
 
@@ -47,9 +47,11 @@ class Gathered:
 class Copies:
     """Prepares what COPY and ADD do, for one build."""
 
-    def __init__(self, context: Context, maker: LayerMaker, folder: Path, offers: Offers) -> None:
+    def __init__(
+        self, context: Context, maker: LayerMaker, folder: Path, request: BuildRequest
+    ) -> None:
         self._context = context
-        self._offers = offers
+        self._request = request
         self._maker = maker
         self._folder = folder
 
@@ -72,7 +74,8 @@ class Copies:
             raise InvalidArgument("checksum requires HTTP(S) or Git sources")
         for url in remote:
             if repositories.is_repository(url):
-                await self._repository(gathered, step, url, checksum)
+                trusted = not stage.is_triggered and self._is_trusted(url)
+                await self._repository(gathered, step, url, checksum, trusted=trusted)
             else:
                 await self._remote(gathered, url, checksum, extracts=bool(step.unpack))
         self._documents(gathered, step, put_in.document)
@@ -119,18 +122,25 @@ class Copies:
         part = Part(patterns=patterns, folder=context.folder, extracts=extracts, parents=parents)
         gathered.add(part, *await context.digest(patterns, excludes, parents=parents))
 
-    async def _repository(self, gathered: Gathered, step: Copy, url: str, checksum: str) -> None:
+    def _is_trusted(self, url: str) -> bool:
+        """Say whether a server is one that the client knows of: who wrote the Dockerfile may be another."""
+        remote = self._request.remote
+        return not remote or repositories.host_of(remote) == repositories.host_of(url)
+
+    async def _repository(
+        self, gathered: Gathered, step: Copy, url: str, checksum: str, *, trusted: bool
+    ) -> None:
         wanted = repositories.read(url)
         if step.keep_git is not None:
             wanted = replace(wanted, keeps_git=step.keep_git)
         if checksum:
             wanted = replace(wanted, checksum=checksum)
-        folder = self._new_folder()
+        folder, runtime, offers = self._new_folder(), self._maker.runtime, self._request.offers
         async with (
-            repositories.fetched(wanted, folder, self._offers) as snapshot,
-            receive(self._maker.runtime, folder, snapshot.pieces()) as received,
+            repositories.fetched(wanted, folder, offers, runtime, trusted=trusted) as snapshot,
+            receive(runtime, folder, snapshot.pieces()) as received,
         ):
-            digest = f"git:{hashed(f'{snapshot.name}:{wanted.folder}:{wanted.keeps_git}')}"
+            digest = f"git:{hashed(f'{snapshot.name}:{wanted.kind()}')}"
         gathered.add(Part(patterns=["."], folder=received.folder), digest, 1)
 
     async def _remote(self, gathered: Gathered, url: str, checksum: str, *, extracts: bool) -> None:

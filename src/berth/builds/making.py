@@ -105,7 +105,8 @@ class Archive:
         if self._request.arguments.get(KEEPS_GIT) in TRUE:
             wanted = replace(wanted, keeps_git=True)
         try:
-            fetched = repositories.fetched(wanted, folder, self._request.offers)
+            offers, runtime = self._request.offers, self._runtime
+            fetched = repositories.fetched(wanted, folder, offers, runtime, trusted=True)
             return (await undo.enter_async_context(fetched)).pieces()
         except BerthError as error:
             raise Failed(f"unable to prepare context: {error.message}", hint=error.hint) from error

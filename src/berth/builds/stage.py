@@ -39,6 +39,7 @@ class StageState:
         self.settings = Settings(self.image.config, escape)
         self.scope = scope
         self.uses_cache = True
+        self.is_triggered = False  # while what the base image has kept is carried out
         self.triggers = list(self.image.config.on_build or ())
         config = self.settings.config
         config.on_build = None

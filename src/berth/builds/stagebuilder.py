@@ -156,8 +156,10 @@ class StageBuilder:
             return
         plural = "s" if len(state.triggers) > 1 else ""
         await self._output.say(f"# Executing {len(state.triggers)} build trigger{plural}")
+        state.is_triggered = True
         for text in state.triggers:
             await self._step(state, stages.trigger(text))
+        state.is_triggered = False
 
     # Steps
 

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument
+from berth.registry.places import NO_TLS
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from berth.registry.places import Tls
 
 
@@ -31,6 +32,20 @@ def tls_context(tls: Tls, folder: Path | None = None) -> ssl.SSLContext:
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def whole_context() -> ssl.SSLContext:
+    """Return a context that has read all of the system's authorities, for who is to see no files any more.
+
+    Others read those of a directory one by one, when a server names them.
+    """
+    context = tls_context(NO_TLS)
+    folder = ssl.get_default_verify_paths().capath
+    files = {path.resolve() for path in Path(folder).iterdir()} if folder else set()
+    for path in sorted(files):
+        with suppress(OSError, ssl.SSLError):
+            context.load_verify_locations(path)
     return context
 
 

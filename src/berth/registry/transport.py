@@ -54,9 +54,15 @@ class Transport:
         self,
         environment: Mapping[str, str],
         certificate_folders: Sequence[Path] = FOLDERS,
+        *,
+        context: ssl.SSLContext | None = None,
+        silence_s: float = READ_TIMEOUT_S,
     ) -> None:
+        """``context``: of TLS, for one that cannot read authorities when it needs them."""
         self._environment = environment
         self._certificates = certificate_folders
+        self._context = context
+        self._silence_s = silence_s
         self._lock = threading.Lock()
         self._pools: dict[tuple[str | None, Tls, Path | None], urllib3.PoolManager] = {}
 
@@ -75,6 +81,18 @@ class Transport:
         certificates never leave the origin (scheme, host and port) that they are for, and no other
         asks for credentials. A body is never sent elsewhere.
         """
+        return self.follow(method, url, headers=headers, tls=tls, body=body)[0]
+
+    def follow(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        tls: Tls = NO_TLS,
+        body: Body | None = None,
+    ) -> tuple[BaseHTTPResponse, str]:
+        """Do as :meth:`request`, and say as well who answered: the URL that redirects led to."""
         asked = origin(url)
         sent = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
         for _ in range(MAX_REDIRECTS):
@@ -83,7 +101,7 @@ class Transport:
             if not moved or method not in ("GET", "HEAD"):
                 if origin(url) != asked:
                     response.headers.discard("www-authenticate")
-                return response
+                return response, url
             _finish(response)
             target = urljoin(url, response.headers["location"])
             if urlsplit(target).scheme not in PORTS:
@@ -124,8 +142,8 @@ class Transport:
         with self._lock:
             pool = self._pools.get(key)
             if pool is None:
-                context = certificates.tls_context(tls, folder)
-                pool = self._pools[key] = _make_pool(proxy, context)
+                context = self._context or certificates.tls_context(tls, folder)
+                pool = self._pools[key] = _make_pool(proxy, context, self._silence_s)
             return pool
 
     def close(self) -> None:
@@ -136,8 +154,8 @@ class Transport:
             self._pools.clear()
 
 
-def _make_pool(proxy: str | None, context: ssl.SSLContext) -> urllib3.PoolManager:
-    timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S)
+def _make_pool(proxy: str | None, context: ssl.SSLContext, silence_s: float) -> urllib3.PoolManager:
+    timeout = urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, silence_s), read=silence_s)
     if proxy is None:
         return urllib3.PoolManager(maxsize=8, timeout=timeout, ssl_context=context)
     user = urlsplit(proxy).netloc.rpartition("@")[0]

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import base64
 
 import pytest
 
 from berth.builds import repositories
-from berth.builds.offers import NO_OFFERS
+from berth.builds.offers import NoOffers
 from berth.builds.repositories import Repository
-from berth.errors import Failed, InvalidArgument, Unsupported
+from berth.errors import InvalidArgument, Unsupported
 
 
 def test_what_is_a_repository():
@@ -34,35 +34,54 @@ def test_urls_are_taken_apart():
     asked = read("https://h/r.git?tag=v1&subdir=/d&keep-git-dir=1&checksum=ab")
     assert (asked.url, asked.ref, asked.folder) == ("https://h/r.git", "refs/tags/v1", "d")
     assert (asked.keeps_git, asked.checksum, asked.host) == (True, "ab", "h")
+    assert not read("https://h/r.git?submodules=false").submodules
     with pytest.raises(Unsupported, match="https, http and git"):
         read("git@h:r")
     with pytest.raises(InvalidArgument, match='unexpected query "x"'):
         read("https://h/r.git?x=1")
 
 
-def test_a_server_that_says_nothing_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(repositories, "SILENCE_S", 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        wanted = repositories.read(f"http://127.0.0.1:{silent.getsockname()[1]}/r.git")
-        with pytest.raises(Failed, match=r"fetch http.*timed out"):
-            repositories.fetch(wanted, tmp_path / "repository")
+class Lent(NoOffers):
+    """A client's secrets."""
+
+    def __init__(self, **secrets: str) -> None:
+        self._secrets = secrets
+
+    async def secret(self, id_: str) -> bytes | None:
+        found = self._secrets.get(id_.replace(".", "_"))
+        return None if found is None else found.encode()
 
 
-def test_nobody_waits_for_a_server_that_says_nothing_and_is_not_wanted_any_more(tmp_path):
-    async def ask(wanted: Repository) -> None:
-        async with repositories.fetched(wanted, tmp_path, NO_OFFERS):
-            pass
+def shown(url: str, *, trusted: bool = True, **secrets: str) -> str:
+    asking = repositories.authorization(repositories.read(url), Lent(**secrets), trusted=trusted)
+    return asyncio.run(asking)
 
-    async def test(silent: socket.socket) -> None:
-        wanted = repositories.read(f"git://127.0.0.1:{silent.getsockname()[1]}/r")
-        asking = asyncio.create_task(ask(wanted))
-        connection, _ = await asyncio.to_thread(silent.accept)
-        asking.cancel()
-        await asyncio.wait([asking])
-        assert asking.cancelled()
-        kept.append(connection)
 
-    kept: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        asyncio.run(test(silent))
-    kept[0].close()
+def test_what_a_server_is_shown():
+    token = "Basic " + base64.b64encode(b"x-access-token:t").decode()
+    assert shown("https://h/r.git") == ""
+    assert shown("https://h/r.git", GIT_AUTH_TOKEN="t\n") == token
+    assert shown("https://h/r.git", GIT_AUTH_HEADER="bearer x", GIT_AUTH_TOKEN="t") == "bearer x"
+    assert shown("https://h/r.git", GIT_AUTH_HEADER="bearer x", GIT_AUTH_TOKEN_h="t") == token
+    assert shown("https://u:p%40@h/r.git") == "Basic " + base64.b64encode(b"u:p@").decode()
+    assert shown("https://u:p@h/r.git", GIT_AUTH_TOKEN="t") == token
+    assert shown("git://h/r.git", GIT_AUTH_TOKEN_h="t") == ""
+    with pytest.raises(InvalidArgument, match="the secret GIT_AUTH_HEADER is no header"):
+        shown("https://h/r.git", GIT_AUTH_HEADER="bearer x\r\nHost: y")
+
+
+def test_a_secret_for_any_server_is_not_for_those_that_others_name_nor_in_the_clear():
+    for url, trusted in (("https://h/r.git", False), ("http://h/r.git", True)):
+        assert shown(url, trusted=trusted, GIT_AUTH_TOKEN="t", GIT_AUTH_HEADER="x y") == ""
+        assert shown(url, trusted=trusted, GIT_AUTH_HEADER_h="x y") == "x y"
+
+
+def test_passwords_of_urls_are_shown_to_nobody():
+    wanted = repositories.read("https://u:p@h:8/r.git#main")
+    assert (wanted.place, wanted.host) == ("https://h:8/r.git", "h")
+
+
+@pytest.mark.parametrize("url", ["http://[h/r.git", "http://h:x/r.git", "git:///r", "git://h/a b"])
+def test_what_is_no_url_is_refused(url):
+    with pytest.raises(InvalidArgument, match="is no URL of a repository"):
+        repositories.read(url)
