@@ -52,6 +52,13 @@ def test_a_network_is_made_by_a_configuration(configured: Cli) -> None:
     assert done.lines[-1] == "1400"
 
 
+def test_a_configuration_may_name_a_driver_of_addresses(configured: Cli) -> None:
+    assert configured(*CREATE, "--config-only", "--ipam-driver", "missing", "other").code == 0
+    assert shown(configured, "other")["IPAM"] == {"Driver": "missing", "Options": {}, "Config": []}
+    refused = configured(*FROM, "other", "made")
+    assert (refused.code, 'plugin "missing" not found' in refused.err) == (1, True)
+
+
 def test_a_configuration_is_kept_while_networks_are_made_by_it(
     configured: Cli, engine: EngineProcess
 ) -> None:
@@ -70,7 +77,10 @@ def test_a_configuration_is_kept_while_networks_are_made_by_it(
         ((*FROM, "bridge", "other"), 'configuration network "bridge" does not exist'),
         ((*FROM, "plan", "--subnet", "10.98.8.0/24", "other"), "user specified configurations"),
         ((*FROM, "plan", "--ipv6", "other"), "user specified configurations"),
+        ((*FROM, "plan", "--ipam-driver", "null", "other"), "user specified configurations"),
         ((*FROM, "plan", "-o", "a=b", "other"), "network driver options are not supported"),
+        ((*CREATE, "--config-only", "--internal", "other"), "only contain network specific fields"),
+        ((*CREATE, "--config-only", "--scope", "local", "other"), "network specific fields"),
         ((*FROM, "plan", "--config-only", "other"), "cannot depend on another"),
         ((*CREATE, "--config-only", "plan"), "network with name plan already exists"),
         (("run", "--rm", "--network", "plan", "busybox", "true"), "configuration-only network"),

@@ -87,6 +87,10 @@ def address(engine: EngineProcess, name: str, network: str = "bridge") -> str:
     return settings(engine, name)["Networks"][network]["IPAddress"]
 
 
+def reaches(cli: Cli, name: str, address: str) -> bool:
+    return cli("exec", name, "ping", "-c", "1", "-W", "5", address).code == 0
+
+
 # The default bridge
 
 
@@ -589,6 +593,15 @@ def test_a_network_is_made_shown_and_removed(cli: Cli, networks: EngineProcess) 
         (("--ipv4=false",), "IPv4 or IPv6 must be enabled"),
         (("--subnet", "10.99.6.1/24"), "invalid subnet 10.99.6.1/24: it should be 10.99.6.0/24"),
         (("--ipv6", "--subnet", "2001:db8:7::/127"), "2001:db8:7::/127"),
+        (("--ipam-driver", "missing"), 'plugin "missing" not found'),
+        (("--ipam-driver", "missing", "-d", "nowhere"), 'plugin "nowhere" not found'),
+        (("--ipam-driver", "null"), "ipv4 pool is empty"),
+        (("--ipam-driver", "null", "-d", "macvlan"), "ipv4 pool is empty"),
+        (("--ipam-driver", "null", "--ipv4=false", "--ipv6"), "ipv6 pool is empty"),
+        (
+            ("--ipam-driver", "null", "--subnet", "10.99.6.0/24"),
+            "null ipam driver does not handle specific address pool requests",
+        ),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(
@@ -631,6 +644,26 @@ def test_a_macvlan_without_a_parent_joins_its_members(cli: Cli, networks: Engine
     done = cli("run", "--rm", "--network", "own", "busybox", "ping", "-c", "1", "-W", "5", "server")
     assert "10.99.1.9" in done.out, str(done)
     assert settings(networks, "server")["Networks"]["own"]["MacAddress"] == "02:42:0a:63:01:09"
+
+
+def test_containers_of_a_macvlan_without_addresses_bring_their_own(
+    cli: Cli, networks: EngineProcess
+) -> None:
+    made = cli("network", "create", "-d", "macvlan", "--ipv4=false", "--ipam-driver", "null", "own")
+    assert made.code == 0, str(made)
+    shown = networks.request("GET", "/networks/own")[1]
+    assert (shown["IPAM"]["Driver"], shown["IPAM"]["Config"]) == ("null", [])
+    assert (shown["EnableIPv4"], shown["EnableIPv6"]) == (False, False)
+    for name, ip in (("one", "10.99.5.1/24"), ("two", "10.99.5.2/24")):
+        start(cli, name, "--network", "own", "--cap-add", "NET_ADMIN")
+        place = settings(networks, name)["Networks"]["own"]
+        assert (place["IPAddress"], place["IPPrefixLen"], place["Gateway"]) == ("", 0, "")
+        done = cli("exec", name, "ip", "address", "add", ip, "dev", "eth0")
+        assert done.code == 0, str(done)
+    assert reaches(cli, "one", "10.99.5.2")
+    mac = settings(networks, "two")["Networks"]["own"]["MacAddress"]
+    cli("restart", "-t", "0", "two")
+    assert settings(networks, "two")["Networks"]["own"]["MacAddress"] == mac
 
 
 def test_networks_that_nobody_is_in_are_pruned(cli: Cli, networks: EngineProcess) -> None:
@@ -866,10 +899,6 @@ def test_an_address_may_be_chosen_where_the_subnet_was(cli: Cli, networks: Engin
     chosen = subnet.partition("/")[0].removesuffix(".0") + ".77"
     start(cli, "second", "--network", "given", "--ip", chosen)
     assert address(networks, "second", "given") == chosen
-
-
-def reaches(cli: Cli, name: str, address: str) -> bool:
-    return cli("exec", name, "ping", "-c", "1", "-W", "5", address).code == 0
 
 
 def test_containers_reach_each_other_by_addresses_of_the_link(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from berth.engine.networkmodels import IpamPool
 from berth.errors import Forbidden, InvalidArgument, Unavailable
+from berth.network.configurations import IPAM
 from berth.network.ipam import overlap
 from berth.network.records import NetworkRequest, SubnetRecord
 
@@ -57,6 +58,7 @@ def network_request(request: NetworkCreate) -> NetworkRequest:
         auxiliary=auxiliary,
         internal=request.internal,
         attachable=request.attachable,
+        ipam_driver=(request.ipam.driver if request.ipam else "") or IPAM,
         ipam_options=request.ipam.options if request.ipam else None,
         config_from=request.config_from.network if request.config_from else "",
         options=request.options or {},
@@ -65,7 +67,13 @@ def network_request(request: NetworkCreate) -> NetworkRequest:
 
 
 def _check_scope(request: NetworkCreate) -> None:
-    """Refuse what only a swarm has, as a Docker without one does."""
+    """Refuse what only a swarm has, as a Docker without one does, and what no configuration has."""
+    of_operators = request.ingress or request.internal or request.attachable or request.scope
+    if request.config_only and of_operators:
+        raise Forbidden(
+            "configuration network can only contain network specific fields. Network operator fields like"
+            " [ ingress | internal | attachable | scope ] are not supported."
+        )
     if request.ingress:
         raise Forbidden("Ingress network can only be global scope network")
     if request.scope == "swarm":

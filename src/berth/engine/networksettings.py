@@ -143,7 +143,7 @@ def network_document(network: NetworkRecord, endpoints: Iterable[EndpointRecord]
         "EnableIPv4": bool(network.subnet) or network.builtin,
         "EnableIPv6": bool(network.subnet6),
         "IPAM": {
-            "Driver": "default",
+            "Driver": network.config.ipam_driver if network.config else network.ipam_driver,
             "Options": network.ipam_options,
             "Config": pools if pools or not network.builtin else None,
         },

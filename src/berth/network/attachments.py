@@ -47,13 +47,14 @@ class Attachments:
     ) -> Attachment:
         """Take an address of each version that the network has, those asked for if any.
 
-        Neighbours remember the MAC of an address: one whose addresses of the link stay keeps its MAC, too.
+        Neighbours remember the MAC of an address: one whose addresses of the link stay keeps its MAC, too. So
+        does one without any, which may get them from a server that knows it.
         """
         if network.id not in self._base.bridges:
             raise NotFound(f"network {network.name} not found")
         link_local = tuple(map(ipam.parse_link_local, asked.link_local))
         mac = ipam.parse_mac(asked.mac) if asked.mac else None
-        if link_local and mac is None:
+        if mac is None and (link_local or not (network.subnet or network.subnet6)):
             mac = ipam.lasting_mac(container_id + network.id)
         shape, sysctls = _shape(asked, network), options.sysctls(asked.options, device)
         addresses = self._take_both(network, asked.address, asked.address6, asked.earlier)
@@ -175,7 +176,8 @@ class Attachments:
         device: str,
     ) -> Attachment:
         places = [_place(network, found) for found in addresses if found is not None]
-        version = places[0].address.version
+        pool = self._base.networks.pool
+        crowd = [len(pool(network, version=place.address.version)) for place in places]
         return Attachment(
             device=device,
             bridge_index=self._base.bridges[network.id],
@@ -183,7 +185,7 @@ class Attachments:
             places=tuple(places),
             is_guarded=network.is_guarded,
             is_apart=not network.icc,
-            is_crowded=len(self._base.networks.pool(network, version=version)) > bridges.CROWD,
+            is_crowded=max(crowd, default=0) > bridges.CROWD,
             kind=network.driver if network.parent else "veth",
             kind_data=uplinks.data_of(network) if network.parent else b"",
             routes_by_device=network.link_mode in ("l3", "l3s") and not network.internal,

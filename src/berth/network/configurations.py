@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from berth.network.records import NetworkRecord, NetworkRequest
 
 DEPENDS = "a configuration network cannot depend on another configuration network"
+IPAM = "default"  # the driver of addresses unless somebody says another
 CLOSED = "cannot create endpoint on configuration-only network"
 
 
@@ -35,7 +36,7 @@ def applied(request: NetworkRequest, networks: Iterable[NetworkRecord]) -> Netwo
         *(request.subnet6, request.gateway6, request.ip_range6),
         *(request.ipv6, request.more, request.auxiliary, request.ipam_options),
     )
-    if any(of_addresses):
+    if any(of_addresses) or request.ipam_driver != IPAM:
         raise Forbidden(
             "user specified configurations are not supported if the network depends on a"
             " configuration network"

@@ -26,6 +26,7 @@ DEFAULT, HOST, NONE = "bridge", "host", "none"
 _DRIVERS = {DEFAULT: "bridge", HOST: "host", NONE: "null"}
 
 OVERLAPS = "Pool overlaps with other one on this address space"
+NO_IPAM = "null"
 _MAKEABLE = ("bridge", "macvlan", "ipvlan")
 
 
@@ -148,6 +149,7 @@ class Networks:
         """
         self._check(request)
         request = configurations.applied(request, self.all())
+        _check_ipam(request)
         defaults = self._plan.options.get(request.driver, {})
         request = replace(request, options={**defaults, **request.options})
         record = options.apply(_new(request.name, request.driver), request)
@@ -169,8 +171,6 @@ class Networks:
         record = msgspec.structs.replace(
             _new(request.name, _DRIVERS[NONE]),
             config=request,
-            internal=request.internal,
-            attachable=request.attachable,
             ipam_options=request.ipam_options,
             options=dict(request.options),
             labels=dict(request.labels),
@@ -264,8 +264,6 @@ class Networks:
             raise InvalidArgument(f"invalid name: {request.name}")
         if any(record.name == request.name for record in self._records.values()):
             raise Conflict(f"network with name {request.name} already exists")
-        if not (request.ipv4 or request.ipv6):
-            raise InvalidArgument("IPv4 or IPv6 must be enabled")
 
     def _put(self, record: NetworkRecord, *, durable: bool = False) -> None:
         self._records[record.id] = record
@@ -280,6 +278,30 @@ def _new(name: str, driver: str, *, builtin: bool = False) -> NetworkRecord:
         created_at_ns=time.time_ns(),
         builtin=builtin,
     )
+
+
+def _check_ipam(request: NetworkRequest) -> None:
+    """Refuse addresses that nobody has. The driver null has none, for networks that bring their own."""
+    if request.ipam_driver not in (configurations.IPAM, NO_IPAM):
+        raise NotFound(f'plugin "{request.ipam_driver}" not found')
+    enabled = {4: request.ipv4, 6: request.ipv6}
+    if request.driver == "bridge" and not any(enabled.values()):
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
+    if request.ipam_driver != NO_IPAM:
+        return
+    for asked, what in (
+        (request.subnet if request.ipv4 else "", "pool"),
+        (request.ip_range if request.ipv4 else "", "subpool"),
+        (request.subnet6 if request.ipv6 else "", "pool"),
+        (request.ip_range6 if request.ipv6 else "", "subpool"),
+    ):
+        if asked:
+            raise InvalidArgument(
+                f"null ipam driver does not handle specific address {what} requests"
+            )
+    for version, is_on in enabled.items():
+        if is_on:
+            raise InvalidArgument(f"ipv{version} pool is empty")
 
 
 def _address(text: str) -> Address:

@@ -65,6 +65,7 @@ def apply(record: NetworkRecord, request: NetworkRequest) -> NetworkRecord:
         mtu=_mtu(options.get(_PREFIX + "driver.mtu", "1500")),
         internal=request.internal,
         attachable=request.attachable,
+        ipam_driver=request.ipam_driver,
         ipam_options=request.ipam_options,
         config_from=request.config_from,
         options=dict(options),

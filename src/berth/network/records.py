@@ -120,6 +120,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     # of all
     builtin: bool = False
     attachable: bool = False
+    ipam_driver: str = "default"
     ipam_options: dict[str, str] | None = None  # shown again, of no effect
     config: NetworkRequest | None = None  # others are made so; nobody gets into this one
     config_from: str = ""  # the name of such a network
@@ -179,6 +180,7 @@ class NetworkRequest:
     auxiliary: dict[str, str] = field(default_factory=dict)
     internal: bool = False
     attachable: bool = False
+    ipam_driver: str = "default"
     ipam_options: dict[str, str] | None = None
     config_from: str = ""
     options: dict[str, str] = field(default_factory=dict)

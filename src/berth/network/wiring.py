@@ -359,7 +359,8 @@ def _set_up(links: NetlinkSocket, attachment: Attachment, *before: Message) -> N
         elif attachment.routes_by_device:
             version = place.address.version
             messages.append(rtnetlink.device_route_message(version, index=link.index))
-    links.execute(messages, f"set up {device} with {attachment.places[0].address}")
+    shown = " ".join(str(place.address) for place in attachment.places)
+    links.execute(messages, f"set up {device} with {shown}")
     if attachment.link_local:
         _add_link_local(links, link.index, attachment)
 
