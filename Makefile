@@ -5,6 +5,8 @@
 
 # The interpreter to build with; an empty value lets tools/venv.sh look for Python 3.11 or newer.
 PYTHON ?=
+# How many tests run at a time: most of them wait, and one goes through the virtual machine's.
+JOBS ?= 3
 VENV := .venv
 PY := $(VENV)/bin/python
 BERTH := $(VENV)/bin/berth
@@ -17,7 +19,7 @@ run: compile
 
 test: $(VENV)/test.stamp compile packages clients
 	@$(MAKE) --no-print-directory check
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 check: $(VENV)/test.stamp
 	$(PY) -m ruff check src tests bench

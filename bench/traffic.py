@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 HOST, OUTSIDE = "198.18.78.1", "198.18.78.2"
 PORT, PUBLISHED = 8000, 18_000
+MANY = 50  # ports of one more container
+MANY_PUBLISHED = 18_100
+BETWEEN, BY_PORT = "between containers", "from outside by a published port"
+BY_ONE_OF_MANY, FROM_HOST = f"from outside by one of {MANY} ports", "from the host by 127.0.0.1"
 CHUNK = bytearray(1 << 20)
 Place = tuple[str, tuple[str, int]]  # the namespace of a client, and where it connects to
 
@@ -34,7 +38,7 @@ def traffic(bench: Bench) -> None:
             for engine in bench.of(Berth, Dockerd)
             if isinstance(engine, (Berth, Dockerd))
         }
-        for name in ("between containers", "from outside by a published port"):
+        for name in (BETWEEN, BY_PORT, BY_ONE_OF_MANY, FROM_HOST):
             bench.compare(
                 f"{mebibytes} MiB {name}",
                 {e: lambda w=w, n=name: w(n, mebibytes, 0) for e, w in worlds.items()},
@@ -47,11 +51,13 @@ def traffic(bench: Bench) -> None:
 
 @contextlib.contextmanager
 def _world(engine: Daemon) -> Iterator[Callable[[str, int, int], Cost]]:
-    """A server and a client in containers of the default network, and a client outside of the host."""
+    """Two servers and a client in containers of the default network, clients on the host and outside."""
     outside = f"bo{os.getpid()}{engine.name[:1]}"
+    many = "-".join(str(MANY_PUBLISHED + i) for i in (0, MANY - 1))
+    many += ":" + "-".join(str(PORT + i) for i in (0, MANY - 1))
     containers = [
         engine.ask("run", "-d", *engine.flags(), *flags, IMAGE, "sleep", "3600")
-        for flags in (("-p", f"{PUBLISHED}:{PORT}"), ())
+        for flags in (("-p", f"{PUBLISHED}:{PORT}"), (), ("-p", many))
     ]
     try:
         inside = [
@@ -60,12 +66,19 @@ def _world(engine: Daemon) -> Iterator[Callable[[str, int, int], Cost]]:
         form = "{{.NetworkSettings.IPAddress}}"
         address = engine.ask("inspect", "-f", form, containers[0])
         _join(engine, outside)
+        one, other = PORT, PORT + MANY // 2
         places = {
-            "between containers": (inside[1], (address, PORT)),
-            "from outside by a published port": (f"/run/netns/{outside}", (HOST, PUBLISHED)),
+            BETWEEN: (inside[1], (address, one)),
+            BY_PORT: (f"/run/netns/{outside}", (HOST, PUBLISHED)),
+            BY_ONE_OF_MANY: (f"/run/netns/{outside}", (HOST, MANY_PUBLISHED + other - PORT)),
+            FROM_HOST: (f"/run/netns/{engine.netns}", ("127.0.0.1", PUBLISHED)),
         }
-        with within(inside[0], lambda: socket.create_server(("", PORT), backlog=512)) as server:
-            yield lambda name, size, count: _measure(server, places[name], size, count)
+        with (
+            within(inside[0], lambda: socket.create_server(("", one), backlog=512)) as server,
+            within(inside[2], lambda: socket.create_server(("", other), backlog=512)) as second,
+        ):
+            servers = dict.fromkeys(places, server) | {BY_ONE_OF_MANY: second}
+            yield lambda name, size, count: _measure(servers[name], places[name], size, count)
     finally:
         for container in containers:
             engine.ask("rm", "-f", container)

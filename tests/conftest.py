@@ -19,7 +19,7 @@ LEGITIMATE_SKIPS = re.compile(
     r"|a machine without systemd|a criu that works with this kernel"
     r"|the file engine-api\.yaml)|no engine-api\.yaml)"
 )
-pytest_plugins = ["support.in_machine"]
+pytest_plugins = ["support.in_machine", "support.side_by_side"]
 
 settings.register_profile("berth", deadline=None)  # a test that is slow has not failed
 settings.load_profile("berth")
