@@ -40,6 +40,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "start": verbs.start,
     "stop": verbs.stop,
     "concurrent": runs.concurrent,
+    "hundred": runs.hundred,
     "memory": memory.memory,
     "queries": queries.queries,
     "logs": streams.logs,

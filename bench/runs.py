@@ -6,7 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from bench.engines import Berth, BerthCli
+from bench.engines import IMAGE, Berth, BerthCli
 from bench.floor import Floor
 from bench.library import Library
 from bench.measure import interleaved
@@ -78,6 +78,32 @@ def concurrent(bench: Bench) -> None:
             },
             rounds,
         )
+
+
+def hundred(bench: Bench) -> None:
+    """Many containers started at once that go on, until the last runs."""
+    count, rounds = (5, 1) if bench.quick else (100, 2)
+    engines = [e for e in bench.engines if not isinstance(e, BerthCli)]
+    for network in ("none", "bridge"):
+        bench.compare(
+            f"{count} that stay, {network}",
+            {e.name: lambda e=e, n=network: _started(e, n, count) for e in engines},
+            rounds,
+        )
+
+
+def _started(engine: Engine, network: str, count: int) -> Cost:
+    names = [f"started{number}" for number in range(count)]
+    flags = (*engine.flags(), *NETWORKS[network])
+    commands = [
+        engine.command("run", "-d", "--name", name, *flags, IMAGE, "sleep", "3600")
+        for name in names
+    ]
+    try:
+        return engine.spawner.cost_of_many(commands)
+    finally:
+        engine.ask("rm", "-f", *names)
+        engine.account.settled_s()
 
 
 def crowd(bench: Bench) -> None:

@@ -38,6 +38,7 @@ TARGETS = (
     Target("run *", 0.125, 0.10),
     Target("run *", 1.1, 1.0, rival="berth", engine="berth-cli", columns=("wall",)),
     Target("library *", 1.5, 1.5, rival="floor"),
+    Target("* that stay, *", 0.25, 0.15, columns=("wall",)),
     Target("* at once, *", 0.10, 0.08),
     Target("run * among *", 1.2, 1.1, rival="alone"),
     Target("oci run", 1.3, 1.0, rival="runc", engine="berth-oci", columns=("wall",)),
