@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from berth.buildkit import graphs, messages
+from berth.buildkit import frontend, graphs, messages
 from berth.errors import Failed, Unsupported
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ CAPS = (
 )
 LLB_CAPS = (
     *("source.image", "source.local", "source.http", "file.base", "platform", "constraints"),
-    *("meta.description", "exporter.multiple"),
+    *("meta.description", "exporter.multiple", "gc.freespacefilter"),
 )
 FILE_MODE = 0o600
 
@@ -73,10 +73,17 @@ class Bridge:
         if not request.Frontend:
             await self._fetch(stream, job, request.Definition)
             return
+        answer = messages.of("BridgeSolved")()
+        if frontend.REQUEST in request.FrontendOpt:
+            said = await self._solver.call(
+                job, request.Frontend, request.FrontendOpt, request.FrontendInputs
+            )
+            answer.result.metadata.update(said)
+            await stream.send_message(answer)
+            return
         image = await self._solver.build(
             job, request.Frontend, request.FrontendOpt, request.FrontendInputs
         )
-        answer = messages.of("BridgeSolved")()
         answer.result.ref.id = job.keep(image)
         getattr(answer.result.ref, "def").CopyFrom(graphs.definition_of(image.id))
         await stream.send_message(answer)
@@ -125,7 +132,9 @@ class Bridge:
         if job.returned.done():
             raise Failed("the build has returned already")
         if request.HasField("error"):
-            job.returned.set_exception(GRPCError(Status.UNKNOWN, request.error.message))
+            details = [(detail.type_url, detail.value) for detail in request.error.details]
+            error = GRPCError(Status.UNKNOWN, request.error.message, details)
+            job.returned.set_exception(error)
         else:
             ref = request.result.ref.id
             job.returned.set_result(job.image(ref) if ref else None)

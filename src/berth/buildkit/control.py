@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from multidict import MultiDict
 
 from berth.buildkit import messages
+from berth.buildkit.filters import Filter
+from berth.buildkit.frontend import REQUEST
 from berth.buildkit.vertices import working
 from berth.builds import pruning
 
@@ -83,7 +85,12 @@ class Control:
         session = await self._sessions.find(request.Session)
         async with self._jobs.open(request.Ref, session) as job:
             image: Image | None
-            if request.Frontend:
+            if REQUEST in request.FrontendAttrs:
+                await self._solver.call(
+                    job, request.Frontend, request.FrontendAttrs, request.FrontendInputs
+                )
+                image = None
+            elif request.Frontend:
                 image = await self._solver.build(
                     job, request.Frontend, request.FrontendAttrs, request.FrontendInputs
                 )
@@ -123,8 +130,10 @@ class Control:
 
     async def usage(self, stream: Call) -> None:
         """Say what builds have left here."""
-        await stream.recv_message()
-        await stream.send_message(messages.of("Usage")(record=await self._store.usage()))
+        request = await stream.recv_message()
+        assert request is not None
+        found = await self._store.usage(Filter(request.filter))
+        await stream.send_message(messages.of("Usage")(record=found))
 
     async def prune(self, stream: Call) -> None:
         """Remove what builds have left and nothing needs."""
@@ -138,7 +147,7 @@ class Control:
             max_used_bytes=request.maxUsedSpace,
             min_free_bytes=request.minFreeSpace,
         )
-        for record in await self._store.prune(wanted):
+        for record in await self._store.prune(wanted, Filter(request.filter)):
             await stream.send_message(record)
 
     async def history(self, stream: Call) -> None:

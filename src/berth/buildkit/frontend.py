@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berth.builds.requests import BuildRequest
-from berth.dockerfile.syntax import DIRECTIVE, DIRECTIVES
+from berth.dockerfile.syntax import directive
 from berth.engine.models import HostConfig, Ulimit
 from berth.errors import InvalidArgument, Unsupported
 from berth.oci.platform import Platform
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from berth.builds.offers import Offers
     from berth.builds.requests import NamedContext
 
+REQUEST = "requestid"  # the option of what is no build
 FRONTENDS = ("dockerfile.v0", "gateway.v0")
 OWN_SYNTAX = ("docker/dockerfile", "docker/dockerfile-upstream")
 UPLOADED = "http://buildkit-session/"  # the client's standard input
@@ -31,8 +32,6 @@ def check(frontend: str, options: Mapping[str, str]) -> None:
         )
     if frontend == "gateway.v0":
         refuse_syntax(options.get("source", ""))
-    if request := options.get("requestid"):
-        raise Unsupported(f"--call {request.removeprefix('frontend.')} is not part of berth")
     if "," in options.get("platform", ""):
         raise Unsupported(
             "an image of several platforms is not built at once: build each by itself"
@@ -57,12 +56,8 @@ def with_prefix(options: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 def check_syntax(text: str) -> None:
     """Refuse a Dockerfile that names a frontend at its top which is not Docker's."""
-    for row in text.removeprefix("\ufeff").splitlines():
-        found = DIRECTIVE.fullmatch(row.strip())
-        if found is None or found[1].lower() not in DIRECTIVES:
-            return
-        if found[1].lower() == "syntax":
-            refuse_syntax(found[2].split()[0])
+    if name := directive(text, "syntax"):
+        refuse_syntax(name.split()[0])
 
 
 def request_of(

@@ -18,6 +18,7 @@ from grpclib.server import Handler as Calls
 from grpclib.server import Server
 
 from berth.buildkit import messages
+from berth.buildkit.located import Located
 from berth.errors import BerthError, Unavailable
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ def refusing(serve: Serve) -> Serve:
 def refusal(error: BerthError) -> GRPCError:
     """Return an error as gRPC has it."""
     text = f"{error.message} ({error.hint})" if error.hint else error.message
-    return GRPCError(Status.UNKNOWN, text)  # clients print the name of any other
+    details = list(error.details) if isinstance(error, Located) else None
+    return GRPCError(Status.UNKNOWN, text, details)  # clients print the name of any other status
 
 
 class Details(StatusDetailsCodecBase):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from berth.buildkit import filesync, frontend
 from berth.buildkit.lending import pull_upload
+from berth.buildkit.located import Dockerfile
 from berth.buildkit.vertices import working
 from berth.builds import fetching, repositories
 from berth.builds.context import Deferred
@@ -17,10 +18,11 @@ from berth.dockerfile import ignore
 from berth.errors import Failed, Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from berth.buildkit.jobs import Job
+    from berth.buildkit.journal import Vertex
     from berth.buildkit.lending import Lending
     from berth.buildkit.sessions import Session, Sessions
     from berth.builds.context import Context
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DOCKERFILE = "Dockerfile"
 FETCHED = "fetched"
+CONTEXT, INTERNAL = "context", "[internal]"
 IMAGE, LOCAL, INPUT = "docker-image://", "local:", "input:"
 
 
@@ -51,9 +54,12 @@ class Inputs:
         self._journal = job.journal
         self._options = options
         self._lending = lending
-        self._ignored: bytes | None = None  # what is beside the Dockerfile, for it alone
+        self._ignored: bytes | None = None  # what .dockerignore says, once it is known
+        self.definition: Vertex | None = None  # what has shown how the Dockerfile was loaded
+        self.source: Dockerfile | None = None  # known when it is loaded
         self.contexts: dict[str, NamedContext] = {}  # known when it is open
         self.request: BuildRequest | None = None
+        self.examine: Callable[[], Awaitable[object]] | None = None  # done before it is built
 
     @asynccontextmanager
     async def open(self, folder: Path) -> AsyncIterator[Opened]:
@@ -62,22 +68,33 @@ class Inputs:
         async with AsyncExitStack() as undo:
             for name, value in frontend.with_prefix(self._options, "context:").items():
                 self.contexts[name] = self._named(name, value, folder, undo)
-            url = self._options.get(self._options.get("contextkey", "context"), "")
-            if url:
-                text, context = await self._remote(url, folder, undo)
+            if self._url:
+                text, context = await self._remote(self._url, folder, undo)
             else:
                 text = await self._dockerfile()
-                excludes = self._ignored
-                context = self._deferred("context", "[internal]", folder, undo, excludes)
+                context = self._deferred(CONTEXT, INTERNAL, folder, undo)
+            name = self._options.get("filename") or DEFAULT_DOCKERFILE
+            self.source = Dockerfile(name=name, text=text)
             frontend.check_syntax(text)
+            if self.examine is not None:
+                await self.examine()
             yield text, context
+
+    @property
+    def _url(self) -> str:
+        return self._options.get(self._options.get("contextkey", "context"), "")
+
+    async def ignored(self) -> Sequence[str]:
+        """Return what is left out of the context; nothing of one that does not come from the client."""
+        return [] if self._url else await self._excludes(CONTEXT, INTERNAL)
 
     async def _remote(self, url: str, folder: Path, undo: AsyncExitStack) -> Opened:
         """Return what a URL leads to, or what the client has on its standard input."""
         assert self.request is not None
         body = pull_upload(self._own, url) if url.startswith(frontend.UPLOADED) else nothing()
         archive = Archive(self._runtime, self.request, body)
-        async with working(self._journal, "[internal] load remote build context"):
+        async with working(self._journal, "[internal] load remote build context") as vertex:
+            self.definition = vertex
             text, received = await undo.enter_async_context(archive.received(folder))
         if "dockerfilekey" in self._options:
             text = await self._dockerfile()
@@ -117,13 +134,12 @@ class Inputs:
         title: str,
         folder: Path,
         undo: AsyncExitStack,
-        ignored: bytes | None = None,
     ) -> Deferred:
         """Return a directory of the client's that is sent when it is needed."""
 
         async def begin() -> AsyncIterator[bytes]:
-            excludes = await self._excludes(where, title, ignored)
-            what = "build context" if title == "[internal]" else "from client"
+            excludes = await self._excludes(where, title)
+            what = "build context" if title == INTERNAL else "from client"
             async with working(self._journal, f"{title} load {what}") as vertex:
 
                 def progress(size_bytes: int) -> None:
@@ -148,6 +164,7 @@ class Inputs:
         where = self._options.get("dockerfilekey") or "dockerfile"
         title = f"[internal] load build definition from {name}"
         async with working(self._journal, title) as vertex:
+            self.definition = vertex
             session = await self._session(where)
             found = await filesync.read(session, where, paths, MAX_TEXT_BYTES)
             self._ignored = found.pop(beside, None)
@@ -158,11 +175,14 @@ class Inputs:
             vertex.progress("transferring dockerfile:", len(data), done=True)
         return data.decode("utf-8", "replace")
 
-    async def _excludes(self, where: str, title: str, data: bytes | None) -> Sequence[str]:
+    async def _excludes(self, where: str, title: str) -> Sequence[str]:
+        data = self._ignored if title == INTERNAL else None
         if data is None:
-            async with working(self._journal, f"{title} load .dockerignore") as vertex:
+            async with working(self._journal, f"{title} load {ignore.NAME}") as vertex:
                 session = await self._session(where)
                 found = await filesync.read(session, where, [ignore.NAME], MAX_TEXT_BYTES)
                 data = found.get(ignore.NAME, b"")
                 vertex.progress(f"transferring {where}:", len(data), done=True)
+        if title == INTERNAL:
+            self._ignored = data
         return ignore.read(data.decode("utf-8", "replace"))

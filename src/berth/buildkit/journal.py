@@ -133,7 +133,7 @@ class Vertex:
             self._shown[id_] = time.monotonic()
             self._journal.report(statuses={**status, "timestamp": moment})
 
-    async def warn(self, text: str) -> None:
-        """Show a warning."""
-        warning = {"vertex": self._digest, "level": 1, "short": text.encode()}
+    async def warn(self, text: str, **more: object) -> None:
+        """Show a warning. ``more``: the other fields of BuildKit's VertexWarning."""
+        warning = {"vertex": self._digest, "level": 1, "short": text.encode(), **more}
         await self._journal.tell(warnings=warning)

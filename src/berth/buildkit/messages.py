@@ -48,7 +48,11 @@ DEFINITIONS = {
     "VertexStatus": "ID=1 vertex=2 name=3 current=4:int64 total=5:int64 timestamp=6:Timestamp"
     " started=7:Timestamp completed=8:Timestamp",
     "VertexLog": "vertex=1 timestamp=2:Timestamp stream=3:int64 msg=4:bytes",
-    "VertexWarning": "vertex=1 level=2:int64 short=3:bytes detail=4:*bytes url=5",
+    "VertexWarning": "vertex=1 level=2:int64 short=3:bytes detail=4:*bytes url=5 info=6:SourceInfo"
+    " ranges=7:*Range",
+    "SourceInfo": "filename=1 data=2:bytes language=4",
+    "Range": "start=1:Position end=2:Position",
+    "Position": "line=1:int32 character=2:int32",
     "UsageRequest": "filter=1:*string",
     "Usage": "record=1:*UsageRecord",
     "UsageRecord": "ID=1 Mutable=2:bool InUse=3:bool Size=4:int64 CreatedAt=6:Timestamp"

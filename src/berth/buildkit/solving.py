@@ -6,8 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from berth.buildkit import frontend, graphs
+from berth.buildkit.checking import Checking
 from berth.buildkit.inputs import INPUT, Inputs
 from berth.buildkit.lending import Lending
+from berth.buildkit.located import Located, in_words, lines_of
 from berth.buildkit.vertices import Vertices, working
 from berth.builds import fetching
 from berth.builds.contextwork import MAX_TEXT_BYTES
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from berth.buildkit.jobs import Job
+    from berth.buildkit.located import Dockerfile
     from berth.buildkit.sessions import Sessions
+    from berth.builds.requests import BuildRequest
     from berth.builds.service import Builds
     from berth.images.records import Image
     from berth.runtime.client import Runtime
@@ -42,23 +46,52 @@ class Solver:
     ) -> Image:
         """Build what a client asks of a frontend. ``inputs``: results of other builds of the client's."""
         frontend.check(name, options)
-        lending = Lending(job.session)
-        source = Inputs(self._runtime, self._sessions, job, with_inputs(options, inputs), lending)
-        request = frontend.request_of(options, source.contexts, lending)
-        source.request = request
+        source, request = self._source(job, options, inputs)
+        checking = Checking(self._builds, request, job.journal)
         vertices = Vertices(job.journal)
+
+        async def examine() -> None:
+            assert source.source is not None
+            assert source.definition is not None
+            examined = await checking.examine(source.source, source.ignored)
+            await checking.warn(source.source, examined, source.definition)
+
+        source.examine = examine
         try:
             return await self._uninterrupted(self._builds.make(request, source, vertices))
-        except CommandFailed as error:
-            failed = Failed(
-                f"process {quoted(error.command)} did not complete successfully:"
-                f" exit code: {error.exit_code}"
-            )
+        except BerthError as error:
+            failed = failure_of(error, source.source, vertices.lines)
             await vertices.failed(failed)
             raise failed from error
-        except BerthError as error:
-            await vertices.failed(error)
-            raise
+
+    def _source(
+        self, job: Job, options: Mapping[str, str], inputs: Mapping[str, Message]
+    ) -> tuple[Inputs, BuildRequest]:
+        lending = Lending(job.session)
+        source = Inputs(self._runtime, self._sessions, job, with_inputs(options, inputs), lending)
+        source.request = frontend.request_of(options, source.contexts, lending)
+        return source, source.request
+
+    async def call(
+        self, job: Job, name: str, options: Mapping[str, str], inputs: Mapping[str, Message]
+    ) -> Mapping[str, bytes]:
+        """Answer what a client asks of a frontend that is no build."""
+        from berth.buildkit import subrequests
+
+        frontend.check(name, options)
+        wanted = options[frontend.REQUEST]
+        if wanted not in subrequests.ALL:
+            raise Unsupported(f"unsupported request {wanted}")
+        if wanted == subrequests.DESCRIBE:
+            return subrequests.described()
+        source, request = self._source(job, options, inputs)
+        checking = Checking(self._builds, request, job.journal)
+        async with self._builds.folder() as folder, source.open(folder):
+            assert source.source is not None
+            try:
+                return await checking.answer(wanted, source.source, source.ignored)
+            except BerthError as error:
+                raise failure_of(error, source.source, (0, 0)) from error
 
     async def fetch(self, job: Job, url: str) -> bytes:
         """Return a file that a URL leads to."""
@@ -104,6 +137,19 @@ def with_inputs(options: Mapping[str, str], inputs: Mapping[str, Message]) -> di
                 raise Failed(f"{key.removeprefix('context:')}: the input {value} is not there")
             found[key] = graphs.source_of(definition)
     return found
+
+
+def failure_of(error: BerthError, source: Dockerfile | None, lines: tuple[int, int]) -> BerthError:
+    """Return an error in BuildKit's words, with where it is; ``lines``: of the step that was under way."""
+    if isinstance(error, CommandFailed):
+        error = Failed(
+            f"process {quoted(error.command)} did not complete successfully:"
+            f" exit code: {error.exit_code}"
+        )
+    if source is None or isinstance(error, Located):
+        return error
+    lines = lines_of(error) or lines
+    return Located.of(in_words(error), source, lines)
 
 
 def quoted(text: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from berth import __version__
 from berth.buildkit import messages
+from berth.builds.pruning import TRUE
 from berth.errors import NotFound
 from berth.images.catalog import seconds
 from berth.oci.platform import this_machine
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from berth.buildkit.filters import Filter
     from berth.builds.pruning import Pruning
     from berth.builds.service import Builds
     from berth.engine.services import Services
@@ -59,25 +62,54 @@ class Store:
         except NotFound:
             return ""
 
-    async def usage(self) -> Sequence[Message]:
+    async def usage(self, wanted: Filter) -> Sequence[Message]:
         """Return the steps of builds that are kept, and what their commands have cached."""
         by_id = {image.id: image for image in self._images.all()}
         needed = needed_by_names(by_id)
         steps = [
-            record_of(image, own_bytes(image, by_id), in_use=image.id in needed)
+            record_of(
+                image, own_bytes(image, by_id), self._description(image), needed=image.id in needed
+            )
             for image in by_id.values()
             if image.step
         ]
-        return [*steps, *map(cache_of, await self._builds.caches())]
+        records = [*steps, *map(cache_of, await self._builds.caches())]
+        return [record for record in records if wanted.chooses(fields_of(record))]
 
-    async def prune(self, wanted: Pruning) -> Sequence[Message]:
+    def _description(self, image: Image) -> str:
+        """Return what a step says of itself."""
+        history = self._images.history(image)
+        return str(history[0]["CreatedBy"]) if history else ""
+
+    async def prune(self, wanted: Pruning, chosen: Filter) -> Sequence[Message]:
         """Remove what builds have left; return what that was."""
-        before = {record.ID: record for record in await self.usage()}
+        before = {record.ID: record for record in await self.usage(chosen)}
+        if not chosen.chooses_all:
+            wanted = replace(wanted, ids=frozenset(before))
         done = await self._builds.prune(wanted)
         deleted = done["CachesDeleted"]
         assert isinstance(deleted, list)
         other = messages.of("UsageRecord")
         return [before.get(id_) or other(ID=id_, RecordType=KIND) for id_ in deleted]
+
+
+def fields_of(record: Message) -> dict[str, str]:
+    """Return what filters see of a record."""
+    texts = {
+        "id": record.ID,
+        "parents": ";".join(record.Parents),
+        "description": record.Description,
+        "type": record.RecordType,
+    }
+    switches = {
+        "inuse": record.InUse,
+        "mutable": record.Mutable,
+        "immutable": not record.Mutable,
+        "shared": record.Shared,
+        "private": not record.Shared,
+    }
+    found = {name: text for name, text in texts.items() if text}
+    return found | {name: TRUE for name, is_so in switches.items() if is_so}
 
 
 def needed_by_names(images: Mapping[str, Image]) -> set[str]:
@@ -111,16 +143,17 @@ def cache_of(document: Mapping[str, object]) -> Message:
     )
 
 
-def record_of(image: Image, size_bytes: int, *, in_use: bool) -> Message:
-    """Return a step as clients show it."""
+def record_of(image: Image, size_bytes: int, description: str, *, needed: bool) -> Message:
+    """Return a step as clients show it. ``needed``: an image with a name is made of it."""
     made = int(seconds(image.created))
     return messages.of("UsageRecord")(
         ID=image.id,
-        InUse=in_use,
+        InUse=needed,
+        Shared=needed,
         Size=size_bytes,
         CreatedAt={"seconds": made},
         LastUsedAt={"seconds": made},
-        Description="step of a build",
+        Description=description,
         RecordType=KIND,
         Parents=[image.parent] if image.parent else [],
     )

@@ -33,6 +33,7 @@ class Vertices(Output):
         self._names: dict[int, dict[int, str]] = {}  # of steps by id, by stage
         self._current: Vertex | None = None
         self._plan: Plan | None = None
+        self._step: Instruction | None = None  # under way
         self._stages: list[Vertices] = []
         self._is_failing = False
 
@@ -54,6 +55,7 @@ class Vertices(Output):
     async def step(self, instruction: Instruction, stage: Stage | None = None) -> None:
         """Begin a vertex, if the instruction is one."""
         await self._finish()
+        self._step = instruction
         if stage is None or self._plan is None:
             return
         if name := vertex_name(self._plan, stage, instruction):
@@ -98,6 +100,13 @@ class Vertices(Output):
         await self._finish(error=error.message)
         for stage in self._stages:
             await stage._finish(error=error.message if stage._is_failing else CANCELED)
+
+    @property
+    def lines(self) -> tuple[int, int]:
+        """Where the instruction is that failed; zeros when it was none that somebody wrote."""
+        failing = (stage._step for stage in self._stages if stage._is_failing)
+        step = next(failing, self._step)
+        return step.lines if step is not None else (0, 0)
 
     def report(self, message: Mapping[str, object]) -> None:
         """Show how far a pull is."""

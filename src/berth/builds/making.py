@@ -55,9 +55,11 @@ class Making:
     ) -> None:
         self._notes = notes
         layers = LayerMaker(services, notes)
+        bases = Bases(services.images, engine.pulls)
+        self.look = bases.look
         self._means = Means(
             images=services.images,
-            bases=Bases(services.images, engine.pulls),
+            bases=bases,
             layers=layers,
             runs=Runs(services, engine.containers, engine.files, notes),
             mounts=Mounts(services, layers, caches, notes),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Failed, InvalidArgument, NotFound
 from berth.images.records import Image
-from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from berth.oci.platform import Platform
 
     Origin = Image | Context
-
-DEFAULT_TAG = ":latest"
 
 
 class Origins:
@@ -46,14 +43,7 @@ class Origins:
 
     def context(self, name: str) -> str | Context | None:
         """Return what the client says to take for a name: an image's name, or files; None for nothing."""
-        contexts = self._request.contexts
-        if name in contexts or not contexts:
-            return contexts.get(name)
-        try:
-            familiar = Reference.parse(name).familiar()
-        except InvalidArgument:
-            return None
-        return contexts.get(familiar.removesuffix(DEFAULT_TAG), contexts.get(familiar))
+        return self._request.context(name)
 
     async def stage(self, name: str, before: int) -> StageState | None:
         """Return the end of a stage that is ``before`` another; None when there is none of this name."""

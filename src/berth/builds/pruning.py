@@ -46,6 +46,7 @@ class Pruning:
     everything: bool = False  # also what images with names are made of
     unused_since_ns: int | None = None
     fields: tuple[tuple[str, str | None], ...] = ()
+    ids: frozenset[str] | None = None  # of those that may go, None for all
     reserved_bytes: int = 0
     max_used_bytes: int = 0
     min_free_bytes: int = 0
@@ -55,6 +56,8 @@ class Pruning:
         if entry.in_use or (entry.shared and not self.everything):
             return False
         if self.unused_since_ns is not None and entry.used_ns > self.unused_since_ns:
+            return False
+        if self.ids is not None and entry.id not in self.ids:
             return False
         return all(_passes(entry, name, value) for name, value in self.fields)
 

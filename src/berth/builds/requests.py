@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from berth.builds.offers import NO_OFFERS
+from berth.errors import InvalidArgument
+from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from berth.oci.platform import Platform
 
     NamedContext = str | Context  # an image, or files that were received
+
+DEFAULT_TAG = ":latest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +47,13 @@ class BuildRequest:
         default_factory=dict
     )  # instead of stages and images
     offers: Offers = NO_OFFERS
+
+    def context(self, name: str) -> NamedContext | None:
+        """Return what is to be taken for a name: an image's name, or files; None for nothing else."""
+        if name in self.contexts or not self.contexts:
+            return self.contexts.get(name)
+        try:
+            familiar = Reference.parse(name).familiar()
+        except InvalidArgument:
+            return None
+        return self.contexts.get(familiar.removesuffix(DEFAULT_TAG), self.contexts.get(familiar))

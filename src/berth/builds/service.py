@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from berth.builds.output import Listener, Output
     from berth.builds.pruning import Pruning
     from berth.builds.requests import BuildRequest
+    from berth.dockerfile.survey import Base
     from berth.engine.engine import Engine
     from berth.engine.services import Services
     from berth.images.disposal import Step
     from berth.images.records import Image
+    from berth.oci.platform import Platform
 
 STEP = "regular"  # as BuildKit calls them
 
@@ -97,11 +99,18 @@ class Builds:
 
     async def make(self, request: BuildRequest, source: Source, output: Output) -> Image:
         """Build an image that gets no name yet. A cancellation is as in :meth:`build`."""
+        return await self._made().image(request, source, output)
+
+    async def look(self, name: str, platform: Platform | None, request: BuildRequest) -> Base:
+        """Return what an image is like that a build may begin with; it is not pulled."""
+        return await self._made().look(name, platform, request)
+
+    def _made(self) -> Making:
         if self._making is None:
             from berth.builds.making import Making
 
             self._making = Making(self._services, self._engine, self._notes, self._caches)
-        return await self._making.image(request, source, output)
+        return self._making
 
     @asynccontextmanager
     async def files(self, image: Image) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -105,7 +105,8 @@ class StageBuilder:
         state.uses_cache = stage.head.stage not in self._request.fresh_stages
         await self._triggers(state)
         await self._output.image(state.image.id)
-        for step in (*stage.steps, *more):
+        is_replaced = stage.head.stage and self._origins.context(stage.head.stage) is not None
+        for step in (*(() if is_replaced else stage.steps), *more):
             await self._output.step(step, stage)
             await self._step(state, step)
             await self._output.image(state.image.id)

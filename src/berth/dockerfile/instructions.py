@@ -7,7 +7,7 @@ Docker's words.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,6 +32,12 @@ class Instruction:
 
     name: str
     text: str
+    line: Line | None = field(default=None, repr=False, compare=False)  # None: nobody wrote it
+
+    @property
+    def lines(self) -> tuple[int, int]:
+        """Where it begins and ends; zeros when nobody wrote it."""
+        return (self.line.number, self.line.last) if self.line else (0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,7 @@ class Pairs(Instruction):
     """ENV and LABEL."""
 
     pairs: tuple[tuple[str, str], ...]
+    is_legacy: bool = False  # a name and a value without a sign between them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +118,7 @@ def read(line: Line) -> Instruction:
     reader = READERS.get(line.name)
     if reader is None:
         raise InvalidArgument(f"unknown instruction: {line.name}")
-    return reader(line)
+    return replace(reader(line), line=line)
 
 
 def _flags(line: Line, known: Iterable[str]) -> dict[str, list[str]]:
@@ -233,15 +240,17 @@ def _check_security(value: str) -> None:
         raise InvalidArgument(f'security "{value}" is not valid')
 
 
+def _legacy_pair(line: Line) -> tuple[tuple[str, str], ...]:
+    """Return the one pair of the older form."""
+    parts = re.split(r"\s+", line.rest, maxsplit=1)
+    if len(parts) < 2:
+        raise InvalidArgument(f"{line.name} must have two arguments")
+    return ((parts[0], parts[1]),)
+
+
 def _read_pairs(line: Line) -> tuple[tuple[str, str], ...]:
-    words = syntax.split_words(line.rest, line.escape)
-    if "=" not in words[0]:  # the older form
-        parts = re.split(r"\s+", line.rest, maxsplit=1)
-        if len(parts) < 2:
-            raise InvalidArgument(f"{line.name} must have two arguments")
-        return ((parts[0], parts[1]),)
     pairs = []
-    for word in words:
+    for word in syntax.split_words(line.rest, line.escape):
         key, equals, value = word.partition("=")
         if not equals:
             quoted = msgspec.json.encode(word).decode()
@@ -257,7 +266,9 @@ def _read_pairs(line: Line) -> tuple[tuple[str, str], ...]:
 def _pairs(line: Line) -> Pairs:
     _flags(line, ())
     _at_least_one(line)
-    return Pairs(name=line.name, text=line.text, pairs=_read_pairs(line))
+    is_legacy = "=" not in syntax.split_words(line.rest, line.escape)[0]
+    pairs = _legacy_pair(line) if is_legacy else _read_pairs(line)
+    return Pairs(name=line.name, text=line.text, pairs=pairs, is_legacy=is_legacy)
 
 
 def _arguments(line: Line) -> Arguments:

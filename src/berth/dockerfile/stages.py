@@ -112,7 +112,7 @@ def read(text: str) -> Dockerfile:
         try:
             step = instructions.read(line)
         except InvalidArgument as error:
-            raise syntax.SyntaxFault.at(line.number, error.message) from error
+            raise syntax.SyntaxFault.at(line.number, error.message, line.last) from error
         if isinstance(step, From):
             stages.append((step, []))
         elif stages:
@@ -120,7 +120,8 @@ def read(text: str) -> Dockerfile:
         elif isinstance(step, Arguments):
             before.append(step)
         else:
-            raise syntax.SyntaxFault.at(line.number, "no build stage in current context")
+            why = "no build stage in current context"
+            raise syntax.SyntaxFault.at(line.number, why, line.last)
     if not stages:
         raise InvalidArgument("dockerfile parse error: no build stage in current context")
     return Dockerfile(

@@ -29,6 +29,7 @@ class Expansion:
     def __init__(self, variables: Mapping[str, str], escape: str = "\\") -> None:
         self.variables = variables
         self.escape = escape
+        self.asked: set[str] = set()  # the names of variables that a word has had
         self._left = MAX_PUT_IN
 
     def __call__(self, text: str) -> str:
@@ -44,6 +45,11 @@ class Expansion:
     def document(self, text: str) -> str:
         """Put variables into a here-document: quotes are plain characters in it."""
         return _Word(text, self, quotes=False).whole()
+
+    @property
+    def spent(self) -> int:
+        """How many letters were put in, or looked at."""
+        return MAX_PUT_IN - self._left
 
     def spend(self, letters: int) -> None:
         """Count what is put in; InvalidArgument when it is too much."""
@@ -174,6 +180,7 @@ class _Word:
 
     def _value(self, name: str) -> str | None:
         found = self._expansion.variables.get(name)
+        self._expansion.asked.add(name)
         self._expansion.spend(len(found or ""))
         return found
 

@@ -14,6 +14,8 @@ from berth.errors import InvalidArgument
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from berth.errors import BerthError
+
 DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+)")
 DIRECTIVES = ("escape", "syntax", "check")
 ESCAPES = ("\\", "`")
@@ -25,13 +27,29 @@ BLANK = " \t\v\f\r"
 MAX_LINE_BYTES = 65535 * 16
 
 
-class SyntaxFault(InvalidArgument):
+class Fault(InvalidArgument):
+    """What is wrong with an instruction, and with which."""
+
+    why = ""
+    lines = (0, 0)  # the first and the last of the instruction
+
+    @classmethod
+    def of(cls, error: BerthError, line: Line) -> Fault:
+        """Return an error with the place where it was found."""
+        self = cls(error.message, hint=error.hint)
+        self.why, self.lines = error.message, (line.number, line.last)
+        return self
+
+
+class SyntaxFault(Fault):
     """A Dockerfile that cannot be read, in Docker's words and with the line."""
 
     @classmethod
-    def at(cls, line: int, why: str) -> SyntaxFault:
-        """Return it for a line."""
-        return cls(f"dockerfile parse error line {line}: {why}")
+    def at(cls, line: int, why: str, last: int = 0) -> SyntaxFault:
+        """Return it for an instruction that begins with a line."""
+        self = cls(f"dockerfile parse error line {line}: {why}")
+        self.why, self.lines = why, (line, max(line, last))
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +66,16 @@ class Line:
     """One instruction, its lines joined."""
 
     number: int  # of its first line
+    last: int  # and of its last
+    written: str  # its name as it was written
     name: str  # in capitals
     flags: tuple[str, ...]  # --name or --name=value
     rest: str
     text: str  # as it was written
     heredocs: tuple[Heredoc, ...] = ()
     escape: str = ESCAPES[0]
+    comments: tuple[str, ...] = ()  # right before it
+    empty_at: int = 0  # where its last row is, when one of those between is empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +88,17 @@ class Source:
 
 def parse(text: str) -> Source:
     """Take a Dockerfile apart; SyntaxFault in Docker's words."""
-    rows = text.removeprefix("\ufeff").split("\n")
-    escape = directives(rows)
-    reader = _Reader(rows, escape)
+    rows = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
+    escape, count = directives(rows)
+    reader = _Reader(rows, escape, count)
     lines = tuple(reader.lines())
     if not lines:
         raise InvalidArgument("file with no instructions")
     return Source(escape=escape, lines=lines)
 
 
-def directives(rows: Sequence[str]) -> str:
-    """Return the escape character that the directives at the top say."""
+def directives(rows: Sequence[str]) -> tuple[str, int]:
+    """Return the escape character that the directives at the top say, and how many rows those are."""
     escape, seen = ESCAPES[0], set()
     for row in rows:
         found = DIRECTIVE.fullmatch(row.strip())
@@ -90,16 +112,29 @@ def directives(rows: Sequence[str]) -> str:
             if found[2] not in ESCAPES:
                 raise InvalidArgument(f"invalid ESCAPE '{found[2]}'. Must be ` or \\")
             escape = found[2]
-    return escape
+    return escape, len(seen)
+
+
+def directive(text: str, name: str) -> str:
+    """Return what one of the directives at the top says, "" for nothing."""
+    for row in text.removeprefix("\ufeff").split("\n"):
+        found = DIRECTIVE.fullmatch(row.strip())
+        if found is None or found[1].lower() not in DIRECTIVES:
+            break
+        if found[1].lower() == name:
+            return found[2].strip()
+    return ""
 
 
 class _Reader:
     """Joins rows to instructions."""
 
-    def __init__(self, rows: Sequence[str], escape: str) -> None:
+    def __init__(self, rows: Sequence[str], escape: str, begin: int) -> None:
         self._rows = rows
         self._escape = escape
-        self._at = 0
+        self._at = begin
+        self._comments: list[str] = []
+        self._empty_at = 0
         quoted = re.escape(escape)
         self._continued = re.compile(rf"(?:^|[^{quoted}])({quoted})[ \t\r]*$")
 
@@ -109,6 +144,7 @@ class _Reader:
             number = self._at + 1
             row = self._take().lstrip(BLANK)
             if row.startswith("#"):
+                self._note(row)
                 continue
             text = self._joined(row)
             if not text.strip():
@@ -116,6 +152,14 @@ class _Reader:
             if len(text) > MAX_LINE_BYTES:
                 raise SyntaxFault.at(number, "dockerfile line greater than maximum allowed size")
             yield self._line(number, text.strip(BLANK))
+            self._comments.clear()
+
+    def _note(self, row: str) -> None:
+        """Take note of a comment; an empty one parts those before it from what follows."""
+        if comment := row[1:].strip():
+            self._comments.append(comment)
+        else:
+            self._comments.clear()
 
     def _take(self) -> str:
         row = self._rows[self._at]
@@ -129,13 +173,15 @@ class _Reader:
 
     def _joined(self, row: str) -> str:
         text, goes_on = self._cut(row)
-        pieces = [text]
+        pieces, has_empty = [text], False
         while goes_on and self._at < len(self._rows):
             row = self._take()
+            has_empty = has_empty or not row.strip()
             if row.lstrip(BLANK).startswith("#") or not row.strip():
                 continue
             more, goes_on = self._cut(row)
             pieces.append(more)
+        self._empty_at = self._at if has_empty else 0
         return "".join(pieces)
 
     def _line(self, number: int, text: str) -> Line:
@@ -146,12 +192,16 @@ class _Reader:
             heredocs = tuple(self._heredocs(number, name.upper(), rest))
         return Line(
             number=number,
+            last=self._at,
+            written=name,
             name=name.upper(),
             flags=flags,
             rest=rest,
             text=text,
             heredocs=heredocs,
             escape=self._escape,
+            comments=tuple(self._comments),
+            empty_at=self._empty_at,
         )
 
     def _heredocs(self, number: int, name: str, rest: str) -> Iterator[Heredoc]:
@@ -163,7 +213,7 @@ class _Reader:
             content = []
             while True:
                 if self._at >= len(self._rows):
-                    raise SyntaxFault.at(number, f"unterminated heredoc {word}")
+                    raise SyntaxFault.at(number, f"unterminated heredoc {word}", self._at)
                 row = self._take()
                 row = row.lstrip("\t") if dash else row
                 if row == word:

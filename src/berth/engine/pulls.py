@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from berth.engine.events import Events
     from berth.images.records import Image
     from berth.images.service import ImageService
+    from berth.oci.image import ImageDocument
     from berth.registry.client import PulledImage, RegistryClient
     from berth.registry.referrers import Attached
 
@@ -56,6 +57,13 @@ class Pulls:
             image, pulled = await self._pull_one(one, wanted, credentials, progress)
             if referrers:
                 await self._pull_referrers(image, pulled, credentials, progress)
+
+    async def configuration(
+        self, name: str, *, platform: Platform | None, auth: str
+    ) -> ImageDocument:
+        """Return the configuration of a registry's image without pulling it."""
+        reference, credentials = Reference.parse(name), Credentials.decode(auth)
+        return await self._registry.configuration(reference, platform, credentials)
 
     async def _pull_one(
         self,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from berth.content.store import ContentStore
-    from berth.oci.image import Descriptor
+    from berth.oci.image import Descriptor, ImageDocument
     from berth.oci.reference import Reference
     from berth.registry.auth import Credentials
     from berth.registry.begun import BegunUploads
@@ -238,6 +238,16 @@ class RegistryClient:
         from berth.registry.look import look
 
         _, found = await asyncio.to_thread(self._reach, self._access(reference, auth), look)
+        return found
+
+    async def configuration(
+        self, reference: Reference, platform: Platform | None, auth: Credentials | None
+    ) -> ImageDocument:
+        """Return the configuration of an image; nothing is kept."""
+        from berth.registry.look import configuration
+
+        ask = partial(configuration, platform=platform or this_machine())
+        _, found = await asyncio.to_thread(self._reach, self._access(reference, auth), ask)
         return found
 
     async def raw(self, reference: Reference, auth: Credentials | None) -> tuple[Descriptor, bytes]:

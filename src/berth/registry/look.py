@@ -10,7 +10,7 @@ from berth.errors import Corrupt, InvalidArgument
 from berth.oci.digest import Digest
 from berth.oci.image import INDEXES, ImageDocument, Index, Manifest, decode
 from berth.oci.platform import Platform
-from berth.registry.resolve import describe
+from berth.registry.resolve import describe, resolve
 
 if TYPE_CHECKING:
     from berth.oci.image import Descriptor
@@ -47,12 +47,20 @@ def look(session: Session) -> Looked:
     if descriptor.media_type in INDEXES:
         index = decode(data, Index, f"index {descriptor.digest}")
         return Looked(descriptor, [entry.platform for entry in index.manifests if entry.platform])
-    config = decode(data, Manifest, f"manifest {descriptor.digest}").config
-    text = session.document(f"blobs/{Digest.parse(config.digest)}")
-    if str(Digest.of(text)) != config.digest:
-        raise Corrupt(f"image configuration {config.digest}: the registry has other bytes")
-    document = decode(text, ImageDocument, "image configuration")
+    document = _document(session, decode(data, Manifest, f"manifest {descriptor.digest}").config)
     platform = Platform(
         os=document.os or "linux", architecture=document.architecture, variant=document.variant
     )
     return Looked(descriptor, [platform])
+
+
+def configuration(session: Session, platform: Platform) -> ImageDocument:
+    """Ask for the configuration of an image. NotFound: there is none for this platform."""
+    return _document(session, resolve(session, platform).manifest.config)
+
+
+def _document(session: Session, config: Descriptor) -> ImageDocument:
+    text = session.document(f"blobs/{Digest.parse(config.digest)}")
+    if str(Digest.of(text)) != config.digest:
+        raise Corrupt(f"image configuration {config.digest}: the registry has other bytes")
+    return decode(text, ImageDocument, "image configuration")

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.programs import find, run
+from support.projects import Project
+from support.waiting import wait_for
+from system.test_builds import clear_images, remains
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from support.engine import EngineProcess
     from support.programs import Outcome
@@ -53,3 +56,44 @@ def node(environment: dict[str, str]) -> Callable[..., Outcome]:
         return run(find("node"), path, *args, env={**environment, "NODE_PATH": modules})
 
     return run_node
+
+
+class Client:
+    """The docker CLI with its plugins, in a configuration of its own."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        self.env = environment
+        plugins = folder / "cli-plugins"
+        plugins.mkdir()
+        for package, name in (("buildx", "docker-buildx"), ("debian", "docker-compose")):
+            program = client(package, "usr", "libexec", "docker", "cli-plugins", name)
+            (plugins / name).symlink_to(program)
+
+    def __call__(self, *args: str, **options: object) -> Outcome:
+        return run(find("docker"), *args, env=self.env, **options)  # type: ignore[arg-type]
+
+    def build(self, project: Project, *args: str, **options: object) -> Outcome:
+        """Build a project; it must go well."""
+        done = self.try_to_build(project, *args, **options)
+        assert done.code == 0, str(done)
+        return done
+
+    def try_to_build(self, project: Project, *args: str, **options: object) -> Outcome:
+        """Build a project."""
+        return self("build", "--progress=plain", *args, str(project.folder), **options)
+
+
+@pytest.fixture
+def docker(environment: dict[str, str], tmp_path: Path) -> Client:
+    """The docker CLI with its plugins."""
+    return Client(environment, tmp_path)
+
+
+@pytest.fixture
+def project(engine: EngineProcess, tmp_path: Path) -> Iterator[Project]:
+    """A context; afterwards nothing of a build may be left."""
+    folder = tmp_path / "context"
+    folder.mkdir()
+    yield Project(folder, engine)
+    clear_images(engine)
+    wait_for(lambda: not remains(engine), "nothing of a build is left")

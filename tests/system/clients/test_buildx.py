@@ -20,8 +20,8 @@ from support.programs import find, run
 from support.projects import Project
 from support.registries import PASSWORD, USER, Registry
 from support.waiting import wait_for
-from system.clients.conftest import client
-from system.test_builds import clear_images, remains
+from system.clients.conftest import Client
+from system.test_builds import remains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,44 +29,6 @@ if TYPE_CHECKING:
 
     from support.engine import EngineProcess
     from support.programs import Outcome
-
-
-class Client:
-    """The docker CLI with its plugins, in a configuration of its own."""
-
-    def __init__(self, environment: dict[str, str], folder: Path) -> None:
-        self.env = environment
-        plugins = folder / "cli-plugins"
-        plugins.mkdir()
-        for package, name in (("buildx", "docker-buildx"), ("debian", "docker-compose")):
-            program = client(package, "usr", "libexec", "docker", "cli-plugins", name)
-            (plugins / name).symlink_to(program)
-
-    def __call__(self, *args: str, **options: object) -> Outcome:
-        return run(find("docker"), *args, env=self.env, **options)  # type: ignore[arg-type]
-
-    def build(self, project: Project, *args: str, **options: object) -> Outcome:
-        """Build a project; it must go well."""
-        done = self.try_to_build(project, *args, **options)
-        assert done.code == 0, str(done)
-        return done
-
-    def try_to_build(self, project: Project, *args: str, **options: object) -> Outcome:
-        return self("build", "--progress=plain", *args, str(project.folder), **options)
-
-
-@pytest.fixture
-def docker(environment: dict[str, str], tmp_path: Path) -> Client:
-    return Client(environment, tmp_path)
-
-
-@pytest.fixture
-def project(engine: EngineProcess, tmp_path: Path) -> Iterator[Project]:
-    folder = tmp_path / "context"
-    folder.mkdir()
-    yield Project(folder, engine)
-    clear_images(engine)
-    wait_for(lambda: not remains(engine), "nothing of a build is left")
 
 
 def test_a_project_is_built_and_runs(project: Project, docker: Client) -> None:
@@ -113,7 +75,7 @@ def test_a_failing_command_is_shown_with_its_code(project: Project, docker: Clie
 @pytest.mark.parametrize(
     ("dockerfile", "why"),
     [
-        ("FROM busybox\nFOO\n", "dockerfile parse error line 2: unknown instruction: FOO"),
+        ("FROM busybox\nFOO\n", "dockerfile parse error on line 2: unknown instruction: FOO"),
         ("FROM busybox\nCOPY none /\n", "COPY failed: file not found in build context"),
         ("# syntax=me/mine:1\nFROM busybox\n", "frontend me/mine:1 is not run"),
     ],
@@ -561,6 +523,38 @@ def test_what_builds_left_is_shown_and_removed(project: Project, docker: Client)
     assert "sha256:" not in docker("buildx", "du").out
 
 
+def test_what_is_left_is_chosen_by_filters(project: Project, docker: Client) -> None:
+    project.write("FROM busybox\nRUN --mount=type=cache,target=/c echo step > /step\nENV A=b\n")
+    docker.build(project, "-t", "kept")
+    project.write("FROM busybox\nRUN echo other > /other\n")
+    docker.build(project)
+
+    def found(*filters: str) -> list[str]:
+        flags = [flag for one in filters for flag in ("--filter", one)]
+        done = docker("buildx", "du", "--format={{json .}}", *flags)
+        assert done.code == 0, str(done)
+        return [json.loads(line)["Description"] for line in done.out.splitlines()]
+
+    assert len(found()) == 4
+    assert found("type=exec.cachemount") == found("description~=cache") != []
+    assert [text[-8:] for text in found("description~=echo.other")] == ["> /other"]
+    assert len(found("private=true")) == 2
+    assert len(found("shared=true", "type=regular")) == 2
+    assert found("id=none") == []
+    verbose = docker("buildx", "du", "--verbose", "--filter", "description~=echo.other").out
+    assert "Reclaimable:  true" in verbose
+    assert "Parents:" in verbose
+    pruned = docker("buildx", "prune", "-f", "--filter", "type=exec.cachemount")
+    assert pruned.code == 0, str(pruned)
+    assert len(found()) == 3
+    assert docker("buildx", "prune", "-f", "--filter", "until=1h").code == 0
+    assert len(found()) == 3
+    assert docker("buildx", "prune", "-f", "--max-used-space", "1mb").code == 0
+    wrong = docker("buildx", "du", "--filter", "id~=(a+)+")
+    assert wrong.code == 1
+    assert "of a filter has groups" in wrong.err
+
+
 def test_the_builder_is_described(docker: Client) -> None:
     listed = docker("buildx", "ls")
     assert listed.code == 0, str(listed)
@@ -574,7 +568,6 @@ def test_the_builder_is_described(docker: Client) -> None:
 def test_what_berth_does_not_do_is_refused_by_name(project: Project, docker: Client) -> None:
     project.write("FROM busybox\n")
     for flags, why in (
-        (("--call=outline",), "--call outline is not part of berth"),
         (("--platform=linux/amd64,linux/arm64",), "several platforms is not built at once"),
         (("-o", "type=oci,dest=out,tar=false"), "tar=false is not part of berth"),
     ):

@@ -59,7 +59,6 @@ def test_attributes_without_sense_are_refused(options):
         ("gateway.v0", {"source": "me/mine"}),
         ("gateway.v0", {}),
         ("other.v0", {}),
-        ("dockerfile.v0", {"requestid": "frontend.lint"}),
         ("dockerfile.v0", {"platform": "linux/amd64,linux/arm64"}),
     ],
 )

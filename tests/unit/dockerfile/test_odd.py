@@ -16,7 +16,8 @@ FOLDER = Path(__file__).parent / "odd"
 def shown(value):
     """Return what of a value says something."""
     if isinstance(value, dict):
-        return {key: shown(inner) for key, inner in value.items() if inner or inner is False}
+        named = {key: inner for key, inner in value.items() if key != "line"}
+        return {key: shown(inner) for key, inner in named.items() if inner or inner is False}
     return [shown(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
