@@ -64,7 +64,7 @@ class Jobs:
             del self._jobs[ref]
             if not job.returned.cancel() and not job.returned.cancelled():
                 job.returned.exception()  # nobody else is to be told
-            await job.journal.end()
+            job.journal.end()
 
     async def find(self, ref: str) -> Job:
         """Return a job; wait a while for one that is not there yet."""

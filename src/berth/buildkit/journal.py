@@ -6,17 +6,21 @@ import asyncio
 import secrets
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from berth.buildkit import messages
+from berth.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from google.protobuf.message import Message
 
-PAST = 1000  # messages that a reader gets who comes late
-AHEAD = 200  # messages that a reader may be behind
+PAST_BYTES = 2 << 20  # of messages that a reader gets who comes late
+AHEAD_BYTES = 1 << 20  # of messages that a reader may be behind
+STALL_S = 10.0  # that a build waits for a reader; then it goes on, and the reader misses output
+MAX_READERS = 16
 PAUSE_S = 0.1  # between two looks at how far something is
 STDOUT, STDERR = 1, 2
 NANOSECONDS = 1_000_000_000
@@ -28,12 +32,78 @@ def now() -> Mapping[str, int]:
     return {"seconds": seconds, "nanos": nanos}
 
 
-class Journal:
-    """The messages of one build, for those who read along. A slow reader holds the build back."""
+class Reader:
+    """What one who reads along has yet to take."""
 
     def __init__(self) -> None:
-        self._past: deque[Message] = deque(maxlen=PAST)
-        self._readers: list[asyncio.Queue[Message | None]] = []
+        self._messages: deque[Message] = deque()
+        self._size_bytes = 0
+        self._lost: Message | None = None  # the first that it missed since it is behind
+        self._is_over = False
+        self._came, self._went = asyncio.Event(), asyncio.Event()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._size_bytes < AHEAD_BYTES and self._lost is None
+
+    async def put(self, message: Message) -> None:
+        """Add a message; wait for room, but not for ever. What tells of vertices is never left out."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STALL_S):
+                while not (self._has_room or self._lost or self._is_over):
+                    self._went.clear()
+                    await self._went.wait()
+        if self._has_room or message.vertexes or message.warnings:
+            self._add(message)
+        else:
+            self._lost = self._lost or message
+
+    def offer(self, message: Message) -> None:
+        """Add a message if there is room."""
+        if self._has_room:
+            self._add(message)
+
+    def _add(self, message: Message) -> None:
+        self._messages.append(message)
+        self._size_bytes += message.ByteSize()
+        self._came.set()
+
+    def end(self) -> None:
+        """Say that nothing more comes, or is wanted."""
+        self._is_over = True
+        self._came.set()
+        self._went.set()
+
+    async def take(self) -> Message | None:
+        """Return the next message; None at the end."""
+        while not (self._messages or self._lost or self._is_over):
+            self._came.clear()
+            await self._came.wait()
+        if self._messages:
+            message = self._messages.popleft()
+            self._size_bytes -= message.ByteSize()
+        else:
+            lost, self._lost = self._lost, None
+            message = None if lost is None else gap(lost)
+        self._went.set()
+        return message
+
+
+def gap(lost: Message) -> Message:
+    """Return what is shown instead of what was left out."""
+    said = [*lost.logs, *lost.statuses][0]
+    text = b"[output is missing here: its reader was too slow]\n"
+    log = {"vertex": said.vertex, "timestamp": now(), "stream": STDERR, "msg": text}
+    return messages.of("Status")(logs=[log])
+
+
+class Journal:
+    """The messages of one build, for those who read along. A slow reader holds the build back for a while."""
+
+    def __init__(self) -> None:
+        self._past: deque[Message] = deque()
+        self._past_bytes = 0
+        self._readers: list[Reader] = []
         self._is_over = False
 
     async def tell(self, **fields: object) -> None:
@@ -46,36 +116,40 @@ class Journal:
         """Show something that may be left out where it comes too fast."""
         message = self._note(fields)
         for reader in self._readers:
-            if not reader.full():
-                reader.put_nowait(message)
+            reader.offer(message)
 
     def _note(self, fields: Mapping[str, object]) -> Message:
         message = messages.of("Status")(**{key: [value] for key, value in fields.items()})
         self._past.append(message)
+        self._past_bytes += message.ByteSize()
+        while self._past_bytes > PAST_BYTES and len(self._past) > 1:
+            self._past_bytes -= self._past.popleft().ByteSize()
         return message
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """Say that nothing more comes."""
         self._is_over = True
-        for reader in tuple(self._readers):
-            await reader.put(None)
+        for reader in self._readers:
+            reader.end()
 
     async def read(self) -> AsyncIterator[Message]:
         """Yield everything, from the beginning to the end."""
-        past = tuple(self._past)
-        reader: asyncio.Queue[Message | None] = asyncio.Queue(AHEAD)
-        if not self._is_over:
+        if len(self._readers) == MAX_READERS:
+            raise Unavailable(f"{MAX_READERS} clients read along already")
+        past, reader = tuple(self._past), Reader()
+        if self._is_over:
+            reader.end()
+        else:
             self._readers.append(reader)
         try:
             for message in past:
                 yield message
-            while reader in self._readers and (message := await reader.get()) is not None:
+            while (message := await reader.take()) is not None:
                 yield message
         finally:
             if reader in self._readers:
                 self._readers.remove(reader)
-            while not reader.empty():  # lets go who waits to put something in
-                reader.get_nowait()
+            reader.end()
 
 
 class Vertex:
