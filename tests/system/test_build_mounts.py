@@ -9,6 +9,7 @@ import socket
 import sys
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -214,6 +215,45 @@ def test_secrets_are_seen_and_written_nowhere(lent: tuple[Project, Path]) -> Non
     (offers / "secrets/key").write_bytes(b"a\0b")
     project.write("FROM busybox\nRUN --mount=type=secret,id=key,env=KEY env\n")
     assert project.build().error.endswith("no variable can have its zero byte")
+
+
+SENDER = """
+import os, socket, time
+open("/planted", "w").write("as it was")
+fd = os.open("/planted", os.O_RDWR)
+folder = os.open("/", os.O_RDONLY)
+sock = socket.socket(socket.AF_UNIX)
+while sock.connect_ex("/meet/sock"):
+    time.sleep(0.01)
+socket.send_fds(sock, [b"x"], [fd, folder])
+"""
+RECEIVER = """
+import contextlib, os, socket, time
+sock = socket.socket(socket.AF_UNIX)
+sock.bind("/meet/sock")
+sock.listen()
+peer, _ = sock.accept()
+_, (file, folder), *_ = socket.recv_fds(peer, 1, 2)
+while peer.recv(1):
+    pass
+time.sleep(4)
+os.pwrite(file, b"tampered!", 0)
+with contextlib.suppress(OSError):
+    os.close(os.open("made", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+os.unlink("/meet/sock")
+"""
+
+
+def test_what_a_command_passes_on_changes_no_layer(project: Project) -> None:
+    """Descriptors go through a socket in a cache to the command of another build, which goes on."""
+    for name, script in (("sender", SENDER), ("receiver", RECEIVER)):
+        run = f"RUN --mount=type=cache,target=/meet {sys.executable} - <<EOF\n{script}EOF\n"
+        project.file(name, f"FROM host\n{run}")
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(built, project, dockerfile="receiver")
+        built(project, dockerfile="sender", t="sent")
+        other.result()
+    assert project.run("sent", "cat /planted; ls -d /made 2>/dev/null || :") == "as it was"
 
 
 def test_commands_talk_to_the_clients_agent(lent: tuple[Project, Path]) -> None:

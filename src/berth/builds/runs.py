@@ -83,7 +83,7 @@ class Runs:
             )
             with ExitStack() as undo:
                 tree = None
-                if strips:
+                if found.is_stripped:
                     tree = undo.enter_context(self._images.derived.detached(record.id, found.files))
                 if removes:
                     await self._remove(record)

@@ -33,11 +33,15 @@ COMPARE = "berth.files.differences:compare"
 
 
 class WrittenLayer(msgspec.Struct, frozen=True):
-    """A layer that was written: the digest and size of its tar, the bytes in its files."""
+    """A layer that was written: the digest and size of its tar, the bytes in its files.
+
+    ``is_stripped``: the container's upper directory is its files now, and nobody can change them.
+    """
 
     digest: str
     size: int
     files: int
+    is_stripped: bool = False
 
 
 class Files:
@@ -153,7 +157,7 @@ class Files:
     ) -> WrittenLayer:
         """Write what a container has changed as an image's layer to a new file.
 
-        ``strip``: its upper directory, which nobody has mounted, becomes the layer's files. ``targets``:
+        ``strip``: its upper directory becomes the layer's files, unless somebody has it still. ``targets``:
         where something was mounted, for which places may have been made. ``latest_ns``: no file is said to
         be younger.
         """

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from berth.files import roots
 from berth.images.layer import write_all
@@ -26,6 +26,8 @@ from berth.snapshots.whiteouts import is_opaque, is_whiteout
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from collections.abc import Set as AbstractSet
+
+    from berth.runtime.messages import RootfsMessage
 
     Report = Callable[[Mapping[str, object]], None]
     Skips = Callable[[str, os.stat_result], bool]
@@ -82,19 +84,21 @@ def layer(argument: dict[str, object], fds: list[int], report: Report) -> Mappin
     """Write what has changed as a layer of an image to the file ``fds[0]``.
 
     Argument: ``rootfs``; ``targets``: where something was mounted; ``strips``: what is no part of the layer
-    is removed, so that the directory is one; ``latest_ns``, see :func:`latest_of`. Returns ``digest`` and
-    ``size``, and what is in ``files``.
+    is removed, so that the directory is one, unless somebody may still write to it; ``latest_ns``, see
+    :func:`latest_of`. Returns ``digest`` and ``size``, what is in ``files``, and ``is_stripped``.
     """
     del report
+    roots.own_namespace()
+    strips = argument["strips"] and roots.is_left(cast("RootfsMessage", argument["rootfs"]))
     layers = roots.open_layers(argument)
     targets = argument["targets"]
     assert isinstance(targets, list)
     made = [path for target in targets for path in missing(layers.below, target)]
     stubs = _Stubs(layers.own, layers.below, STUBS.union(made))
     found = write_layer(layers, fds[0], stubs, latest_ns=latest_of(argument))
-    if argument["strips"]:
+    if strips:
         stubs.remove()
-    return found
+    return {**found, "is_stripped": bool(strips)}
 
 
 def latest_of(argument: dict[str, object]) -> int | None:
@@ -210,6 +214,7 @@ def is_link(status: os.stat_result | None) -> bool:
 
 def compare(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:
     """Write what is different to the pipe ``fds[0]``: a letter and a path each, ended by a zero byte."""
+    roots.own_namespace()
     layers = roots.open_layers(argument)
     report({})
 
