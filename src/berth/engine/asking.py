@@ -13,6 +13,7 @@ from berth.engine import (
     security,
     sharing,
     spec,
+    storage,
 )
 from berth.runtime.requests import TaskRequest
 
@@ -34,6 +35,8 @@ def task_request(
     """Put it together; with a ``checkpoint`` the process goes on from there."""
     host, config, loan = record.host_config, record.config, life.loan
     rows, columns = host.console_size or (0, 0)
+    rootfs = imagemounts.rootfs(record, services.images, loan.images)
+    has_quota = storage.has_quota(rootfs, services.limits)
     return TaskRequest(
         id=record.id,
         directory=life.exec_folder,
@@ -44,7 +47,7 @@ def task_request(
             env=links.environment(record, services.network, records.find),
             lent=loan.env,
         ),
-        rootfs=imagemounts.rootfs(record, services.images, loan.images),
+        rootfs=rootfs,
         user=config.user,
         groups=(*(host.group_add or ()), *cdi.groups(host)),
         terminal=config.tty,
@@ -52,7 +55,7 @@ def task_request(
         stdin=config.open_stdin,
         stdin_once=config.stdin_once,
         log=logtargets.log_target(record, life.data_folder),
-        seccomp=security.seccomp_filter(host),
+        seccomp=security.seccomp_filter(host, has_quota=has_quota),
         netns=networking.gets_namespace(record),
         init=bool(host.init),
         checkpoint=checkpoint and checkpoint.path,

@@ -16,6 +16,7 @@ from berth.engine import (
     links,
     resources,
     status,
+    storage,
     support,
 )
 from berth.engine.creation import Creation
@@ -103,6 +104,11 @@ class Containers:
     def cgroup(self, record: ContainerRecord) -> Cgroup:
         """Return its groups."""
         return self._lives.cgroup(record)
+
+    def has_quota(self, record: ContainerRecord) -> bool:
+        """Say whether there is a limit of what is written to its root."""
+        rootfs = self._services.images.rootfs(record.id)
+        return storage.has_quota(rootfs, self._services.limits)
 
     def emit(self, record: ContainerRecord, action: str, **more: str) -> None:
         """Tell listeners what happened to a container."""

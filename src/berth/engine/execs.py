@@ -157,7 +157,9 @@ class Execs:
             terminal_size=(size[0], size[1]),
             stdin=found.config.attach_stdin,
             seccomp=security.exec_seccomp_filter(
-                record.host_config, privileged=found.config.privileged
+                record.host_config,
+                privileged=found.config.privileged,
+                has_quota=self._containers.has_quota(record),
             ),
             remapped=record.id_maps is not None,
             linux=dict(identities.mappings(record)),

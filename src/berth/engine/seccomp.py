@@ -43,6 +43,11 @@ FAMILIES = (
     (INT & ~15, 48),
 )
 
+# What changes a file's project, or whether what is made in a directory has that of the directory: FSSETXATTR,
+# SETFLAGS, the same of 32 bits, and a call of Linux 6.17. Whom they are refused hears EOPNOTSUPP.
+ATTRIBUTE_REQUESTS, ATTRIBUTE_CALL = (0x401C5820, 0x40086602, 0x40046602), "file_setattr"
+EOPNOTSUPP = 95
+
 # Machine by `uname -m`: its name in profiles (Go's), and its architectures.
 MACHINES = {
     "x86_64": ("amd64", ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]),
@@ -101,9 +106,14 @@ def document_for(option: str, capabilities: Iterable[str]) -> Seccomp | None:
     return resolve(option, capabilities)
 
 
-def filter_for(option: str, capabilities: Iterable[str]) -> bytes | None:
-    """Return the compiled filter for a --security-opt seccomp value; see :func:`document_for`."""
-    return _compiled(option, frozenset(capabilities))
+def filter_for(
+    option: str, capabilities: Iterable[str], *, has_quota: bool = False
+) -> bytes | None:
+    """Return the compiled filter for a --security-opt seccomp value; see :func:`document_for`.
+
+    ``has_quota``: the container stays in its project. Only in a user namespace the kernel sees to that.
+    """
+    return _compiled(option, frozenset(capabilities), has_quota=has_quota)
 
 
 def compiled_seccomp(capabilities: Iterable[str]) -> bytes:
@@ -114,9 +124,24 @@ def compiled_seccomp(capabilities: Iterable[str]) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _compiled(option: str, capabilities: frozenset[str]) -> bytes | None:
+def _compiled(
+    option: str, capabilities: frozenset[str], *, has_quota: bool = False
+) -> bytes | None:
     document = document_for(option, capabilities)
-    return None if document is None else compile_filter(document)
+    if document is None:
+        return None
+    if has_quota:
+        document["syscalls"] = [*_in_project(), *document.get("syscalls", [])]
+    return compile_filter(document)
+
+
+def _in_project() -> list[SeccompSyscall]:
+    refused: SeccompSyscall = {"names": [], "action": ERRNO, "errnoRet": EOPNOTSUPP}
+    asked = [_masked(1, INT, request) for request in ATTRIBUTE_REQUESTS]
+    rules: list[SeccompSyscall] = [
+        {**refused, "names": ["ioctl"], "args": [condition]} for condition in asked
+    ]
+    return [*rules, {**refused, "names": [ATTRIBUTE_CALL]}]
 
 
 def default_seccomp(capabilities: Iterable[str]) -> Seccomp:

@@ -88,15 +88,19 @@ def capabilities(names: list[str]) -> Capabilities:
     return {"bounding": names, "effective": names, "permitted": names}
 
 
-def seccomp_filter(host: HostConfig) -> bytes | None:
-    """Return the compiled filter of a container, None for none; InvalidArgument for a bad profile."""
-    return seccomp.filter_for(security_options(host).seccomp, capability_names(host))
+def seccomp_filter(host: HostConfig, *, has_quota: bool = False) -> bytes | None:
+    """Return the compiled filter of a container, None for none; InvalidArgument for a bad profile.
+
+    ``has_quota``: there is a limit of what it may write.
+    """
+    option = security_options(host).seccomp
+    return seccomp.filter_for(option, capability_names(host), has_quota=has_quota)
 
 
-def exec_seccomp_filter(host: HostConfig, *, privileged: bool) -> bytes | None:
+def exec_seccomp_filter(host: HostConfig, *, privileged: bool, has_quota: bool) -> bytes | None:
     """Return the filter of an extra process; a privileged one of a confined container keeps its profile."""
     names = list(NAMES) if privileged else capability_names(host)
-    return seccomp.filter_for(security_options(host).seccomp, names)
+    return seccomp.filter_for(security_options(host).seccomp, names, has_quota=has_quota)
 
 
 def hidden_paths(host: HostConfig) -> tuple[list[str], list[str]]:

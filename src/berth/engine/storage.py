@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from berth.configuration import checks
 from berth.errors import Unsupported
+from berth.runtime.requests import DirectoryRootfs
 from berth.snapshots.limits import REMEDY
 
 if TYPE_CHECKING:
     from berth.configuration.settings import Settings
     from berth.engine.models import HostConfig
+    from berth.runtime.requests import Rootfs
     from berth.snapshots.limits import Limits
 
 
@@ -21,6 +23,12 @@ def check(host: HostConfig, limits: Limits) -> None:
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
             hint=REMEDY,
         )
+
+
+def has_quota(rootfs: Rootfs, limits: Limits) -> bool:
+    """Say whether there is a limit of what is written to a container's root."""
+    inner = rootfs.path if isinstance(rootfs, DirectoryRootfs) else rootfs.upper
+    return bool(limits.project_of(rootfs.base / inner.partition("/")[0]))
 
 
 def limit_bytes(host: HostConfig, settings: Settings) -> int:
