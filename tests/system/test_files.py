@@ -187,6 +187,18 @@ def test_an_archive_on_stdin_is_extracted(cli: Cli, subject: str, engine: Engine
     assert f'destination "{subject}:/tree/file" must be a directory' in done.err
 
 
+def test_files_are_whose_the_archive_says_in_a_directory_that_passes_on_its_group(
+    cli: Cli, subject: str, engine: EngineProcess
+) -> None:
+    script = "chgrp 50 /tree/inner; chmod 2775 /tree/inner"
+    engine.docker("start", subject)
+    assert engine.docker("exec", subject, "sh", "-c", script).code == 0
+    assert cli("cp", "-", f"{subject}:/tree/inner", stdin=archive_of("of-root", uid=0)).code == 0
+    assert (
+        members(engine.docker("cp", f"{subject}:/tree/inner/of-root", "-").raw)["of-root"].gid == 0
+    )
+
+
 def test_no_name_in_an_archive_leads_out_of_the_container(
     engine: EngineProcess, subject: str, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from berth.builds.pruning import Entry
 from berth.dockerfile.mounts import LOCKED, PRIVATE, SHARED
 from berth.engine.times import rfc3339
-from berth.snapshots.removal import remove_tree
+from berth.runtime.removal import remove_tree
 from berth.snapshots.usage import disk_usage
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.snapshots.removal import remove_tree
+from berth.runtime.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

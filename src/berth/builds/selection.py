@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from berth.dockerfile import ignore
 from berth.errors import Failed, InvalidArgument, NotFound
-from berth.images.pack import GONE, attributes
+from berth.images.pack import GONE
 from berth.kernel.mounts import open_in_root
+from berth.runtime import fileattributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -182,7 +183,7 @@ def _digest_file(root: int, path: str, name: str, *, follow: bool = False) -> st
         try:
             while data := os.read(fd, READ_BYTES):
                 result.update(data)
-            for key, value in sorted((attributes(fd) or {}).items()):
+            for key, value in sorted(fileattributes.read(fd).items()):
                 result.update(os.fsencode(f"{key}\0{len(value)}\0") + value)
         finally:
             os.close(fd)

@@ -37,11 +37,14 @@ EXIT_SETUP_FAILED = 1
 # What few processes need: by its name, and whether one does.
 SELDOM: tuple[tuple[str, Callable[[Plan], bool]], ...] = (
     ("bundle.attributes", lambda plan: plan.has_attributes()),
-    ("bundle.copying", lambda plan: any("tmpcopyup" in e.options.extensions for e in plan.entries)),
     ("bundle.hooks", lambda plan: bool(plan.spec.get("hooks"))),
     ("bundle.labels", lambda plan: plan.has_labels()),
     ("bundle.terminals", lambda plan: plan.terminal),
     ("kernel.loopback", lambda plan: plan.makes("network")),
+    (
+        "runtime.treecopy",
+        lambda plan: any("tmpcopyup" in e.options.extensions for e in plan.entries),
+    ),
 )
 UNCHANGEABLE = (9, 19, 32, 33)  # SIGKILL, SIGSTOP, and the two that the C library keeps for itself
 

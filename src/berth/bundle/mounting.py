@@ -181,9 +181,10 @@ class Mounter:
         os.close(place)
         if below >= 0:
             mounted = places.open_mounted(entry.target)
-            from berth.bundle import copying
+            from berth.runtime.treecopy import TreeCopy
 
-            copying.copy(below, mounted)
+            TreeCopy(below, mounted).whole()
+            os.chdir("/")
             os.close(mounted)
             os.close(below)
 

@@ -20,7 +20,7 @@ from berth.images.pack import FileSink, Packer, fill_up, joined
 from berth.images.tar_writer import TarWriter
 from berth.images.unpack import Hasher
 from berth.kernel.mounts import open_in_root
-from berth.snapshots.removal import remove_tree
+from berth.runtime.removal import remove_tree
 from berth.snapshots.whiteouts import is_opaque, is_whiteout
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from berth.errors import Failed
 from berth.kernel.mounts import open_in_root
+from berth.runtime.fileattributes import RESERVED_XATTRS
 from berth.runtime.worker import confine
-from berth.snapshots.whiteouts import OPAQUE_XATTR, RESERVED_XATTRS, is_whiteout
+from berth.snapshots.whiteouts import OPAQUE_XATTR, is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 from berth.errors import Failed, InvalidArgument
 from berth.images import tar
 from berth.kernel.mounts import open_in_root
-from berth.snapshots.removal import remove_tree
+from berth.runtime import fileattributes
+from berth.runtime.removal import remove_tree
 from berth.snapshots.whiteouts import (
-    ALLOWED_XATTRS,
     META,
     OPAQUE,
     OPAQUE_XATTR,
-    RESERVED_XATTRS,
     WHITEOUT,
     is_whiteout,
     make_marker,
@@ -158,15 +157,7 @@ class Extractor:
         try:
             fd = open_in_root(self._root, folder, _DIRECTORY)
         except FileNotFoundError:
-            above, _, leaf = folder.rpartition("/")
-            self._make_parents(above)
-            parent = open_in_root(self._root, above, _DIRECTORY)
-            try:
-                # There already: a link that leads nowhere, which opening it says best.
-                with suppress(FileExistsError):
-                    os.mkdir(leaf, 0o755, dir_fd=parent)
-            finally:
-                os.close(parent)
+            self._make_parents(folder)
             fd = open_in_root(self._root, folder, _DIRECTORY)
         self._parents[folder] = fd
         return fd
@@ -177,7 +168,9 @@ class Extractor:
         for part in folder.split("/") if folder else ():
             parent = open_in_root(self._root, path, _DIRECTORY)
             try:
-                with suppress(FileExistsError):
+                with suppress(
+                    FileExistsError
+                ):  # also a link that leads nowhere: opening it says so
                     os.mkdir(part, 0o755, dir_fd=parent)
             finally:
                 os.close(parent)
@@ -221,12 +214,12 @@ class Extractor:
                     write_all(fd, reader.read_data(member.size))
             else:
                 self._long_data(reader, member, fd)
-            if member.uid or member.gid:
+            if member.uid or member.gid or not self._layer:  # its directory may pass on a group
                 os.chown(fd, member.uid, member.gid)
             if member.mode & SPECIAL_BITS:
                 os.chmod(fd, member.mode)
             if member.xattrs:
-                set_xattrs(fd, member.xattrs)
+                fileattributes.write(fd, member.xattrs)
             os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
         finally:
             os.close(fd)
@@ -282,13 +275,13 @@ class Extractor:
         except FileExistsError:
             self._clear(parent, leaf)
             make_special(member, parent, leaf)
-        if member.uid or member.gid:
+        if member.uid or member.gid or not self._layer:
             os.chown(leaf, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
         if member.kind != tar.SYMLINK and member.mode & SPECIAL_BITS:
             os.chmod(leaf, member.mode, dir_fd=parent)  # just made: no symbolic link
         if member.xattrs:
             os.fchdir(parent)  # there is no call that takes a directory and a name
-            set_xattrs(leaf, member.xattrs)
+            fileattributes.write(leaf, member.xattrs)
         times = (member.mtime_ns, member.mtime_ns)
         os.utime(leaf, ns=times, dir_fd=parent, follow_symlinks=False)
 
@@ -328,7 +321,7 @@ class Extractor:
                     os.chown(fd, member.uid, member.gid)
                 os.chmod(fd, member.mode)
                 if member.xattrs:
-                    set_xattrs(fd, member.xattrs)
+                    fileattributes.write(fd, member.xattrs)
                 os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
             finally:
                 os.close(fd)
@@ -358,22 +351,6 @@ def same_file(names: tuple[str, str], folders: tuple[int, int]) -> bool:
         for name, folder in zip(names, folders, strict=True)
     )
     return os.path.samestat(one, other)
-
-
-def set_xattrs(target: int | str, xattrs: dict[str, bytes]) -> None:
-    """Set what this file system takes; attributes of overlayfs's and of security modules are left out."""
-    for name, value in xattrs.items():
-        if name.startswith(RESERVED_XATTRS) or not name.startswith(ALLOWED_XATTRS):
-            continue
-        try:
-            if isinstance(target, int):
-                os.setxattr(target, name, value)
-            else:
-                os.setxattr(target, name, value, follow_symlinks=False)
-        except OSError as error:
-            # user.* exists on files and directories only; some file systems have none at all.
-            if error.errno not in (errno.EOPNOTSUPP, errno.EPERM):
-                raise
 
 
 def write_all(fd: int, data: Bytes) -> None:

@@ -16,14 +16,8 @@ from berth.images import tar
 from berth.images.layer import write_all
 from berth.images.tar_writer import new_member
 from berth.kernel.mounts import file_system_type, open_in_root
-from berth.snapshots.whiteouts import (
-    ALLOWED_XATTRS,
-    OPAQUE,
-    RESERVED_XATTRS,
-    WHITEOUT,
-    is_opaque,
-    is_whiteout,
-)
+from berth.runtime import fileattributes
+from berth.snapshots.whiteouts import OPAQUE, WHITEOUT, is_opaque, is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,7 +154,7 @@ class Packer:
         opaque = False
         if name and not self._passes(path):
             member = new_member(joined(name, ""), tar.DIRECTORY, status)
-            member.xattrs = attributes(fd)
+            member.xattrs = fileattributes.read(fd)
             self._writer.add(member)
             opaque = self._finds_whiteouts and is_opaque(fd)
         if opaque:
@@ -185,7 +179,7 @@ class Packer:
         if member.kind == tar.SYMLINK:
             member.linkname = os.readlink(leaf, dir_fd=folder)
         os.fchdir(folder)  # there is no call that takes a directory and a name
-        member.xattrs = attributes(leaf)
+        member.xattrs = fileattributes.read(leaf)
         self._writer.add(member)
 
     def _is_linked(self, name: str, status: os.stat_result) -> bool:
@@ -208,24 +202,7 @@ class Packer:
                 return  # replaced a moment ago
             member = new_member(name, tar.REGULAR, status)
             member.size = status.st_size
-            member.xattrs = attributes(fd)
+            member.xattrs = fileattributes.read(fd)
             self._writer.add_file(member, fd)
         finally:
             os.close(fd)
-
-
-def attributes(target: int | str) -> dict[str, bytes] | None:
-    """Return the extended attributes that archives keep; None for none."""
-    follow = isinstance(target, int)
-    try:
-        names = os.listxattr(target, follow_symlinks=follow)
-    except OSError:
-        return None
-    found = {}
-    for name in names:
-        if name.startswith(ALLOWED_XATTRS) and not name.startswith(RESERVED_XATTRS):
-            try:
-                found[name] = os.getxattr(target, name, follow_symlinks=follow)
-            except OSError:
-                continue  # gone, or not for us
-    return found or None

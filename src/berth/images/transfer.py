@@ -28,7 +28,7 @@ from berth.oci.image import (
     decode,
 )
 from berth.oci.platform import Platform, this_machine
-from berth.snapshots.removal import remove_tree
+from berth.runtime.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping

@@ -12,13 +12,13 @@ from berth.errors import BerthError, Conflict, Unsupported
 from berth.kernel import capabilities, mounts, namespaces, processes
 from berth.runtime import remapping
 from berth.runtime.idmaps import id_map, on_host
+from berth.runtime.removal import remove_tree
 from berth.runtime.rootfs import OVERLAY_OPTIONS
 from berth.runtime.worker import confine
-from berth.snapshots.copying import CopyingDriver
 from berth.snapshots.driver import SnapshotRecord
 from berth.snapshots.overlay import OverlayDriver
-from berth.snapshots.removal import remove_tree
 from berth.snapshots.store import Snapshots
+from berth.snapshots.vfs import VfsDriver
 from berth.snapshots.whiteouts import OPAQUE_XATTR
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ async def open_snapshots(
             found = Chosen(driver=await _working(base, runtime, wanted))
         table.put("driver", found, durable=True)
     driver: Driver = OverlayDriver(base)
-    if found.driver == CopyingDriver.name:
-        driver = CopyingDriver(base, runtime)
+    if found.driver == VfsDriver.name:
+        driver = VfsDriver(base, runtime)
     return Snapshots(state=state, base=base, driver=driver)
 
 
 async def _working(base: Path, runtime: Runtime, wanted: str) -> str:
     """Return the driver for a data root without layers: what is wanted, else overlayfs if it works there."""
-    if wanted == CopyingDriver.name:
+    if wanted == VfsDriver.name:
         return wanted
     remove_tree(str(base / TRIAL))
     (base / TRIAL).mkdir()
@@ -86,9 +86,9 @@ async def _working(base: Path, runtime: Runtime, wanted: str) -> str:
         if wanted:
             raise Unsupported(
                 f"storage driver {wanted} does not work in {base}: {error.message}",
-                hint=f"use --storage-driver {CopyingDriver.name}, or a --data-root elsewhere",
+                hint=f"use --storage-driver {VfsDriver.name}, or a --data-root elsewhere",
             ) from error
-        return CopyingDriver.name
+        return VfsDriver.name
     finally:
         remove_tree(str(base / TRIAL))
     return OverlayDriver.name

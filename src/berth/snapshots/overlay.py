@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.runtime.fileattributes import Facts, give_name
 from berth.runtime.requests import OverlayRootfs
 from berth.runtime.template import HIDING, HOST_ROOT, MACHINE
-from berth.snapshots.attributes import copy_attributes
 from berth.snapshots.usage import disk_usage
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class OverlayDriver:
             (folder / name).mkdir()
         # The host's are elsewhere for containers.
         top = "/" if record.lower[0] in OF_HOST else record.lower[0]
-        copy_attributes(self._base / top, folder / "fs")
+        give_name(folder / "fs", Facts((self._base / top).stat()))
 
     async def fill(self, record: SnapshotRecord) -> None:
         """Nothing takes time."""

@@ -15,10 +15,10 @@ import secrets
 from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Failed, NotFound, Unsupported
-from berth.snapshots.attributes import copy_attributes
+from berth.runtime.fileattributes import Facts, give_name
+from berth.runtime.removal import remove_tree
 from berth.snapshots.driver import SnapshotRecord, is_layer
 from berth.snapshots.limits import Limits
-from berth.snapshots.removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -114,7 +114,7 @@ class Snapshots:
         """
         above = self._record(parent).lower if parent else []
         if above and not has_root:
-            copy_attributes(self.base / above[0], partial / "fs")
+            give_name(partial / "fs", Facts((self.base / above[0]).stat()))
         self._last += 1
         number = self._last
         partial.rename(self.base / str(number))

@@ -14,9 +14,6 @@ WHITEOUT = ".wh."
 META = ".wh..wh."  # of AUFS; only the opaque marker means something
 OPAQUE = ".wh..wh..opq"
 OPAQUE_XATTR = "trusted.overlay.opaque"
-# Attributes by which an archive would speak to overlayfs itself.
-RESERVED_XATTRS = ("trusted.overlay.", "user.overlay.")
-ALLOWED_XATTRS = ("user.", "trusted.", "security.capability", "system.posix_acl_")
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MARKER = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,4 +1,4 @@
-"""The copying driver: a container's root is a copy of its image, on any file system.
+"""The driver `vfs`: a container's root is a copy of its image, on any file system.
 
 The layers of an image are merged once, by hard links, into ``whole`` beside its topmost layer. A container's
 ``fs`` is copied from there (reflinks where the file system has them) as ``copy``, and renamed when it is
@@ -12,8 +12,8 @@ import os
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed
+from berth.runtime.removal import remove_tree
 from berth.runtime.requests import DirectoryRootfs
-from berth.snapshots.removal import remove_tree
 from berth.snapshots.usage import disk_usage
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MERGE = "berth.snapshots.merging:merge"
 WHOLE = "whole"
 
 
-class CopyingDriver:
+class VfsDriver:
     """See :class:`berth.snapshots.driver.Driver`."""
 
     name = "vfs"

@@ -7,7 +7,6 @@ the top before they are emptied. Symbolic links are never followed.
 from __future__ import annotations
 
 import os
-import secrets
 
 MAX_DEPTH = 32
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,7 +32,7 @@ class _Emptying:
 
     def __init__(self, top: int) -> None:
         self._top = top
-        self._prefix = f".{secrets.token_hex(8)}-"
+        self._prefix = f".{os.urandom(8).hex()}-"
         self._moved = 0
         self.has_more = True
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from berth.snapshots.removal import remove_tree
+from berth.runtime.removal import remove_tree
 
 
 def test_a_tree_goes_and_its_neighbours_stay(tmp_path):
