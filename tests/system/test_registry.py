@@ -35,29 +35,6 @@ RUN = ("run", "--rm", "--network", "none")
 SEE = ("inspect", "--raw", "--tls-verify=false")
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    find("docker-registry")
-    registry = Registry(tmp_path / "registry")
-    yield registry
-    registry.close()
-
-
-@pytest.fixture
-def private(tmp_path: Path) -> Iterator[Registry]:
-    find("docker-registry")
-    registry = Registry(tmp_path / "private", password=True)
-    yield registry
-    registry.close()
-
-
-@pytest.fixture
-def front(registry: Registry) -> Iterator[Front]:
-    front = Front(registry)
-    yield front
-    front.close()
-
-
 @pytest.fixture(params=["docker", "berth"])
 def docker(engine: EngineProcess, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cli]:
     """Each CLI with a configuration of its own; the names that the test gives are taken back."""
@@ -310,7 +287,7 @@ def test_a_half_blob_goes_on_after_berthd_was_killed(
 def test_what_is_being_pulled_is_not_pruned(
     fresh_engine: EngineProcess, registry: Registry, front: Front
 ) -> None:
-    """Neither the blobs that it has, nor those that it shares with an image that goes meanwhile."""
+    """Neither what it has, nor blobs and layers that it shares with an image that goes meanwhile."""
     engine = fresh_engine
     parts = [layer([(name, os.urandom(1 << 20), {})]) for name in ("shared", "own", "late")]
     for tag, chosen in (("other", parts[:1]), ("wanted", parts)):
@@ -321,6 +298,7 @@ def test_what_is_being_pulled_is_not_pruned(
     engine.docker("image", "prune", "-f")
     assert engine.docker("pull", f"{front.host}/held:other").code == 0
     kept = blobs_of(engine)
+    (tree,) = (engine.data_root / "snapshots").glob("*/fs/shared")
     manifest = json.loads(
         run(find("skopeo"), *SEE, f"docker://{registry.host}/held:wanted", check=True).raw
     )
@@ -340,11 +318,13 @@ def test_what_is_being_pulled_is_not_pruned(
             assert engine.docker("image", "prune", "-af").code == 0
             assert {shared, own} <= blobs_of(engine)
             assert kept - blobs_of(engine), "nothing of the other image went"
+            assert tree.exists()
         finally:
             pruned.set()
     assert client.returncode == 0
     fetched = [path.rpartition(":")[2] for path, _ in front.requests if "/blobs/" in path]
     assert [fetched.count(digest) for digest in (shared, own, late)] == [1, 1, 1]
+    assert list((engine.data_root / "snapshots").glob("*/fs/shared")) == [tree]
     assert engine.docker("create", "--name", "whole", name, "x").code == 0
     assert engine.docker("cp", "whole:/own", "-").code == 0
     assert engine.berth("system", "check").code == 0

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from berth.images.catalog import Catalog
     from berth.images.garbage import Garbage
     from berth.images.records import Image, ImageUser
+    from berth.images.thinning import Thinning
     from berth.oci.platform import Platform
 
 Deleted = dict[str, str]  # {"Untagged": name} or {"Deleted": id}
@@ -36,10 +37,13 @@ class Step(NamedTuple):
 class Disposal:
     """Removes images of one engine."""
 
-    def __init__(self, *, catalog: Catalog, content: ContentStore, garbage: Garbage) -> None:
+    def __init__(
+        self, *, catalog: Catalog, content: ContentStore, garbage: Garbage, thinning: Thinning
+    ) -> None:
         self._catalog = catalog
         self._content = content
         self._garbage = garbage
+        self._thinning = thinning
 
     async def remove(
         self,
@@ -113,6 +117,7 @@ class Disposal:
         wanted = {blob for image in self._catalog.all() for blob in image.blobs()}
         for blob in {*blobs} - wanted:
             self._content.remove(Digest(blob))
+        self._thinning.leave_gone()
 
     async def prune(
         self, *, filters: Mapping[str, Sequence[str]], users: Sequence[ImageUser]

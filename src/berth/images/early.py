@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from berth.errors import BerthError
@@ -55,6 +55,7 @@ class Early:
         self._folders: list[Path] = []  # where several were extracted
         self._is_draining = False
         self._is_over = False
+        self._held = ExitStack()  # layers that are here already stay, whatever has them goes
 
     def begin(self, manifest: Manifest) -> None:
         """Learn which layers are wanted. The configuration is in the store."""
@@ -65,6 +66,7 @@ class Early:
                 return
             parts = zip(manifest.layers, diff_ids, chain_ids(diff_ids), strict=True)
             for layer, diff_id, chain_id in parts:
+                self._held.enter_context(self._layers.hold(chain_id))
                 if not self._snapshots.has(chain_id):
                     record = LayerRecord(
                         digest=layer.digest, media_type=layer.media_type, size=layer.size
@@ -145,6 +147,7 @@ class Early:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._held.close()
         await asyncio.sleep(0)
         self._is_over = True
         for task in self._tasks:

@@ -35,19 +35,21 @@ class Garbage:
         self._content = content
         self._snapshots = snapshots
         self._layers = layers
-        self.awaits_containers = False  # whether layers stay only for containers on them
+        self.awaits_others = (
+            False  # whether layers stay only for containers on them, or for a while
+        )
 
     async def remove_layers(self) -> list[str]:
         """Remove layers without an image or container; return their chain IDs, topmost first."""
         images = self._catalog.all()
         wanted = {chain_id for image in images for chain_id in chain_ids(image.diff_ids)}
-        wanted |= self._layers.busy()
-        wanted |= self._trees_of_blobs(wanted)
-        gone = self._snapshots.unused(wanted)
+        busy = self._layers.busy()
+        wanted |= self._trees_of_blobs(wanted | busy)
+        gone = self._snapshots.unused(wanted | busy)
         self._drop_thin({*gone})
         for chain_id in gone:
             await self._snapshots.remove(chain_id)
-        self.awaits_containers = not wanted.issuperset(self._snapshots.layers())
+        self.awaits_others = not wanted.issuperset(self._snapshots.layers())
         return gone
 
     def _trees_of_blobs(self, wanted: set[str]) -> set[str]:

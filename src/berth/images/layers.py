@@ -100,7 +100,7 @@ class LayerStore:
 
     @contextmanager
     def hold(self, chain_id: str) -> Iterator[None]:
-        """Keep a layer that no image has yet."""
+        """Keep a layer that no image may have: not yet, or no more."""
         self._held[chain_id] += 1
         try:
             yield

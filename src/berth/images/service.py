@@ -76,7 +76,10 @@ class ImageService:
             layers=self._layers,
         )
         self._disposal = Disposal(
-            catalog=self._catalog, content=self.content, garbage=self._garbage
+            catalog=self._catalog,
+            content=self.content,
+            garbage=self._garbage,
+            thinning=self._thinning,
         )
 
         self.derived = Derived(
@@ -198,7 +201,7 @@ class ImageService:
     async def remove_rootfs(self, key: str) -> None:
         """Remove a writable snapshot; nothing when there is none."""
         await self._snapshots.remove(key)
-        if self._garbage.awaits_containers:
+        if self._garbage.awaits_others:
             await self._garbage.remove_layers()
 
     async def rootfs_size(self, key: str) -> int:

@@ -43,6 +43,7 @@ class Thinning:
         self._layers = layers
         self._wanted: dict[Digest, str] = {}
         self._task: asyncio.Task[None] | None = None
+        self._now: tuple[Digest, str, asyncio.Task[None]] | None = None
 
     def want(self, image: Image) -> None:
         """See to an image that is kept now."""
@@ -54,6 +55,11 @@ class Thinning:
         if self._wanted and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="thin blobs")
 
+    def leave_gone(self) -> None:
+        """Work no longer on a blob that is gone, or whose layer is."""
+        if self._now is not None and not self._is_possible(*self._now[:2]):
+            self._now[2].cancel()
+
     async def close(self) -> None:
         """Leave what is not done yet as it is."""
         if self._task is not None:
@@ -64,13 +70,25 @@ class Thinning:
     async def _run(self) -> None:
         try:
             while self._wanted:
-                digest, chain_id = self._wanted.popitem()
-                try:
-                    await self._thin(digest, chain_id)
-                except (BerthError, OSError) as error:
-                    log.warning("blob %s stays as large as it is: %s", digest, error)
+                await self._see_to(*self._wanted.popitem())
         finally:
             self._task = None
+
+    async def _see_to(self, digest: Digest, chain_id: str) -> None:
+        work = asyncio.get_running_loop().create_task(
+            self._thin(digest, chain_id), name="thin a blob"
+        )
+        self._now = (digest, chain_id, work)
+        try:
+            await asyncio.wait([work])
+        finally:
+            self._now = None
+            work.cancel()
+            (outcome,) = await asyncio.gather(work, return_exceptions=True)
+        if isinstance(outcome, BerthError | OSError):
+            log.warning("blob %s stays as large as it is: %s", digest, outcome)
+        elif isinstance(outcome, Exception):
+            raise outcome
 
     async def _thin(self, digest: Digest, chain_id: str) -> None:
         made, index = self._content.temporary(), self._content.temporary()
