@@ -30,6 +30,7 @@ default-ipc-mode = "shareable"
 dns = ["192.0.2.53"]
 dns-search = ["berth.example"]
 dns-opts = ["ndots:3"]
+host-gateway-ips = ["192.0.2.7", "2001:db8::7"]
 init = true
 no-new-privileges = true
 [default-ulimits.nofile]
@@ -86,6 +87,14 @@ def test_containers_get_the_defaults(configured: tuple[EngineProcess, Path]) -> 
     options = {"max-size": "20k", "max-file": "2"}
     assert host["LogConfig"] == {"Type": "json-file", "Config": options}
     assert host["IpcMode"] == "shareable"
+
+
+def test_host_gateway_is_what_is_said(configured: tuple[EngineProcess, Path]) -> None:
+    engine, _ = configured
+    for words in ((), ("--network", "none")):
+        gate = ("--rm", *words, "--add-host", "gate:host-gateway", "busybox")
+        done = engine.docker("run", *gate, "grep", "gate$", "/etc/hosts")
+        assert done.lines == ["192.0.2.7\tgate", "2001:db8::7\tgate"], str(done)
 
 
 def test_what_a_container_says_itself_holds(configured: tuple[EngineProcess, Path]) -> None:

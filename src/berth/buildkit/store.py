@@ -37,6 +37,7 @@ class Store:
         self._id = services.instance.name
         self._images = services.images
         self._network = services.network
+        self._settings = services.settings
         self._builds = builds
 
     def version(self) -> Message:
@@ -56,7 +57,9 @@ class Store:
         return found
 
     def _gateway(self) -> str:
-        """Return where commands of RUN reach this machine."""
+        """Return where commands of RUN reach this machine: one address, for buildx takes no more."""
+        if said := self._settings.now.host_gateway_ips:
+            return next((one for one in said if ":" not in one), said[0])
         try:
             return self._network.inspect(DEFAULT_NETWORK).gateway
         except NotFound:

@@ -108,6 +108,7 @@ def _check_addresses(settings: Settings) -> None:
     _check_bridge(6, settings.bip6, settings.fixed_cidr_v6)
     if settings.ip:
         _address(settings.ip)
+    _check_host_gateways(settings)
     for version, router in ((4, settings.default_gateway), (6, settings.default_gateway_v6)):
         if router and _address(router).version != version:
             raise InvalidArgument(f"default gateway {router}: an address of IPv{version} is needed")
@@ -118,6 +119,13 @@ def _check_addresses(settings: Settings) -> None:
             raise InvalidArgument(f"invalid base pool {pool.base!r}: {error}") from None
         if not base.prefixlen <= pool.size <= base.max_prefixlen:
             raise InvalidArgument(f"the size {pool.size} of pool {pool.base} is out of its range")
+
+
+def _check_host_gateways(settings: Settings) -> None:
+    versions = [_address(address).version for address in settings.host_gateway_ips]
+    for version in versions:
+        if versions.count(version) > 1:
+            raise InvalidArgument(f"only one IPv{version} host gateway IP address can be specified")
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

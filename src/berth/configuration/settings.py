@@ -49,6 +49,7 @@ class Settings(
     fixed_cidr_v6: str = ""
     features: dict[str, bool] = {}
     group: str | None = None
+    host_gateway_ips: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     icc: bool = True
     init: bool = False

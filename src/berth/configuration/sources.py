@@ -20,6 +20,8 @@ DEFAULT_FILE = Path("/etc/berth/berth.toml")
 
 Values = dict[str, object]
 
+HOST_GATEWAY = "host-gateway-ip"  # as Docker called it when there was one only
+
 
 def read(flags: Mapping[str, object], file: str | None) -> Settings:
     """Return the settings of flags and file; ``None``: the default file, if it is there.
@@ -34,6 +36,7 @@ def read(flags: Mapping[str, object], file: str | None) -> Settings:
             raise NotFound(f"open {path}: no such file or directory") from None
         found = {}
     try:
+        found = _with_new_names(found)
         _refuse_unknown(found)
         _refuse_conflicts(flags, found)
         settings = _settings({**found, **flags})
@@ -59,6 +62,15 @@ def load(path: Path) -> Values:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{path}: {error}") from None
+
+
+def _with_new_names(found: Values) -> Values:
+    if HOST_GATEWAY not in found:
+        return found
+    new = f"{HOST_GATEWAY}s"
+    if new in found:
+        raise InvalidArgument(f"{HOST_GATEWAY} is an older name of {new}: use one of the two")
+    return {**{k: v for k, v in found.items() if k != HOST_GATEWAY}, new: [found[HOST_GATEWAY]]}
 
 
 def _refuse_unknown(found: Values) -> None:

@@ -100,7 +100,8 @@ async def connect(
         except BerthError as error:
             raise failures.of_runtime(error) from error
     sandbox = await services.network.connect(request)
-    hostfiles.write(folder, record, sandbox, linked=linked)
+    gateways = services.settings.now.host_gateway_ips
+    hostfiles.write(folder, record, sandbox, linked=linked, host_gateways=gateways)
     for endpoint in sandbox.endpoints:
         emit(services, endpoint, "connect")
         if endpoint.network_name == DEFAULT:  # those that are linked with it follow

@@ -212,7 +212,8 @@ class Files:
         """Open what comes from the host; the container's own files are there after its first start."""
         folder = self._containers.data_folder(record)
         if not (folder / hostfiles.RESOLV_CONF).exists():
-            hostfiles.write(folder, record)
+            gateways = self._services.settings.now.host_gateway_ips
+            hostfiles.write(folder, record, host_gateways=gateways)
         volumes, user = self._services.volumes, f"files of {record.id}"
         trees: tuple[Tree, ...] = ()
         try:

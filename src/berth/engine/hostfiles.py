@@ -20,7 +20,7 @@ from berth.network.wiring import RESOLVER
 from berth.runtime.requests import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from berth.engine.models import ContainerRecord
     from berth.network.records import EndpointRecord, Sandbox
@@ -39,13 +39,18 @@ def write(
     sandbox: Sandbox | None = None,
     *,
     linked: Iterable[tuple[str, str]] = (),
+    host_gateways: Sequence[str],
 ) -> None:
-    """Write the container's own files into its folder, with the addresses that it has in its sandbox."""
+    """Write the container's own files into its folder, with the addresses that it has in its sandbox.
+
+    ``host_gateways`` is what the engine's settings say that ``host-gateway`` is, if they do.
+    """
     host, name = record.host_config, spec.hostname(record)
     endpoints = sandbox.endpoints if sandbox is not None else ()
     gateways = hosts(endpoints)
     entries = [_extra_host(entry) for entry in host.extra_hosts or []]
-    extra = files.extra_hosts(entries, host_gateway=gateways[0] if gateways else "127.0.0.1")
+    host_gateways = host_gateways or gateways[:1] or ("127.0.0.1",)
+    extra = files.extra_hosts(entries, host_gateways=host_gateways)
     resolves = sandbox is not None and sandbox.resolves
     if not resolves and host.network_mode != HOST:  # else its resolver knows
         names = " ".join(GATEWAY_NAMES)

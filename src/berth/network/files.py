@@ -46,12 +46,13 @@ def host_hosts() -> str:
     return _read(HOSTS)
 
 
-def extra_hosts(entries: Iterable[str], *, host_gateway: str) -> list[tuple[str, str]]:
-    """Split --add-host entries into (address, name); ``host-gateway`` becomes the given address."""
+def extra_hosts(entries: Iterable[str], *, host_gateways: Sequence[str]) -> list[tuple[str, str]]:
+    """Split --add-host entries into (address, name); ``host-gateway`` becomes the given addresses."""
     found = []
     for entry in entries:
         name, _, address = entry.partition(":")
-        found.append((host_gateway if address == "host-gateway" else address.strip("[]"), name))
+        addresses = host_gateways if address == "host-gateway" else (address.strip("[]"),)
+        found += [(one, name) for one in addresses]
     return found
 
 

@@ -108,6 +108,9 @@ def test_flag_and_file_may_not_both_say_it(tmp_path):
             "bip = '10.0.0.1/24'\nfixed-cidr = '10.0.0.0/16'",
             "not part of the subnet of 10.0.0.1/24",
         ),
+        ("host-gateway-ips = ['10.0.0.1', '10.0.0.2']", "only one IPv4 host gateway IP address"),
+        ("host-gateway-ip = 'here'", "invalid IP address: here"),
+        ("host-gateway-ip = 'a'\nhost-gateway-ips = []", "use one of the two"),
         ("fixed-cidr-v6 = 'fd00::/127'", "too small for a gateway and a container"),
         ("ip = 'eth0'", "invalid IP address: eth0"),
         ("default-gateway = 'eth0'", "invalid IP address: eth0"),
@@ -137,6 +140,18 @@ def test_flag_and_file_may_not_both_say_it(tmp_path):
 def test_what_makes_no_sense_is_refused(tmp_path, text, message):
     with pytest.raises(InvalidArgument, match=message):
         from_file(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "found"),
+    [
+        ("host-gateway-ip = '10.0.0.1'", (), ("10.0.0.1",)),
+        ("host-gateway-ips = ['10.0.0.1', '::1']", (), ("10.0.0.1", "::1")),
+        ("", ("--host-gateway-ip=10.0.0.1", "--host-gateway-ip=::1"), ("10.0.0.1", "::1")),
+    ],
+)
+def test_the_hosts_gateway_has_an_older_name(tmp_path, text, words, found):
+    assert from_file(tmp_path, text, *words).host_gateway_ips == found
 
 
 @pytest.mark.parametrize("word", ["--tls=false", "--tlsverify=false", "--tls", "--tlsverify"])

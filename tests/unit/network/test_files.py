@@ -22,7 +22,7 @@ def test_a_domain_makes_a_full_name():
 
 def test_extra_hosts_are_split_and_know_the_gateway():
     entries = ["db:10.0.0.1", "me:host-gateway", "six:::1", "six:[2001:db8::1]"]
-    assert files.extra_hosts(entries, host_gateway="172.17.0.1") == [
+    assert files.extra_hosts(entries, host_gateways=["172.17.0.1"]) == [
         ("10.0.0.1", "db"),
         ("172.17.0.1", "me"),
         ("::1", "six"),
