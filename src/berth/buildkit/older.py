@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from berth.buildkit import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from berth.buildkit.exporting import Exporters
     from berth.buildkit.jobs import Job, Jobs
+    from berth.buildkit.service import OlderBuild
     from berth.buildkit.sessions import Sessions
     from berth.buildkit.solving import Solver
     from berth.builds.output import Listener
@@ -33,27 +32,19 @@ class Older:
         self._solver = solver
         self._exporters = exporters
 
-    async def build(
-        self,
-        session_id: str,
-        options: Mapping[str, str],
-        outputs: Sequence[Mapping[str, object]],
-        listener: Listener,
-        *,
-        quiet: bool,
-    ) -> None:
+    async def build(self, wanted: OlderBuild, listener: Listener) -> None:
         """Build an image and export it, and tell the listener all the way."""
-        session = await self._sessions.find(session_id)
+        session = await self._sessions.find(wanted.session_id)
         exporter = messages.of("Exporter")
-        wanted = [exporter(Type=one["Type"], Attrs=one["Attrs"]) for one in outputs]
+        outputs = [exporter(Type=one["Type"], Attrs=one["Attrs"]) for one in wanted.outputs]
         id_ = secrets.token_hex(12)
         async with asyncio.TaskGroup() as group, self._jobs.open(id_, session) as job:
-            if not quiet:
+            if not wanted.quiet:
                 group.create_task(_trace(job, listener))
-            image = await self._solver.build(job, FRONTEND, options, {})
-            await self._exporters.export(job, image, wanted)
+            image = await self._solver.build(job, FRONTEND, wanted.options, {})
+            await self._exporters.export(job, image, outputs)
         await listener.tell({"id": IMAGE, "aux": {"ID": image.id}})
-        if quiet:
+        if wanted.quiet:
             await listener.tell({"stream": f"{image.id}\n"})
 
 

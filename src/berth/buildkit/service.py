@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OlderBuild:
+    """What a client from before buildx asks for."""
+
+    session_id: str
+    options: Mapping[str, str]
+    outputs: Sequence[Mapping[str, object]]
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """The parts, once there are any."""
 
@@ -77,18 +87,10 @@ class BuildKit:
         """Keep the session ``id_`` of a client, which serves ``methods``, until it hangs up."""
         await self._load().sessions.serve(id_, methods, sock, early)
 
-    async def build(
-        self,
-        session_id: str,
-        options: Mapping[str, str],
-        outputs: Sequence[Mapping[str, object]],
-        listener: Listener,
-        *,
-        quiet: bool,
-    ) -> None:
+    async def build(self, wanted: OlderBuild, listener: Listener) -> None:
         """Build for a client from before buildx. Raises kinds."""
         try:
-            await self._load().older.build(session_id, options, outputs, listener, quiet=quiet)
+            await self._load().older.build(wanted, listener)
         except ExceptionGroup as group:  # of one, for the other task has none of its own
             raise group.exceptions[0] from group
 

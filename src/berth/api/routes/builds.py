@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.api.router import Route
+from berth.buildkit.service import OlderBuild
 from berth.builds import pruning
 from berth.builds.output import CommandFailed
 from berth.builds.requests import BuildRequest
@@ -50,10 +51,13 @@ class BuildRoutes:
         listener = MessageStream(exchange)
         try:
             if call.text("version") == BUILDKIT:
-                options, outputs = buildkit_options(call), buildkit_outputs(call)
-                await self._buildkit.build(
-                    call.text("session"), options, outputs, listener, quiet=call.flag("q")
+                wanted = OlderBuild(
+                    session_id=call.text("session"),
+                    options=buildkit_options(call),
+                    outputs=buildkit_outputs(call),
+                    quiet=call.flag("q"),
                 )
+                await self._buildkit.build(wanted, listener)
             else:
                 request, id_ = request_of(call), call.text("buildid")
                 await self._builds.build(request, exchange.body_stream(), listener, id_=id_)
