@@ -332,13 +332,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Serve a request that came whole; False when the connection is of no further use."""
         answering = self._answering = plain.Answer()
         self._body = request.body
-        exchange = self._exchange = Exchange(self, request, local=self._local)
+        exchange = Exchange(self, request, local=self._local)
         self._transport.resume_reading()
-        try:
-            await self._answer(exchange)
-        finally:
-            self._exchange = None
-        if self._detached or self._closed:
+        if not await self._answer(exchange):
             return False
         self._answering = None
         return answering.done and not answering.closes
@@ -356,12 +352,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         # From here on reading shows that the client hung up.
         self._transport.resume_reading()
         waits_for_permission = self._http.they_are_waiting_for_100_continue
-        exchange = self._exchange = Exchange(self, event, local=self._local)
-        try:
-            await self._answer(exchange)
-        finally:
-            self._exchange = None
-        if self._detached or self._closed:
+        if not await self._answer(Exchange(self, event, local=self._local)):
             return False
         if self._http.their_state is h11.SEND_BODY:
             if waits_for_permission:
@@ -380,13 +371,18 @@ class HttpConnection(asyncio.BufferedProtocol):
         except (InvalidArgument, TimeoutError):
             return
 
-    async def _answer(self, exchange: Exchange) -> None:
+    async def _answer(self, exchange: Exchange) -> bool:
+        """Answer a request; False when the connection is somebody else's by now, or closed."""
+        self._exchange = exchange
         try:
             await self._handle(exchange)
         except BerthError as error:
             await self._fail(exchange, error)
         except Exception as error:  # noqa: BLE001 - told to the client, and to the log
             await self._fail(exchange, unforeseen(error, f"{exchange.method} {exchange.target}"))
+        finally:
+            self._exchange = None
+        return not (self._detached or self._closed)
 
     async def _fail(self, exchange: Exchange, error: BerthError) -> None:
         if self._detached or self._closed:

@@ -52,15 +52,9 @@ class Made:
         self.terminal = terminal
 
 
-def connect(path: str) -> _socket.socket:
+def console(path: str) -> _socket.socket:
     """Connect to the socket that a terminal is to be sent to."""
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        sock.connect(path)
-    except OSError as error:
-        sock.close()
-        raise Failed(f"cannot connect to console socket {path}: {error.strerror}") from error
-    return sock
+    return gathering.connect(path, f"cannot connect to console socket {path}")
 
 
 class Creation:
@@ -77,7 +71,7 @@ class Creation:
         self._plan.no_new_keyring = options.no_new_keyring
         self._plan.preserved = options.preserve_fds
         if options.console_socket:
-            self._plan.console = connect(options.console_socket)
+            self._plan.console = console(options.console_socket)
         self._pid = 0
         self.record: Record = {
             "id": folder.id,

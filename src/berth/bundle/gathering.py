@@ -41,7 +41,8 @@ def _filter(document: Seccomp) -> Filter:
         _check_notified(document)
         flags |= seccomp.FLAG_NEW_LISTENER
         flags &= ~seccomp.FLAG_TSYNC  # the two exclude each other, and there is one thread
-        agent = _connect(document.get("listenerPath", ""))
+        path = document.get("listenerPath", "")
+        agent = connect(path, f"failed to connect with seccomp agent specified in {path!r}")
     program = compiler.compile_filter(document)
     return Filter(program, flags, document.get("listenerMetadata", ""), agent)
 
@@ -60,15 +61,14 @@ def _check_notified(document: Seccomp) -> None:
                 raise InvalidArgument(f"SCMP_ACT_NOTIFY cannot be used for the {name} syscall")
 
 
-def _connect(path: str) -> _socket.socket:
+def connect(path: str, failure: str) -> _socket.socket:
+    """Connect to a socket of the caller's; what cannot be is a ``failure``."""
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         sock.connect(path)
     except OSError as error:
         sock.close()
-        raise Failed(
-            f"failed to connect with seccomp agent specified in {path!r}: {error}"
-        ) from error
+        raise Failed(f"{failure}: {error.strerror}") from error
     return sock
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from berth.bundle import attributes, birth, checks, child, descriptors, groups, labels, terminals
-from berth.bundle.creation import connect, write_pid
+from berth.bundle.creation import console, write_pid
 from berth.bundle.gathering import compiled, drop_unknown_capabilities
 from berth.bundle.plan import account
 from berth.bundle.status import CREATED, PAUSED, RUNNING, lives, state, status
@@ -60,7 +60,7 @@ class Joining:
         self._places = groups.places(record, options.groups)
         self._console: _socket.socket | None = None
         if options.console_socket:
-            self._console = connect(options.console_socket)
+            self._console = console(options.console_socket)
         self._state = state(record, RUNNING)
 
     def make(self) -> tuple[int, int]:

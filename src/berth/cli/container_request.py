@@ -46,7 +46,7 @@ MODES = (
     ("userns", "USER", ("host",)),
     ("uts", "UTS", ("host",)),
 )
-HOST_NUMBERS = (
+RESOURCES = (  # that `update` changes, too
     ("blkio-weight", "BlkioWeight"),
     ("cpu-period", "CpuPeriod"),
     ("cpu-quota", "CpuQuota"),
@@ -54,13 +54,16 @@ HOST_NUMBERS = (
     ("cpu-rt-runtime", "CpuRealtimeRuntime"),
     ("cpu-shares", "CpuShares"),
     ("cpus", "NanoCpus"),
-    ("kernel-memory", "KernelMemory"),
     ("memory", "Memory"),
     ("memory-reservation", "MemoryReservation"),
     ("memory-swap", "MemorySwap"),
+    ("pids-limit", "PidsLimit"),
+)
+HOST_NUMBERS = (
+    *RESOURCES,
+    ("kernel-memory", "KernelMemory"),
     ("memory-swappiness", "MemorySwappiness"),
     ("oom-score-adj", "OomScoreAdj"),
-    ("pids-limit", "PidsLimit"),
     ("shm-size", "ShmSize"),
 )
 HOST_SWITCHES = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from berth.cli import container_flags, container_request
+from berth.cli.container_request import RESOURCES
 from berth.client import documents
 from berth.client.connection import quote
 from berth.errors import InvalidArgument
@@ -14,21 +15,8 @@ if TYPE_CHECKING:
     from berth.cli.options import Flag
     from berth.client.documents import Document
 
-NUMBERS = (
-    ("blkio-weight", "BlkioWeight"),
-    ("cpu-period", "CpuPeriod"),
-    ("cpu-quota", "CpuQuota"),
-    ("cpu-rt-period", "CpuRealtimePeriod"),
-    ("cpu-rt-runtime", "CpuRealtimeRuntime"),
-    ("cpu-shares", "CpuShares"),
-    ("cpus", "NanoCpus"),
-    ("memory", "Memory"),
-    ("memory-reservation", "MemoryReservation"),
-    ("memory-swap", "MemorySwap"),
-    ("pids-limit", "PidsLimit"),
-)
 TEXTS = (("cpuset-cpus", "CpusetCpus"), ("cpuset-mems", "CpusetMems"))
-NAMES = (*(flag for flag, _ in NUMBERS), *(flag for flag, _ in TEXTS), "restart")
+NAMES = (*(flag for flag, _ in RESOURCES), *(flag for flag, _ in TEXTS), "restart")
 FLAGS: tuple[Flag, ...] = tuple(flag for flag in container_flags.CREATE if flag[0] in NAMES)
 
 
@@ -37,7 +25,7 @@ def update(call: Call) -> int:
     options = call.options
     if not any(options.given(name) for name in NAMES):
         raise InvalidArgument("you must provide one or more flags when using this command")
-    body: Document = {name: options.number(flag) for flag, name in NUMBERS if options.given(flag)}
+    body: Document = {name: options.number(flag) for flag, name in RESOURCES if options.given(flag)}
     body |= {name: options.text(flag) for flag, name in TEXTS if options.given(flag)}
     container_request.restart(options, body)
     warnings: list[str] = []

@@ -225,25 +225,22 @@ def hairpin_message(name: str) -> Message:
     With bridge-nf-call-iptables a DNAT to the sender itself is decided on the bridge, which would
     drop the frame (net/bridge/br_forward.c, should_deliver).
     """
-    body = _link_body(
-        text(_IFLA_IFNAME, name),
-        nested(
-            _IFLA_LINKINFO,
-            text(_IFLA_INFO_SLAVE_KIND, "bridge"),
-            nested(_IFLA_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_MODE, b"\1")),
-        ),
-    )
-    return Message(RTM_NEWLINK, body)
+    return _port_message(name, _IFLA_BRPORT_MODE)
 
 
 def isolation_message(name: str) -> Message:
     """Keep the bridge port ``name`` from reaching other ports that are kept so."""
+    return _port_message(name, _IFLA_BRPORT_ISOLATED)
+
+
+def _port_message(name: str, switch: int) -> Message:
+    """Switch something on of the bridge port ``name``."""
     body = _link_body(
         text(_IFLA_IFNAME, name),
         nested(
             _IFLA_LINKINFO,
             text(_IFLA_INFO_SLAVE_KIND, "bridge"),
-            nested(_IFLA_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_ISOLATED, b"\1")),
+            nested(_IFLA_INFO_SLAVE_DATA, attribute(switch, b"\1")),
         ),
     )
     return Message(RTM_NEWLINK, body)
