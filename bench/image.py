@@ -31,7 +31,7 @@ def busybox() -> bytes:
             entry = tarfile.TarInfo(f"bin/{applet}")
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(entry)
-        _add(archive, LINES.lstrip("/"), _lines())
+        add(archive, LINES.lstrip("/"), _lines())
     return body.getvalue()
 
 
@@ -44,7 +44,16 @@ def _lines() -> bytes:
 
 def archive(layers: list[bytes], name: str) -> bytes:
     """Return what `docker save` writes for an image of these layers."""
+    body = io.BytesIO()
     digests = [hashlib.sha256(layer).hexdigest() for layer in layers]
+    with tarfile.open(fileobj=body, mode="w") as saved:
+        for file, layer in zip(begin(saved, digests, name), layers, strict=True):
+            add(saved, file, layer)
+    return body.getvalue()
+
+
+def begin(saved: tarfile.TarFile, digests: list[str], name: str) -> list[str]:
+    """Write what an archive has besides layers; return the names that those are to have in it."""
     configuration = json.dumps(
         {
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
@@ -54,17 +63,15 @@ def archive(layers: list[bytes], name: str) -> bytes:
         }
     ).encode()
     file = f"{hashlib.sha256(configuration).hexdigest()}.json"
-    manifest = [{"Config": file, "RepoTags": [name], "Layers": [f"{d}.tar" for d in digests]}]
-    body = io.BytesIO()
-    with tarfile.open(fileobj=body, mode="w") as saved:
-        _add(saved, "manifest.json", json.dumps(manifest).encode())
-        _add(saved, file, configuration)
-        for digest, layer in zip(digests, layers, strict=True):
-            _add(saved, f"{digest}.tar", layer)
-    return body.getvalue()
+    names = [f"{digest}.tar" for digest in digests]
+    manifest = [{"Config": file, "RepoTags": [name], "Layers": names}]
+    add(saved, "manifest.json", json.dumps(manifest).encode())
+    add(saved, file, configuration)
+    return names
 
 
-def _add(archive_: tarfile.TarFile, name: str, data: bytes) -> None:
+def add(saved: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file to an archive."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(data), 0o644
-    archive_.addfile(entry, io.BytesIO(data))
+    saved.addfile(entry, io.BytesIO(data))

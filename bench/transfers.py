@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
-import os
 import random
 import re
 import shutil
@@ -18,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import image
 from bench.engines import ENV, Berth, BerthCli, Podman, call, program
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ def _small(count: int, name: str = "") -> Path:
     with tarfile.open(path, "w") as layer:
         for number in range(count):
             data = (f"line of file {number}\n" * numbers.randrange(1, 300)).encode()
-            _add(layer, f"small{name}/{number // 100}/{number}", data)
+            image.add(layer, f"small{name}/{number // 100}/{number}", data)
     return path
 
 
@@ -220,21 +219,8 @@ class _Mixed(io.RawIOBase):
 
 def _write(path: Path, layers: list[Path]) -> None:
     """Write what `docker save` writes for an image of these layers, which go unless they are kept."""
-    digests = [_digest(layer) for layer in layers]
-    configuration = json.dumps(
-        {
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
-            "os": "linux",
-            "config": {"Cmd": ["true"]},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{d}" for d in digests]},
-        }
-    ).encode()
-    file = f"{hashlib.sha256(configuration).hexdigest()}.json"
-    names = [f"{digest}.tar" for digest in digests]
-    manifest = [{"Config": file, "RepoTags": ["bench:load"], "Layers": names}]
     with tarfile.open(path, "w") as saved:
-        _add(saved, "manifest.json", json.dumps(manifest).encode())
-        _add(saved, file, configuration)
+        names = image.begin(saved, [_digest(layer) for layer in layers], "bench:load")
         for name, layer in zip(names, layers, strict=True):
             saved.add(layer, name)
             if layer.parent != CACHE:
@@ -244,9 +230,3 @@ def _write(path: Path, layers: list[Path]) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(data), 0o644
-    archive.addfile(entry, io.BytesIO(data))

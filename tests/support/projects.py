@@ -132,3 +132,24 @@ def post_build(engine: EngineProcess, body: bytes, **query: object) -> Built:
         connection.close()
     messages = [json.loads(line) for line in lines if line.strip()]
     return Built(status=response.status, messages=messages)
+
+
+def clear_images(engine: EngineProcess) -> None:
+    """Remove what builds have made."""
+    engine.remove_containers()
+    _, images = engine.request("GET", "/images/json")
+    assert isinstance(images, list)
+    for image in images:
+        if not {"busybox:latest", "host:latest"} & set(image["RepoTags"] or ()):
+            engine.request("DELETE", f"/images/{image['Id']}?force=1")
+    _, left = engine.request("GET", "/images/json?all=1")
+    assert isinstance(left, list)
+    assert all(set(image["RepoTags"]) <= {"busybox:latest", "host:latest"} for image in left), left
+
+
+def remains(engine: EngineProcess) -> list[str]:
+    """Return what builds have left that are over."""
+    folder = engine.data_root / "builds"
+    left = [str(path) for path in folder.iterdir()] if folder.exists() else []
+    ingest = engine.data_root / "content/ingest"
+    return left + [str(path) for path in ingest.iterdir()] if ingest.exists() else left

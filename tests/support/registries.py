@@ -18,9 +18,11 @@ import tarfile
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
+
+from support.servers import Server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +45,7 @@ http: {{addr: "{address}:0"{tls}}}
 """
 
 
-class TokenServer:
+class TokenServer(Server):
     """An authorization server for docker-registry's token authentication, with one user."""
 
     def __init__(self, authority: Authority) -> None:
@@ -51,7 +53,7 @@ class TokenServer:
         self.asked: list[tuple[dict[str, list[str]], str]] = []  # query, Authorization
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Tokens(BaseHTTPRequestHandler):
             def do_GET(self):
                 query = parse_qs(urlsplit(self.path).query)
                 header = self.headers.get("Authorization", "")
@@ -66,18 +68,12 @@ class TokenServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/token"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
+        super().__init__(Tokens)
 
     def configuration(self, folder: Path) -> str:
         """Return what docker-registry has to know."""
         del folder
-        token = f"realm: {self.url}, service: test, issuer: test"
+        token = f"realm: {self.url}/token, service: test, issuer: test"
         return f"auth: {{token: {{{token}, rootcertbundle: {self._authority.path}}}}}"
 
     def token(self, query: dict[str, list[str]], *, may_push: bool) -> str:
@@ -102,11 +98,6 @@ class TokenServer:
         head = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(certificate).decode()]}
         signed = ".".join(_base64url(json.dumps(part).encode()) for part in (head, claims))
         return f"{signed}.{_base64url(self._authority.sign(signed.encode()))}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 def _base64url(data: bytes) -> str:
@@ -241,7 +232,7 @@ class Answer:
     flip: bool = False  # the registry's answer with one byte changed
 
 
-class Front:
+class Front(Server):
     """An HTTP server before a registry; ``rules`` are asked in order for what happens to a request."""
 
     def __init__(self, registry: Registry | None) -> None:
@@ -249,7 +240,7 @@ class Front:
         self.requests: list[tuple[str, dict[str, str]]] = []
         front = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Passing(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
@@ -301,19 +292,7 @@ class Front:
                 self.wfile.write(body[: answer.cut_after])
                 self.close_connection = True
 
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Passing)
 
 
 def layer(name: str, data: bytes) -> tuple[bytes, str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
+from support.servers import Server
 
-class UploadServer:
+
+class UploadServer(Server):
     """Keeps what arrives of an upload whose connection breaks, and says how much that is."""
 
     def __init__(self) -> None:
@@ -21,7 +22,7 @@ class UploadServer:
         self.is_busy = False  # about uploads that were begun
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Uploads(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def handle_one_request(self):
@@ -98,20 +99,8 @@ class UploadServer:
                 self.send_header("Content-Length", str(len(body or b"")))
                 self.end_headers()
 
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.host = f"127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
+        super().__init__(Uploads)
 
     def asked(self, method: str, pattern: str) -> list[dict[str, str]]:
         """Return the headers of the requests with this method and a path that has the pattern."""
         return [h for m, path, h in self.requests if m == method and re.search(pattern, path)]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import docker
 
     from support import bundles
+    from support.projects import Project
+    from support.registries import Front, Registry
 
 # The storage driver of engines, where a test does not say. With vfs only tests of the image `host` fail.
 STORAGE = os.environ.get("BERTH_TEST_STORAGE", "")
@@ -96,7 +98,7 @@ def _skip_what_the_reference_lacks(request: pytest.FixtureRequest) -> None:
 def engine(session_engine: EngineProcess) -> Iterator[EngineProcess]:
     """The session's engine; afterwards every container is removed and nothing of it may be left."""
     yield session_engine
-    _clean(session_engine)
+    clean(session_engine)
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def fresh_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
         import_busybox(engine, busybox_tar)
         yield engine
         if engine.is_running:
-            _clean(engine)
+            clean(engine)
     finally:
         engine.close()
     assert_gone(engine)
@@ -128,7 +130,7 @@ def criu_engine(module_criu_engine: EngineProcess) -> Iterator[EngineProcess]:
     yield module_criu_engine
     if not module_criu_engine.is_running:
         module_criu_engine.start()
-    _clean(module_criu_engine)
+    clean(module_criu_engine)
 
 
 @contextlib.contextmanager
@@ -161,7 +163,79 @@ def import_busybox(engine: EngineProcess, archive: bytes) -> None:
     assert done.code == 0, str(done)
 
 
-def _clean(engine: EngineProcess) -> None:
+@pytest.fixture
+def project(engine: EngineProcess, tmp_path: Path) -> Iterator[Project]:
+    """A directory to be built; afterwards nothing of builds is left."""
+    from support.projects import Project, clear_images, remains
+
+    folder = tmp_path / "context"
+    folder.mkdir()
+    yield Project(folder, engine)
+    engine.request("POST", "/build/prune")
+    clear_images(engine)
+    wait_for(lambda: not remains(engine), "nothing of a build is left")
+    caches = engine.data_root / "caches"
+    assert not (caches.exists() and any(caches.iterdir()))
+
+
+@pytest.fixture
+def lent(
+    tmp_path: Path, busybox_tar: bytes, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Project, Path]]:
+    """A project whose client lends secrets and an agent, and the directory of those."""
+    from support import lending
+    from support.projects import Project
+
+    folder, offers = tmp_path / "context", tmp_path / "offers"
+    for path in (folder, offers / "secrets"):
+        path.mkdir(parents=True)
+    monkeypatch.setenv(lending.FOLDER, str(offers))
+    engine = EngineProcess(module="support.lending")
+    with running(engine, busybox_tar):
+        yield Project(folder, engine), offers
+
+
+@pytest.fixture
+def networks(engine: EngineProcess) -> Iterator[EngineProcess]:
+    """The engine; afterwards its containers and the networks that tests made are removed."""
+    yield engine
+    engine.remove_containers()
+    for document in engine.request("GET", "/networks")[1]:
+        engine.request("DELETE", f"/networks/{document['Id']}")
+    assert kernel.bridges(engine.instance) == [engine.instance.bridge]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    """A registry on loopback that lets everybody in."""
+    from support.registries import Registry
+
+    find("docker-registry")
+    with contextlib.closing(Registry(tmp_path / "registry")) as registry:
+        yield registry
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[Registry]:
+    """A registry that wants a password."""
+    from support.registries import Registry
+
+    find("docker-registry")
+    with contextlib.closing(Registry(tmp_path / "private", password=True)) as registry:
+        yield registry
+
+
+@pytest.fixture
+def front(registry: Registry) -> Iterator[Front]:
+    """What stands before the registry."""
+    from support.registries import Front
+
+    with contextlib.closing(Front(registry)) as front:
+        yield front
+
+
+def clean(engine: EngineProcess) -> None:
+    """Remove every container; nothing of them may be left."""
     engine.remove_containers()
     engine.wait_settled()
 

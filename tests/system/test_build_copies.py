@@ -14,23 +14,13 @@ import pytest
 from support.projects import Project, post_build
 from support.repositories import Repositories
 from system.test_build_sources import Files
-from system.test_builds import clear_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.engine import EngineProcess
 
 pytestmark = pytest.mark.berth_only
-
-
-@pytest.fixture
-def project(engine: EngineProcess, tmp_path: Path) -> Iterator[Project]:
-    folder = tmp_path / "context"
-    folder.mkdir()
-    yield Project(folder, engine)
-    clear_images(engine)
 
 
 def built(project: Project, **query: object) -> str:

@@ -14,45 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import lending
-from support.engine import EngineProcess
-from support.projects import Project
-from system.conftest import assert_gone, import_busybox
-from system.test_builds import clear_images, remains
+from support.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-
-@pytest.fixture
-def project(engine: EngineProcess, tmp_path: Path) -> Iterator[Project]:
-    folder = tmp_path / "context"
-    folder.mkdir()
-    yield Project(folder, engine)
-    engine.request("POST", "/build/prune")
-    clear_images(engine)
-    assert not remains(engine)
-    assert not list((engine.data_root / "caches").iterdir())
-
-
-@pytest.fixture
-def lent(
-    tmp_path: Path, busybox_tar: bytes, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Project, Path]]:
-    """A project whose client lends secrets and an agent, and the directory of those."""
-    folder, offers = tmp_path / "context", tmp_path / "offers"
-    for path in (folder, offers / "secrets"):
-        path.mkdir(parents=True)
-    monkeypatch.setenv(lending.FOLDER, str(offers))
-    engine = EngineProcess(module="support.lending")
-    try:
-        engine.start()
-        import_busybox(engine, busybox_tar)
-        yield Project(folder, engine), offers
-    finally:
-        engine.close()
-    assert_gone(engine)
+    from support.projects import Project
 
 
 def files_of(project: Project, image: str) -> list[str]:
@@ -205,7 +172,10 @@ def test_secrets_are_seen_and_written_nowhere(lent: tuple[Project, Path]) -> Non
     hashes = [hashlib.sha256(data).hexdigest() for data in (value, value + b"\n")]
     wanted = [hashes[0], "400", "0", "440", "7", "key", "ro", hashes[1]]
     assert project.run("told", "cat /got").split() == wanted
-    assert not is_anywhere(project.engine.data_root, value)
+    data_root = project.engine.data_root
+    removed = (data_root / "snapshots").glob
+    wait_for(lambda: not list(removed("removed-*")), "what was removed is deleted")
+    assert not is_anywhere(data_root, value)
     assert not [name for name in files_of(project, "told") if name != "got"]
     (offers / "secrets/key").write_bytes(b"another")
     assert built(project).count("Using cache") == 2

@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import lending
 from support.engine import EngineProcess, UnixConnection
-from support.projects import Project
+from support.projects import Project, remains
 from support.repositories import Repositories, Web, Work
 from support.waiting import wait_for
-from system.conftest import assert_gone, import_busybox
-from system.test_builds import remains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,22 +26,10 @@ pytestmark = pytest.mark.berth_only
 
 
 @pytest.fixture
-def lent(
-    tmp_path: Path, busybox_tar: bytes, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Project, Path]]:
+def lent(lent: tuple[Project, Path]) -> tuple[Project, Path]:
     """A project whose client lends secrets, and the directory of those."""
-    folder, offers = tmp_path / "context", tmp_path / "offers/secrets"
-    for path in (folder, offers):
-        path.mkdir(parents=True)
-    monkeypatch.setenv(lending.FOLDER, str(offers.parent))
-    engine = EngineProcess(module="support.lending")
-    try:
-        engine.start()
-        import_busybox(engine, busybox_tar)
-        yield Project(folder, engine), offers
-    finally:
-        engine.close()
-    assert_gone(engine)
+    project, offers = lent
+    return project, offers / "secrets"
 
 
 @pytest.fixture

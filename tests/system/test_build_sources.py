@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import http.server
 import json
 import os
 import shutil
-import threading
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from support.engine import UnixConnection
 from support.programs import find
 from support.projects import Project, post_build
 from support.registries import PASSWORD, USER, Registry
-from system.test_builds import clear_images
+from support.servers import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,21 +29,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.berth_only
 
 
-@pytest.fixture
-def project(engine: EngineProcess, tmp_path: Path) -> Iterator[Project]:
-    folder = tmp_path / "context"
-    folder.mkdir()
-    yield Project(folder, engine)
-    clear_images(engine)
-
-
-class Files:
+class Files(Server):
     """Files that a server of HTTP has."""
 
     def __init__(self) -> None:
         files: dict[str, bytes] = {}
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Shown(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 data = files.get(self.path)
                 missing = 1000 if self.path.startswith("/cut") else 0
@@ -54,17 +45,8 @@ class Files:
                 self.end_headers()
                 self.wfile.write(data or b"")
 
-            def log_message(self, *_: object) -> None:
-                return
-
         self.files = files
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Shown)
 
 
 @pytest.fixture

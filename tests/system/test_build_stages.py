@@ -7,26 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.projects import Project
-from system.test_builds import clear_images, remains
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from support.projects import Project
 
-    from support.engine import EngineProcess
 
 pytestmark = pytest.mark.berth_only
-
-
-@pytest.fixture
-def project(engine: EngineProcess, tmp_path: Path) -> Iterator[Project]:
-    folder = tmp_path / "context"
-    folder.mkdir()
-    yield Project(folder, engine)
-    engine.request("POST", "/build/prune")
-    clear_images(engine)
-    assert not remains(engine)
 
 
 # Each of two stages waits for the other's file in a cache that both share.

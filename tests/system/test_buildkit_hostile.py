@@ -13,8 +13,8 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from berth.buildkit import messages
 from berth.buildkit.filesync import DATA, DIRECTORY, FIN, REQ, STAT, SYMLINK
 from berth.buildkit.grpc import Caller, Services
+from support.projects import clear_images, remains
 from support.waiting import wait_for
-from system.test_builds import clear_images, remains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

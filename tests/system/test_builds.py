@@ -13,45 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.engine import EngineProcess, UnixConnection
-from support.projects import Project, post_build
+from support.projects import Project, clear_images, post_build, remains
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     import docker
 
     from support.programs import Outcome
-
-
-@pytest.fixture
-def project(engine: EngineProcess, tmp_path: Path) -> Iterator[Project]:
-    folder = tmp_path / "context"
-    folder.mkdir()
-    yield Project(folder, engine)
-    clear_images(engine)
-
-
-def clear_images(engine: EngineProcess) -> None:
-    """Remove what builds have made."""
-    engine.remove_containers()
-    _, images = engine.request("GET", "/images/json")
-    assert isinstance(images, list)
-    for image in images:
-        if not {"busybox:latest", "host:latest"} & set(image["RepoTags"] or ()):
-            engine.request("DELETE", f"/images/{image['Id']}?force=1")
-    _, left = engine.request("GET", "/images/json?all=1")
-    assert isinstance(left, list)
-    assert all(set(image["RepoTags"]) <= {"busybox:latest", "host:latest"} for image in left), left
-
-
-def remains(engine: EngineProcess) -> list[str]:
-    """Return what builds have left that are over."""
-    folder = engine.data_root / "builds"
-    left = [str(path) for path in folder.iterdir()] if folder.exists() else []
-    ingest = engine.data_root / "content/ingest"
-    return left + [str(path) for path in ingest.iterdir()] if ingest.exists() else left
 
 
 # Through the command lines

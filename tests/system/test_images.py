@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import gzip
 import hashlib
-import http.client
-import http.server
 import io
 import json
-import socket
 import subprocess
 import tarfile
 import tempfile
-import threading
 from typing import TYPE_CHECKING
 
 import docker
@@ -21,6 +17,7 @@ import pytest
 
 from support.archives import blobs_of, docker_archive, layer, layers_of, size_of
 from support.programs import find, run
+from support.servers import Folder
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
 
     from support.engine import EngineProcess
     from support.programs import Outcome
+    from support.registries import Registry
 
     Cli = Callable[..., Outcome]
 
@@ -152,15 +150,8 @@ def test_import_makes_one_layer_and_takes_changes(
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder, and the URL under which a server shows it."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield tmp_path, f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with contextlib.closing(Folder(tmp_path)) as server:
+        yield tmp_path, server.url
 
 
 def test_the_engine_imports_from_the_web(
@@ -324,65 +315,26 @@ def test_the_built_in_image_is_listed_and_never_travels(cli: Cli) -> None:
     assert cli("rmi", "host").code == 1
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    """A plain registry on loopback; its address."""
-    port = _free_port()
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: error}\n"
-        f"storage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    with (tmp_path / "registry.log").open("wb") as log:
-        process = subprocess.Popen(
-            [find("docker-registry"), "serve", str(config)], stdout=log, stderr=log
-        )
-    try:
-        wait_for(lambda: _answers(port), "the registry answers")
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/v2/")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
-
-
 @pytest.mark.berth_only  # the reference has a loopback of its own
 def test_pull_takes_an_image_from_a_registry(
-    cli: Cli, saved: bytes, registry: str, tmp_path: Path, engine: EngineProcess
+    cli: Cli, saved: bytes, registry: Registry, tmp_path: Path, engine: EngineProcess
 ) -> None:
     (tmp_path / "in.tar").write_bytes(saved)
     run(
         *(find("skopeo"), "--insecure-policy", "copy", "-q", "--dest-tls-verify=false"),
-        *(f"docker-archive:{tmp_path}/in.tar", f"docker://{registry}/team/layered:7"),
+        *(f"docker-archive:{tmp_path}/in.tar", f"docker://{registry.host}/team/layered:7"),
         check=True,
     )
-    done = cli("pull", f"{registry}/team/layered:7")
+    done = cli("pull", f"{registry.host}/team/layered:7")
     assert done.code == 0, str(done)
     assert "Digest: sha256:" in done.out
-    assert f"Status: Downloaded newer image for {registry}/team/layered:7" in done.out
-    assert cli(*RUN, f"{registry}/team/layered:7", "cat", "/layer-two").out == "two\n"
-    assert "Image is up to date" in cli("pull", f"{registry}/team/layered:7").out
-    cli("rmi", f"{registry}/team/layered:7")
-    ran = cli(*RUN, f"{registry}/team/layered:7", "cat", "/layer-two")
+    assert f"Status: Downloaded newer image for {registry.host}/team/layered:7" in done.out
+    assert cli(*RUN, f"{registry.host}/team/layered:7", "cat", "/layer-two").out == "two\n"
+    assert "Image is up to date" in cli("pull", f"{registry.host}/team/layered:7").out
+    cli("rmi", f"{registry.host}/team/layered:7")
+    ran = cli(*RUN, f"{registry.host}/team/layered:7", "cat", "/layer-two")
     assert (ran.code, ran.out) == (0, "two\n")
-    missing = cli("pull", f"{registry}/team/none:1")
+    missing = cli("pull", f"{registry.host}/team/none:1")
     assert missing.code == 1
     assert "Traceback" not in missing.err
 

@@ -12,21 +12,10 @@ from support.waiting import wait_for
 from system.test_networks import lookup, settings, start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from support.engine import EngineProcess
     from system.test_networks import Cli
 
 pytestmark = pytest.mark.berth_only  # the reference is of a version before these networks
-
-
-@pytest.fixture
-def networks(engine: EngineProcess) -> Iterator[EngineProcess]:
-    """The engine; afterwards its containers and the networks that tests made are removed."""
-    yield engine
-    engine.remove_containers()
-    for document in engine.request("GET", "/networks")[1]:
-        engine.request("DELETE", f"/networks/{document['Id']}")
 
 
 def test_a_network_of_both_versions_is_shown(cli: Cli, networks: EngineProcess) -> None:

@@ -525,16 +525,6 @@ def test_a_flushed_table_comes_back_with_the_next_change_or_start(
 # Networks of one's own
 
 
-@pytest.fixture
-def networks(engine: EngineProcess) -> Iterator[EngineProcess]:
-    """The engine; afterwards its containers and the networks that tests made are removed."""
-    yield engine
-    engine.remove_containers()
-    for document in engine.request("GET", "/networks")[1]:
-        engine.request("DELETE", f"/networks/{document['Id']}")
-    assert kernel.bridges(engine.instance) == [engine.instance.bridge]
-
-
 def lookup(cli: Cli, name: str, what: str, *flags: str) -> list[str]:
     """Return the addresses that a container's resolver gives for a name."""
     done = cli("exec", name, "nslookup", *flags, what)

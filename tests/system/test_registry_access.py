@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.programs import find
 from support.registries import (
     PASSWORD,
     USER,
@@ -33,19 +32,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.berth_only
 DOMAIN = "images.invalid"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    find("docker-registry")
-    with contextlib.closing(Registry(tmp_path / "registry")) as registry:
-        yield registry
-
-
-@pytest.fixture
-def front(registry: Registry) -> Iterator[Front]:
-    with contextlib.closing(Front(registry)) as front:
-        yield front
 
 
 @pytest.fixture(params=["docker", "berth"])

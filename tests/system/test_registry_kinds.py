@@ -9,9 +9,7 @@ import json
 import os
 import subprocess
 import tarfile
-import threading
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +17,7 @@ import pytest
 from support.archives import blobs_of, layer, oci_archive
 from support.programs import find, run
 from support.registries import Answer, Front, Layout, Registry
+from support.servers import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,13 +30,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.berth_only
 OCI = "application/vnd.oci.image"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    find("docker-registry")
-    with contextlib.closing(Registry(tmp_path / "registry")) as registry:
-        yield registry
 
 
 @pytest.fixture(params=["docker", "berth"])
@@ -368,19 +360,8 @@ def maker(tmp_path: Path) -> Iterator[str]:
     """A web server of somebody who wants nobody to pass his layers on; the URL of its files."""
     (tmp_path / "files").mkdir()
 
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "files"))
-    )
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with contextlib.closing(Folder(tmp_path / "files")) as server:
+        yield server.url
 
 
 def test_foreign_layers_come_from_their_maker_and_are_not_passed_on(

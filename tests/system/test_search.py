@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from support.servers import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,14 +28,14 @@ KNOWN = [
 ]
 
 
-class Registry:
+class Registry(Server):
     def __init__(self) -> None:
         self.asked: list[dict[str, list[str]]] = []
         self.answer = json.dumps({"num_results": len(KNOWN), "results": KNOWN}).encode()
         self.status = 200
         registry = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Found(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 url = urlsplit(self.path)
                 registry.asked.append({"path": [url.path], **parse_qs(url.query)})
@@ -42,18 +43,7 @@ class Registry:
                 self.end_headers()
                 self.wfile.write(registry.answer)
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Found)
 
 
 @pytest.fixture
@@ -65,14 +55,14 @@ def registry() -> Iterator[Registry]:
 
 def test_a_search_shows_what_was_found(cli: Cli, engine: EngineProcess, registry: Registry) -> None:
     assert engine
-    done = cli("search", "--limit", "7", f"{registry.address}/some/thing")
+    done = cli("search", "--limit", "7", f"{registry.host}/some/thing")
     assert registry.asked[-1] == {"path": ["/v1/search"], "q": ["some/thing"], "n": ["7"]}
     head, *lines = done.lines
     assert head.split() == ["NAME", "DESCRIPTION", "STARS", "OFFICIAL"]
     assert [line.split()[0] for line in lines] == ["few", "many", "none"]
     assert lines[1].split() == ["many", "A", "lot", "of", "stars", "900", "[OK]"]
     assert "x" * 44 + "…" in lines[0]
-    whole = cli("search", "--no-trunc", "--format", "{{.Description}}", f"{registry.address}/x")
+    whole = cli("search", "--no-trunc", "--format", "{{.Description}}", f"{registry.host}/x")
     assert "x" * 60 in whole.lines
     assert registry.asked[-1]["n"] == ["25"]
 
@@ -90,12 +80,12 @@ def test_a_search_is_narrowed(
     cli: Cli, engine: EngineProcess, registry: Registry, condition: str, names: list[str]
 ) -> None:
     assert engine
-    words = ("--filter", condition, "--format", "{{.Name}}", f"{registry.address}/x")
+    words = ("--filter", condition, "--format", "{{.Name}}", f"{registry.host}/x")
     assert cli("search", *words).lines == names
 
 
 def test_what_cannot_be_searched_is_refused(engine: EngineProcess, registry: Registry) -> None:
-    where = f"/images/search?term={registry.address}/x"
+    where = f"/images/search?term={registry.host}/x"
     for path, said in (
         (f"{where}&limit=101", "Limit 101 is outside the range of [1, 100]"),
         (f"{where}&filters=%7B%22color%22:[%22red%22]%7D", "invalid filter 'color'"),

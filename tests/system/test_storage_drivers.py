@@ -17,7 +17,7 @@ from support.archives import docker_archive, layer
 from support.engine import EngineProcess
 from support.programs import find, run
 from support.waiting import wait_for
-from system.conftest import assert_gone, import_busybox, running
+from system.conftest import assert_gone, clean, import_busybox, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +39,7 @@ def copying_engine(busybox_tar: bytes) -> Iterator[EngineProcess]:
 @pytest.fixture
 def copying(copying_engine: EngineProcess) -> Iterator[EngineProcess]:
     yield copying_engine
-    copying_engine.remove_containers()
-    copying_engine.wait_settled()
+    clean(copying_engine)
 
 
 @pytest.fixture

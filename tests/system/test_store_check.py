@@ -17,11 +17,12 @@ import pytest
 from support.archives import docker_archive, layer, layers_of, oci_archive
 from support.engine import EngineProcess
 from support.programs import find, run
-from support.registries import Registry
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from support.registries import Registry
 
 pytestmark = pytest.mark.berth_only
 
@@ -151,14 +152,6 @@ def test_a_broken_blob_goes_with_its_image_and_comes_again(
 
 
 # Killed at any moment
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    find("docker-registry")
-    registry = Registry(tmp_path / "registry")
-    yield registry
-    registry.close()
 
 
 def killed(engine: EngineProcess, delay_s: float, *words: str, archive: Path | None = None) -> None:

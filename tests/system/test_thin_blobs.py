@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.archives import docker_archive, layer
-from support.programs import find
-from support.registries import Registry
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from support.engine import EngineProcess
+    from support.registries import Registry
 
 pytestmark = pytest.mark.berth_only
 
@@ -71,14 +69,6 @@ def assert_whole(engine: EngineProcess) -> None:
 def loaded(fresh_engine: EngineProcess) -> EngineProcess:
     load(fresh_engine, [PART], "thin:1")
     return fresh_engine
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    find("docker-registry")
-    registry = Registry(tmp_path / "registry")
-    yield registry
-    registry.close()
 
 
 def test_a_loaded_image_is_saved_and_run_as_it_was(loaded: EngineProcess) -> None:

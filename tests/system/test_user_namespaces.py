@@ -15,7 +15,7 @@ import pytest
 from support.engine import EngineProcess
 from support.programs import find, run
 from support.waiting import wait_for
-from system.conftest import assert_gone, import_busybox, running
+from system.conftest import assert_gone, clean, import_busybox, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +60,7 @@ def mapped_engine(prefix: tuple[str, ...], busybox_tar: bytes) -> Iterator[Engin
 @pytest.fixture
 def mapped(mapped_engine: EngineProcess) -> Iterator[EngineProcess]:
     yield mapped_engine
-    mapped_engine.remove_containers()
-    mapped_engine.wait_settled()
+    clean(mapped_engine)
 
 
 def test_a_checkpoint_is_refused(mapped: EngineProcess) -> None:

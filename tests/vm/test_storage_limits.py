@@ -11,7 +11,7 @@ from berth.kernel import quotas
 from support.engine import EngineProcess
 from support.programs import find, run
 from support.waiting import wait_for
-from system.conftest import running
+from system.conftest import clean, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,7 @@ def limiting_engine(
 @pytest.fixture
 def limiting(limiting_engine: EngineProcess) -> Iterator[EngineProcess]:
     yield limiting_engine
-    limiting_engine.remove_containers()
-    limiting_engine.wait_settled()
+    clean(limiting_engine)
 
 
 def size_of(lines: list[str]) -> int:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.programs import find, run
-from support.projects import Project
-from support.waiting import wait_for
-from system.test_builds import clear_images, remains
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from support.engine import EngineProcess
     from support.programs import Outcome
+    from support.projects import Project
 
 CLIENTS = Path(__file__).parents[3] / ".build/clients"
 PROGRAMS = Path(__file__).parent / "programs"
@@ -87,13 +85,3 @@ class Client:
 def docker(environment: dict[str, str], tmp_path: Path) -> Client:
     """The docker CLI with its plugins."""
     return Client(environment, tmp_path)
-
-
-@pytest.fixture
-def project(engine: EngineProcess, tmp_path: Path) -> Iterator[Project]:
-    """A context; afterwards nothing of a build may be left."""
-    folder = tmp_path / "context"
-    folder.mkdir()
-    yield Project(folder, engine)
-    clear_images(engine)
-    wait_for(lambda: not remains(engine), "nothing of a build is left")

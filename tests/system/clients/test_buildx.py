@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
+import contextlib
 import io
 import json
 import os
 import signal
 import subprocess
 import tarfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from support.programs import find, run
-from support.projects import Project
+from support.projects import Project, remains
 from support.registries import PASSWORD, USER, Registry
+from support.servers import Folder
 from support.waiting import wait_for
 from system.clients.conftest import Client
-from system.test_builds import remains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -349,15 +347,6 @@ def test_commands_keep_caches(project: Project, docker: Client) -> None:
     assert "exec.cachemount" not in docker("buildx", "du", "--verbose").out
 
 
-@pytest.fixture
-def private(tmp_path: Path) -> Iterator[Registry]:
-    """A registry that wants a password."""
-    find("docker-registry")
-    registry = Registry(tmp_path / "private", password=True)
-    yield registry
-    registry.close()
-
-
 def test_images_are_pushed_and_bases_pulled_with_the_clients_credentials(
     project: Project, docker: Client, private: Registry, tmp_path: Path
 ) -> None:
@@ -449,18 +438,13 @@ def test_a_dockerfile_may_be_somewhere_else(
     with tarfile.open(served / "files.tgz", "w:gz") as archive:
         archive.add(served / "Other", "packed")
     project.file("note", "noted\n")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/Other"
-        try:
-            docker.build(project, "-f", url, "-t", "elsewhere")
-            project.write("FROM busybox\nCOPY --from=files packed /\n")
-            packed = url.replace("Other", "files.tgz")
-            docker.build(project, "--build-context", f"files={packed}", "-t", "packed")
-            assert docker("build", url).code == 1  # it copies, and there is no context
-        finally:
-            server.shutdown()
+    with contextlib.closing(Folder(served)) as server:
+        docker.build(project, "-f", f"{server.url}/Other", "-t", "elsewhere")
+        project.write("FROM busybox\nCOPY --from=files packed /\n")
+        docker.build(project, "--build-context", f"files={server.url}/files.tgz", "-t", "packed")
+        assert (
+            docker("build", f"{server.url}/Other").code == 1
+        )  # it copies, and there is no context
     assert project.run("elsewhere", "cat /note") == "noted\n"
     assert project.run("packed", "ls /packed") == "/packed\n"
 

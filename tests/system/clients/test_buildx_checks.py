@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.programs import find
-from support.registries import Registry
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from support.projects import Project
+    from support.registries import Registry
     from system.clients.conftest import Client
 
 RULE = "--------------------\n"
@@ -182,14 +177,6 @@ def test_a_bake_is_checked(project: Project, docker: Client) -> None:
     done = docker("buildx", "bake", "--check", cwd=project.folder)
     assert done.code == 1
     assert "WARNING: LegacyKeyValueFormat" in done.out
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    find("docker-registry")
-    registry = Registry(tmp_path / "registry")
-    yield registry
-    registry.close()
 
 
 def test_checks_pull_nothing(project: Project, docker: Client, registry: Registry) -> None:

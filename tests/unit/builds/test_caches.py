@@ -7,14 +7,6 @@ import pytest
 
 from berth.builds.caches import CacheRecord, Caches
 from berth.errors import Failed
-from berth.state import State
-
-
-@pytest.fixture
-def state(tmp_path):
-    found = State(tmp_path / "state.db")
-    yield found
-    found.close()
 
 
 @pytest.fixture

@@ -15,17 +15,7 @@ from berth.engine.models import (
 from berth.engine.support import Support
 from berth.errors import BerthError, InvalidArgument, NotFound, Unsupported
 
-EVERYTHING = Support(
-    memory=True,
-    swap=True,
-    reservation=True,
-    swappiness=True,
-    oom_kill_disable=True,
-    pids=True,
-    cfs=True,
-    shares=True,
-    cpuset=True,
-)
+EVERYTHING = Support(**dict.fromkeys(Support.__slots__, True))
 REFUSED: list[tuple[dict[str, object], dict[str, object], type[BerthError], str]] = [
     ({"hostname": "h"}, {"uts_mode": "host"}, InvalidArgument, "hostname and the UTS mode"),
     ({}, {"network_mode": "host", "links": ["a"]}, InvalidArgument, "can't be used with links"),

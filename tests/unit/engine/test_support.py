@@ -10,18 +10,8 @@ from berth.engine.models import HostConfig
 from berth.engine.support import Support, discard
 from berth.errors import InvalidArgument
 
-EVERYTHING = Support(
-    memory=True,
-    swap=True,
-    reservation=True,
-    swappiness=True,
-    oom_kill_disable=True,
-    pids=True,
-    cfs=True,
-    shares=True,
-    cpuset=True,
-)
-NOTHING = Support(**dict.fromkeys(EVERYTHING.__slots__, False))
+EVERYTHING = Support(**dict.fromkeys(Support.__slots__, True))
+NOTHING = Support(**dict.fromkeys(Support.__slots__, False))
 MIB = 1 << 20
 
 

@@ -8,7 +8,6 @@ from berth.errors import Conflict, InvalidArgument, NotFound
 from berth.images.catalog import Catalog, matches, moment, seconds
 from berth.images.records import Image
 from berth.oci.image import ImageConfig
-from berth.state import State
 
 ONE, TWO = "sha256:" + "1a" * 32, "sha256:" + "2b" * 32
 
@@ -24,13 +23,6 @@ def image(id_=ONE, *names, created="2024-01-01T00:00:00Z", labels=None, **more):
         names=list(names),
         **more,
     )
-
-
-@pytest.fixture
-def state(tmp_path):
-    state = State(tmp_path / "state.db")
-    yield state
-    state.close()
 
 
 @pytest.fixture

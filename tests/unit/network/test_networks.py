@@ -6,14 +6,6 @@ from berth.errors import Failed, InvalidArgument, NotFound
 from berth.network.ipam import Plan
 from berth.network.networks import Networks
 from berth.network.records import NetworkRequest
-from berth.state import State
-
-
-@pytest.fixture
-def state(tmp_path):
-    state = State(tmp_path / "state.db")
-    yield state
-    state.close()
 
 
 def test_three_networks_always_exist(state):
