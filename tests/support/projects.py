@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -153,3 +154,18 @@ def remains(engine: EngineProcess) -> list[str]:
     left = [str(path) for path in folder.iterdir()] if folder.exists() else []
     ingest = engine.data_root / "content/ingest"
     return left + [str(path) for path in ingest.iterdir()] if ingest.exists() else left
+
+
+def everything(engine: EngineProcess, image: str, since: float) -> bytes:
+    """Return all that an engine has on disk, and has to say of an image."""
+    found = [
+        path.read_bytes()
+        for root in (engine.base, engine.data_root)
+        for path in root.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    ]
+    paths = (
+        *(f"/images/{image}/json", f"/images/{image}/history", "/system/df", "/images/json?all=1"),
+        f"/events?since={since}&until={time.time()}",
+    )
+    return b"".join([*found, *(str(engine.request("GET", path)).encode() for path in paths)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import os
 import socket
@@ -15,6 +16,10 @@ from support.waiting import wait_for
 
 WHO = {f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 ENV = {**os.environ, **WHO, "GIT_CONFIG_GLOBAL": "/dev/null"}
+
+
+def basic(token: str) -> str:
+    return f"Basic {base64.b64encode(f'x-access-token:{token}'.encode()).decode()}"
 
 
 class Work:

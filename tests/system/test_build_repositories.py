@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.engine import EngineProcess, UnixConnection
-from support.projects import Project, remains
-from support.repositories import Repositories, Web, Work
+from support.engine import UnixConnection
+from support.projects import Project, everything, remains
+from support.repositories import Repositories, Web, Work, basic
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -36,25 +36,6 @@ def lent(lent: tuple[Project, Path]) -> tuple[Project, Path]:
 def git(tmp_path: Path) -> Iterator[Repositories]:
     with contextlib.closing(Repositories(tmp_path)) as found:
         yield found
-
-
-def basic(token: str) -> str:
-    return f"Basic {base64.b64encode(f'x-access-token:{token}'.encode()).decode()}"
-
-
-def everything(engine: EngineProcess, image: str, since: float) -> bytes:
-    """Return all that an engine has on disk, and has to say of an image."""
-    found = [
-        path.read_bytes()
-        for root in (engine.base, engine.data_root)
-        for path in root.rglob("*")
-        if path.is_file() and not path.is_symlink()
-    ]
-    paths = (
-        *(f"/images/{image}/json", f"/images/{image}/history", "/system/df", "/images/json?all=1"),
-        f"/events?since={since}&until={time.time()}",
-    )
-    return b"".join([*found, *(str(engine.request("GET", path)).encode() for path in paths)])
 
 
 def test_secrets_are_shown_to_their_servers_and_kept_nowhere(

@@ -6,17 +6,20 @@ import contextlib
 import io
 import json
 import os
+import secrets
 import signal
 import subprocess
 import tarfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from support.programs import find, run
-from support.projects import Project, remains
+from support.projects import Project, everything, remains
 from support.registries import PASSWORD, USER, Registry
+from support.repositories import Web, Work, basic
 from support.servers import Folder
 from support.waiting import wait_for
 from system.clients.conftest import Client
@@ -309,6 +312,34 @@ def test_secrets_are_lent(project: Project, docker: Client, tmp_path: Path) -> N
     done = docker.try_to_build(project, *flags)
     assert done.code == 1
     assert "secret none: not found" in done.err
+
+
+def test_secrets_leave_no_trace(project: Project, docker: Client, tmp_path: Path) -> None:
+    began, git = time.time(), Work(tmp_path)
+    git.commit(f="of a repository")
+    values = {name: secrets.token_hex(12) for name in ("TOKEN", "KEY", "HEADER")}
+    docker.env |= values
+    with contextlib.closing(Web(tmp_path / "bare")) as web:
+        web.wanted = basic(values["TOKEN"])
+        project.write(
+            f"FROM busybox\nADD {web.url}/r.git /r\n"
+            "RUN --mount=type=secret,id=KEY --mount=type=secret,id=KEY,env=KEY"
+            ' test "$KEY" = "$(cat /run/secrets/KEY)"\n'
+        )
+        lent = ("GIT_AUTH_TOKEN.127.0.0.1,env=TOKEN", "KEY,env=KEY", "GIT_AUTH_HEADER,env=HEADER")
+        flags = [word for id_ in lent for word in ("--secret", f"id={id_}")]
+        done = docker.build(project, *flags, "--progress", "rawjson", "-t", "private")
+        assert set(web.seen) == {web.wanted}
+    project.write("FROM busybox\nRUN --mount=type=secret,id=KEY,env=KEY exit 3\n")
+    failed = docker.try_to_build(project, *flags)
+    used = docker("buildx", "du", "--verbose")
+    assert (failed.code, used.code) == (1, 0)
+    said = "".join(one.out + one.err for one in (done, failed, used)).encode()
+    found = said + everything(project.engine, "private", began)
+    assert b"of a repository" in found
+    for name, value in values.items():
+        for form in (value, basic(value).split()[1]):
+            assert form.encode() not in found, name
 
 
 @pytest.fixture
