@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from berth.runtime.criu import Notice
 
 LOG = "restore.log"
+STREAM_COUNT = 3
 
 
 class Restoring(creation.Creation):
@@ -113,7 +114,9 @@ def _pipes(images: str) -> list[dict[str, criu.Value]]:
     except FileNotFoundError:
         raise NotFound(f"{images} is no checkpoint: {STREAMS} is missing") from None
     return [
-        {"key": name, "fd": number} for number, name in enumerate(found) if name.startswith("pipe:")
+        {"key": name, "fd": number}
+        for number, name in enumerate(found[:STREAM_COUNT])  # no other descriptor is criu's to have
+        if name.startswith("pipe:")
     ]
 
 

@@ -12,8 +12,9 @@ import os
 import shutil
 import stat
 
-from berth.errors import Conflict, InvalidArgument
+from berth.errors import Conflict, Failed, InvalidArgument
 from berth.kernel import cgroups, namespaces
+from berth.kernel.cgroups import Cgroup
 from berth.runtime import codec, criu
 from berth.runtime.mountpoints import points, resolved
 
@@ -86,14 +87,16 @@ def make(
 
 def _dump(argument: Asked, half: str, conclude: Callable[[], None]) -> None:
     """Have criu write the files; ``conclude`` is called when they are all there."""
-    images = os.open(half, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # The folder may be the client's: nobody who can write there shall lead this elsewhere.
+    images = os.open(half, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     null = _null()
     noted: Noted = {
         "pipes": [f"pipe:[{number}]" if number else "" for number in argument["pipes"]],
         "null": null,
         "addresses": argument["addresses"],
     }
-    with open(f"{half}/{RECORD}", "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(RECORD, flags, 0o600, dir_fd=images), "wb") as file:
         file.write(codec.encode(noted))
     pid, hierarchies = argument["pid"], cgroups.detect()
     values: dict[str, Value] = {
@@ -106,15 +109,23 @@ def _dump(argument: Asked, half: str, conclude: Callable[[], None]) -> None:
             for point, name in _foreign_mounts(argument, hierarchies).items()
         ],
     }
+    group = Cgroup(hierarchies, argument["cgroups_path"].strip("/"))
+    was_frozen = group.is_frozen()
     if freezer := hierarchies.freezer():
-        values["freeze_cgroup"] = f"{freezer.point}/{argument['cgroups_path'].strip('/')}"
+        values["freeze_cgroup"] = f"{freezer.point}/{group.path}"
 
     def notice(told: Notice) -> None:
         if told.script == "post-dump":
             conclude()
 
-    with criu.start(environment={"PATH": argument["search"]}) as process:
-        process.ask(criu.DUMP, values, notice, log=f"/proc/self/fd/{images}/{LOG}")
+    log = f"/proc/self/fd/{images}/{LOG}"
+    try:
+        with criu.start(environment={"PATH": argument["search"]}) as process:
+            process.ask(criu.DUMP, values, notice, log=log, works_alone=True)
+    except Failed:
+        if freezer and not was_frozen:  # whatever became of criu
+            group.thaw()
+        raise
 
 
 def read_record(images: int) -> Noted:

@@ -6,8 +6,11 @@ here: numbers and lengths as varints are all that they are made of.
 
 from __future__ import annotations
 
+import _signal
 import fcntl
 import os
+import select
+import time
 
 from berth.errors import Failed, Unsupported
 from berth.kernel import sockets
@@ -31,6 +34,8 @@ HARMLESS = ("rlimit: Can't setup RLIMIT_NOFILE for self", "tun: Unable to create
 SOCKET_FD = 3
 ARGUMENTS = (PROGRAM, "swrk", str(SOCKET_FD))
 FIRST_INHERITED = 4
+SILENCE_S = 120.0  # that it may take without any work, until it hangs
+LOOK_S = 5.0
 _ABOVE = 64  # where descriptors are kept until they get their numbers
 _MOST_ERRORS = 4
 _VARINT, _EIGHT_BYTES, _BYTES = 0, 1, 2
@@ -144,10 +149,23 @@ class Criu:
             self._awaited = True
             os.waitpid(self.pid, 0)
 
-    def ask(self, kind: int, options: Fields, notice: Callable[[Notice], None], *, log: str) -> int:
-        """Have a request done; return the pid that a restore made. Failed with what ``log`` says."""
+    def ask(
+        self,
+        kind: int,
+        options: Fields,
+        notice: Callable[[Notice], None],
+        *,
+        log: str,
+        works_alone: bool = False,
+    ) -> int:
+        """Have a request done; return the pid that a restore made. Failed with what ``log`` says.
+
+        ``works_alone``: it waits for nobody else, so it hangs when it does nothing at all; it is killed then.
+        """
         self._send({"type": kind, "opts": options})
         while True:
+            if works_alone:
+                self._watch(kind)
             answer, fds = self._receive()
             if not answer.get(_SUCCESS, [0])[0]:
                 raise Failed(_failure(kind, answer, log))
@@ -158,6 +176,25 @@ class Criu:
             notice(Notice(script, _number(told, _NOTIFIED_PID), fds))
             self._send({"type": NOTIFY, "notify_success": True})
         return _number(fields(_bytes(answer, _RESTORED)), _RESTORED_PID)
+
+    def _watch(self, kind: int) -> None:
+        """Wait until there is something to receive."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        work, since = self._work(), time.monotonic()
+        while not poll.poll(LOOK_S * 1000):
+            now = self._work()
+            if now != work:
+                work, since = now, time.monotonic()
+            elif time.monotonic() - since > SILENCE_S:
+                os.kill(self.pid, _signal.SIGKILL)
+                text = f"criu failed: type {NAMES[kind]}"
+                raise Failed(f"{text}: it has done nothing for {SILENCE_S:g} seconds")
+
+    def _work(self) -> tuple[list[str], str]:
+        """Return the processor time that it has used, and what it has read and written."""
+        with open(f"/proc/{self.pid}/stat") as stat, open(f"/proc/{self.pid}/io") as io:
+            return stat.read().rpartition(")")[2].split()[11:15], io.read()
 
     def has(self, feature: str) -> bool:
         """Say whether criu and this kernel have a feature, by its name in FEATURES."""

@@ -102,3 +102,23 @@ def test_a_criu_that_fails_is_no_kernel_without_the_feature(tmp_path):
         pytest.raises(Failed, match="type FEATURE_CHECK errno 0: it ended without an answer"),
     ):
         process.has("mem_track")
+
+
+def test_one_that_hangs_is_killed_and_one_that_works_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(criu, "LOOK_S", 0.02)
+    monkeypatch.setattr(criu, "SILENCE_S", 1)
+    program, ends = tmp_path / "criu", tmp_path / "ends"
+    timer = threading.Timer(4, ends.touch)
+    timer.start()
+    for work, why in (
+        ("exec /bin/sleep 1000", "criu failed: type DUMP: it has done nothing for 1 seconds"),
+        (f"while test ! -e {ends}; do :; done", "it ended without an answer"),
+    ):
+        program.write_text(f"#!/bin/sh\n{work}\n")
+        program.chmod(0o755)
+        with (
+            criu.start(environment={"PATH": str(tmp_path)}) as process,
+            pytest.raises(Failed, match=why),
+        ):
+            process.ask(criu.DUMP, {"pid": 1}, lambda _: None, log="/nowhere", works_alone=True)
+    timer.join()
