@@ -64,6 +64,9 @@ class _CloneArgs(c.Structure):
     )
 
 
+_CLONE3, _RECORD_BYTES = c.c_long(SYS_CLONE3), c.c_long(c.sizeof(_CloneArgs))
+
+
 class Clone:
     """clone3(2) as a fork, ready to be made any number of times by a single-threaded process.
 
@@ -84,8 +87,7 @@ class Clone:
             exit_signal=0 if flags & CLONE_PARENT else SIGCHLD,
             cgroup=cgroup_fd or 0,
         )
-        size = c.c_long(c.sizeof(self._record))
-        self._arguments = (c.c_long(SYS_CLONE3), c.byref(self._record), size)
+        self._arguments = (_CLONE3, c.byref(self._record), _RECORD_BYTES)
         self._call = libc_held.syscall
 
     def make(self) -> int:

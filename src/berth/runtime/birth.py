@@ -30,7 +30,7 @@ class Birth:
         self.run_child = init.run
         self.pid, self.pidfd = 0, -1
         self._group: int | None = None
-        self._process = namespaces.Clone()
+        self._process: namespaces.Clone | None = None
 
     def open(self, flags: int, *, own_group: bool, foreign: list[int]) -> None:
         """Get everything ready. ``foreign``: descriptors that the process may not keep open.
@@ -46,6 +46,7 @@ class Birth:
 
     def make(self) -> None:
         """Clone it. What the caller has written before is copied once more afterwards."""
+        assert self._process is not None
         pid = self._process.make()
         if pid == 0:
             self.run_child(self.child)

@@ -8,6 +8,9 @@ objects come from fresh pools, one after the other.
 
 from __future__ import annotations
 
+import sys
+
+COUNTED_INSTANCES = 30
 POOL_BYTES = 1 << 14  # obmalloc's, since Python 3.10
 POOL_HEAD_BYTES = 48
 LARGEST_BYTES = 512
@@ -27,6 +30,17 @@ def fill_holes() -> None:
             if id(filler) % POOL_BYTES == POOL_HEAD_BYTES:
                 break
             _fillers.append(filler)
+
+
+def make_first_instances() -> None:
+    """Make as many instances of each class as CPython 3.11 and 3.12 count, beside the class."""
+    new: object = object.__new__
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith("berth."):
+            for kind in list(vars(module).values()):
+                if isinstance(kind, type) and kind.__new__ is new:
+                    for _ in range(COUNTED_INSTANCES):
+                        object.__new__(kind)
 
 
 def _small(size: int) -> object:

@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
     from berth.oci.runtime_spec import Spec
 
-CONTROL_FD = 3
 KEPT_BYTES = 1 << 20  # of a fork's heap: what a chunk of output is written with, and more
 
 
-def main(data_root: str, exec_root: str, hidden: list[str], default_spec: Spec) -> None:
-    """Serve fork requests on descriptor 3 until berthd is gone."""
-    control = sockets.adopt(CONTROL_FD)
-    os.set_inheritable(CONTROL_FD, False)
-    processes.close_from(CONTROL_FD + 1)  # what berthd was started with is nobody's here
+def main(
+    control_fd: int, data_root: str, exec_root: str, hidden: list[str], default_spec: Spec
+) -> None:
+    """Serve fork requests on a descriptor, the last that is open, until berthd is gone."""
+    control = sockets.adopt(control_fd)
+    os.set_inheritable(control_fd, False)
+    processes.close_from(control_fd + 1)  # what berthd was started with is nobody's here
     processes.set_name(b"berth-zygote")
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     processes.reset_hidden_signals()
@@ -52,6 +53,7 @@ def main(data_root: str, exec_root: str, hidden: list[str], default_spec: Spec) 
         rehearsal.rehearse(exec_root, here)
     except Exception as error:  # noqa: BLE001 - then forks copy more; nothing else depends on it
         sys.excepthook(type(error), error, error.__traceback__)
+    compact.make_first_instances()
     gc.collect()
     gc.disable()
     gc.freeze()

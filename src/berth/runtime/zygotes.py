@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from berth.errors import Failed, Unavailable
 from berth.kernel import sealing, sockets
 from berth.runtime.channel import Channel, Message
-from berth.runtime.zygote import CONTROL_FD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +20,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("berth")
 
+CONTROL_FD = 3  # where the zygote finds its end of the socket
 BOOT = (
     "import sys; sys.path[:] = {path!r};"
     " from berth.runtime import compact; compact.fill_holes();"
     " from berth.runtime.zygote import main;"
-    " main({data!r}, {exec!r}, {hidden!r}, {default_spec!r})"
+    " main({control}, {data!r}, {exec!r}, {hidden!r}, {default_spec!r})"
 )
 
 
@@ -40,6 +40,7 @@ class Zygote:
     ) -> None:
         self._log = str(exec_root / "zygote.log")
         self._boot = BOOT.format(
+            control=CONTROL_FD,
             path=[entry for entry in sys.path if entry],
             data=str(data_root),
             exec=str(exec_root),
