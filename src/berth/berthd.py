@@ -55,8 +55,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("berth")
 
-# Requests leave hardly any cycles, and by default a tenth of the time goes into looking for them.
-GC_THRESHOLD = 20_000
+# Requests leave hardly any cycles (asyncio's: one a connection), and by default a tenth of the time goes into
+# looking for them.
+GC_THRESHOLD = 2_000
 IDLE_CHECKS = 10  # in the time after which an idle engine leaves
 ROOT_MODE = 0o711
 UMASK = 0o022

@@ -64,12 +64,12 @@ class Lives:
         self._exec = services.exec_root / "containers"
 
     def of(self, record: ContainerRecord) -> Life:
-        """Return the life of a container."""
+        """Return the life of a container; of one that was removed meanwhile, what nobody keeps."""
         life = self._lives.get(record.id)
         if life is None:
-            life = self._lives[record.id] = Life(
-                data_folder=self._data / record.id, exec_folder=self._exec / record.id
-            )
+            life = Life(data_folder=self._data / record.id, exec_folder=self._exec / record.id)
+            if self._records.has(record):
+                self._lives[record.id] = life
         return life
 
     def forget(self, record: ContainerRecord) -> None:
@@ -285,7 +285,7 @@ class Lives:
             # Not before the end is recorded: till then a berthd that takes over learns of it there.
             restarts = self._records.has(record) and self.note_end(record, life, ended)
             life.settling = self._services.background.start(
-                self._settle(record, task), name=f"settle {record.id[:12]}"
+                self._settle(life, task), name=f"settle {record.id[:12]}"
             )
         if not self._records.has(record):
             return
@@ -294,9 +294,9 @@ class Lives:
         elif restarts:
             self.restart_later(record, life)
 
-    async def _settle(self, record: ContainerRecord, task: Task) -> None:
+    async def _settle(self, life: Life, task: Task) -> None:
         await task.settle()
-        hostfiles.remove_tree(self.exec_folder(record))
+        hostfiles.remove_tree(life.exec_folder)
 
     def note_end(self, record: ContainerRecord, life: Life, ended: ExitRecord) -> bool:
         """Record an end, then tell everyone; say whether the container is to be started again."""

@@ -55,9 +55,10 @@ class Channel:
 
     def deliver_to(self, take: Take) -> None:
         """Call ``take`` with each message from now on, with None at the end."""
-        self._take = take
         while not self._messages.empty():
             take(self._messages.get_nowait())
+        if self._open:
+            self._take = take
 
     def drain(self) -> None:
         """Take what has arrived but was not read yet."""
@@ -120,6 +121,7 @@ class Channel:
     def pass_on(self) -> Channel:
         """Return a channel of the same socket for somebody else: whoever has this one sends nothing more."""
         self._leave()
+        self.collect()
         return Channel(self._sock)
 
     def _leave(self) -> None:
@@ -135,3 +137,4 @@ class Channel:
             self._leave()
             self._sock.close()
             self._take(None)
+            self.collect()  # who takes messages often holds the channel, too: nobody would collect the two

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,3 +101,24 @@ def test_what_a_monitor_kept_is_there_when_its_task_is(tmp_path: Path) -> None:
     for fd in found:
         os.close(fd)
     assert asyncio.run(kept(tmp_path)) == []  # of an earlier version, which kept nothing
+
+
+async def ended_task(directory: Path) -> weakref.ref[Task]:
+    """Return what is left of a task that has ended and been settled, with no collector at work."""
+    ours, theirs = sockets.pair()
+    task = Task("a" * 64, Channel(ours), directory)
+    with open("/dev/null", "rb") as pidfd:
+        sockets.send(theirs, json.dumps(STARTED).encode(), [pidfd.fileno()])
+    await task.started()
+    theirs.close()
+    await task.settle()
+    return weakref.ref(task)
+
+
+def test_a_task_that_has_ended_is_in_no_cycle(tmp_path: Path) -> None:
+    gc.disable()
+    try:
+        left = asyncio.run(ended_task(tmp_path))
+        assert left() is None
+    finally:
+        gc.enable()
