@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import secrets
+import os
 from typing import TYPE_CHECKING
 
 from berth import errors
@@ -51,6 +51,6 @@ def unforeseen(error: Exception, request: str) -> BerthError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f"write {error.filename}: " if error.filename else ""
         return errors.Failed(f"{place}no space left on device")
-    id_ = secrets.token_hex(6)
+    id_ = os.urandom(6).hex()
     log.error("internal error %s: %s", id_, request, exc_info=error)
     return errors.Failed(f"internal error (id {id_})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import TYPE_CHECKING
 
 from grpclib.const import Status
@@ -93,7 +93,7 @@ class Bridge:
         url = graphs.source_of(definition)
         data = await self._solver.fetch(job, url)
         answer = messages.of("BridgeSolved")()
-        answer.result.ref.id = ref = secrets.token_hex(12)
+        answer.result.ref.id = ref = os.urandom(12).hex()
         job.files[ref] = data
         await stream.send_message(answer)
 

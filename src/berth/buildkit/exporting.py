@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -174,7 +174,7 @@ def show_push(vertex: Vertex, message: Mapping[str, object]) -> None:
 
 async def spool(folder: Path, chunks: AsyncIterator[bytes]) -> Path:
     """Write an archive into a file of a build's own."""
-    path = folder / secrets.token_hex(8)
+    path = folder / os.urandom(8).hex()
     with path.open("xb") as file:
         async for chunk in chunks:
             await asyncio.to_thread(file.write, chunk)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -103,7 +103,7 @@ class Inputs:
     def _named(self, name: str, value: str, folder: Path, undo: AsyncExitStack) -> NamedContext:
         if value.startswith(IMAGE):
             return value.removeprefix(IMAGE)
-        own = folder / secrets.token_hex(8)
+        own = folder / os.urandom(8).hex()
         own.mkdir(mode=0o700)
         if fetching.is_url(value) or repositories.is_repository(value):
             return Deferred(self._runtime, own, lambda: self._fetched(name, value, own), undo)

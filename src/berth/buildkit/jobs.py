@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ class Job:
 
     def keep(self, image: Image) -> str:
         """Return a reference by which the client names an image."""
-        ref = secrets.token_hex(12)
+        ref = os.urandom(12).hex()
         self.images[ref] = image
         return ref
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
 from collections import deque
 from contextlib import suppress
@@ -158,7 +158,7 @@ class Vertex:
     def __init__(self, journal: Journal, name: str) -> None:
         self._journal = journal
         self._fields: dict[str, object] = {
-            "digest": f"sha256:{secrets.token_hex(32)}",
+            "digest": f"sha256:{os.urandom(32).hex()}",
             "name": name,
         }
         self._open: dict[str, dict[str, object]] = {}  # statuses that are not over

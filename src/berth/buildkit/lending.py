@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import secrets
 import socket
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -78,7 +77,7 @@ class Lending:
     @asynccontextmanager
     async def _agent(self, id_: str) -> AsyncIterator[Path]:
         assert self.folder is not None
-        folder = self.folder / secrets.token_hex(8)
+        folder = self.folder / os.urandom(8).hex()
         folder.mkdir(mode=0o711)
         listener = listening(folder)
         callers: set[asyncio.Task[None] | None] = set()

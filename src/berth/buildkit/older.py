@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import secrets
+import os
 from typing import TYPE_CHECKING
 
 from berth.buildkit import messages
@@ -37,7 +37,7 @@ class Older:
         session = await self._sessions.find(wanted.session_id)
         exporter = messages.of("Exporter")
         outputs = [exporter(Type=one["Type"], Attrs=one["Attrs"]) for one in wanted.outputs]
-        id_ = secrets.token_hex(12)
+        id_ = os.urandom(12).hex()
         async with asyncio.TaskGroup() as group, self._jobs.open(id_, session) as job:
             if not wanted.quiet:
                 group.create_task(_trace(job, listener))

@@ -7,15 +7,14 @@ record only, so no name of theirs becomes a path.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.builds.pruning import Entry
-from berth.dockerfile.mounts import LOCKED, PRIVATE, SHARED
+from berth.dockerfile.sharings import LOCKED, PRIVATE, SHARED
 from berth.engine.times import rfc3339
 from berth.runtime.removal import remove_tree
 from berth.snapshots.usage import disk_usage
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from berth.builds.pruning import Entry
     from berth.state import State
 
 KIND = "exec.cachemount"
@@ -69,7 +69,7 @@ class Caches:
             while (name := self._choose(wanted, sharing)) is None:
                 await self._changed.wait()
             is_new = not name
-            name = name or secrets.token_hex(8)
+            name = name or os.urandom(8).hex()
             self._records.setdefault(name, wanted)
             users = self._users.setdefault(name, [])
             users.append(LOCKED if is_new else sharing)
@@ -150,6 +150,8 @@ class Caches:
 
     async def entries(self) -> list[Entry]:
         """Return them as things that may be pruned."""
+        from berth.builds.pruning import Entry
+
         return [
             Entry(
                 id=name,

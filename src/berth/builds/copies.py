@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
-import secrets
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -160,7 +160,7 @@ class Copies:
             gathered.add(part, f"file:{hashed(text)}", 1)
 
     def _new_folder(self) -> Path:
-        path = self._folder / secrets.token_hex(8)
+        path = self._folder / os.urandom(8).hex()
         path.mkdir(mode=0o700)
         return path
 

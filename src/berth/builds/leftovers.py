@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,7 @@ class Leftovers:
 
     def note(self, kind: str) -> str:
         """Write down a thing that will be made, and return the name that it is to get."""
-        name = f"build_{secrets.token_hex(8)}"
+        name = f"build_{os.urandom(8).hex()}"
         self._table.put(name, Pending(kind=kind))
         return name
 
@@ -56,7 +56,7 @@ class Leftovers:
     @asynccontextmanager
     async def folder(self) -> AsyncIterator[Path]:
         """Give a directory for as long as a build lasts."""
-        path = self._folder / secrets.token_hex(8)
+        path = self._folder / os.urandom(8).hex()
         path.mkdir(mode=0o700)
         try:
             yield path

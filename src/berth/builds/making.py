@@ -19,7 +19,7 @@ from berth.builds.stagebuilder import Means
 from berth.dockerfile import stages
 from berth.dockerfile.mounts import TRUE
 from berth.errors import BerthError, Failed, InvalidArgument
-from berth.images import streams
+from berth.images import compressions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -128,8 +128,8 @@ class Archive:
             raise Failed(f"error downloading remote context {url}: {error.message}") from error
         fetched = folder / "remote"
         with fetched.open("rb") as file:
-            head = file.read(streams.HEAD_BYTES)
-        if streams.is_archive(head):
+            head = file.read(compressions.HEAD_BYTES)
+        if compressions.is_archive(head):
             return "", pieces(fetched)
         if fetched.stat().st_size > MAX_TEXT_BYTES:
             raise InvalidArgument(f"{url} is no archive, and larger than a Dockerfile may be")

@@ -7,7 +7,6 @@ memory file system of the container's own.
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,8 @@ from berth.builds import leftovers
 from berth.builds.caches import CacheRecord
 from berth.builds.layers import open_folder
 from berth.dockerfile import mounts as language
-from berth.dockerfile.mounts import AGENT_VARIABLE, BIND, CACHE, SHARED, SHARINGS, SSH
+from berth.dockerfile.mounts import AGENT_VARIABLE, BIND, CACHE, SSH
+from berth.dockerfile.sharings import SHARED, SHARINGS
 from berth.dockerfile.substitution import Expansion
 from berth.engine.life import Loan
 from berth.errors import Failed, InvalidArgument, NotFound, Unsupported
@@ -275,7 +275,7 @@ class Mounts:
                 "a context can be mounted for writing with overlayfs only",
                 hint="use the storage driver overlay2, or copy what is to be changed",
             )
-        own = folder / secrets.token_hex(8)
+        own = folder / os.urandom(8).hex()
         own.mkdir(mode=0o700)
         for name in ("upper", "work"):
             (own / name).mkdir(mode=0o755)

@@ -6,7 +6,6 @@ Whatever servers send is taken apart by that worker alone (:mod:`berth.builds.gi
 from __future__ import annotations
 
 import os
-import secrets
 from base64 import b64encode
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -198,7 +197,7 @@ async def fetched(
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "limits": LIMITS,
     }
-    path = folder / secrets.token_hex(8)
+    path = folder / os.urandom(8).hex()
     path.mkdir(mode=0o700)
     reading, writing = pipes.make()
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

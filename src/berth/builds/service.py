@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 from berth.builds import leftovers
 from berth.builds.caches import Caches
 from berth.builds.leftovers import Leftovers
-from berth.builds.output import Messages
-from berth.builds.pruning import Entry
 from berth.engine.times import SECOND_NS
 from berth.errors import BerthError, Failed, InvalidArgument, NotFound
 from berth.images.catalog import familiar, seconds
@@ -22,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.builds.making import Making, Source
-    from berth.builds.output import Listener, Output
-    from berth.builds.pruning import Pruning
+    from berth.builds.output import Listener, Messages, Output
+    from berth.builds.pruning import Entry, Pruning
     from berth.builds.requests import BuildRequest
     from berth.dockerfile.survey import Base
     from berth.engine.engine import Engine
@@ -73,6 +71,7 @@ class Builds:
         Raises kinds in Docker's words. A cancellation leaves nothing but the images of finished steps.
         """
         from berth.builds.making import Archive  # megabytes, for those who build
+        from berth.builds.output import Messages
 
         names = [tag_of(tag) for tag in request.tags]
         output = Messages(listener, quiet=request.quiet)
@@ -175,6 +174,8 @@ class Builds:
 
 
 def _entry(step: Step) -> Entry:
+    from berth.builds.pruning import Entry
+
     image = step.image
     return Entry(
         id=image.id,

@@ -13,8 +13,8 @@ from berth.cli.localfiles import pieces, piped
 from berth.client import documents
 from berth.dockerfile import ignore
 from berth.errors import InvalidArgument
+from berth.images.compressions import HEAD_BYTES, is_archive
 from berth.images.pack import FileSink, Packer
-from berth.images.streams import HEAD_BYTES, is_archive
 from berth.images.tar import BLOCK, REGULAR, Member
 from berth.images.tar_writer import TarWriter, padding
 

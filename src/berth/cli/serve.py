@@ -9,6 +9,9 @@ from berth.cli.options import SWITCHES
 from berth.client.address import default_roots
 from berth.errors import Forbidden, InvalidArgument
 
+# Of asyncio, shutil (what packs and unpacks archives) and msgspec.
+DISPENSABLE = ("ssl", "bz2", "lzma", "zlib", "typing_extensions")
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -119,6 +122,7 @@ def serve(call: Call) -> int:
     options = call.options
     if os.geteuid() != 0 and not options.on("validate"):
         raise Forbidden("start engine: root is needed (use sudo)")
+    import_sparingly()
     from berth.configuration import sources
 
     flags = settings_of(options)
@@ -149,6 +153,23 @@ def serve(call: Call) -> int:
         )
     )
     return 0
+
+
+def import_sparingly() -> None:
+    """Import libraries without what they only try to import, for what berthd does not use: five megabytes.
+
+    TLS is spoken without asyncio's. Whatever needs one of these imports it as ever, later.
+    """
+    absent = [name for name in DISPENSABLE if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: an ImportError
+    import asyncio
+    import shutil
+
+    import msgspec
+
+    del asyncio, shutil, msgspec
+    for name in absent:
+        del sys.modules[name]
 
 
 def settings_of(options: Options) -> dict[str, object]:

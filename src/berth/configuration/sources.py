@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +58,8 @@ def load(path: Path) -> Values:
             if not isinstance(found, dict):
                 raise InvalidArgument(f"{path}: an object is needed")
             return found
+        import tomllib
+
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"{path}: {error}") from None

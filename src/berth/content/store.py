@@ -10,7 +10,6 @@ of a blob, kept so that the rest is enough: :meth:`ContentStore.resume`. ``<root
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -148,7 +147,7 @@ class ContentStore:
             data = file.read(limit + 1)
         if len(data) > limit:
             raise InvalidArgument(f"content {digest}: larger than {limit} bytes")
-        hasher = digest.hasher()
+        hasher = digest.hasher(len(data))
         hasher.update(data)
         if hasher.hexdigest() != digest.encoded:
             raise Corrupt(f"content {digest}: the stored bytes do not match")
@@ -244,7 +243,7 @@ class ContentStore:
 
     def temporary(self) -> Path:
         """Return an unused path in the ingest directory; the caller removes what it makes there."""
-        return self.ingest_folder / secrets.token_hex(8)
+        return self.ingest_folder / os.urandom(8).hex()
 
 
 class Ingest:
@@ -267,7 +266,7 @@ class Ingest:
         self._kept = kept
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if kept else os.O_EXCL)
         self._fd = os.open(self.path, flags, BLOB_MODE)
-        self._hash = (expected or Digest(f"{CANONICAL}:")).hasher()
+        self._hash = (expected or Digest(f"{CANONICAL}:")).hasher(size)
         self.written = 0
 
     def read_back(self) -> None:

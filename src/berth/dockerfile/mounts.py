@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from berth.dockerfile.sharings import SHARINGS
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BIND, CACHE, TMPFS, SECRET, SSH = KINDS = ("bind", "cache", "tmpfs", "secret", "ssh")
-SHARED, PRIVATE, LOCKED = SHARINGS = ("shared", "private", "locked")
 WITH_OWNER = (SECRET, SSH, CACHE)
 WITH_REQUIRED = (SECRET, SSH)
 ALIASES = {

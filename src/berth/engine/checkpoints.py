@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from berth.engine import hostfiles, spec, status
 from berth.errors import BerthError, Conflict, Failed, InvalidArgument, NotFound, Unsupported
 from berth.runtime import criu
-from berth.runtime.checkpoints import read_record
 
 if TYPE_CHECKING:
     from berth.engine.containers import Containers
@@ -163,6 +162,8 @@ def remove_halves(folder: Path) -> None:
 
 
 def _read(path: Path) -> Noted:
+    from berth.runtime.checkpoints import read_record
+
     images = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         return read_record(images)

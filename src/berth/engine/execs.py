@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -91,7 +90,7 @@ class Execs:
     def create(self, ref: str, config: ExecConfig) -> str:
         """Make an exec; it runs when it is started."""
         record = self.check(ref, config)
-        found = Exec(secrets.token_hex(32), record.id, config)
+        found = Exec(os.urandom(32).hex(), record.id, config)
         if len(self._execs) >= MAX_KEPT:
             ended = next((e for e in self._execs.values() if e.exit_code is not None), None)
             if ended is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from berth.oci.digest import sha256
 
 DEFAULT_DATA_ROOT = Path("/var/lib/berth")
 
@@ -23,5 +24,5 @@ class Instance:
         """Name the engine whose state is under ``data_root`` (absolute)."""
         if data_root == DEFAULT_DATA_ROOT:
             return cls(name="default", bridge="berth0", table="berth", cgroup="berth")
-        name = hashlib.sha256(str(data_root).encode()).hexdigest()[:8]
+        name = sha256(str(data_root).encode()).hex()[:8]
         return cls(name=name, bridge=f"br-{name}", table=f"berth-{name}", cgroup=f"berth-{name}")

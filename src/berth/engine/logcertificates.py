@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import ssl
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +49,8 @@ def memory_file(content: bytes) -> int:
 def _authorities(path: str) -> str:
     if path:
         return _read(path, f'could not read CA certificate "{path}": ')
+    import ssl
+
     known = ssl.get_default_verify_paths()
     if known.cafile:
         return _read(known.cafile, "")

@@ -15,6 +15,7 @@ import msgspec
 
 from berth.errors import Corrupt, Failed, InvalidArgument, NotFound
 from berth.images import tar
+from berth.images.arrivals import Found, Outcome, ReadyTree, blob_file
 from berth.images.members import Members
 from berth.images.records import LayerRecord, Referrer
 from berth.images.streams import ByteStream, file_chunks, pipe_chunks, plain_chunks
@@ -57,46 +58,6 @@ class DockerEntry(msgspec.Struct, rename="pascal", kw_only=True):
     config: str
     repo_tags: list[str] | None = None
     layers: list[str] | None = None
-
-
-class Found(msgspec.Struct, kw_only=True):
-    """An image of an archive, its blobs written."""
-
-    names: list[str]
-    config: Descriptor
-    layers: list[Descriptor]
-    manifest: Descriptor | None = None  # where the archive has one
-    referrers: list[Referrer] = []
-
-    def blobs(self) -> list[str]:
-        """Return the digests of all its blobs."""
-        parts = (self.config, *self.layers, *((self.manifest,) if self.manifest else ()))
-        found = [part.digest for part in parts]
-        for one in self.referrers:
-            found += [one.digest, *(blob.digest for blob in one.blobs)]
-        return found
-
-
-class ReadyTree(msgspec.Struct, kw_only=True):
-    """A layer that is extracted already, in ``NAME/fs``."""
-
-    name: str
-    diff_id: str
-    size: int
-    root: bool
-
-
-class Outcome(msgspec.Struct, kw_only=True):
-    """What :func:`read` returns."""
-
-    images: list[Found]
-    blobs: list[str]  # digests of the files written
-    trees: list[ReadyTree]
-
-
-def blob_file(digest: Digest) -> str:
-    """Return the name of a blob's file in the job's directory."""
-    return f"{digest.algorithm}-{digest.encoded}"
 
 
 def read(argument: dict[str, object], fds: list[int], report: Report) -> Mapping[str, object]:

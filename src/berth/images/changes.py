@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.dockerfile import instructions, syntax
-from berth.dockerfile.settings import Settings
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -21,6 +19,11 @@ CHANGES = (
 
 def apply_changes(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
     """Return ``config`` with the instructions applied in order. InvalidArgument names a wrong one."""
+    if not changes:
+        return config
+    from berth.dockerfile import instructions, syntax
+    from berth.dockerfile.settings import Settings
+
     settings = Settings(config)
     for change in changes:
         if not any(row.strip() and not row.lstrip().startswith("#") for row in change.split("\n")):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import os
 import time
-import tomllib
 from pathlib import Path
 
 import msgspec
@@ -114,13 +113,19 @@ def hidden_paths(*roots: Path) -> list[str]:
     return [path for path in found if not any(path.startswith(f"{above}/") for above in found)]
 
 
+def _read_toml(text: str) -> object:
+    import tomllib
+
+    return tomllib.loads(text)
+
+
 def other_engines() -> list[Path]:
     """Return where other engines were told to keep their data, when that is not their default place."""
     found = []
     for path, names in SETTINGS:
         try:
             text = Path(path).read_text()
-            settings = msgspec.json.decode(text) if path.endswith(".json") else tomllib.loads(text)
+            settings = msgspec.json.decode(text) if path.endswith(".json") else _read_toml(text)
         except (OSError, ValueError):
             continue
         for name in names:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, InvalidArgument
 from berth.images import tar
+from berth.images.compressions import GZIP, ZSTD, compression
 from berth.images.layer import Extractor, clean, write_all
-from berth.images.streams import GZIP, ZSTD, compression
 from berth.images.unpack import Layer
 from berth.oci.digest import CANONICAL
 

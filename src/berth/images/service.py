@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from berth.images.archive import Found
+    from berth.images.arrivals import Found
     from berth.images.check import Report
     from berth.images.disposal import Step
     from berth.images.layers import Progress, Ready

@@ -10,6 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, Protocol, cast
 
 from berth.errors import InvalidArgument
+from berth.images.compressions import BZIP2, GZIP, MAGIC_BYTES, XZ, ZSTD, compression
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -29,18 +30,6 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 READ_BYTES = 256 << 10
 LZMA_MEMORY_BYTES = 256 << 20
-
-GZIP, ZSTD, XZ, BZIP2 = "gzip", "zstd", "xz", "bzip2"
-MAGICS = (
-    (b"\x1f\x8b", GZIP),
-    (b"\x28\xb5\x2f\xfd", ZSTD),
-    (b"\xfd7zXZ\0", XZ),
-    (b"BZh", BZIP2),
-)
-MAGIC_BYTES = 6
-HEAD_BYTES = 512  # by which an archive is known
-TAR_MAGIC = slice(257, 262)
-SKIPPABLE_FRAME = b"\x2a\x4d\x18"  # zstd frames 0x184D2A5?, little-endian
 
 # What decompressors raise; bz2 raises an OSError without a number.
 DAMAGE: tuple[type[Exception], ...] = (
@@ -110,26 +99,6 @@ MAKERS: dict[str, Callable[[], Decompressor]] = {
     XZ: lambda: lzma.LZMADecompressor(memlimit=LZMA_MEMORY_BYTES),
     BZIP2: bz2.BZ2Decompressor,
 }
-
-
-def compression(head: bytes) -> str | None:
-    """Return the name of the compression that begins with ``head``; None for plain bytes."""
-    for magic, name in MAGICS:
-        if head.startswith(magic):
-            return name
-    if head[1:4] == SKIPPABLE_FRAME and head[0] & 0xF0 == 0x50:
-        return ZSTD
-    return None
-
-
-def is_archive(head: bytes) -> bool:
-    """Say whether HEAD_BYTES begin an archive, plain or compressed."""
-    return compression(head) is not None or head[TAR_MAGIC] == b"ustar"
-
-
-def compression_of(fd: int) -> str | None:
-    """Return the compression of an open file."""
-    return compression(os.pread(fd, MAGIC_BYTES, 0))
 
 
 def file_chunks(fd: int) -> Iterator[bytes]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.errors import BerthError, Corrupt, InvalidArgument
-from berth.images.archive import Found, Outcome, blob_file
+from berth.images.arrivals import Found, Outcome, blob_file
+from berth.images.compressions import BZIP2, GZIP, XZ, ZSTD, compression_of
 from berth.images.feeding import feed, open_pipe
 from berth.images.layers import NOTHING_READY, Ready, disk_error
 from berth.images.records import Image, LayerRecord
-from berth.images.streams import BZIP2, GZIP, XZ, ZSTD, compression_of
 from berth.kernel.filecopies import sync_folder
 from berth.oci.digest import Digest
 from berth.oci.image import (

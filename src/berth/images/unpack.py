@@ -13,10 +13,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Corrupt
+from berth.images.compressions import compression_of
 from berth.images.layer import Extractor, write_all
 from berth.images.streams import (
     ByteStream,
-    compression_of,
     file_chunks,
     growing_chunks,
     plain_chunks,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from berth.kernel import c
 from berth.kernel.libc import SYS_QUOTACTL_FD, fail, libc
 
 if TYPE_CHECKING:
@@ -18,61 +18,61 @@ FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
 FS_XFLAG_PROJINHERIT = 0x200
 PRJQUOTA = 2
 Q_XGETQUOTA, Q_XSETQLIM, Q_XGETQSTAT = 0x5803, 0x5804, 0x5805
-FS_DQUOT_VERSION, FS_PROJ_QUOTA = 1, 2
+FS_DQUOT_VERSION, FS_PROJ_QUOTA = b"\1", b"\2"
 FS_DQ_BSOFT, FS_DQ_BHARD = 4, 8
 ENFORCED = 0x10 | 0x20  # FS_QUOTA_PDQ_ACCT, FS_QUOTA_PDQ_ENFD
 BLOCK_BYTES = 512
 NONE = (errno.ENOENT, errno.ESRCH)  # nobody has used the project yet
 
 
-class _Attributes(ctypes.Structure):
+class _Attributes(c.Structure):
     """struct fsxattr."""
 
     _fields_ = (
-        ("flags", ctypes.c_uint32),
-        ("extent_size", ctypes.c_uint32),
-        ("extents", ctypes.c_uint32),
-        ("project", ctypes.c_uint32),
-        ("copy_extent_size", ctypes.c_uint32),
-        ("padding", ctypes.c_char * 8),
+        ("flags", c.c_uint32),
+        ("extent_size", c.c_uint32),
+        ("extents", c.c_uint32),
+        ("project", c.c_uint32),
+        ("copy_extent_size", c.c_uint32),
+        ("padding", c.c_char * 8),
     )
 
 
-class _Quota(ctypes.Structure):
+class _Quota(c.Structure):
     """struct fs_disk_quota."""
 
     _fields_ = (
-        ("version", ctypes.c_int8),
-        ("flags", ctypes.c_int8),
-        ("field_mask", ctypes.c_uint16),
-        ("id", ctypes.c_uint32),
-        ("hard_blocks", ctypes.c_uint64),
-        ("soft_blocks", ctypes.c_uint64),
-        ("hard_inodes", ctypes.c_uint64),
-        ("soft_inodes", ctypes.c_uint64),
-        ("blocks", ctypes.c_uint64),
-        ("inodes", ctypes.c_uint64),
-        ("rest", ctypes.c_char * 56),
+        ("version", c.c_char),
+        ("flags", c.c_char),
+        ("field_mask", c.c_ushort),
+        ("id", c.c_uint32),
+        ("hard_blocks", c.c_uint64),
+        ("soft_blocks", c.c_uint64),
+        ("hard_inodes", c.c_uint64),
+        ("soft_inodes", c.c_uint64),
+        ("blocks", c.c_uint64),
+        ("inodes", c.c_uint64),
+        ("rest", c.c_char * 56),
     )
 
 
-class _State(ctypes.Structure):
+class _State(c.Structure):
     """struct fs_quota_stat."""
 
     _fields_ = (
-        ("version", ctypes.c_int8),
-        ("flags", ctypes.c_uint16),
-        ("rest", ctypes.c_char * 124),
+        ("version", c.c_char),
+        ("flags", c.c_ushort),
+        ("rest", c.c_char * 124),
     )
 
 
-def _control(fd: int, command: int, id_: int, record: ctypes.Structure) -> None:
+def _control(fd: int, command: int, id_: int, record: c.Structure) -> None:
     result = libc.syscall(
-        ctypes.c_long(SYS_QUOTACTL_FD),
-        ctypes.c_long(fd),
-        ctypes.c_long(command << 8 | PRJQUOTA),
-        ctypes.c_long(id_),
-        ctypes.byref(record),
+        c.c_long(SYS_QUOTACTL_FD),
+        c.c_long(fd),
+        c.c_long(command << 8 | PRJQUOTA),
+        c.c_long(id_),
+        c.byref(record),
     )
     if result < 0:
         fail(f"quotactl_fd {command:#x}")

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import os
 import sys
-from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from berth.errors import Failed
 from berth.kernel import nftables as nft
 from berth.kernel import rtnetlink
+from berth.oci.digest import sha256
 
 if TYPE_CHECKING:
     from berth.kernel.netlink import NetlinkSocket
@@ -83,7 +83,7 @@ def ensure(links: NetlinkSocket, engine: str) -> Detour:
 
 def _local_address(engine: str, number: int) -> bytes:
     """Return an address of a prefix (RFC 4193) that no network of the engine is in."""
-    return b"\xfd" + sha256(engine.encode()).digest()[:5] + b"\xff\xff" + number.to_bytes(8, "big")
+    return b"\xfd" + sha256(engine.encode())[:5] + b"\xff\xff" + number.to_bytes(8, "big")
 
 
 def remove(links: NetlinkSocket, engine: str) -> None:

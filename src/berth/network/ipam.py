@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Failed, Forbidden, InvalidArgument
+from berth.oci.digest import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ class Plan:
 
 def local_subnets(seed: str) -> Iterator[IPv6Network]:
     """Yield the unique local IPv6 subnets (RFC 4193) of one engine: those below a prefix of its own."""
-    prefix = b"\xfd" + sha256(seed.encode()).digest()[:5]
+    prefix = b"\xfd" + sha256(seed.encode())[:5]
     for number in range(1 << 16):
         yield IPv6Network((prefix + number.to_bytes(2, "big") + bytes(8), 64))
 
@@ -123,7 +123,7 @@ def mac_of(address: Address) -> str:
 
 def lasting_mac(seed: str) -> bytes:
     """Return a MAC that is always the same for one ``seed``."""
-    return b"\x02\x42" + sha256(seed.encode()).digest()[:4]
+    return b"\x02\x42" + sha256(seed.encode())[:4]
 
 
 def parse_mac(text: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -272,7 +272,7 @@ class Networks:
 
 def _new(name: str, driver: str, *, builtin: bool = False) -> NetworkRecord:
     return NetworkRecord(
-        id=secrets.token_hex(32),
+        id=os.urandom(32).hex(),
         name=name,
         driver=driver,
         created_at_ns=time.time_ns(),

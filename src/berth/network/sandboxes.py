@@ -8,7 +8,6 @@ need no mending after a crash: nobody deletes them, they die with the last proce
 from __future__ import annotations
 
 import os
-import secrets
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
@@ -409,7 +408,7 @@ def _endpoint(
     request: SandboxRequest, asked: EndpointRequest, network: NetworkRecord
 ) -> EndpointRecord:
     return EndpointRecord(
-        id=secrets.token_hex(32),
+        id=os.urandom(32).hex(),
         container_id=request.container_id,
         container_name=request.container_name,
         network_id=network.id,

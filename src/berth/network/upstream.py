@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import socket
 from functools import partial
 from ipaddress import ip_address
@@ -50,7 +50,7 @@ class Upstream:
         sock = await self._socket(server, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
         with sock:
             await loop.sock_connect(sock, (server, PORT))
-            id_ = secrets.randbelow(1 << 16)
+            id_ = int.from_bytes(os.urandom(2), "big")
             message = dns.with_id(data, id_)
             if stream:
                 await loop.sock_sendall(sock, len(message).to_bytes(2, "big") + message)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import secrets
 import socket
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
@@ -304,7 +303,7 @@ class Wiring:
 
     def _make_pair(self, attachment: Attachment, netns_fd: int) -> str:
         for _ in range(8):
-            interface = self._prefix + secrets.token_hex(4)[: 15 - len(self._prefix)]
+            interface = self._prefix + os.urandom(4).hex()[: 15 - len(self._prefix)]
             message = rtnetlink.veth_message(
                 interface,
                 master=attachment.bridge_index,

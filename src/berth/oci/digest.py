@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+import sys
 from typing import TYPE_CHECKING
 
 from berth.errors import InvalidArgument
+
+try:
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256 as _sha256
+    else:
+        from _sha256 import sha256 as _sha256
+except ImportError:  # an interpreter that has OpenSSL's alone
+    from hashlib import sha256 as _sha256
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -23,6 +31,14 @@ if TYPE_CHECKING:
 LENGTHS = {"sha256": 64, "sha512": 128}
 CANONICAL = "sha256"
 HEX = frozenset("0123456789abcdef")
+# For these the interpreter's own code does. hashlib takes OpenSSL along: faster, but megabytes of memory.
+SMALL_BYTES = 1 << 16
+
+
+def sha256(data: bytes) -> bytes:
+    """Return the hash of what is small."""
+    digest: bytes = _sha256(data).digest()
+    return digest
 
 
 class Digest(str):
@@ -42,7 +58,9 @@ class Digest(str):
     @classmethod
     def of(cls, data: bytes) -> Digest:
         """Return the canonical digest of ``data``."""
-        return cls(f"{CANONICAL}:{hashlib.sha256(data).hexdigest()}")
+        hasher = cls(f"{CANONICAL}:").hasher(len(data))
+        hasher.update(data)
+        return cls(f"{CANONICAL}:{hasher.hexdigest()}")
 
     @property
     def algorithm(self) -> str:
@@ -54,6 +72,11 @@ class Digest(str):
         """The part after the colon."""
         return self.partition(":")[2]
 
-    def hasher(self) -> Hash:
-        """Return a fresh hash of this digest's algorithm."""
+    def hasher(self, size: int | None = None) -> Hash:
+        """Return a fresh hash of this digest's algorithm, for so many bytes if that is known."""
+        if size is not None and size <= SMALL_BYTES and self.algorithm == CANONICAL:
+            small: Hash = _sha256()
+            return small
+        import hashlib
+
         return hashlib.new(self.algorithm)

@@ -7,12 +7,12 @@ are what is stored and hashed.
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from berth.errors import InvalidArgument
+from berth.oci.digest import sha256
 from berth.oci.platform import Platform  # noqa: TC001 - msgspec reads it
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
             chain.append(diff_id)
         else:
             text = f"{chain[-1]} {diff_id}".encode()
-            chain.append("sha256:" + hashlib.sha256(text).hexdigest())
+            chain.append("sha256:" + sha256(text).hex())
     return chain
 
 

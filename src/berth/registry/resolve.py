@@ -99,7 +99,7 @@ def describe(data: bytes, media_type: str, expected: Digest | None) -> Descripto
     """Verify a document and say what it is; what it says itself counts more than the server's word."""
     if len(data) > MAX_DOCUMENT_BYTES:
         raise InvalidArgument(f"manifest is larger than {MAX_DOCUMENT_BYTES} bytes")
-    hasher = (expected or Digest(f"{CANONICAL}:")).hasher()
+    hasher = (expected or Digest(f"{CANONICAL}:")).hasher(len(data))
     hasher.update(data)
     digest = f"{expected.algorithm if expected else CANONICAL}:{hasher.hexdigest()}"
     if expected is not None and digest != expected:

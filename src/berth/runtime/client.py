@@ -14,8 +14,8 @@ from berth.errors import BerthError, Failed, Unavailable, from_record
 from berth.kernel import processes, sockets
 from berth.runtime import documents
 from berth.runtime.channel import Channel, Message
-from berth.runtime.monitor import EXIT_FILE, SOCKET_FILE, TASK_FILE
 from berth.runtime.monitors import FreeMonitors
+from berth.runtime.records import EXIT_FILE, SOCKET_FILE, TASK_FILE, remove_records
 from berth.runtime.requests import (
     Attachment,
     DefaultSpec,
@@ -204,7 +204,7 @@ class Task:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
-        _remove_records(self._directory)
+        remove_records(f"{self._directory}/")
 
 
 class PreparedTask:
@@ -245,7 +245,7 @@ class PreparedTask:
         while (item := await self._channel.receive()) is not None:
             for fd in item[1]:
                 os.close(fd)
-        _remove_records(self._directory)
+        remove_records(f"{self._directory}/")
 
 
 class Job:
@@ -433,14 +433,6 @@ def _connect(directory: Path) -> sockets.Socket | None:
     finally:
         os.close(folder)
     return sock
-
-
-def _remove_records(directory: Path) -> None:
-    for name in (SOCKET_FILE, TASK_FILE, EXIT_FILE):
-        try:
-            os.unlink(f"{directory}/{name}")
-        except FileNotFoundError:
-            continue
 
 
 def _integer(value: object) -> int:

@@ -37,6 +37,7 @@ from berth.kernel import processes, sockets
 from berth.runtime import codec, pty
 from berth.runtime.clients import CHUNK_BYTES, STDERR, STDOUT, Client, Input
 from berth.runtime.orphans import Orphans
+from berth.runtime.records import EXIT_FILE, SOCKET_FILE, TASK_FILE, remove_records, write_atomic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,23 +49,8 @@ if TYPE_CHECKING:
     from berth.runtime.ringlog import RingLog
     from berth.runtime.shipping import Shipper
 
-TASK_FILE = "task.json"
-EXIT_FILE = "exit.json"
-SOCKET_FILE = "control.sock"
 STUCK_S = 10.0
 STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
-
-
-def write_atomic(path: str, record: dict[str, object]) -> None:
-    """Write a JSON record so that a reader sees all of it or nothing."""
-    temporary = f"{path}.new"
-    # No file object and no json.dump, which is Python: whatever runs has its pages copied into this process.
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, codec.encode(record))
-    finally:
-        os.close(fd)
-    os.replace(temporary, path)
 
 
 class Monitor:
@@ -490,11 +476,7 @@ class Monitor:
         assert self.exited is not None
         self.orphans.answer(self.exited["exit_code"], settled=self.settled)
         if self.settled:
-            for name in (SOCKET_FILE, TASK_FILE, EXIT_FILE):
-                try:
-                    os.unlink(name)
-                except FileNotFoundError:
-                    pass
+            remove_records()
         if self.mounts_fd >= 0:
             os.close(self.mounts_fd)
 

@@ -8,7 +8,7 @@ the id takes the process.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ class FreeMonitors:
         channel.deliver_to(lambda _item: self._lose(channel))  # nothing but its end can come
 
     def _ask_for_spare(self, channel: Channel) -> bool:
-        id_ = secrets.token_hex(32)
+        id_ = os.urandom(32).hex()
         try:
             channel.send(documents.of_spare(self._defaults, id_))
         except Unavailable:  # it is gone; reading says so
@@ -88,7 +88,7 @@ class FreeMonitors:
     def take_id(self) -> str:
         """Return an id for a container; :meth:`ask` or :meth:`give_back` follows."""
         if not self._spares:
-            return secrets.token_hex(32)
+            return os.urandom(32).hex()
         channel, id_ = self._spares.popitem()
         self._expiry.pop(channel).cancel()
         self._promised[id_] = channel

@@ -5,7 +5,7 @@ The number of a project is in its directory, where a later engine finds it; it i
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 REMEDY = "have the data root on xfs, mounted with pquota, or on ext4 with prjquota, and Linux 5.14"
 FIRST, COUNT = 1 << 20, 1 << 30  # below are people's own
+
+
+def _draw() -> int:
+    return FIRST + int.from_bytes(os.urandom(4), "big") % COUNT
 
 
 class Limits:
@@ -30,9 +34,8 @@ class Limits:
         """Limit what is made below a new directory. Other engines may have projects here, too."""
         try:
             with quotas.open_directory(self._base) as fd:
-                project = FIRST + secrets.randbelow(COUNT)
-                while quotas.is_used(fd, project):
-                    project = FIRST + secrets.randbelow(COUNT)
+                while quotas.is_used(fd, project := _draw()):
+                    pass
                 quotas.set_project(str(folder), project)
                 quotas.limit(fd, project, size_bytes)
         except OSError as error:

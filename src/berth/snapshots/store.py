@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Failed, NotFound, Unsupported
@@ -87,7 +86,7 @@ class Snapshots:
 
     def partial(self) -> Path:
         """Make a directory to unpack into; it becomes a layer by :meth:`commit`."""
-        path = self.base / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
+        path = self.base / f"{PARTIAL_PREFIX}{os.urandom(8).hex()}"
         path.mkdir(mode=0o700)
         (path / "fs").mkdir()
         (path / "fs").chmod(0o755)
@@ -95,7 +94,7 @@ class Snapshots:
 
     def adopt(self, folder: Path) -> Path:
         """Take over a directory of this file system with a filled ``fs`` in it, as a partial one."""
-        path = self.base / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
+        path = self.base / f"{PARTIAL_PREFIX}{os.urandom(8).hex()}"
         folder.rename(path)
         return path
 
@@ -280,7 +279,7 @@ class Snapshots:
             await asyncio.gather(*self._removing)
 
     def _rename_away(self, name: str) -> None:
-        doomed = f"{REMOVED_PREFIX}{secrets.token_hex(8)}"
+        doomed = f"{REMOVED_PREFIX}{os.urandom(8).hex()}"
         try:
             (self.base / name).rename(self.base / doomed)
         except FileNotFoundError:

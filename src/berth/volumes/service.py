@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -143,7 +142,7 @@ class VolumeService:
         if name and (known := self._table.get(name)):
             return known
         if not name:
-            name = secrets.token_hex(32)
+            name = os.urandom(32).hex()
             labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
         try:
             check_name(name)
@@ -167,7 +166,7 @@ class VolumeService:
 
         ``lower``: the directories that are the image, below those of the snapshots, topmost first.
         """
-        user = secrets.token_hex(16)
+        user = os.urandom(16).hex()
         try:
             try:
                 await self.hold([name], user)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from berth.errors import InvalidArgument
 from berth.images import streams
-from berth.images.streams import ByteStream, compression, plain_chunks
+from berth.images.compressions import compression
+from berth.images.streams import ByteStream, plain_chunks
 
 if sys.version_info >= (3, 14):
     from compression import zstd

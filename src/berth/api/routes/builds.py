@@ -10,9 +10,6 @@ import msgspec
 
 from berth.api.router import Route
 from berth.buildkit.service import OlderBuild
-from berth.builds import pruning
-from berth.builds.output import CommandFailed
-from berth.builds.requests import BuildRequest
 from berth.engine.models import HostConfig, Ulimit
 from berth.errors import BerthError, InvalidArgument, Unsupported
 from berth.oci.platform import Platform
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
     from berth.api.exchange import Exchange
     from berth.api.parameters import Call
     from berth.buildkit.service import BuildKit
+    from berth.builds.requests import BuildRequest
     from berth.builds.service import Builds
 
 
@@ -75,6 +73,8 @@ class BuildRoutes:
 
     async def prune(self, call: Call) -> None:
         """Remove what builds have made and no image with a name is made of."""
+        from berth.builds import pruning
+
         wanted = pruning.of_filters(
             call.filters(),
             everything=call.flag("all"),
@@ -110,6 +110,8 @@ class MessageStream:
 
 def failure(error: BerthError) -> dict[str, object]:
     """Return the last message of a build that failed: only a command's code is a number of its own."""
+    from berth.builds.output import CommandFailed
+
     detail: dict[str, object] = {"message": error.message}
     if isinstance(error, CommandFailed):
         detail = {"code": error.exit_code, **detail}
@@ -118,6 +120,8 @@ def failure(error: BerthError) -> dict[str, object]:
 
 def request_of(call: Call) -> BuildRequest:
     """Return what a request asks for."""
+    from berth.builds.requests import BuildRequest
+
     if call.text("version", "1") not in ("", "1"):
         raise InvalidArgument(f"invalid version {call.text('version')!r}")
     isolation = call.text("isolation")
