@@ -15,6 +15,7 @@ from support.waiting import wait_for
 
 MARK = b"berth-was-here"
 ETH_P_ALL, ETH_P_IP, ETH_P_ARP, ETH_P_IPV6 = 0x0003, 0x0800, 0x0806, 0x86DD
+ETH_P_8021Q, ETH_P_8021AD = 0x8100, 0x88A8
 
 
 def ipv4(source, target):
@@ -124,6 +125,41 @@ def test_addresses_of_others_do_not_arrive(wire, whose):
     assert not wire.arrives(ipv6(six, there6))
     assert not wire.arrives(advertisement(own6, six))
     assert not wire.arrives(arp(wire.mac("victim"), own, there))
+
+
+def tagged(frame, *tags):
+    """Put tags of VLAN 0, which receivers take off, around a frame; ``tags`` from the outside."""
+    protocol, body = frame
+    for tag in reversed(tags):
+        protocol, body = tag, struct.pack(">HH", 0, protocol) + body
+    return protocol, body
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        (ETH_P_8021Q,),
+        (ETH_P_8021AD,),
+        (ETH_P_8021Q,) * 2,
+        (ETH_P_8021AD, ETH_P_8021Q),
+        (ETH_P_8021Q,) * 3,
+    ],
+)
+def test_tags_hide_no_sender(net, wire, tags):
+    inbox = net.socket(wire.witness.netns_fd, socket.SOCK_DGRAM)
+    inbox.bind(("", 9))
+    inbox.settimeout(5)
+    there, own = wire.address("witness"), wire.address("liar")
+    for frame in (
+        ipv4(wire.address("victim"), there),
+        arp(wire.mac("liar"), wire.address("victim"), there),
+    ):
+        assert not wire.arrives(tagged(frame, *tags))
+    assert not wire.arrives(tagged(ipv4(own, there), *tags))
+    assert wire.arrives(ipv4(own, there))
+    assert inbox.recvfrom(100)[1][0] == own
+    shown = within(wire.witness.netns_fd, lambda: run(find("ip"), "neigh", "show").out)
+    assert wire.address("victim") not in shown
 
 
 def test_the_mac_of_another_does_not_arrive(wire):
