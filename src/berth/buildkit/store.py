@@ -9,8 +9,9 @@ from berth import __version__
 from berth.buildkit import messages
 from berth.builds.pruning import TRUE
 from berth.errors import NotFound
-from berth.images.catalog import seconds
+from berth.images.catalog import created_ns
 from berth.oci.platform import this_machine
+from berth.oci.times import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -135,7 +136,8 @@ def own_bytes(image: Image, images: Mapping[str, Image]) -> int:
 def cache_of(document: Mapping[str, object]) -> Message:
     """Return a cache, as /system/df shows it, as clients show it."""
     created, used = (
-        {"seconds": int(seconds(str(document[key])))} for key in ("CreatedAt", "LastUsedAt")
+        {"seconds": created_ns(str(document[key])) // SECOND_NS}
+        for key in ("CreatedAt", "LastUsedAt")
     )
     plain = ("ID", "Description", "InUse", "Shared", "Size", "UsageCount")
     return messages.of("UsageRecord")(
@@ -148,7 +150,7 @@ def cache_of(document: Mapping[str, object]) -> Message:
 
 def record_of(image: Image, size_bytes: int, description: str, *, needed: bool) -> Message:
     """Return a step as clients show it. ``needed``: an image with a name is made of it."""
-    made = int(seconds(image.created))
+    made = created_ns(image.created) // SECOND_NS
     return messages.of("UsageRecord")(
         ID=image.id,
         InUse=needed,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.dockerfile.sharings import LOCKED, PRIVATE, SHARED
-from berth.engine.times import rfc3339
+from berth.oci.times import rfc3339
 from berth.runtime.removal import remove_tree
 from berth.snapshots.usage import disk_usage
 

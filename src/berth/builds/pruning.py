@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from berth.engine.times import moment_ns
 from berth.errors import InvalidArgument
+from berth.oci.times import moment_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from berth.builds import leftovers
 from berth.builds.caches import Caches
 from berth.builds.leftovers import Leftovers
-from berth.engine.times import SECOND_NS
 from berth.errors import BerthError, Failed, InvalidArgument, NotFound
-from berth.images.catalog import familiar, seconds
+from berth.images.catalog import created_ns, familiar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
@@ -181,7 +180,7 @@ def _entry(step: Step) -> Entry:
         id=image.id,
         kind=STEP,
         size_bytes=step.size_bytes,
-        used_ns=int(seconds(image.created) * SECOND_NS),
+        used_ns=created_ns(image.created),
         parent=image.parent,
         description=image.step,
         in_use=step.in_use,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.dockerfile.settings import Settings
-from berth.engine.times import SECOND_NS, rfc3339
 from berth.errors import InvalidArgument, NotFound
 from berth.images import commits
 from berth.images.commits import Commit
+from berth.oci.times import SECOND_NS, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

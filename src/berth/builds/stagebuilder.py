@@ -20,9 +20,9 @@ from berth.dockerfile.mounts import BIND, Mount
 from berth.dockerfile.stages import SCRATCH
 from berth.dockerfile.substitution import Expansion
 from berth.engine.signals import signal_number
-from berth.engine.times import SECOND_NS
 from berth.errors import BerthError, Failed
 from berth.oci.platform import Platform, this_machine
+from berth.oci.times import SECOND_NS
 
 if TYPE_CHECKING:
     import asyncio

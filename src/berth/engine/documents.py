@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.engine import links, mountpoints, networksettings, security, status, times
+from berth.engine import links, mountpoints, networksettings, security, status
 from berth.engine.logoptions import JSON_FILE
+from berth.oci import times
 from berth.runtime.requests import OverlayRootfs
 
 if TYPE_CHECKING:

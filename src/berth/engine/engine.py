@@ -19,7 +19,6 @@ from berth.engine import (
     stats,
     status,
     system,
-    times,
 )
 from berth.engine.checkpoints import Checkpoints
 from berth.engine.commits import Commits
@@ -37,6 +36,7 @@ from berth.images import documents as image_documents
 from berth.images import manifests as image_manifests
 from berth.images.records import ImageUser
 from berth.logs import reader
+from berth.oci import times
 from berth.oci.platform import Platform
 from berth.oci.reference import Reference
 from berth.registry.auth import Credentials

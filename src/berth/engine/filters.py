@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from berth.engine import status, times
+from berth.engine import status
 from berth.engine.networking import parse_port
 from berth.errors import BerthError, InvalidArgument
 from berth.images.catalog import flag
+from berth.oci import times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

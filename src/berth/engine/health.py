@@ -12,9 +12,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from berth.engine import status, times
+from berth.engine import status
 from berth.engine.models import ExecConfig, ExecStart, Healthcheck
 from berth.errors import BerthError
+from berth.oci import times
 from berth.runtime.requests import Attachment
 
 if TYPE_CHECKING:

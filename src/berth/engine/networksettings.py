@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.engine import times
 from berth.engine.networking import exposed_ports, parse_port
 from berth.network.names import names_of
 from berth.network.networks import DEFAULT
 from berth.network.ports import ANY
+from berth.oci import times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

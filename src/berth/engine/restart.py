@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from berth.engine import times
 from berth.errors import InvalidArgument
+from berth.oci import times
 
 if TYPE_CHECKING:
     from berth.engine.models import ContainerRecord, HostConfig

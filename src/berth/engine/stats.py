@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from berth.engine import times
 from berth.kernel import cgroup_stats
+from berth.oci import times
 
 if TYPE_CHECKING:
     from berth.engine.models import ContainerRecord

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.engine import times
 from berth.engine.filters import PruneFilter, has_labels
 from berth.errors import InvalidArgument
 from berth.images.catalog import flag
+from berth.oci import times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from berth.errors import Conflict, InvalidArgument, NotFound
 from berth.images.records import Image
+from berth.oci import times
 from berth.oci.platform import Platform, choose, this_machine
 from berth.oci.reference import Reference
 
@@ -50,11 +50,13 @@ class Catalog:
     def made(self, parent: str, step: str) -> list[Image]:
         """Return the images that this step of a build has made of another, the youngest first."""
         found = [self._images[id_] for id_ in self._made.get((parent, step), ())]
-        return sorted(found, key=lambda image: image.created, reverse=True)
+        return sorted(found, key=lambda image: created_ns(image.created), reverse=True)
 
     def all(self) -> list[Image]:
         """Return every image, the youngest first."""
-        return sorted(self._images.values(), key=lambda image: image.created, reverse=True)
+        return sorted(
+            self._images.values(), key=lambda image: created_ns(image.created), reverse=True
+        )
 
     def get(self, id_: str) -> Image | None:
         """Return the image with this full id."""
@@ -189,11 +191,15 @@ class Catalog:
             return False
         if any(has_label(labels, unwanted) for unwanted in filters.get("label!", ())):
             return False
-        if any(image.created >= self.resolve(ref).created for ref in filters.get("before", ())):
+        made_ns = created_ns(image.created)
+        if any(made_ns >= self._made_ns(ref) for ref in filters.get("before", ())):
             return False
-        if any(image.created <= self.resolve(ref).created for ref in filters.get("since", ())):
+        if any(made_ns <= self._made_ns(ref) for ref in filters.get("since", ())):
             return False
-        return all(seconds(image.created) <= moment(text) for text in filters.get("until", ()))
+        return all(made_ns <= times.moment_ns(text) for text in filters.get("until", ()))
+
+    def _made_ns(self, ref: str) -> int:
+        return created_ns(self.resolve(ref).created)
 
 
 def platform_of(image: Image) -> Platform:
@@ -233,32 +239,9 @@ def flag(key: str, values: Sequence[str]) -> bool:
     return found
 
 
-def seconds(created: str) -> float:
-    """Return the Unix time of an RFC 3339 one; 0 when it is none."""
+def created_ns(created: str) -> int:
+    """Return when an image was made, as it says; 0 when it does not."""
     try:
-        return datetime.fromisoformat(created[:19] + "+00:00").timestamp()
+        return times.parse_ns(created)
     except ValueError:
-        return 0.0
-
-
-def moment(text: str) -> float:
-    """Read a filter's time: Unix seconds, RFC 3339, or a Go duration back from now."""
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    if text and text[-1] in units:
-        back, number = 0.0, ""
-        for letter in text:
-            if letter in units and number:
-                back += float(number) * units[letter]
-                number = ""
-            else:
-                number += letter
-        return time.time() - back
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidArgument(f"failed to parse value as time or duration: {text!r}") from None
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+        return 0

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.images.catalog import seconds
+from berth.images.catalog import created_ns
+from berth.oci.times import SECOND_NS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ def summary(image: Image, *, containers: int = -1, shared_bytes: int = -1) -> Js
         "ParentId": image.parent,
         "RepoTags": image.names,
         "RepoDigests": image.repo_digests,
-        "Created": int(seconds(image.created)),
+        "Created": created_ns(image.created) // SECOND_NS,
         "Size": image.size_bytes,
         "SharedSize": shared_bytes,
         "Labels": image.config.labels,
@@ -105,7 +106,7 @@ def history(image: Image, document: ImageDocument, sizes: Sequence[int]) -> list
         size = 0 if step.empty_layer or not left else left.pop(0)
         rows.append(_step(step, size))
     if not rows:
-        rows = [_row(seconds(image.created), "", size, image.comment) for size in left or [0]]
+        rows = [_row(image.created, "", size, image.comment) for size in left or [0]]
     rows.reverse()
     rows[0]["Id"] = image.id
     rows[0]["Tags"] = image.names or None
@@ -113,13 +114,13 @@ def history(image: Image, document: ImageDocument, sizes: Sequence[int]) -> list
 
 
 def _step(step: History, size: int) -> Json:
-    return _row(seconds(step.created or ""), step.created_by, size, step.comment)
+    return _row(step.created or "", step.created_by, size, step.comment)
 
 
-def _row(created: float, created_by: str, size: int, comment: str) -> Json:
+def _row(created: str, created_by: str, size: int, comment: str) -> Json:
     return {
         "Id": "<missing>",
-        "Created": int(created),
+        "Created": created_ns(created) // SECOND_NS,
         "CreatedBy": created_by,
         "Tags": None,
         "Size": size,

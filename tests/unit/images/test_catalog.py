@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from berth.errors import Conflict, InvalidArgument, NotFound
-from berth.images.catalog import Catalog, matches, moment, seconds
+from berth.images.catalog import Catalog, created_ns, matches
 from berth.images.records import Image
 from berth.oci.image import ImageConfig
 
@@ -116,10 +114,14 @@ def test_patterns_stop_at_slashes():
     assert not matches("ab:1", ["a"])
 
 
-def test_times_are_read_in_every_form():
-    assert moment("12.5") == 12.5
-    assert moment("1970-01-01T00:01:00Z") == 60
-    assert abs(moment("1h30m") - (time.time() - 5400)) < 5
-    assert seconds("nonsense") == 0
-    with pytest.raises(InvalidArgument, match="failed to parse"):
-        moment("yesterday")
+def test_an_image_that_says_no_time_was_made_at_the_beginning():
+    assert created_ns("nonsense") == 0
+
+
+def test_moments_are_compared_and_not_their_texts(catalog):
+    catalog.put(image(ONE, "a:1", created="2024-01-01T00:00:00Z"))
+    catalog.put(image(TWO, "b:1", created="2024-01-01T02:00:00.5+02:00"))
+    assert [found.id for found in catalog.all()] == [TWO, ONE]
+    assert [found.id for found in catalog.select({"before": ["b:1"]})] == [ONE]
+    assert [found.id for found in catalog.select({"since": ["a:1"]})] == [TWO]
+    assert [found.id for found in catalog.select({"until": ["2024-01-01T00:00:00.4Z"]})] == [ONE]

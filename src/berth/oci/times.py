@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from berth.errors import InvalidArgument
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEVER = "0001-01-01T00:00:00Z"  # Go's zero
 SECOND_NS = 1_000_000_000
 UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -36,9 +37,14 @@ def moment_ns(text: str) -> int:
         ago_s = sum(float(number) * UNITS_S[unit] for number, unit in DURATION.findall(text))
         return time.time_ns() - int(ago_s * SECOND_NS)
     try:
-        moment = datetime.fromisoformat(text)
+        return parse_ns(text)
     except ValueError as error:
         raise InvalidArgument(f'failed to parse value as time or duration: "{text}"') from error
+
+
+def parse_ns(text: str) -> int:
+    """Return an RFC 3339 time in nanoseconds, as exactly as Python reads it; ValueError when it is none."""
+    moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * SECOND_NS)
+    return (moment - EPOCH) // timedelta(microseconds=1) * 1000
