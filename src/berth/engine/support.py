@@ -23,6 +23,7 @@ FILES = {
     "pids": ("pids", "pids.max", "pids.max"),
     "cfs": ("cpu", "cpu.cfs_quota_us", "cpu.max"),
     "shares": ("cpu", "cpu.shares", "cpu.weight"),
+    "realtime": ("cpu", "cpu.rt_period_us", ""),
     "cpuset": ("cpuset", "cpuset.cpus", "cpuset.cpus"),
 }
 ABSENT = "capabilities or the cgroup is not mounted."
@@ -40,6 +41,7 @@ class Support:
     pids: bool
     cfs: bool
     shares: bool
+    realtime: bool
     cpuset: bool
 
     def warnings(self) -> list[str]:
@@ -109,6 +111,8 @@ def _pids(host: HostConfig, support: Support) -> list[str]:
 
 def _cpu(host: HostConfig, support: Support) -> list[str]:
     found = []
+    if (host.cpu_realtime_period or host.cpu_realtime_runtime) and not support.realtime:
+        raise InvalidArgument("kernel does not support CPU real-time scheduler")
     if host.nano_cpus > 0 and not support.cfs:
         raise InvalidArgument(
             "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup"
