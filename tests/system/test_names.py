@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,3 +127,79 @@ def test_no_question_of_many_fails_while_engines_come_and_go(
         assert fresh_engine.docker("exec", "client", "touch", "/enough").code == 0
         told, _ = program.communicate()
         assert program.returncode == 0, told
+
+
+class Zone:
+    """A name server in a container, which knows one name and says of all others that there are none."""
+
+    def __init__(self, engine: EngineProcess, name: str) -> None:
+        self.asked: list[str] = []
+        pid = engine.inspect(name)["State"]["Pid"]
+        fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        try:
+            self._socket = within(fd, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        finally:
+            os.close(fd)
+        self._socket.bind(("0.0.0.0", 53))
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Zone:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # it is connected to nobody, and its reader wakes nevertheless
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                question, peer = self._socket.recvfrom(512)
+            except OSError:
+                return
+            if not question:
+                return
+            end = question.index(0, 12) + 5
+            labels, place = [], 12
+            while length := question[place]:
+                labels.append(question[place + 1 : place + 1 + length].decode())
+                place += 1 + length
+            self.asked.append(".".join(labels))
+            is_known = self.asked[-1] == "short.berth.example"
+            kind = question[end - 3]
+            answer = (
+                b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xcb\0\x71\7" if is_known and kind == 1 else b""
+            )
+            flags = b"\x81\x80" if is_known else b"\x81\x83"
+            head = question[:2] + flags + b"\0\1" + bytes((0, bool(answer))) + bytes(4)
+            self._socket.sendto(head + question[12:end] + answer, peer)
+
+
+@pytest.mark.parametrize("network", ["bridge", "named"])
+@pytest.mark.parametrize("kind", ["docker", "berth"])
+def test_a_short_name_is_found_in_the_search_domains(
+    engine: EngineProcess, network: str, kind: str
+) -> None:
+    cli = engine.docker if kind == "docker" else engine.berth
+    if network == "named":
+        assert cli("network", "create", "named").code == 0
+    try:
+        flags = ("--network", network, "--name", "zone")
+        assert cli("run", "-d", *flags, "busybox", "sleep", "600").code == 0
+        found = engine.inspect("zone")["NetworkSettings"]["Networks"][network]["IPAddress"]
+        ask = ("run", "--rm", "--network", network, "--dns", found)
+        domains = ("--dns-search", "other.example", "--dns-search", "berth.example")
+        with Zone(engine, "zone") as zone:
+            done = cli(*ask, *domains, "host", "getent", "ahostsv4", "short")
+            assert (done.code, done.lines[0].split()[0]) == (0, "203.0.113.7"), str(done)
+            assert zone.asked.index("short.other.example") < zone.asked.index("short.berth.example")
+            zone.asked.clear()
+            done = cli(*ask, "--dns-search", ".", "host", "getent", "ahostsv4", "short")
+            assert (done.code, done.out) == (2, ""), str(done)
+            assert set(zone.asked) == {"short"}
+    finally:
+        engine.remove_containers()
+        if network == "named":
+            cli("network", "rm", "named")

@@ -602,6 +602,19 @@ def test_a_network_that_cannot_be_is_refused(
     assert len(networks.request("GET", "/networks")[1]) == 3
 
 
+def test_an_attachable_network_is_like_any_other(cli: Cli, networks: EngineProcess) -> None:
+    for flags, is_attachable in ((("--attachable",), True), ((), False)):
+        assert cli("network", "create", *flags, "own").code == 0
+        shown = cli("network", "inspect", "--format", "{{.Attachable}} {{.Scope}}", "own").out
+        assert shown == f"{str(is_attachable).lower()} local\n"
+        start(cli, "member", "--network", "own")
+        start(cli, "guest")
+        assert cli("network", "connect", "own", "guest").code == 0
+        assert reaches(cli, "guest", address(networks, "member", "own"))
+        networks.remove_containers()
+        assert cli("network", "rm", "own").code == 0
+
+
 def test_a_macvlan_of_several_subnets_is_shown_with_all(cli: Cli, networks: EngineProcess) -> None:
     made = cli(
         *("network", "create", "-d", "macvlan", "--internal"),
