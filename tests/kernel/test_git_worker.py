@@ -132,6 +132,7 @@ def test_commits_are_fetched_by_name_and_hash(fetch: Worker, git: Repositories, 
         ):
             with pytest.raises(RuntimeError, match=why):
                 fetch(url, ref, **more)
+    assert web.agents == {"git"}  # others are shown a page
 
 
 def test_a_kept_repository_is_one_for_git(fetch: Worker, git: Repositories, tmp_path: Path) -> None:

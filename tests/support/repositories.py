@@ -111,6 +111,7 @@ class Web:
         self.wanted = ""  # what Authorization has to be
         self.elsewhere = ""  # where all are sent
         self.seen: list[str] = []  # what was sent for Authorization
+        self.agents: set[str] = set()
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -122,6 +123,7 @@ class Web:
             def _serve(self, body: bytes) -> None:
                 shown = self.headers.get("Authorization", "")
                 web.seen.append(shown)
+                web.agents.add(self.headers["User-Agent"].partition("/")[0])
                 if web.elsewhere:
                     self._answer(302, b"", {"Location": web.elsewhere + self.path})
                 elif web.wanted not in ("", shown):

@@ -19,6 +19,7 @@ from dulwich.repo import Repo
 from berth.builds.repositories import SCHEMES, check
 from berth.errors import BerthError, Failed, NotFound, Unavailable, Unsupported
 from berth.registry.proxies import origin
+from berth.registry.transport import AGENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -175,7 +176,8 @@ class Http(AbstractHttpGitClient):
         data: bytes | Iterator[bytes] | None = None,
         raise_for_status: bool = True,
     ) -> tuple[BaseHTTPResponse, Callable[[int], bytes]]:
-        sent = {**(headers or {}), "Pragma": "no-cache", **self._server.headers(url)}
+        own = {"User-Agent": f"git/{AGENT}", "Pragma": "no-cache"}  # GitHub answers what begins so
+        sent = {**(headers or {}), **own, **self._server.headers(url)}
         method = "GET" if data is None else "POST"
         response, answered = self._transport.follow(method, url, headers=sent, body=data)
         if raise_for_status and response.status != OK:
