@@ -24,7 +24,7 @@ class Point:
 
 def points(pid: int | str) -> list[Point]:
     """Return the mounts that a process sees, outer ones before those upon them."""
-    with open(f"/proc/{pid}/mountinfo") as file:
+    with open(f"/proc/{pid}/mountinfo", errors="surrogateescape", newline="\n") as file:
         return [Point(line) for line in file]
 
 
