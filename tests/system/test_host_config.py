@@ -78,6 +78,14 @@ def test_the_main_group_is_among_the_others(cli: Cli) -> None:
 
 @pytest.mark.skipif(not Path(MEMORY).is_dir(), reason="needs cgroup v1")
 @pytest.mark.berth_only  # the reference is an older Docker
+def test_the_cgroup_of_another_container_is_of_no_effect(engine: EngineProcess) -> None:
+    body = {"Image": "busybox", "HostConfig": {"Cgroup": "container:nobody", "NetworkMode": "none"}}
+    status, answer = engine.request("POST", "/containers/create", body)
+    assert status == 201, answer
+    assert engine.docker("start", answer["Id"]).code == 0
+    assert engine.inspect(answer["Id"])["HostConfig"]["Cgroup"] == "container:nobody"
+
+
 def test_the_hosts_cgroup_namespace_shows_the_own_group_only(cli: Cli) -> None:
     for flags in (("--privileged",), ("--cgroupns", "host")):
         script = f"grep -o memory:.* /proc/self/cgroup; ls -d {MEMORY}/*/ 2>/dev/null; cat {MEMORY}/tasks"

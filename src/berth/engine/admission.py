@@ -155,8 +155,6 @@ def _check_drivers(config: ContainerConfig, host: HostConfig) -> None:
         raise NotFound(f'error looking up volume plugin {name}: plugin "{name}" not found')
     if host.userns_mode not in USERNS_MODES:
         raise InvalidArgument(f"invalid userns mode: {host.userns_mode}")
-    if host.cgroup:
-        raise Unsupported(f"cgroup of another container ({host.cgroup}) is not supported")
     if ".." in host.cgroup_parent.split("/"):
         raise InvalidArgument(f"invalid cgroup parent: {host.cgroup_parent}")
     for key, value in (host.storage_opt or {}).items():
