@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from berth.builds.layers import MAX_FETCHES
 from support.engine import UnixConnection
 from support.projects import Project, everything, remains
 from support.repositories import Repositories, Web, Work, basic
@@ -114,6 +115,25 @@ def test_a_build_that_nobody_wants_waits_for_no_server(
             wait_for(lambda: not remains(project.engine), "nothing of the build is left")
     log = project.engine.log.read_text()
     assert "Traceback" not in log, log
+
+
+def test_a_dockerfile_has_few_repositories_fetched_at_a_time(lent: tuple[Project, Path]) -> None:
+    project, _ = lent
+    with socket.create_server(("127.0.0.1", 0)) as silent, contextlib.ExitStack() as undo:
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/r.git"
+        stages = [f"FROM busybox AS s{n}\nADD {url} /r\n" for n in range(8)]
+        last = "FROM busybox\n" + "".join(f"COPY --from=s{n} /r /r{n}\n" for n in range(8))
+        project.write("".join(stages) + last)
+        client = UnixConnection(project.engine.socket)
+        client.request("POST", "/build", body=project.archive())
+        for _ in range(MAX_FETCHES):
+            undo.enter_context(silent.accept()[0])
+        silent.settimeout(2)
+        with pytest.raises(TimeoutError):
+            silent.accept()
+        client.sock.close()
+        client.close()
+    wait_for(lambda: not remains(project.engine), "nothing of the build is left")
 
 
 def test_a_repository_is_a_context_with_its_submodules(

@@ -137,6 +137,7 @@ class Copies:
             wanted = replace(wanted, checksum=checksum)
         folder, runtime, offers = self._new_folder(), self._maker.runtime, self._request.offers
         async with (
+            self._maker.fetches,
             repositories.fetched(wanted, folder, offers, runtime, trusted=trusted) as snapshot,
             receive(runtime, folder, snapshot.pieces()) as received,
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 COPY = "berth.builds.copying:copy"
 DIGEST = "berth.builds.copying:digest"
 MAX_DIGESTS = 1000  # that are remembered
+MAX_FETCHES = (
+    4  # of repositories at a time, for what Dockerfiles say: each has a worker that takes memory
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ class LayerMaker:
         self._images = services.images
         self.runtime = services.runtime
         self._notes = notes
+        self.fetches = asyncio.Semaphore(MAX_FETCHES)
         self._digests: dict[bytes, tuple[str, int]] = {}  # images do not change
 
     @asynccontextmanager
