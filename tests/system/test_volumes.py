@@ -240,6 +240,9 @@ def test_what_cannot_be_mounted_is_said_at_the_start(
         (("-o", "device=/x"), 'create own: missing required option: "type"'),
         (("-o", "colour=red"), 'create own: invalid option: "colour"'),
         (("-o", "size=10m"), "create own: quota size requested but no quota support"),
+        (("-o", "size=much"), "create own: invalid size: 'much'"),
+        (("-o", "size="), "create own: invalid size: ''"),
+        (("-o", "size=0", "-o", "type=tmpfs"), 'create own: missing required option: "device"'),
         (
             ("-d", "other"),
             'create own: error looking up volume plugin other: plugin "other" not found',

@@ -125,3 +125,59 @@ def test_layers_of_builds_have_none(limiting: EngineProcess, tmp_path: Path) -> 
     done = limiting.docker(*RUN, "built", "sh", "-c", f"stat -c %s /some; {FILL}")
     assert done.lines[0] == str(MIB)
     assert 19 * MIB < size_of(done.lines) <= 20 * MIB, str(done)
+
+
+FILL_VOLUME = f"df -m /v | tail -n 1; {FILL.replace('/full', '/v/full')}"
+
+
+def volume_project(engine: EngineProcess, name: str) -> int:
+    return quotas.project_of(f"/proc/{engine.pid}/root{engine.data_root}/volumes/{name}/_data")
+
+
+@pytest.mark.parametrize("kind", ["created", "mounted"])
+def test_a_volume_takes_as_much_as_it_is_told(limiting: EngineProcess, kind: str) -> None:
+    if kind == "created":
+        made = limiting.docker("volume", "create", "-o", "size=4M", "small")
+        assert made.code == 0, str(made)
+    mount = ("--mount", "type=volume,source=small,target=/v,volume-opt=size=4M")
+    done = limiting.docker(*RUN, *mount, "busybox", "sh", "-c", f"{FILL_VOLUME}; rm /v/full")
+    assert done.lines[0].split()[1] == "4", str(done)
+    assert 3 * MIB < size_of(done.lines) <= 4 * MIB
+    assert limiting.request("GET", "/volumes/small")[1]["Options"] == {"size": "4M"}
+    limiting.restart()
+    done = limiting.docker(*RUN, *mount, "busybox", "sh", "-c", FILL_VOLUME)
+    assert 3 * MIB < size_of(done.lines) <= 4 * MIB
+    project = volume_project(limiting, "small")
+    with quotas.open_directory(snapshots(limiting)) as fd:
+        assert quotas.is_used(fd, project)
+        assert limiting.docker("volume", "rm", "small").code == 0
+        assert not quotas.is_used(fd, project)
+
+
+def test_a_volume_of_any_size_is_as_large_as_the_disk(limiting: EngineProcess) -> None:
+    for options in ((), ("-o", "size=0")):
+        assert limiting.docker("volume", "create", *options, "large").code == 0
+        assert volume_project(limiting, "large") == 0
+        done = limiting.docker(
+            *RUN, "-v", "large:/v", "busybox", "sh", "-c", "df -m /v | tail -n 1"
+        )
+        assert int(done.lines[0].split()[1]) > 100
+        assert limiting.docker("volume", "rm", "large").code == 0
+
+
+def test_what_an_image_has_must_fit_into_a_volume(limiting: EngineProcess) -> None:
+    mount = ("--mount", "type=volume,source=small,target=/bin,volume-opt=size=64K")
+    done = limiting.docker("create", *mount, "busybox", "true")
+    assert done.code == 1
+    assert "no space left on device" in done.err.lower()
+    assert limiting.docker("volume", "ls", "-q").out == ""
+    assert limiting.docker("ps", "-aq").out == ""
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "none"])
+def test_what_is_mounted_from_elsewhere_has_no_quota(limiting: EngineProcess, kind: str) -> None:
+    device = "tmpfs" if kind == "tmpfs" else "/tmp"
+    flags = ("-o", f"type={kind}", "-o", f"device={device}", "-o", "o=bind", "-o", "size=1M")
+    done = limiting.docker("volume", "create", *flags, "small")
+    assert (done.code, "quota size requested but no quota support" in done.err) == (1, True)
+    assert limiting.docker("volume", "ls", "-q").out == ""

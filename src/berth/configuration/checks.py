@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LEVELS = ("debug", "info", "warning", "warn", "error", "fatal")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE)
+UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 IPC_MODES = ("", "private", "shareable")
 CGROUPNS_MODES = ("", "private", "host")
 STORAGE_DRIVERS = ("", "overlay2", "vfs")

@@ -1,4 +1,4 @@
-"""How much containers may write: a project with a quota for each, where the file system has them.
+"""How much containers may write, and into volumes: a project with a quota for each, where there are some.
 
 The number of a project is in its directory, where a later engine finds it; it is given up with the directory.
 """
@@ -39,7 +39,7 @@ class Limits:
                 quotas.set_project(str(folder), project)
                 quotas.limit(fd, project, size_bytes)
         except OSError as error:
-            raise Failed(f"limit the size of a container: {error.strerror}") from error
+            raise Failed(f"limit a size to {size_bytes} bytes: {error.strerror}") from error
 
     def project_of(self, folder: Path) -> int:
         """Return the project of a directory, 0 for none."""

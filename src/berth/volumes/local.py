@@ -8,6 +8,7 @@ import re
 import socket
 from typing import TYPE_CHECKING
 
+from berth.configuration.checks import size_bytes
 from berth.errors import Failed, InvalidArgument
 from berth.kernel import mounts
 from berth.runtime.mountoptions import parse_options
@@ -21,23 +22,28 @@ NEEDS = (("device", "type"), ("type", "device"), ("o", "device"), ("o", "type"))
 REMOTE = ("nfs", "nfs4", "cifs")
 ADDRESS = re.compile(r"(?:^|,)addr=([^,]*)")
 PASSWORD = re.compile(r"(password=)[^,:]*")
-SIZE = re.compile(r"\d+(\.\d+)? ?([kmgtp]i?b?|b)?", re.IGNORECASE)
+NO_QUOTAS = "quota size requested but no quota support"
 MOUNTINFO = "/proc/self/mountinfo"
 
 
-def check(options: Mapping[str, str]) -> None:
+def check(options: Mapping[str, str], *, has_quotas: bool) -> None:
     """Refuse options that make no sense, in Docker's words."""
     for name in options:
         if name not in KNOWN:
             raise InvalidArgument(f'invalid option: "{name}"')
-    size = options.get("size", "")
-    if size and not SIZE.fullmatch(size):
-        raise InvalidArgument(f"invalid size: '{size}'")
-    if size and not re.match(r"0+(\.0+)?\D*$", size):
-        raise InvalidArgument("quota size requested but no quota support")
+    size = limit_bytes(options)
+    if size and not has_quotas:
+        raise InvalidArgument(NO_QUOTAS)
     for name, other in NEEDS:
         if name in options and other not in options:
             raise InvalidArgument(f'missing required option: "{other}"')
+    if size and needs_mount(options):  # no directory of ours
+        raise InvalidArgument(NO_QUOTAS)
+
+
+def limit_bytes(options: Mapping[str, str]) -> int:
+    """Return how much may be written, 0 for any amount."""
+    return size_bytes(options["size"]) if "size" in options else 0
 
 
 def needs_mount(options: Mapping[str, str] | None) -> bool:

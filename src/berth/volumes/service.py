@@ -9,12 +9,14 @@ import re
 import shutil
 import stat
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from berth.errors import Conflict, Failed, InvalidArgument, NotFound
 from berth.kernel.mounts import open_beneath
+from berth.snapshots.limits import Limits
 from berth.volumes import local
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 FOLDER = "volumes"
 DATA = "_data"
 COPY_UP = "berth.volumes.copy:copy_up"
+REMOVED_PREFIX = ".removed-"  # which is the beginning of no volume's name
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 
 
@@ -58,6 +61,7 @@ class VolumeService:
         self._folder.mkdir(exist_ok=True)
         # Nobody else may reach the set-user-ID programs of containers.
         self._folder.chmod(0o700)
+        self._limits = Limits(self._folder)
         self._runtime = runtime
         self._mounted: dict[str, set[str]] = {}  # volumes with something mounted, and who uses them
         self._mounting = asyncio.Lock()
@@ -146,18 +150,30 @@ class VolumeService:
             labels = {**(labels or {}), ANONYMOUS_LABEL: ""}
         try:
             check_name(name)
-            local.check(options or {})
+            local.check(options or {}, has_quotas=self._limits.are_possible)
         except InvalidArgument as error:
             raise InvalidArgument(f"create {name}: {error}") from error
-        self.path(name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._make(name, limit_bytes=local.limit_bytes(options or {}))
         volume = Volume(name=name, created_ns=time.time_ns(), labels=labels, options=options)
         self._table.put(name, volume, durable=True)
         return volume
 
+    def _make(self, name: str, *, limit_bytes: int) -> None:
+        path = self.path(name)
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if limit_bytes:
+            try:
+                self._limits.set(path, limit_bytes)
+            except Failed:
+                self._delete(name)
+                raise
+
     def _delete(self, name: str) -> None:
         """Delete a volume's directory, and nothing of what may be mounted in it."""
         local.unmount(self.path(name))
+        project = self._limits.project_of(self.path(name))
         shutil.rmtree(self._folder / name, ignore_errors=True)
+        self._limits.give_up(project)
 
     async def fill(
         self, name: str, lower: Sequence[str], target: str, *, subpath: str = ""
@@ -204,7 +220,10 @@ class VolumeService:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(sorted(users))}]")
         self._table.remove(name, durable=True)
         self._mounted.pop(name, None)
-        await asyncio.to_thread(self._delete, name)
+        doomed = f"{REMOVED_PREFIX}{os.urandom(8).hex()}"  # the name may be taken again at once
+        with suppress(FileNotFoundError):
+            (self._folder / name).rename(self._folder / doomed)
+        await asyncio.to_thread(self._delete, doomed)
 
     async def size_bytes(self, name: str) -> int:
         """Return the space that a volume takes."""
