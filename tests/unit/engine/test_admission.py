@@ -40,7 +40,6 @@ REFUSED: list[tuple[dict[str, object], dict[str, object], type[BerthError], str]
     ({}, {"runtime": "runsc"}, InvalidArgument, "unknown or invalid runtime name: runsc"),
     ({"volumes": {"/v": {}}}, {"volume_driver": "x"}, NotFound, 'plugin "x" not found'),
     ({}, {"userns_mode": "private"}, InvalidArgument, "invalid userns mode"),
-    ({}, {"cgroup": "container:x"}, Unsupported, "is not supported"),
     ({}, {"storage_opt": {"size": "much"}}, InvalidArgument, "invalid size: 'much'"),
     ({}, {"storage_opt": {"x": ""}}, InvalidArgument, "Unknown option x"),
     ({}, {"cpuset_cpus": "x"}, InvalidArgument, "Invalid value x for cpuset cpus"),
