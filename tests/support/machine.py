@@ -38,7 +38,7 @@ MODULES = (
     *("nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_redir", "nft_ct", "nft_fib_inet"),
     *("nft_reject_inet", "nft_limit", "nft_log", "nft_hash", "nft_numgen", "xt_addrtype"),
     *("nft_dup_ipv4", "nft_dup_ipv6", "nft_meta_bridge", "nf_conntrack_netlink"),
-    *("ipvlan", "8021q", "sch_tbf", "sch_netem", "xfs", "quota_v2"),
+    *("ipvlan", "8021q", "sch_tbf", "sch_netem", "xfs", "quota_v2", "sctp"),
 )
 INIT = """#!/bin/busybox sh
 b=/bin/busybox

@@ -1,4 +1,4 @@
-"""Networks that need what the kernel of the machine outside does not have: ipvlan, vlans, dummies, netem."""
+"""Networks that need what the kernel outside of the machine lacks: ipvlan, vlans, dummies, netem, SCTP."""
 
 from __future__ import annotations
 
@@ -126,3 +126,29 @@ def test_as_many_packets_are_lost_as_asked(net, engine):  # noqa: F811
     assert arrived(*to_lossy) == 400
     # Six standard deviations around 300.
     assert 248 <= arrived(*from_lossy) <= 352
+
+
+def sctp(net, fd):  # noqa: F811
+    """Return a socket for one association."""
+    sock = within(
+        fd, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)
+    )
+    sock.settimeout(60)
+    net._sockets.append(sock)
+    return sock
+
+
+def test_an_association_of_sctp_is_made_with_a_published_port(net, engine):  # noqa: F811
+    container = engine.connect("c1", (9, 8080, "sctp"))
+    server = sctp(net, container.netns_fd)
+    server.bind(("0.0.0.0", 9))
+    server.listen()
+    client = sctp(net, net.outside_fd)
+    client.connect((HOST, 8080))
+    accepted, peer = server.accept()
+    net._sockets.append(accepted)
+    assert peer[0] == OUTSIDE
+    client.sendall(b"question")
+    assert accepted.recv(100) == b"question"
+    accepted.sendall(b"answer")
+    assert client.recv(100) == b"answer"
