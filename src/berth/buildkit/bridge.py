@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from berth.buildkit import frontend, graphs, messages
+from berth.buildkit.jobs import Result
 from berth.errors import Failed, Unsupported
+from berth.images.catalog import platform_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from google.protobuf.message import Message
     from grpclib.server import Stream
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from berth.buildkit.grpc import Method
     from berth.buildkit.jobs import Job, Jobs
     from berth.buildkit.solving import Solver
+    from berth.images.records import Image
 
     Call = Stream[Message, Message]
 
@@ -32,6 +36,17 @@ LLB_CAPS = (
     *("meta.description", "exporter.multiple", "gc.freespacefilter"),
 )
 FILE_MODE = 0o600
+PLATFORMS = "refs.platforms"
+
+
+def described(images: Sequence[Image]) -> bytes:
+    """Return which platforms images are for, as clients are told of it."""
+    entries = []
+    for platform in map(platform_of, images):
+        variant = {"variant": platform.variant} if platform.variant else {}
+        facts = {"architecture": platform.architecture, "os": platform.os, **variant}
+        entries.append({"ID": str(platform), "Platform": facts})
+    return msgspec.json.encode({"Platforms": entries})
 
 
 class Bridge:
@@ -81,11 +96,18 @@ class Bridge:
             answer.result.metadata.update(said)
             await stream.send_message(answer)
             return
-        image = await self._solver.build(
+        found = await self._solver.build(
             job, request.Frontend, request.FrontendOpt, request.FrontendInputs
         )
-        answer.result.ref.id = job.keep(image)
-        getattr(answer.result.ref, "def").CopyFrom(graphs.definition_of(image.id))
+        if found.several:
+            answer.result.metadata[PLATFORMS] = described(found.images)
+            answer.result.refs.SetInParent()
+        for image in found.images:
+            ref = answer.result.ref
+            if found.several:
+                ref = answer.result.refs.refs[str(platform_of(image))]
+            ref.id = job.keep(image)
+            getattr(ref, "def").CopyFrom(graphs.definition_of(image.id))
         await stream.send_message(answer)
 
     async def _fetch(self, stream: Call, job: Job, definition: Message) -> None:
@@ -136,6 +158,10 @@ class Bridge:
             error = GRPCError(Status.UNKNOWN, request.error.message, details)
             job.returned.set_exception(error)
         else:
-            ref = request.result.ref.id
-            job.returned.set_result(job.image(ref) if ref else None)
+            several = request.result.HasField("refs")
+            refs = [request.result.ref]
+            if several:
+                refs = [ref for _, ref in sorted(request.result.refs.refs.items())]
+            images = [job.image(ref.id) for ref in refs if ref.id]
+            job.returned.set_result(Result(images=images, several=several))
         await stream.send_message(messages.of("Empty")())

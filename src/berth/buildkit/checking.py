@@ -52,10 +52,14 @@ class Examined:
 class Checking:
     """Looks at a Dockerfile for one build."""
 
-    def __init__(self, builds: Builds, request: BuildRequest, journal: Journal) -> None:
+    def __init__(
+        self, builds: Builds, request: BuildRequest, journal: Journal, platform: str = ""
+    ) -> None:
+        """``platform``: what is built is for it, where there are several."""
         self._builds = builds
         self._request = request
         self._journal = journal
+        self._prefix = f"{platform} " if platform else ""
 
     async def examine(
         self, source: Dockerfile, ignored: Ignored, *, everything: bool = False
@@ -136,7 +140,7 @@ class Checking:
         return survey.dockerfile.find(name, stage.index) is not None
 
     async def _look(self, source: Dockerfile, step: Instruction, name: str, asked: str) -> Base:
-        title = f"[internal] load metadata for {canonical(name)}"
+        title = f"[{self._prefix}internal] load metadata for {canonical(name)}"
         try:
             platform = Platform.parse(asked) if asked else self._request.platform
             async with working(self._journal, title):

@@ -11,7 +11,8 @@ from multidict import MultiDict
 
 from berth.buildkit import messages
 from berth.buildkit.filters import Filter
-from berth.buildkit.frontend import REQUEST
+from berth.buildkit.frontend import REGISTRY, REQUEST
+from berth.buildkit.jobs import NOTHING
 from berth.buildkit.vertices import working
 from berth.builds import pruning
 
@@ -27,14 +28,12 @@ if TYPE_CHECKING:
     from berth.buildkit.sessions import Sessions
     from berth.buildkit.solving import Solver
     from berth.buildkit.store import Store
-    from berth.images.records import Image
 
     Call = Stream[Message, Message]
 
 NANOSECONDS = 1_000_000_000
 READ_BYTES = 128 << 10
 INLINE = "inline"  # every image says what its steps were
-REGISTRY = "registry"  # images, which count if they are here
 SESSION_ID = "x-docker-expose-session-uuid"
 SESSION_METHOD = "x-docker-expose-session-grpc-method"
 
@@ -84,22 +83,24 @@ class Control:
         assert request is not None
         session = await self._sessions.find(request.Session)
         async with self._jobs.open(request.Ref, session) as job:
-            image: Image | None
+            found = NOTHING
             if REQUEST in request.FrontendAttrs:
                 await self._solver.call(
                     job, request.Frontend, request.FrontendAttrs, request.FrontendInputs
                 )
-                image = None
             elif request.Frontend:
-                image = await self._solver.build(
+                found = await self._solver.build(
                     job, request.Frontend, request.FrontendAttrs, request.FrontendInputs
                 )
             else:
-                image = await job.returned
+                found = await job.returned
             said: Mapping[str, str] = {}
             await warn_of_caches(job, request.Cache)
-            if image is not None:
-                said = await self._exporters.export(job, image, exporters_of(request))
+            if found.images:
+                said = await self._exporters.export(job, found, exporters_of(request))
+                for one in request.Cache.Exports:
+                    if one.Type == REGISTRY:
+                        await self._exporters.cache(job, found, dict(one.Attrs))
             await stream.send_message(messages.of("SolveResponse")(ExporterResponse=said))
 
     async def status(self, stream: Call) -> None:
@@ -165,9 +166,10 @@ def unwrapped() -> Iterator[None]:
 
 
 async def warn_of_caches(job: Job, options: Message) -> None:
-    """Say what becomes of caches that are to be kept elsewhere, or come from there."""
-    exports = [f"export of type {one.Type}" for one in options.Exports if one.Type != INLINE]
-    imports = [f"import of type {one.Type}" for one in options.Imports if one.Type != REGISTRY]
+    """Say what becomes of caches that are to be kept elsewhere than in registries, or come from there."""
+    known = (INLINE, REGISTRY)
+    exports = [f"export of type {one.Type}" for one in options.Exports if one.Type not in known]
+    imports = [f"import of type {one.Type}" for one in options.Imports if one.Type not in known]
     for what in exports + imports:
         async with working(job.journal, f"cache {what}") as vertex:
             await vertex.warn("is not part of berth: the engine keeps its cache itself")

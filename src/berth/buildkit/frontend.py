@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from berth.builds.requests import BuildRequest
+from berth.dockerfile.mounts import TRUE
 from berth.dockerfile.syntax import directive
 from berth.engine.models import HostConfig, Ulimit
 from berth.errors import InvalidArgument, Unsupported
@@ -16,12 +19,20 @@ if TYPE_CHECKING:
     from berth.builds.offers import Offers
     from berth.builds.requests import NamedContext
 
+REGISTRY = "registry"
 REQUEST = "requestid"  # the option of what is no build
 FRONTENDS = ("dockerfile.v0", "gateway.v0")
 OWN_SYNTAX = ("docker/dockerfile", "docker/dockerfile-upstream")
 UPLOADED = "http://buildkit-session/"  # the client's standard input
 HUB = ("docker.io/", "index.docker.io/")
 NETWORKS = {"": "bridge", "none": "none", "host": "host", "sandbox": "bridge"}
+
+
+class CacheImport(msgspec.Struct, rename="pascal"):
+    """Where steps may be that count."""
+
+    type: str = ""
+    attrs: dict[str, str] = {}
 
 
 def check(frontend: str, options: Mapping[str, str]) -> None:
@@ -32,10 +43,6 @@ def check(frontend: str, options: Mapping[str, str]) -> None:
         )
     if frontend == "gateway.v0":
         refuse_syntax(options.get("source", ""))
-    if "," in options.get("platform", ""):
-        raise Unsupported(
-            "an image of several platforms is not built at once: build each by itself"
-        )
 
 
 def refuse_syntax(name: str) -> None:
@@ -60,11 +67,22 @@ def check_syntax(text: str) -> None:
         refuse_syntax(name.split()[0])
 
 
+def platforms_of(options: Mapping[str, str]) -> list[Platform]:
+    """Return what a client asks images for; nothing: for this machine, as it is."""
+    texts = [text.strip() for text in options.get("platform", "").split(",")]
+    return list(dict.fromkeys(Platform.parse(text) for text in texts if text))
+
+
+def is_several(options: Mapping[str, str]) -> bool:
+    """Say whether the result is an index of images, be it of one."""
+    return len(platforms_of(options)) > 1 or options.get("multi-platform") in TRUE
+
+
 def request_of(
     options: Mapping[str, str], contexts: Mapping[str, NamedContext], offers: Offers
 ) -> BuildRequest:
-    """Return what a client asks for."""
-    platform = options.get("platform")
+    """Return what a client asks for; of several platforms, for the first."""
+    platforms = platforms_of(options)
     remote = options.get(options.get("contextkey", "context"), "")
     return BuildRequest(
         dockerfile=options.get("filename", ""),
@@ -72,17 +90,28 @@ def request_of(
         target=options.get("target", ""),
         arguments=with_prefix(options, "build-arg:"),
         labels=with_prefix(options, "label:"),
-        cache_from=[ref for ref in options.get("cache-from", "").split(",") if ref],
+        cache_from=cache_sources(options),
         cache_adds=True,
         use_cache=options.get("no-cache") != "",
         fresh_stages=[name for name in options.get("no-cache", "").lower().split(",") if name],
         pull=options.get("image-resolve-mode") == "pull",
         always_remove=True,
-        platform=Platform.parse(platform) if platform else None,
+        platform=platforms[0] if platforms else None,
         host=host_of(options),
         contexts=contexts,
         offers=offers,
     )
+
+
+def cache_sources(options: Mapping[str, str]) -> list[str]:
+    """Return the images whose steps are to count. Older clients name them in an option of its own."""
+    text = options.get("cache-imports", "[]")
+    try:
+        entries = msgspec.json.decode(text, type=list[CacheImport])
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(f"failed to unmarshal cache imports: {error}") from error
+    found = [one.attrs.get("ref", "") for one in entries if one.type == REGISTRY]
+    return [ref for ref in (*found, *options.get("cache-from", "").split(",")) if ref]
 
 
 def host_of(options: Mapping[str, str]) -> HostConfig:

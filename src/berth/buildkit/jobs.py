@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from berth.buildkit.journal import Journal
 from berth.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from berth.buildkit.sessions import Session
     from berth.images.records import Image
 
 # A client asks for the status of a build, and for what it builds, while it begins it.
 WAIT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a build has led to; ``several``: images that are one for several platforms."""
+
+    images: Sequence[Image] = ()
+    several: bool = False
+
+
+NOTHING = Result()
 
 
 class Job:
@@ -28,7 +40,7 @@ class Job:
         self.journal = Journal()
         self.images: dict[str, Image] = {}  # by the references that the client has for them
         self.files: dict[str, bytes] = {}  # that were fetched, likewise
-        self.returned: asyncio.Future[Image | None] = asyncio.get_running_loop().create_future()
+        self.returned: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
     def keep(self, image: Image) -> str:
         """Return a reference by which the client names an image."""

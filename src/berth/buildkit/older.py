@@ -41,8 +41,9 @@ class Older:
         async with asyncio.TaskGroup() as group, self._jobs.open(id_, session) as job:
             if not wanted.quiet:
                 group.create_task(_trace(job, listener))
-            image = await self._solver.build(job, FRONTEND, wanted.options, {})
-            await self._exporters.export(job, image, outputs)
+            found = await self._solver.build(job, FRONTEND, wanted.options, {})
+            await self._exporters.export(job, found, outputs)
+        image = found.images[0]
         await listener.tell({"id": IMAGE, "aux": {"ID": image.id}})
         if wanted.quiet:
             await listener.tell({"stream": f"{image.id}\n"})

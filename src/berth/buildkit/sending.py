@@ -25,9 +25,10 @@ from berth.errors import Failed, InvalidArgument, Unavailable
 from berth.images import tar
 from berth.images.filestream import FileStream
 from berth.images.layer import clean
+from berth.images.save import header
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
 
     from google.protobuf.message import Message
@@ -50,27 +51,39 @@ EXPORTER_ID = "buildkit-attachable-exporter-id"
 
 
 class Spooled:
-    """An archive in a file, its members in the order that fsutil wants."""
+    """Archives in files, their members in the order that fsutil wants."""
 
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        stream = FileStream(self._fd)
-        found: dict[str, tuple[tar.Member, int]] = {}
-        for member in tar.TarReader(stream):
-            name = clean(member.name)
-            if name and member.kind in TYPES:
-                found[name] = member, stream.position
+    def __init__(self, paths: Mapping[str, Path]) -> None:
+        """``paths``: by the directory that what is in each is to be below; "" for none."""
+        self._fds: list[int] = []
+        found: dict[str, tuple[tar.Member, int, int]] = {}
+        for below, path in paths.items():
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fds.append(fd)
+            stream = FileStream(fd)
+            prefix = f"{below}/" if below else ""
+            if below:
+                found[below] = tar.Member(header(f"{below}/", 0, directory=True)), fd, 0
+            for member in tar.TarReader(stream):
+                name = clean(member.name)
+                if name and member.kind in TYPES:
+                    if prefix and member.kind == tar.LINK:
+                        member.linkname = prefix + clean(member.linkname)
+                    found[prefix + name] = member, fd, stream.position
         self.members = [
             (name, *found[name]) for name in sorted(found, key=lambda name: name.split("/"))
         ]
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
+        """Close the files."""
+        for fd in self._fds:
+            os.close(fd)
 
-    def data(self, at: int, size: int) -> Iterator[bytes]:
+    def data(self, number: int) -> Iterator[bytes]:
         """Yield the data of a file."""
-        while size and (data := os.pread(self._fd, min(size, PACKET_BYTES), at)):
+        _, member, fd, at = self.members[number]
+        size = member.size
+        while size and (data := os.pread(fd, min(size, PACKET_BYTES), at)):
             size, at = size - len(data), at + len(data)
             yield data
 
@@ -106,8 +119,7 @@ async def send_tree(
                 group.create_task(_tell(stream, spooled))
                 total = 0
                 while (asked := await _asked(stream)) is not None:
-                    _, member, at = spooled.members[asked]
-                    for data in spooled.data(at, member.size):
+                    for data in spooled.data(asked):
                         await stream.send_message(packet(type=DATA, ID=asked, data=data))
                         total += len(data)
                         progress(total)
@@ -118,7 +130,7 @@ async def send_tree(
 
 
 async def _tell(stream: Stream[Message, Message], spooled: Spooled) -> None:
-    for name, member, _ in spooled.members:
+    for name, member, *_ in spooled.members:
         await stream.send_message(messages.of("Packet")(type=STAT, stat=stat_of(name, member)))
     await stream.send_message(messages.of("Packet")(type=STAT))
 

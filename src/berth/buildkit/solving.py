@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from berth.buildkit import frontend, graphs
 from berth.buildkit.checking import Checking
 from berth.buildkit.inputs import INPUT, Inputs
+from berth.buildkit.jobs import Result
 from berth.buildkit.lending import Lending
 from berth.buildkit.located import Located, in_words, lines_of
 from berth.buildkit.vertices import Vertices, working
@@ -15,9 +18,10 @@ from berth.builds import fetching
 from berth.builds.contextwork import MAX_TEXT_BYTES
 from berth.builds.output import CommandFailed
 from berth.errors import BerthError, Failed, InvalidArgument, Unsupported
+from berth.oci.platform import this_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from google.protobuf.message import Message
 
@@ -39,30 +43,53 @@ class Solver:
         self._runtime = runtime
         self._sessions = sessions
         self._builds = builds
-        self._tasks: set[asyncio.Task[Image]] = set()
+        self._tasks: set[asyncio.Task[list[Image]]] = set()
 
     async def build(
         self, job: Job, name: str, options: Mapping[str, str], inputs: Mapping[str, Message]
-    ) -> Image:
+    ) -> Result:
         """Build what a client asks of a frontend. ``inputs``: results of other builds of the client's."""
         frontend.check(name, options)
-        source, request = self._source(job, options, inputs)
-        checking = Checking(self._builds, request, job.journal)
-        vertices = Vertices(job.journal)
+        source, first = self._source(job, options, inputs)
+        several, platforms = frontend.is_several(options), frontend.platforms_of(options)
+        requests = [replace(first, platform=one) for one in platforms] or [first]
+        wanted = [
+            (one, Vertices(job.journal, str(one.platform or this_machine()) if several else ""))
+            for one in requests
+        ]
 
         async def examine() -> None:
             assert source.source is not None
             assert source.definition is not None
-            examined = await checking.examine(source.source, source.ignored)
-            await checking.warn(source.source, examined, source.definition)
+            for one, vertices in wanted:
+                checking = Checking(self._builds, one, job.journal, vertices.platform)
+                examined = await checking.examine(source.source, source.ignored)
+                if one is requests[0]:
+                    await checking.warn(source.source, examined, source.definition)
 
         source.examine = examine
+        for one in requests:
+            await self._import(job, one)
         try:
-            return await self._uninterrupted(self._builds.make(request, source, vertices))
+            images = await self._uninterrupted(self._builds.make(wanted, source))
         except BerthError as error:
-            failed = failure_of(error, source.source, vertices.lines)
-            await vertices.failed(failed)
+            failed = failure_of(error, source.source, lines_under_way(wanted))
+            for _, vertices in wanted:
+                await vertices.failed(failed)
             raise failed from error
+        for at, platform in enumerate(platforms):
+            images[at] = await self._builds.for_platform(images[at], platform)
+        return Result(images=images, several=several)
+
+    async def _import(self, job: Job, request: BuildRequest) -> None:
+        """Pull images whose steps are to count; what is not to be had is shown, and left out."""
+        for name in request.cache_from:
+            title = f"importing cache manifest from {name}"
+            with suppress(BerthError):
+                async with working(job.journal, title) as vertex:
+                    output = Vertices.of(job.journal, vertex)
+                    wanted = replace(request, pull=False)
+                    await self._builds.find(name, request.platform, wanted, output)
 
     def _source(
         self, job: Job, options: Mapping[str, str], inputs: Mapping[str, Message]
@@ -104,7 +131,7 @@ class Solver:
                 raise InvalidArgument(f"{url} is larger than a Dockerfile may be")
             return path.read_bytes()
 
-    async def _uninterrupted(self, work: Coroutine[object, object, Image]) -> Image:
+    async def _uninterrupted(self, work: Coroutine[object, object, list[Image]]) -> list[Image]:
         """Wait for work in a task of its own: it is cancelled once, however often its client goes away."""
         task = asyncio.get_running_loop().create_task(work, name="build")
         self._tasks.add(task)
@@ -115,7 +142,7 @@ class Solver:
             task.cancel()
             raise
 
-    def _ended(self, task: asyncio.Task[Image]) -> None:
+    def _ended(self, task: asyncio.Task[list[Image]]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # whoever is still there gets it; nobody else is to be told
@@ -125,6 +152,11 @@ class Solver:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def lines_under_way(wanted: Sequence[tuple[BuildRequest, Vertices]]) -> tuple[int, int]:
+    """Return where the step is that the last of several builds was at."""
+    return next((one.lines for _, one in reversed(wanted) if one.lines[0]), (0, 0))
 
 
 def with_inputs(options: Mapping[str, str], inputs: Mapping[str, Message]) -> dict[str, str]:

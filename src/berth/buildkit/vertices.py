@@ -28,8 +28,10 @@ DONE = ("Download complete", "Pull complete", "Already exists")
 class Vertices(Output):
     """Tells a journal of a build."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, platform: str = "") -> None:
+        """``platform``: what is built is for it, where there are several."""
         self._journal = journal
+        self.platform = platform
         self._names: dict[int, dict[int, str]] = {}  # of steps by id, by stage
         self._current: Vertex | None = None
         self._plan: Plan | None = None
@@ -37,13 +39,20 @@ class Vertices(Output):
         self._stages: list[Vertices] = []
         self._is_failing = False
 
+    @classmethod
+    def of(cls, journal: Journal, vertex: Vertex) -> Vertices:
+        """Return who is told of work that has a vertex of its own."""
+        self = cls(journal)
+        self._current = vertex
+        return self
+
     async def plan(self, plan: Plan) -> None:
         """Take note of the stages, for their steps are counted."""
         self._plan = plan
 
     def beside(self, stage: Stage) -> Vertices:
         """Return who is told of a stage."""
-        found = Vertices(self._journal)
+        found = Vertices(self._journal, self.platform)
         found._plan = self._plan
         self._stages.append(found)
         return found
@@ -58,7 +67,7 @@ class Vertices(Output):
         self._step = instruction
         if stage is None or self._plan is None:
             return
-        if name := vertex_name(self._plan, stage, instruction):
+        if name := vertex_name(self._plan, stage, instruction, self.platform):
             self._current = Vertex(self._journal, name)
             await self._current.start()
 
@@ -124,7 +133,7 @@ class Vertices(Output):
             self._current.progress(name, 0, done=True)
 
 
-def vertex_name(plan: Plan, stage: Stage, instruction: Instruction) -> str:
+def vertex_name(plan: Plan, stage: Stage, instruction: Instruction, platform: str = "") -> str:
     """Return what a step is called; "" for one that takes no time, which BuildKit does not show."""
     steps = [step for step in stage.steps if is_shown(step)]
     base = plan.bases[stage.index]
@@ -141,7 +150,8 @@ def vertex_name(plan: Plan, stage: Stage, instruction: Instruction) -> str:
         text = instruction.name + instruction.text[len(instruction.name) :]
     else:
         return ""
-    name = "" if plan.alone else f"{stage.head.stage or f'stage-{stage.index}'} "
+    name = f"{platform} " if platform else ""
+    name += "" if plan.alone else f"{stage.head.stage or f'stage-{stage.index}'} "
     return f"[{name}{at:{1 + int(math.log10(total))}}/{total}] {text}"
 
 

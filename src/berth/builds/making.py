@@ -56,7 +56,7 @@ class Making:
         self._notes = notes
         layers = LayerMaker(services, notes)
         bases = Bases(services.images, engine.pulls)
-        self.look = bases.look
+        self.look, self.find = bases.look, bases.find
         self._means = Means(
             images=services.images,
             bases=bases,
@@ -65,16 +65,19 @@ class Making:
             mounts=Mounts(services, layers, caches, notes),
         )
 
-    async def image(self, request: BuildRequest, source: Source, output: Output) -> Image:
-        """Build an image and return it."""
+    async def images(
+        self, wanted: Sequence[tuple[BuildRequest, Output]], source: Source
+    ) -> list[Image]:
+        """Build images of one source, one after the other, and return them."""
         async with self._notes.folder() as folder, source.open(folder) as (text, files):
             if not text.strip():
-                raise InvalidArgument(
-                    f"the Dockerfile ({request.dockerfile or 'Dockerfile'}) cannot be empty"
-                )
-            builder = Builder(request, output, self._means)
+                name = wanted[0][0].dockerfile or "Dockerfile"
+                raise InvalidArgument(f"the Dockerfile ({name}) cannot be empty")
             dockerfile = await asyncio.to_thread(stages.read, text)
-            return await builder.build(dockerfile, files, folder)
+            return [
+                await Builder(request, output, self._means).build(dockerfile, files, folder)
+                for request, output in wanted
+            ]
 
 
 class Archive:

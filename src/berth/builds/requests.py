@@ -50,8 +50,11 @@ class BuildRequest:
 
     def context(self, name: str) -> NamedContext | None:
         """Return what is to be taken for a name: an image's name, or files; None for nothing else."""
-        if name in self.contexts or not self.contexts:
-            return self.contexts.get(name)
+        if not self.contexts:
+            return None
+        for known in (f"{name}::{self.platform}", name):  # the first for one platform of several
+            if known in self.contexts:
+                return self.contexts[known]
         try:
             familiar = Reference.parse(name).familiar()
         except InvalidArgument:

@@ -78,7 +78,8 @@ class Builds:
         try:
             with self._cancellable(id_) as scope:
                 async with scope:
-                    image = await self._telling(self.make(request, source, output), output)
+                    work = self.make([(request, output)], source)
+                    [image] = await self._telling(work, output)
         except TimeoutError as error:
             if not scope.expired():
                 raise
@@ -88,20 +89,32 @@ class Builds:
             self._images.tag(image.id, name)
             await output.say(f"Successfully tagged {name}")
 
-    async def _telling(self, work: Awaitable[Image], output: Messages) -> Image:
+    async def _telling(self, work: Awaitable[list[Image]], output: Messages) -> list[Image]:
         try:
             return await work
         except BerthError:
             await output.failed()
             raise
 
-    async def make(self, request: BuildRequest, source: Source, output: Output) -> Image:
-        """Build an image that gets no name yet. A cancellation is as in :meth:`build`."""
-        return await self._made().image(request, source, output)
+    async def make(
+        self, wanted: Sequence[tuple[BuildRequest, Output]], source: Source
+    ) -> list[Image]:
+        """Build images that get no names yet. A cancellation is as in :meth:`build`."""
+        return await self._made().images(wanted, source)
+
+    async def for_platform(self, image: Image, platform: Platform) -> Image:
+        """Return the same image, said to be for a platform."""
+        return await self._services.images.derived.for_platform(image, platform)
 
     async def look(self, name: str, platform: Platform | None, request: BuildRequest) -> Base:
         """Return what an image is like that a build may begin with; it is not pulled."""
         return await self._made().look(name, platform, request)
+
+    async def find(
+        self, name: str, platform: Platform | None, request: BuildRequest, output: Output
+    ) -> Image:
+        """Return an image, pulled if it is not here."""
+        return await self._made().find(name, platform, request, output)
 
     def _made(self) -> Making:
         if self._making is None:

@@ -11,7 +11,9 @@ import msgspec
 from berth.dockerfile.settings import Settings
 from berth.errors import InvalidArgument, NotFound
 from berth.images import commits
+from berth.images.catalog import platform_of
 from berth.images.commits import Commit
+from berth.oci.platform import this_machine
 from berth.oci.times import SECOND_NS, rfc3339
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ class Steps:
         """Return what tells a step from others on the same image."""
         facts = [list(command), stage.settings.config, stage.settings.author, more]
         facts += [self._created] if self._created else []
+        if not stage.image.id and (platform := platform_of(stage.image)) != this_machine():
+            facts.append(str(platform))
         return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
     async def known(self, stage: StageState, key: str, command: Sequence[str]) -> bool:
@@ -96,7 +100,7 @@ class Steps:
         """Return what was found if one of the request's images is made of it, else what one has instead."""
         for name in self._request.cache_from:
             try:
-                source = self._images.resolve(name)
+                source = self._images.resolve(name, self._request.platform)
             except (InvalidArgument, NotFound):
                 continue
             if found is not None and self._derived.is_of(source, found):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from berth.engine.events import Events
     from berth.images.disposal import Deleted, Step
@@ -30,9 +30,9 @@ class Images:
         attributes = {**(image.config.labels or {}), "name": name or image.id}
         self._events.emit("image", action, image.id, attributes)
 
-    def tag(self, ref: str, name: str) -> None:
-        """Give an image one more name."""
-        image = self._service.tag(ref, name)
+    def tag(self, ref: str, name: str, *, among: Collection[str] = ()) -> None:
+        """Give an image one more name; ``among``: ids of those for several platforms that share it."""
+        image = self._service.tag(ref, name, among=among)
         self._emit("tag", image, Reference.parse(name).with_default_tag().familiar())
 
     async def remove(

@@ -15,7 +15,7 @@ from berth.oci.platform import Platform, choose, this_machine
 from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from berth.state import State
 
@@ -128,17 +128,21 @@ class Catalog:
             return None
         return name if name in image.names or name in image.repo_digests else None
 
-    def give_name(self, image: Image, name: str, *, beside: str = "") -> None:
+    def give_name(
+        self, image: Image, name: str, *, beside: str = "", among: Collection[str] = ()
+    ) -> None:
         """Give an image a familiar name, taking it from whichever has it.
 
-        Images of other platforms keep it that came from the same index, ``beside`` (a repo digest).
+        Images of other platforms keep it that came from the same index, ``beside`` (a repo digest), or
+        are ``among`` those (ids) that share it.
         """
         with self._state.transaction(durable=True):
             for other in list(self._images.values()):
                 if name in other.names and other.id != image.id:
                     if other.builtin:
                         raise Conflict(f"tag {name}: the name is the built-in image's")
-                    if not (beside in other.repo_digests and is_other_platform(image, other)):
+                    shares = beside in other.repo_digests or other.id in among
+                    if not (shares and is_other_platform(image, other)):
                         self.take_name(other, name)
             image.tagged_ns = time.time_ns()
             if name not in image.names:

@@ -12,6 +12,8 @@ import msgspec
 
 from berth.errors import InvalidArgument
 from berth.images import commits
+from berth.images.catalog import platform_of
+from berth.images.commits import Commit
 from berth.images.layers import NOTHING_READY, Ready, Teller, quiet
 from berth.images.records import LayerRecord
 from berth.images.transfer import record
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 
     from berth.content.store import ContentStore
     from berth.images.catalog import Catalog
-    from berth.images.commits import Commit
     from berth.images.layers import LayerStore
     from berth.images.records import Image
+    from berth.oci.platform import Platform
     from berth.snapshots.store import Snapshots
 
 
@@ -115,6 +117,19 @@ class Derived:
         created = commit.created or now_text()
         made = commits.document(commit, parent, self._document(parent), created=created)
         return await self._store(parent, commit, made, layers, None, NOTHING_READY)
+
+    async def for_platform(self, image: Image, platform: Platform) -> Image:
+        """Return the same image, said to be for a platform."""
+        if platform_of(image) == platform.normal():
+            return image
+        made = msgspec.structs.replace(
+            self._document(image),
+            os=platform.os,
+            architecture=platform.architecture,
+            variant=platform.variant,
+        )
+        commit = Commit(config=image.config, step=f"platform {platform}")
+        return await self._store(image, commit, made, [*image.layers], None, NOTHING_READY)
 
     async def repeat(self, parent: Image, commit: Commit, like: Image) -> Image | None:
         """Make the image that follows ``parent`` in the history of another; None when none does.

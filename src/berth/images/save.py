@@ -18,6 +18,7 @@ from berth.oci.image import (
     MANIFESTS,
     NAME_ANNOTATIONS,
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_LAYER,
     OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from berth.content.store import ContentStore
+    from berth.images.annotations import Annotations
     from berth.images.catalog import Catalog
     from berth.images.records import Image, LayerRecord, Referrer
 
@@ -109,6 +111,29 @@ def entries_of(
     return entries
 
 
+def index_of(
+    images: Sequence[Image], content: ContentStore, annotations: Annotations | None = None
+) -> bytes:
+    """Return the index of images that are one for several platforms."""
+    entries: list[Descriptor] = []
+    for image in images:
+        data, media_type = noted_manifest(image, content, annotations)
+        [entry] = entries_of(image, str(Digest.of(data)), len(data), media_type, [])
+        if annotations is not None:
+            annotations.on_entry(entry, image)
+        entries.append(entry)
+    own = (annotations.of_index() if annotations else None) or msgspec.UNSET
+    return msgspec.json.encode(Index(manifests=entries, annotations=own))
+
+
+def noted_manifest(
+    image: Image, content: ContentStore, annotations: Annotations | None
+) -> tuple[bytes, str]:
+    """Return the image's manifest and media type, with annotations."""
+    data, media_type = manifest_of(image, content)
+    return annotations.applied(image, data, media_type) if annotations else (data, media_type)
+
+
 class ArchiveWriter:
     """Plans an archive of some images, then yields its bytes."""
 
@@ -118,10 +143,13 @@ class ArchiveWriter:
         wanted: Sequence[tuple[Image, list[str]]],
         *,
         referrers: bool = False,
+        together: bool = False,
+        annotations: Annotations | None = None,
     ) -> None:
         """Plan it. ``wanted`` has each image with the names to be saved, maybe none.
 
-        ``referrers``: with what is kept of what refers to them.
+        ``referrers``: with what is kept of what refers to them. ``together``: they are one image for
+        several platforms, and have the names of the first; there is no docker-archive of such.
         """
         self._content = content
         self._documents: dict[str, bytes] = {}  # manifests, by digest
@@ -129,10 +157,14 @@ class ArchiveWriter:
         entries: list[Descriptor] = []
         docker = []
         for image, names in wanted:
-            data, media_type = manifest_of(image, content)
+            data, media_type = noted_manifest(image, content, annotations)
             digest = str(Digest.of(data))
             self._documents[digest] = data
-            entries += entries_of(image, digest, len(data), media_type, names)
+            named = entries_of(image, digest, len(data), media_type, names)
+            if annotations is not None:
+                for entry in named:
+                    annotations.on_entry(entry, image)
+            entries += named
             for blob in (image.id, *(layer.digest for layer in image.layers)):
                 self._blobs[blob] = content.size(Digest(blob))
             entries += self._take(image.referring_to(digest)) if referrers else []
@@ -143,8 +175,18 @@ class ArchiveWriter:
                     "Layers": [blob_path(layer.digest) for layer in image.layers],
                 }
             )
+        if together:
+            data = index_of([image for image, _ in wanted], content, annotations)
+            digest = str(Digest.of(data))
+            self._documents[digest] = data
+            image, names = wanted[0]
+            entries = entries_of(image, digest, len(data), OCI_INDEX, names)
+            for entry in entries:
+                entry.platform = None
+                if annotations is not None:
+                    annotations.on_entry(entry, None)
         self._index = msgspec.json.encode(Index(manifests=entries))
-        self._docker = msgspec.json.encode(docker)
+        self._docker = b"" if together else msgspec.json.encode(docker)
 
     def _take(self, referrers: Sequence[Referrer]) -> list[Descriptor]:
         """Plan artifacts; return their entries in the index."""
@@ -185,7 +227,8 @@ class ArchiveWriter:
         for digest, data in self._documents.items():
             yield small_file(blob_path(digest), data)
         yield small_file("index.json", self._index)
-        yield small_file("manifest.json", self._docker)
+        if self._docker:
+            yield small_file("manifest.json", self._docker)
         yield small_file("oci-layout", LAYOUT)
         yield END
 

@@ -31,7 +31,7 @@ from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Mapping
     from pathlib import Path
 
     from berth.images.arrivals import Found
@@ -210,13 +210,13 @@ class ImageService:
 
     # Names and removal
 
-    def tag(self, ref: str, name: str) -> Image:
-        """Give an image one more name, taking it from whichever has it."""
+    def tag(self, ref: str, name: str, *, among: Collection[str] = ()) -> Image:
+        """Give an image one more name; those keep it that are ``among`` the ones (ids) that share it."""
         reference = Reference.parse(name)
         if reference.digest is not None:
             raise InvalidArgument("refusing to create a tag with a digest reference")
         image = self.resolve(ref)
-        self._catalog.give_name(image, reference.with_default_tag().familiar())
+        self._catalog.give_name(image, reference.with_default_tag().familiar(), among=among)
         return image
 
     async def remove(

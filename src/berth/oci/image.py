@@ -74,6 +74,7 @@ class Manifest(msgspec.Struct, rename="camel", kw_only=True):
     media_type: str = OCI_MANIFEST
     config: Descriptor
     layers: list[Descriptor]
+    annotations: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Artifact(msgspec.Struct, rename="camel", kw_only=True):
@@ -98,6 +99,7 @@ class Index(msgspec.Struct, rename="camel", kw_only=True):
     schema_version: int = 2
     media_type: str = OCI_INDEX
     manifests: list[Descriptor]
+    annotations: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Healthcheck(msgspec.Struct, rename="pascal", kw_only=True, omit_defaults=True):

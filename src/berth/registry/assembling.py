@@ -25,7 +25,7 @@ from berth.registry.look import look
 from berth.registry.resolve import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from urllib3.response import BaseHTTPResponse
 
@@ -66,14 +66,17 @@ def part(session: Session, platform: Platform | None) -> Part:
     return Part(descriptor, data, session.reference.path)
 
 
-def assemble(session: Session, parts: Sequence[Part]) -> Descriptor:
+def assemble(session: Session, parts: Sequence[Part], annotations: Mapping[str, str]) -> Descriptor:
     """Make the session's tag an index of the parts, which come into its repository."""
     for one in parts:
         if one.path != session.reference.path:
             _bring(session, one)
     kinds = {one.descriptor.media_type for one in parts}
     kind = DOCKER_INDEX if kinds == {DOCKER_MANIFEST} else OCI_INDEX
-    index = Index(media_type=kind, manifests=[one.descriptor for one in parts])
+    kind = OCI_INDEX if annotations else kind
+    entries = [one.descriptor for one in parts]
+    own = dict(annotations) or msgspec.UNSET
+    index = Index(media_type=kind, manifests=entries, annotations=own)
     data = msgspec.json.encode(index)
     put(session, session.reference.tag or "", data, kind)
     return Descriptor(media_type=kind, digest=str(Digest.of(data)), size=len(data))

@@ -200,7 +200,10 @@ class RegistryClient:
         content: ContentStore,
         progress: Progress,
     ) -> str:
-        """Push to a tag; return the manifest's digest. ``progress`` is called in the loop."""
+        """Push to a tag, or without one; return the manifest's digest.
+
+        ``progress`` is called in the loop.
+        """
         from berth.registry.session import Patience
 
         neighbours = {path for paths in parcel.neighbours.values() for path in paths}
@@ -262,8 +265,14 @@ class RegistryClient:
         target: Reference,
         sources: Sequence[tuple[Reference, Platform | None]],
         auth: Credentials | None,
+        *,
+        own: Mapping[str, str] | None = None,
+        said: Mapping[str, Mapping[str, str]] | None = None,
     ) -> Descriptor:
-        """Make a tag an index of images in the same registry; return what it leads to."""
+        """Make a tag an index of images in the same registry; return what it leads to.
+
+        ``own`` are annotations of the index, ``said`` of its entries by their digests.
+        """
         from berth.registry.assembling import assemble, part
 
         parts = []
@@ -278,7 +287,10 @@ class RegistryClient:
                 (await asyncio.to_thread(self._reach, access, partial(part, platform=platform)))[1]
             )
         access = self._access(target, auth, sorted({one.path for one in parts}))
-        reach = partial(self._reach, access, partial(assemble, parts=parts))
+        for one in parts:
+            one.descriptor.annotations = dict((said or {}).get(one.descriptor.digest, {})) or None
+        work = partial(assemble, parts=parts, annotations=own or {})
+        reach = partial(self._reach, access, work)
         return (await asyncio.to_thread(reach))[1]
 
     def _access(

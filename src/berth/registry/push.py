@@ -133,5 +133,6 @@ def _push_referrer(session: Session, one: Attached, content: ContentStore) -> No
 def _put_manifest(session: Session, parcel: Parcel) -> None:
     headers = {"Content-Type": parcel.media_type}
     wanted = (HTTPStatus.CREATED, HTTPStatus.OK)
-    url = session.url(f"manifests/{session.reference.tag}")
+    which = session.reference.digest or session.reference.tag
+    url = session.url(f"manifests/{which}")
     session.call("PUT", url, wanted, headers=headers, body=lambda: parcel.manifest)

@@ -45,6 +45,27 @@ def test_attributes_become_a_request():
     assert not frontend.request_of({"no-cache": ""}, {}, NO_OFFERS).use_cache
 
 
+def test_caches_are_named_by_clients_old_and_new():
+    entries = '[{"Type":"registry","Attrs":{"ref":"a"}},{"Type":"local","Attrs":{"src":"x"}}]'
+    assert frontend.cache_sources({"cache-imports": entries}) == ["a"]
+    assert frontend.cache_sources({"cache-from": "b,c"}) == ["b", "c"]
+    assert frontend.cache_sources({}) == []
+    with pytest.raises(InvalidArgument):
+        frontend.cache_sources({"cache-imports": "{"})
+
+
+def test_platforms_are_several_or_one():
+    def asked(**options):
+        found = frontend.platforms_of(options)
+        return [str(one) for one in found], frontend.is_several(options)
+
+    assert asked() == ([], False)
+    assert asked(platform="linux/arm64") == (["linux/arm64"], False)
+    assert asked(platform="linux/arm64,linux/arm64/v8") == (["linux/arm64"], False)
+    assert asked(platform="linux/amd64, linux/arm64") == (["linux/amd64", "linux/arm64"], True)
+    assert asked(platform="linux/arm64", **{"multi-platform": "true"}) == (["linux/arm64"], True)
+
+
 @pytest.mark.parametrize(
     "options", [{"shm-size": "x"}, {"ulimit": "nofile=x"}, {"force-network-mode": "br0"}]
 )
@@ -59,7 +80,6 @@ def test_attributes_without_sense_are_refused(options):
         ("gateway.v0", {"source": "me/mine"}),
         ("gateway.v0", {}),
         ("other.v0", {}),
-        ("dockerfile.v0", {"platform": "linux/amd64,linux/arm64"}),
     ],
 )
 def test_what_berth_is_not_is_refused(name, options):
