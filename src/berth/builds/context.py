@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from berth.runtime.client import Job, Runtime
+    from berth.runtime.client import Runtime
+    from berth.runtime.jobs import Job
 
     Document = dict[str, object]
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from berth.builds.offers import Offers
-    from berth.runtime.client import Job, Runtime
+    from berth.runtime.client import Runtime
+    from berth.runtime.jobs import Job
 
 SERVE = "berth.builds.gitwork:serve"
 SCHEMES = ("git://", "http://", "https://")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from berth.engine.services import Services
     from berth.network.records import EndpointRecord, NetworkRecord, Sandbox
     from berth.network.service import NetworkService
-    from berth.runtime.client import PreparedTask
+    from berth.runtime.tasks import PreparedTask
 
 SHARED = (
     "container sharing network namespace with another container or host cannot be connected to any"

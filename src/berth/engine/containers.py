@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from berth.engine.services import Services
     from berth.kernel.cgroups import Cgroup
     from berth.oci.platform import Platform
-    from berth.runtime.client import Task
     from berth.runtime.requests import Attachment
+    from berth.runtime.tasks import Task
 
 
 class Containers:

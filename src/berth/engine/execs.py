@@ -10,8 +10,8 @@ import msgspec
 from berth.engine import failures, hostfiles, identities, security, spec, status
 from berth.engine.models import ExecConfig  # noqa: TC001 - msgspec reads it
 from berth.errors import BerthError, Conflict, InvalidArgument, NotFound
-from berth.runtime.client import Task
 from berth.runtime.requests import ExecRequest
+from berth.runtime.tasks import Task
 
 if TYPE_CHECKING:
     from pathlib import Path

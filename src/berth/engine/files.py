@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from berth.engine.containers import Containers
     from berth.engine.models import ContainerRecord
     from berth.engine.services import Services
-    from berth.runtime.client import Job
+    from berth.runtime.jobs import Job
     from berth.runtime.requests import Tree
 
     Document = dict[str, object]

@@ -11,8 +11,8 @@ from berth.engine.restart import Backoff
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from berth.runtime.client import PreparedTask, Task
     from berth.runtime.requests import Attachment, ImageTree, Tree
+    from berth.runtime.tasks import PreparedTask, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from berth.engine.records import Records
     from berth.engine.services import Services
     from berth.kernel.cgroups import Cgroup
-    from berth.runtime.client import PreparedTask, Task
     from berth.runtime.requests import Attachment, RemoteLog
+    from berth.runtime.tasks import PreparedTask, Task
 
 log = logging.getLogger("berth")
 

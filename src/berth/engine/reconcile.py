@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from berth.engine import checkpoints, hostfiles, mountpoints, networking, status
 from berth.engine.restart import wants_start_with_engine
 from berth.errors import BerthError
-from berth.runtime.client import Task
 from berth.runtime.requests import ExitRecord
+from berth.runtime.tasks import Task
 
 if TYPE_CHECKING:
     from berth.engine.lives import Lives

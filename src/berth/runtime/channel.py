@@ -9,15 +9,24 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from berth.errors import Unavailable
+from berth.errors import Unavailable, from_record
 from berth.kernel import sockets
 from berth.runtime import codec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from berth.errors import BerthError
+
 Message = dict[str, object]
 Take = Callable[[tuple[Message, list[int]] | None], object]
+
+
+def told_error(message: Message) -> BerthError:
+    """Return the kind that a message says was raised."""
+    record = message["error"]
+    assert isinstance(record, dict)
+    return from_record({str(key): str(text) for key, text in record.items()})
 
 
 class Channel:

@@ -1,7 +1,7 @@
 """The monitor: parent of one container's (or exec's) process, and all that outlives berthd.
 
-It owns the stdio or terminal, writes the log, serves attached clients, keeps the exit status and
-answers whoever berthd could not. It needs nothing from berthd while it runs.
+It owns the stdio or terminal, writes the log and serves attached clients (`berth.runtime.streams`), keeps the
+exit status and answers whoever berthd could not. It needs nothing from berthd while it runs.
 
     berthd                                       monitor
        │ request (through the zygote)  ───────────►│ forks the process, which prepares itself
@@ -21,9 +21,6 @@ answers whoever berthd could not. It needs nothing from berthd while it runs.
        │◄── end of file ───────────────────────────│   when it is of no further use
        │ {"op": "spare", "cgroups_path", …} ──────►│ to one that is free: clone a process ahead
        │ request  ────────────────────────────────►│ the next run
-
-A client that lags holds the output back, as a pipe does; should it take nothing for `STUCK_S` while others
-read, too, it is hung up on. After the end a client takes the rest in its own time, and holds up nobody.
 """
 
 from __future__ import annotations
@@ -35,43 +32,25 @@ import time
 
 from berth.kernel import processes, sockets
 from berth.runtime import codec, pty
-from berth.runtime.clients import CHUNK_BYTES, STDERR, STDOUT, Client, Input
+from berth.runtime.clients import Client
 from berth.runtime.orphans import Orphans
 from berth.runtime.records import EXIT_FILE, SOCKET_FILE, TASK_FILE, remove_records, write_atomic
+from berth.runtime.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from berth.kernel.cgroups import Cgroup
-    from berth.runtime.jsonlog import LogWriter
-    from berth.runtime.locallog import LocalWriter
-    from berth.runtime.ringlog import RingLog
-    from berth.runtime.shipping import Shipper
-
-STUCK_S = 10.0
-STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
-class Monitor:
-    """The event loop around one process. Its working directory is the task's.
+class Monitor(Streams):
+    """The life of one process, and who hears of it. Its working directory is the task's.
 
     Made in the zygote, where :meth:`close` closes what the fork goes on with.
     """
 
     def __init__(self, control: sockets.Socket, *, stdin_once: bool) -> None:
-        self.epoll = select.epoll()
-        self.handlers: dict[int, Callable[[int], None]] = {}
+        super().__init__(stdin_once=stdin_once)
         self.controls: dict[int, sockets.Socket] = {}
-        self.clients: dict[int, Client] = {}
-        self.outputs: dict[int, int] = {}  # descriptor → stream
-        self.paused_outputs = False
-        self.input: Input | None = None
-        self.master: int | None = None
-        self.log: LogWriter | LocalWriter | RingLog | None = None
-        self.ring: RingLog | None = None  # the same log, when a thread writes it
-        self.shipper: Shipper | None = None  # to where the log is sent as well
-        self.stdin_once = stdin_once
         self.orphans = Orphans()
         self.kept: list[
             int
@@ -90,45 +69,16 @@ class Monitor:
 
     def close(self) -> None:
         """Close every descriptor, without a word to anybody."""
-        self.epoll.close()
+        super().close()
         self.listener.close()
         for control in self.controls.values():
             control.close()
-        if self.log is not None:
-            self.log.close()
         self._close_kept()
-        streams = set(self.outputs)  # a terminal's master is input and output in one
-        if self.master is not None:
-            streams.add(self.master)
-        if self.input is not None:
-            streams.add(self.input.fd)
-        for fd in streams:
-            os.close(fd)
-
-    # Descriptors and their handlers
-
-    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
-        """Call ``handler(events)`` whenever one of ``events`` holds for ``fd``."""
-        self.handlers[fd] = handler
-        self.epoll.register(fd, events)
-
-    def forget(self, fd: int) -> None:
-        """Stop watching ``fd``."""
-        if self.handlers.pop(fd, None):
-            self.epoll.unregister(fd)
 
     def run(self) -> None:
         """Serve until the process has ended and somebody took note."""
         while not self.is_done():
-            self._turn()
-
-    def _turn(self) -> None:
-        for fd, events in self.epoll.poll(STUCK_S if self.paused_outputs else None):
-            handler = self.handlers.get(fd)
-            if handler:
-                handler(events)
-        if self.paused_outputs:
-            self._drop_stuck_clients()
+            self.turn()
 
     def is_done(self) -> bool:
         """Say whether the end is known to berthd, or recorded for the one that comes next."""
@@ -170,6 +120,10 @@ class Monitor:
         for control in list(self.controls.values()):
             self._send(control, event, fds)
 
+    def on_detached(self) -> None:
+        """Tell berthd that a client has left on its own."""
+        self.tell({"event": "detached"}, [])
+
     def _send(self, control: sockets.Socket, event: dict[str, object], fds: list[int]) -> None:
         try:
             sockets.send(control, codec.encode(event), fds)
@@ -208,182 +162,6 @@ class Monitor:
         for fd in fds:
             os.close(fd)
 
-    # Clients
-
-    def attach(self, client: Client) -> None:
-        """Serve a client from now on."""
-        if self.exited is not None:
-            client.close()
-            return
-        fd = client.fileno()
-        self.clients[fd] = client
-        self.watch(
-            fd, select.EPOLLIN | select.EPOLLRDHUP, lambda events: self._on_client(client, events)
-        )
-        if client.early:
-            self._take_input(client)
-
-    def _interest(self, client: Client) -> None:
-        reading = client.input_open and not (self.input and len(self.input.pending) > CHUNK_BYTES)
-        events = (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if client.pending else 0)
-        self.epoll.modify(client.fileno(), events)
-
-    def _on_client(self, client: Client, events: int) -> None:
-        if events & (select.EPOLLHUP | select.EPOLLERR) and not events & select.EPOLLIN:
-            self._drop_client(client)
-            return
-        if events & select.EPOLLOUT:
-            self._flush_client(client)
-        if events & select.EPOLLIN and client.fileno() in self.clients:
-            self._take_input(client)
-
-    def _take_input(self, client: Client) -> None:
-        data = client.read_input()
-        if data is None:
-            return
-        if not data:
-            had_input, client.input_open = client.input_open, False
-            self._interest(client)
-            if self.input is None or not had_input:
-                return
-            if self.stdin_once and not self.input.terminal:
-                self.input.closing = True
-                self._flush_input()
-            else:  # the input stays open for others; this client is let go, as Docker does
-                client.leaving = True
-                self._flush_client(client)
-            return
-        if not client.input_open or self.input is None:
-            return
-        if self.input.terminal:
-            data, detached = client.find_detach(data)
-            if detached:
-                self.tell({"event": "detached"}, [])
-                self._drop_client(client)
-        self.input.pending += data
-        self._flush_input()
-
-    def _flush_client(self, client: Client) -> None:
-        if not client.flush():
-            self._drop_client(client)
-            return
-        if (client.leaving or self.exited is not None) and not client.pending:
-            self._drop_client(client)
-            return
-        self._interest(client)
-        self._resume_outputs()
-
-    def _drop_client(self, client: Client) -> None:
-        fd = client.fileno()
-        if fd < 0:
-            return
-        self.forget(fd)
-        self.clients.pop(fd, None)
-        client.close()
-        self._resume_outputs()
-
-    def _flush_input(self) -> None:
-        target = self.input
-        if target is None:
-            return
-        if not target.flush():
-            self.forget(target.fd)
-            if not target.terminal:
-                os.close(target.fd)
-            self.input = None
-            return
-        if not target.terminal:
-            if target.pending and target.fd not in self.handlers:
-                self.watch(target.fd, select.EPOLLOUT, lambda _events: self._flush_input())
-            elif not target.pending:
-                self.forget(target.fd)
-        elif target.fd in self.outputs:
-            self.epoll.modify(target.fd, self._output_interest(target.fd))
-        for client in self.clients.values():
-            self._interest(client)
-
-    # The process's output
-
-    def use_terminal(self, master: int) -> None:
-        """Serve a terminal in the place of three pipes."""
-        self.master = master
-        self.input = Input(master, terminal=True)
-        self.add_output(master, STDOUT)
-
-    def add_output(self, fd: int, stream: int) -> None:
-        """Read a pipe (or a terminal's master) of the process."""
-        os.set_blocking(fd, False)
-        self.outputs[fd] = stream
-        self.watch(fd, select.EPOLLIN, lambda events: self._on_output(fd, events))
-
-    def _on_output(self, fd: int, events: int) -> None:
-        if events & select.EPOLLOUT:
-            self._flush_input()
-        if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-            self._read_output(fd)
-
-    def _read_output(self, fd: int) -> bool:
-        """Pass one chunk on; False at the end or when there is none just now."""
-        stream = self.outputs[fd]
-        try:
-            chunk = os.read(fd, CHUNK_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:  # a terminal's last slave was closed
-            chunk = b""
-        if not chunk:
-            if fd == self.master:
-                self.epoll.modify(fd, 0)
-                self.forget(fd)
-            else:
-                self.forget(fd)
-                os.close(fd)
-            self.outputs.pop(fd)
-            return False
-        if self.log is not None:
-            self.log.write(STREAM_NAMES[stream], chunk, time.time_ns())
-        if self.shipper is not None:
-            self.shipper.write(STREAM_NAMES[stream], chunk, time.time_ns())
-        for client in list(self.clients.values()):
-            client.queue(stream, chunk)
-            self._flush_client(client)
-        if self._is_held_back():
-            self._pause_outputs(paused=True)
-        return True
-
-    def _output_interest(self, fd: int) -> int:
-        writes = fd == self.master and self.input is not None and self.input.pending
-        return (0 if self.paused_outputs else select.EPOLLIN) | (select.EPOLLOUT if writes else 0)
-
-    def _pause_outputs(self, *, paused: bool) -> None:
-        if self.paused_outputs != paused:
-            self.paused_outputs = paused
-            for fd in self.outputs:
-                self.epoll.modify(fd, self._output_interest(fd))
-
-    def _resume_outputs(self) -> None:
-        if self.paused_outputs and not self._is_held_back():
-            self._pause_outputs(paused=False)
-
-    def _is_held_back(self) -> bool:
-        shipper = self.shipper
-        return any(c.lags for c in self.clients.values()) or (shipper is not None and shipper.lags)
-
-    def ship(self, shipper: Shipper) -> None:
-        """Send the log to a server as well."""
-        self.shipper = shipper
-        shipper.serve(self.watch, self.forget, self._resume_outputs)
-
-    def _drop_stuck_clients(self) -> None:
-        """Hang up on those that hold back what others wait for; one alone may, as at a pipe's end."""
-        since = time.monotonic() - STUCK_S
-        if self.shipper is not None and self.shipper.lags and self.shipper.moved_at <= since:
-            self.shipper.give_up()
-        for client in list(self.clients.values()):
-            alone = not any(c.streams for c in self.clients.values() if c is not client)
-            if client.lags and client.moved_at <= since and not alone:
-                self._drop_client(client)
-
     # The end
 
     def own(self, pid: int, pidfd: int) -> None:
@@ -398,18 +176,8 @@ class Monitor:
         self.watch(self.pidfd, select.EPOLLIN, self._on_exit)
         self.started = {"event": "started", "pid": self.pid, "started_at_ns": time.time_ns()}
         self.started["monitor"] = os.getpid()
-        self.started["pipes"] = self._pipes()
+        self.started["pipes"] = self.pipes()
         self.tell(self.started, [self.pidfd])
-
-    def _pipes(self) -> list[int]:
-        """Return the kernel's numbers of stdin, stdout and stderr, 0 for what is no pipe from here."""
-        numbers = [0, 0, 0]
-        if self.master is None:
-            for fd, stream in self.outputs.items():
-                numbers[stream] = os.fstat(fd).st_ino
-            if self.input is not None:
-                numbers[0] = os.fstat(self.input.fd).st_ino
-        return numbers
 
     def _on_exit(self, _events: int) -> None:
         self.forget(self.pidfd)
@@ -417,9 +185,7 @@ class Monitor:
         _, status = os.waitpid(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         finished = time.time_ns()
-        for fd in list(self.outputs):
-            while fd in self.outputs and self._read_output(fd):
-                pass
+        self.pass_on_the_rest()
         if self.ring is None:
             self._conclude(code, finished)
             return
@@ -434,10 +200,7 @@ class Monitor:
 
     def _conclude(self, code: int, finished: int) -> None:
         """Record the end, and tell everybody."""
-        for log in (self.log, self.shipper):
-            if log is not None:
-                log.close()
-        self.log = self.shipper = None
+        self.close_log()
         self.exited = {
             "event": "exited",
             "exit_code": code if code >= 0 else 128 - code,
@@ -452,12 +215,7 @@ class Monitor:
             self.recorded = False
         # Before streams end: whoever asks for the code then finds berthd told.
         self.tell(self.exited, [])
-        for client in list(self.clients.values()):
-            client.input_open = False
-            if client.flush() and client.pending:
-                self._interest(client)
-            else:
-                self._drop_client(client)
+        self.end()
 
     def _close_kept(self) -> None:
         for fd in self.kept:
@@ -503,7 +261,7 @@ class Monitor:
         for control in list(self.controls.values()):
             self._drop_control(control)
         while self.clients:
-            self._turn()
+            self.turn()
 
 
 def prepare() -> None:

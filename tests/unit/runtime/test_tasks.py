@@ -14,7 +14,7 @@ import pytest
 from berth.errors import Unavailable
 from berth.kernel import sockets
 from berth.runtime.channel import Channel
-from berth.runtime.client import MONITOR_DIED, Task
+from berth.runtime.tasks import MONITOR_DIED, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
