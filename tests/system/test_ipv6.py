@@ -132,7 +132,7 @@ def test_a_running_container_gets_and_loses_ipv6(cli: Cli, networks: EngineProce
     ("ip", "text"),
     [
         ("2001:db8:8::1", "Address already in use"),
-        ("2001:db8:9::7", "It does not belong to any of this network's subnets"),
+        ("2001:db8:9::7", "no configured subnet contains IP address 2001:db8:9::7"),
         ("10.99.1.1", "invalid IPv6 address"),
     ],
 )
