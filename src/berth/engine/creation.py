@@ -124,17 +124,17 @@ class Creation:
         """Make the volumes that do not exist yet; return those that were made."""
         volumes = self._services.volumes
         made = []
-        known = {volume.name for volume in volumes.all()}
         for point in record.mount_points:
             if point.kind != "volume":
                 continue
+            is_new = not volumes.has(point.volume)
             volume = volumes.create(
                 point.volume,
                 driver=point.driver.name if point.driver else "local",
                 labels=point.labels,
                 options=point.driver.options if point.driver else None,
             )
-            if volume.name not in known:
+            if is_new:
                 made.append(volume.name)
                 self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
             point.volume = volume.name

@@ -122,6 +122,10 @@ class VolumeService:
         """Return every volume."""
         return [volume for _, volume in self._table.items()]
 
+    def has(self, name: str) -> bool:
+        """Say whether there is a volume of this name."""
+        return self._table.get(name) is not None
+
     def find(self, name: str) -> Volume:
         """Return the volume ``name``."""
         volume = self._table.get(name)
