@@ -23,6 +23,7 @@ from berth.configuration import checks, subordinate
 from berth.configuration.settings import Held, Settings
 from berth.engine import defaults, spec, status, support
 from berth.engine.background import Background
+from berth.engine.cdi import Registry
 from berth.engine.containers import Containers
 from berth.engine.engine import Engine
 from berth.engine.events import Events
@@ -236,6 +237,7 @@ async def _build(
         ),
         hierarchies=hierarchies,
         support=support.detect(hierarchies.open_group(f"{instance.cgroup}/std")),
+        cdi=Registry.of(options.settings),
         events=Events(),
         metrics=Metrics(),
         background=background,

@@ -92,7 +92,7 @@ def test_a_pack_of_another_interpreter_is_passed_over(library):
 def test_nothing_is_read_by_a_descriptor_that_was_closed(library):
     expression = (
         "__import__('berth.bundle.descriptors').bundle.descriptors.close_all_but([]),"
-        " type(__import__('berth.bundle.hooks').bundle.hooks.__loader__).__name__"
+        " type(__import__('berth.runtime.hooks').runtime.hooks.__loader__).__name__"
     )
     assert say(library, expression) == "None SourceFileLoader"
 

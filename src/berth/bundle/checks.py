@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 
-from berth.bundle import hooks, labels, options
+from berth.bundle import labels, options
 from berth.bundle.names import namespace_paths, sysctl_path
 from berth.errors import InvalidArgument, Unsupported
 from berth.kernel import namespaces
+from berth.runtime import hooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _check_kernel(linux: Linux, kinds: Mapping[str, str]) -> None:
     if linux.get("memoryPolicy") and not os.path.exists(NUMA):
         raise Unsupported("memoryPolicy is specified but this kernel has no NUMA")
     if devices := linux.get("netDevices"):
-        from berth.bundle import netdevices
+        from berth.runtime import netdevices
 
         netdevices.check(devices, kinds)
     if linux.get("mountLabel") and not labels.has_selinux():

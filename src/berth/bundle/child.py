@@ -37,10 +37,10 @@ EXIT_SETUP_FAILED = 1
 # What few processes need: by its name, and whether one does.
 SELDOM: tuple[tuple[str, Callable[[Plan], bool]], ...] = (
     ("bundle.attributes", lambda plan: plan.has_attributes()),
-    ("bundle.hooks", lambda plan: bool(plan.spec.get("hooks"))),
     ("bundle.labels", lambda plan: plan.has_labels()),
     ("bundle.terminals", lambda plan: plan.terminal),
     ("kernel.loopback", lambda plan: plan.makes("network")),
+    ("runtime.hooks", lambda plan: bool(plan.spec.get("hooks"))),
     (
         "runtime.treecopy",
         lambda plan: any("tmpcopyup" in e.options.extensions for e in plan.entries),
@@ -149,7 +149,7 @@ class Child:
         if not self.plan.has_early_hooks():
             return
         self.root.leave()
-        from berth.bundle import hooks
+        from berth.runtime import hooks
 
         self.ask(b'{"ask": "hooks"}')
         hooks.run(self.plan.spec, "createContainer", self.state("creating"))
@@ -206,7 +206,7 @@ class Child:
         if plan.filter is not None and plan.process.get("noNewPrivileges"):
             load(plan.filter, self.state("running"))
         if plan.spec.get("hooks"):
-            from berth.bundle import hooks
+            from berth.runtime import hooks
 
             hooks.run(plan.spec, "startContainer", self.state("created"))
         finish(plan.process, self.account, self.sync, plan.preserved)

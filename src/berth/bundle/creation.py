@@ -6,13 +6,13 @@ import _socket
 import os
 import time
 
-from berth.bundle import deputies, descriptors, gathering, hooks
+from berth.bundle import deputies, descriptors, gathering
 from berth.bundle.records import SOCKET
 from berth.bundle.status import start_time, state
 from berth.bundle.warnings import warn
 from berth.errors import BerthError, Conflict, Failed, from_record
 from berth.kernel import sockets
-from berth.runtime import codec
+from berth.runtime import codec, hooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def _check_group(group: Cgroup) -> None:
 
 
 def _move_devices(plan: Plan, pid: int, devices: Mapping[str, NetDevice]) -> None:
-    from berth.bundle import netdevices
+    from berth.runtime import netdevices
 
     fd = plan.joined.get("network", -1)
     if fd < 0:

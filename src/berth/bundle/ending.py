@@ -6,12 +6,12 @@ import _signal
 import errno
 import os
 
-from berth.bundle import hooks
 from berth.bundle.status import CREATED, PAUSED, RUNNING, STOPPED, group, lives, state, status
 from berth.bundle.warnings import warn
 from berth.errors import BerthError, Conflict, InvalidArgument, Unsupported
 from berth.kernel import processes
 from berth.kernel.cgroup_files import wait_until
+from berth.runtime import hooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

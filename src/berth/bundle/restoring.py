@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import stat
 
-from berth.bundle import creation, externals, forks, hooks, mounting
+from berth.bundle import creation, externals, mounting
 from berth.bundle.checkpointing import STREAMS, ask, check_possible
 from berth.bundle.status import start_time, state
 from berth.errors import NotFound
 from berth.kernel import loopback, mounts, namespaces, sockets
-from berth.runtime import codec, criu, places
+from berth.runtime import codec, criu, forks, hooks, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

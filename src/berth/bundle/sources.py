@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from berth.bundle import forks, mounting
+from berth.bundle import mounting
 from berth.kernel import namespaces, sockets
+from berth.runtime import forks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

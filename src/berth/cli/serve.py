@@ -25,6 +25,7 @@ SETTINGS: tuple[Flag, ...] = (
     ("bip", "", "string", "Address of the default bridge, with its prefix"),
     ("bip6", "", "string", "IPv6 address of the default bridge, with its prefix"),
     ("bridge", "b", "string", "A bridge that is there already, for the default network"),
+    ("cdi-spec-dir", "", "list", "Directories of descriptions of devices (CDI); empty for none"),
     ("cgroup-parent", "", "string", "Parent group of containers"),
     ("data-root", "", "string", "Directory of images, containers and volumes"),
     ("debug", "D", "bool", "Write what is done to the log, too"),
@@ -90,6 +91,7 @@ SETTINGS: tuple[Flag, ...] = (
     ("userland-proxy", "", "bool", "Of no effect: no port has a proxy"),
 )
 NAMES = {
+    "cdi-spec-dir": "cdi-spec-dirs",
     "default-address-pool": "default-address-pools",
     "default-network-opt": "default-network-opts",
     "default-ulimit": "default-ulimits",

@@ -30,6 +30,7 @@ class Settings(
     bip: str = ""
     bip6: str = ""
     bridge: str = ""
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     cgroup_parent: str = ""
     data_root: str = ""
     debug: bool = False

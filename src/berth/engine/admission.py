@@ -7,13 +7,13 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from berth.configuration.checks import size_bytes
-from berth.engine import cdi, defaults, resources, spec, support
-from berth.errors import InvalidArgument, NotFound, Unsupported
+from berth.engine import defaults, resources, spec, support
+from berth.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from berth.engine.models import ContainerConfig, DeviceRequest, Healthcheck, HostConfig
+    from berth.engine.models import ContainerConfig, Healthcheck, HostConfig
     from berth.engine.support import Support
 
 MAX_HOSTNAME_BYTES = 63
@@ -161,15 +161,6 @@ def _check_drivers(config: ContainerConfig, host: HostConfig) -> None:
         if key.lower() != "size":
             raise InvalidArgument(f"Unknown option {key}")
         size_bytes(value)
-    for request in host.device_requests or []:
-        if request.driver != cdi.DRIVER:
-            raise Unsupported(_no_device_driver(request))
-        cdi.check(request)
-
-
-def _no_device_driver(request: DeviceRequest) -> str:
-    wanted = " ".join(f"[{' '.join(words)}]" for words in request.capabilities or [])
-    return f'could not select device driver "{request.driver}" with capabilities: [{wanted}]'
 
 
 def check_cpusets(host: HostConfig) -> None:

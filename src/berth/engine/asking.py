@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berth.engine import (
-    cdi,
     imagemounts,
     links,
     logtargets,
@@ -34,6 +33,8 @@ def task_request(
 ) -> TaskRequest:
     """Put it together; with a ``checkpoint`` the process goes on from there."""
     host, config, loan = record.host_config, record.config, life.loan
+    added = services.cdi.edits(host)
+    groups = [str(gid) for gid in added.additional_gids if gid] if added is not None else []
     rows, columns = host.console_size or (0, 0)
     rootfs = imagemounts.rootfs(record, services.images, loan.images)
     has_quota = storage.has_quota(rootfs, services.limits)
@@ -46,10 +47,11 @@ def task_request(
             paths=sharing.namespace_paths(record, records),
             env=links.environment(record, services.network, records.find),
             lent=loan.env,
+            added=added,
         ),
         rootfs=rootfs,
         user=config.user,
-        groups=(*(host.group_add or ()), *cdi.groups(host)),
+        groups=(*(host.group_add or ()), *groups),
         terminal=config.tty,
         terminal_size=(rows, columns),
         stdin=config.open_stdin,

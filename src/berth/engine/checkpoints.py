@@ -64,7 +64,7 @@ class Checkpoints:
                 "name": name,
                 "pid": record.pid,
                 "pipes": self._containers.task(record).pipes,
-                "targets": hostfiles.targets(record),
+                "targets": hostfiles.targets(record, self._services.cdi.edits(record.host_config)),
                 "addresses": {
                     endpoint.network_name: [endpoint.address, endpoint.address6]
                     for endpoint in self._services.network.endpoints_of(record.id)

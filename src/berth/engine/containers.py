@@ -230,6 +230,9 @@ class Containers:
         """Remove all that belongs to a container that does not run, its record last."""
         record.status = status.REMOVING
         self._records.put(record, durable=True)
+        settling = self._lives.of(record).settling
+        if settling is not None and record.host_config.device_requests:
+            await asyncio.wait([settling])  # hooks of devices may be running
         await imagemounts.remove(record, self._services.images)
         hostfiles.remove_tree(self._lives.exec_folder(record))
         hostfiles.remove_tree(self._lives.data_folder(record))

@@ -8,10 +8,12 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from berth.engine import cdi, defaults
+from berth.engine import defaults
 from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from berth.engine.models import HostConfig
     from berth.oci.runtime_spec import Device, DeviceRule
 
@@ -24,16 +26,21 @@ OWN = {"pts", "shm", "mqueue", "console", "fd", "stdin", "stdout", "stderr", "pt
 
 def needs_own_rules(host: HostConfig) -> bool:
     """Say whether the rules of the shared parent group are not enough."""
-    own = host.privileged or host.devices or host.device_cgroup_rules or cdi.requested(host)
+    own = host.privileged or host.devices or host.device_cgroup_rules or host.device_requests
     return bool(own or host.cgroup_parent)
 
 
-def nodes_and_rules(host: HostConfig) -> tuple[list[Device], list[DeviceRule]]:
-    """Return the device nodes, and the rules when the container needs some of its own."""
+def nodes_and_rules(
+    host: HostConfig, described: Sequence[tuple[Device, str]] = ()
+) -> tuple[list[Device], list[DeviceRule]]:
+    """Return the device nodes, and the rules when the container needs some of its own.
+
+    ``described``: nodes that others know of, with the access to them.
+    """
     nodes = defaults.devices()
     if host.privileged:
-        described = [node for node, _ in _described(host)]
-        return _merged(_merged(nodes, host_devices()), described), [EVERYTHING]
+        nodes = _merged(nodes, host_devices())
+        return _merged(nodes, [node for node, _ in described]), [EVERYTHING]
     if not needs_own_rules(host):
         return nodes, []
     rules = defaults.device_rules()
@@ -42,24 +49,12 @@ def nodes_and_rules(host: HostConfig) -> tuple[list[Device], list[DeviceRule]]:
         found = find(mapping.path_on_host, target)
         nodes = _merged(nodes, found)
         rules += [_rule(node, mapping.cgroup_permissions or "rwm") for node in found]
-    for node, access in _described(host):
+    for node, access in described:
         nodes = _merged(nodes, [node])
-        rules.append(_rule(node, access))
+        if access and node["type"] in ("b", "c"):
+            rules.append(_rule(node, access))
     rules += [parse_rule(text) for text in host.device_cgroup_rules or []]
     return nodes, rules
-
-
-def _described(host: HostConfig) -> list[tuple[Device, str]]:
-    """Return the nodes that CDI devices have, with the access to them."""
-    found = []
-    for wanted in (node for part in cdi.edits(host) for node in part.device_nodes):
-        for node in find(wanted.host_path or wanted.path, wanted.path):
-            if wanted.file_mode is not None:
-                node["fileMode"] = wanted.file_mode
-            node["uid"] = node["uid"] if wanted.uid is None else wanted.uid
-            node["gid"] = node["gid"] if wanted.gid is None else wanted.gid
-            found.append((node, wanted.permissions or "rwm"))
-    return found
 
 
 def parse_rule(text: str) -> DeviceRule:

@@ -218,7 +218,8 @@ class Files:
         trees: tuple[Tree, ...] = ()
         try:
             await volumes.hold(mountpoints.volumes(record), user)
-            trees = hostfiles.open_trees(folder, record)
+            added = self._services.cdi.edits(record.host_config)
+            trees = hostfiles.open_trees(folder, record, added)
             yield trees
         finally:
             for tree in trees:

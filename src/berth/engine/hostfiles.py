@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from berth.engine import cdi, sources, spec
+from berth.engine import additions, sources, spec
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
 from berth.network import files
@@ -22,6 +22,7 @@ from berth.runtime.requests import Tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from berth.engine.cdifiles import Edits
     from berth.engine.models import ContainerRecord
     from berth.network.records import EndpointRecord, Sandbox
 
@@ -213,7 +214,7 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def targets(record: ContainerRecord) -> list[str]:
+def targets(record: ContainerRecord, added: Edits | None) -> list[str]:
     """Return where a container has mounts from outside: :func:`open_trees`, images, others' memory."""
     host = record.host_config
     taken = {point.target for point in record.mount_points}
@@ -222,11 +223,15 @@ def targets(record: ContainerRecord) -> list[str]:
         found += [path for path in SHARED_IPC if Path(path).exists()]
     elif spec.shared_container(host.ipc_mode):
         found.append(spec.SHM)
-    return [*found, *taken, *(point.target for point in cdi.mount_points(host))]
+    described = additions.targets(added, spec.taken_places(record)) if added is not None else []
+    return [*found, *taken, *described]
 
 
-def open_trees(folder: Path, record: ContainerRecord) -> tuple[Tree, ...]:
-    """Open everything that comes from the host as detached mounts, owned by the caller."""
+def open_trees(folder: Path, record: ContainerRecord, added: Edits | None) -> tuple[Tree, ...]:
+    """Open everything that comes from the host as detached mounts, owned by the caller.
+
+    ``added``: what described devices add.
+    """
     trees: list[Tree] = []
     try:
         taken = {point.target for point in record.mount_points}
@@ -239,7 +244,8 @@ def open_trees(folder: Path, record: ContainerRecord) -> tuple[Tree, ...]:
                 Tree(fd=mounts.open_tree(p), target=p) for p in SHARED_IPC if Path(p).exists()
             ]
         sources.open_all(record.mount_points, trees)
-        sources.open_all(cdi.mount_points(record.host_config), trees)
+        if added is not None:
+            additions.open_binds(added, spec.taken_places(record), trees)
     except BaseException:
         for tree in trees:
             os.close(tree.fd)

@@ -229,7 +229,8 @@ class Lives:
                 services, record, folder, self._records, prepared, earlier
             )
             await services.volumes.hold(mountpoints.volumes(record), record.id)
-            trees = hostfiles.open_trees(self.files_folder(record), record)
+            added = services.cdi.edits(record.host_config)
+            trees = hostfiles.open_trees(self.files_folder(record), record, added)
         except BaseException as error:
             _close_log(remote)
             await prepared.abandon()
@@ -361,11 +362,15 @@ class Lives:
                 except OSError as error:  # a process of its start has just entered
                     log.debug("container %s: %s", record.id[:12], error)
                 else:
-                    return
+                    break
             if time.monotonic() > deadline:
                 log.warning("container %s: processes %s do not end", record.id[:12], pids)
                 return
             await asyncio.sleep(REMAINS_POLL_S)
+        try:
+            await self._services.runtime.run_last_hooks(self.exec_folder(record), record.id)
+        except BerthError as error:
+            log.warning("container %s: %s", record.id[:12], error)
 
     async def kill_and_wait(self, record: ContainerRecord, life: Life) -> None:
         """End the process for good; returns when its end is recorded."""

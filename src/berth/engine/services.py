@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from berth.configuration.settings import Held
     from berth.configuration.subordinate import IdMaps
     from berth.engine.background import Background
+    from berth.engine.cdi import Registry
     from berth.engine.events import Events
     from berth.engine.instance import Instance
     from berth.engine.metrics import Metrics
@@ -41,6 +42,7 @@ class Services:
     network: NetworkService
     hierarchies: Hierarchies
     support: Support
+    cdi: Registry
     events: Events
     metrics: Metrics
     background: Background

@@ -6,15 +6,26 @@ import platform
 import shlex
 from typing import TYPE_CHECKING
 
-from berth.engine import cdi, defaults, devices, identities, resources, security, sysctls, tmpfs
+from berth.engine import (
+    additions,
+    defaults,
+    devices,
+    identities,
+    resources,
+    security,
+    sysctls,
+    tmpfs,
+)
 from berth.engine.models import HostConfig
 from berth.errors import InvalidArgument
 from berth.kernel.capabilities import NAMES
+from berth.runtime import netdevices
 from berth.runtime.requests import DefaultSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from berth.engine.cdifiles import Edits
     from berth.engine.models import ContainerConfig, ContainerRecord, ExecConfig
     from berth.images.service import ImageConfig
     from berth.oci.runtime_spec import Mount, Namespace, Process, Spec
@@ -125,8 +136,7 @@ def check_directory(path: str) -> None:
 def mounts(record: ContainerRecord) -> list[Mount]:
     """Return the mounts that are not trees of the host, less those that the client replaces."""
     host = record.host_config
-    replaced = {point.target for point in record.mount_points}
-    replaced |= {entry["destination"] for entry in tmpfs.mounts(host)}
+    replaced = taken_places(record)
     if host.ipc_mode == "host":
         replaced |= {SHM, "/dev/mqueue"}  # trees of the host's
     if host.ipc_mode == "none" or shared_container(host.ipc_mode):
@@ -142,10 +152,9 @@ def mounts(record: ContainerRecord) -> list[Mount]:
 def process(record: ContainerRecord, env: Sequence[str] = (), lent: Sequence[str] = ()) -> Process:
     """Return the container's own process; ``env`` says what the container may say otherwise, ``lent`` not."""
     host = record.host_config
-    own = [*record.env, *cdi.environment(host)]
     found: Process = {
         "args": record.args,
-        "env": merged([f"HOSTNAME={hostname(record)}", *env, *own, *lent]),
+        "env": merged([f"HOSTNAME={hostname(record)}", *env, *record.env, *lent]),
         "cwd": record.config.working_dir or "/",
         "capabilities": security.capabilities(security.capability_names(host)),
         "noNewPrivileges": security.security_options(host).no_new_privileges,
@@ -211,20 +220,22 @@ def build(
     paths: Mapping[str, str] | None = None,
     env: Sequence[str] = (),
     lent: Sequence[str] = (),
+    added: Edits | None = None,
 ) -> Spec:
     """Return the whole spec of a container.
 
     ``cgroup``: the engine's top group. ``paths``: see :func:`namespaces`. ``env``, ``lent``: see
-    :func:`process`.
+    :func:`process`. ``added``: what described devices add.
     """
     host = record.host_config
-    nodes, rules = devices.nodes_and_rules(host)
+    described = additions.nodes(added, record.config.user) if added is not None else ()
+    nodes, rules = devices.nodes_and_rules(host, described)
     limits = resources.resources(host)
     if rules:
         limits["devices"] = rules
     masked, read_only = security.hidden_paths(host)
     spaces = namespaces(host, paths or {}, remapped=record.id_maps is not None)
-    return {
+    found: Spec = {
         "ociVersion": "1.2.0",
         "root": {"readonly": host.readonly_rootfs},
         "hostname": hostname(record),
@@ -242,3 +253,27 @@ def build(
             "readonlyPaths": read_only,
         },
     }
+    if host.annotations:
+        found["annotations"] = host.annotations
+    if added is not None:
+        _add(found, record, added)
+    return found
+
+
+def _add(found: Spec, record: ContainerRecord, added: Edits) -> None:
+    found["process"]["env"] = merged([*found["process"]["env"], *added.env])
+    taken = taken_places(record)
+    found["mounts"] += additions.file_systems(added, taken)
+    if added.hooks:
+        found["hooks"] = additions.hooks(added)
+    if added.net_devices:
+        kinds = {entry["type"]: entry.get("path", "") for entry in found["linux"]["namespaces"]}
+        moved = additions.network_devices(added)
+        netdevices.check(moved, kinds)
+        found["linux"]["netDevices"] = moved
+
+
+def taken_places(record: ContainerRecord) -> set[str]:
+    """Return where the client's own mounts are."""
+    places = {point.target for point in record.mount_points}
+    return places | {entry["destination"] for entry in tmpfs.mounts(record.host_config)}

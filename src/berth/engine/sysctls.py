@@ -27,10 +27,8 @@ OF_IPC = frozenset(
 
 
 # What Docker sets in each network namespace; the network's service does it in those that it makes.
-OF_NO_NETWORK = {
-    "net.ipv4.ip_unprivileged_port_start": "0",
-    "net.ipv4.ping_group_range": "0 2147483647",
-}
+OF_NO_NETWORK = {"net.ipv4.ip_unprivileged_port_start": "0"}
+PING = {"net.ipv4.ping_group_range": "0 2147483647"}  # not all of these are ids in a user namespace
 
 
 def checked(host: HostConfig, own: Collection[str]) -> dict[str, str]:
@@ -38,7 +36,9 @@ def checked(host: HostConfig, own: Collection[str]) -> dict[str, str]:
     values = host.sysctls or {}
     for name in values:
         _check(name, own)
-    return {**OF_NO_NETWORK, **values} if host.network_mode == "none" else values
+    if host.network_mode != "none":
+        return values
+    return {**OF_NO_NETWORK, **({} if "user" in own else PING), **values}
 
 
 def _check(name: str, own: Collection[str]) -> None:

@@ -129,7 +129,8 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "Labels": list(settings.labels),
         "ExperimentalBuild": checkpoints.ARE_POSSIBLE,
         "ServerVersion": __version__,
-        "CDISpecDirs": list(cdi.FOLDERS),
+        "CDISpecDirs": list(services.cdi.folders),
+        "DiscoveredDevices": [{"Source": cdi.DRIVER, "ID": name} for name in services.cdi.names()],
         "Runtimes": {name: {"path": defaults.PROGRAM} for name in defaults.RUNTIMES},
         "DefaultRuntime": defaults.RUNTIME,
         "Swarm": NO_SWARM,
@@ -145,5 +146,5 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "Isolation": "",
         "InitBinary": defaults.PROGRAM,
         "SecurityOptions": [*(["name=userns"] if services.id_maps else []), "name=cgroupns"],
-        "Warnings": support.warnings() or None,
+        "Warnings": [*support.warnings(), *services.cdi.problems()] or None,
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 
-from berth.bundle import attributes, checks, gathering, hooks, labels, options, systemd
+from berth.bundle import attributes, checks, gathering, labels, options, systemd
 from berth.kernel import capabilities, cgroups, namespaces
+from berth.runtime import hooks
 from berth.runtime.seccomp import actions, compiler, conditions
 
 TYPE_CHECKING = False

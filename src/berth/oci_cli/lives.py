@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from berth.bundle import checks, creation, ending, hooks
+from berth.bundle import checks, creation, ending
 from berth.bundle.records import Folder
 from berth.bundle.status import CREATED, STOPPED, status
 from berth.errors import BerthError, Conflict, InvalidArgument, NotFound
 from berth.oci_cli import bundles, foreground
 from berth.oci_cli.invocation import Declined
+from berth.runtime import hooks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from berth.runtime import documents
 from berth.runtime.channel import Channel, Message
 from berth.runtime.jobs import Job
 from berth.runtime.monitors import FreeMonitors
-from berth.runtime.records import SOCKET_FILE, TASK_FILE
+from berth.runtime.records import BUNDLE, CONFIG_FILE, SOCKET_FILE, TASK_FILE
 from berth.runtime.tasks import PreparedTask, Task, record_of_the_dead
 from berth.runtime.zygotes import Zygote
 
@@ -65,11 +65,11 @@ class Runtime:
 
     def prepare_task(self, request: TaskRequest) -> PreparedTask:
         """Begin to prepare a container's process; what goes wrong is raised by its start."""
+        search = os.environ.get("PATH", "")
         if request.checkpoint is None:
-            document, plan = documents.of_task(request, self._defaults)
+            document, plan = documents.of_task(request, self._defaults, search)
             channel = self._monitor(document, [], plan, request.id)
         else:
-            search = os.environ.get("PATH", "")
             document, plan = documents.of_restore(request, self._defaults, search)
             images = os.open(request.checkpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -127,6 +127,13 @@ class Runtime:
         document: Message = {"op": "job", "entry": entry, "argument": dict(argument)}
         document["template"] = template
         return Job(self._zygote.fork(document, list(fds)), entry)
+
+    async def run_last_hooks(self, directory: Path, id_: str) -> None:
+        """Run the hooks after the end of a container whose monitor died before it did."""
+        bundle = directory / BUNDLE
+        if (bundle / CONFIG_FILE).exists():
+            argument = {"bundle": str(bundle), "id": id_, "search": os.environ.get("PATH", "")}
+            await (await self.run_job("berth.runtime.hooking:run_poststop", argument)).result()
 
     async def close(self) -> None:
         """Let the zygote and what is free leave; monitors go on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from berth.errors import Unsupported
 from berth.kernel import namespaces
 
 if TYPE_CHECKING:
@@ -24,8 +25,11 @@ MADE_LATER = ("cgroup", "user")
 MOUNTS_IN_LINUX = ("devices", "maskedPaths", "readonlyPaths")
 
 
-def of_task(request: TaskRequest, defaults: DefaultSpec) -> tuple[Message, Message]:
-    """Return what the zygote and the monitor read, and the plan, which the process itself reads."""
+def of_task(request: TaskRequest, defaults: DefaultSpec, search: str) -> tuple[Message, Message]:
+    """Return what the zygote and the monitor read, and the plan, which the process itself reads.
+
+    ``search``: the path on which hooks find programs.
+    """
     linux = request.spec.get("linux", {})
     log, remapped = request.log, is_remapped(request.spec)
     flags = _clone_flags(request.spec, netns=request.netns and not remapped)
@@ -52,6 +56,8 @@ def of_task(request: TaskRequest, defaults: DefaultSpec) -> tuple[Message, Messa
             "max_buffer": log.max_buffer_bytes,
         },
     }
+    if _has_hooks(request.spec):
+        document.update(hooks=True, search=search, default_namespaces=False)
     plan: Message = {
         "spec": request.spec,
         "process": request.spec.get("process"),
@@ -68,6 +74,11 @@ def of_task(request: TaskRequest, defaults: DefaultSpec) -> tuple[Message, Messa
     return document, plan
 
 
+def _has_hooks(spec: Spec) -> bool:
+    """Say whether a container is one for `berth.runtime.hooking`."""
+    return bool(spec.get("hooks") or spec.get("linux", {}).get("netDevices"))
+
+
 def is_remapped(spec: Spec) -> bool:
     """Say whether a container is in a user namespace."""
     return any(e["type"] == "user" for e in spec.get("linux", {}).get("namespaces", []))
@@ -78,7 +89,9 @@ def of_restore(request: TaskRequest, defaults: DefaultSpec, search: str) -> tupl
 
     What is cloned is criu, in the host's namespaces; it makes the container's.
     """
-    document, plan = of_task(request, defaults)
+    if _has_hooks(request.spec):
+        raise Unsupported("containers with hooks or network devices cannot be restored")
+    document, plan = of_task(request, defaults, search)
     document.update(op="restore", flags=namespaces.CLONE_NEWNS, search=search)
     document.update(default_namespaces=False, pid_namespace=None)
     return document, plan

@@ -216,7 +216,8 @@ def _mount_rootfs(child: Child) -> None:
     rootfs.mount_root(child.rootfs, child.staged)
 
 
-def _mount_file_systems(child: Child) -> None:
+def mount_file_systems(child: Child) -> None:
+    """Mount the kernel's file systems that do not depend on the network, unless that was done ahead."""
     if not child.staged:
         rootfs.mount_file_systems(child.spec, rootfs.before_network(child.spec), child.controllers)
 
@@ -234,7 +235,8 @@ def take_over(child: Child) -> None:
     ]
 
 
-def _mount_the_rest(child: Child) -> None:
+def mount_the_rest(child: Child) -> None:
+    """Mount the others, and what comes from the host."""
     rootfs.mount_file_systems(child.spec, rootfs.after_network(child.spec), child.controllers)
     rootfs.attach_trees(child.spec, child.trees, child.controllers)
 
@@ -304,6 +306,11 @@ def close_descriptors(child: Child) -> None:
 
 def become_the_user(child: Child) -> None:
     """Become the user, then the program."""
+    payload.execute(child.process, become_the_account(child), init=child.init)
+
+
+def become_the_account(child: Child) -> accounts.Account:
+    """Become the user, and return whom."""
     process = child.process
     account = accounts.resolve(child.user, child.groups) if child.user else _spec_account(child)
     payload.set_rlimits(process.get("rlimits", []))
@@ -315,7 +322,7 @@ def become_the_user(child: Child) -> None:
     payload.enter_directory(process.get("cwd") or "/", make=child.pidfd is None)
     os.umask(process.get("user", {}).get("umask", 0o022))
     payload.become(process, account, child.filter)
-    payload.execute(process, account, init=child.init)
+    return account
 
 
 def _spec_account(child: Child) -> accounts.Account:
@@ -335,13 +342,11 @@ def _own_stdio(child: Child, uid: int) -> None:
 
 # By the plan, or, of a spare, by the default spec.
 BEGIN_STEPS: tuple[Step, ...] = (reset_signals, _enter_cgroup)
+ENTER_STEPS: tuple[Step, ...] = (limit, enter_namespaces, raise_loopback, set_hostname)
 PREPARE_STEPS: tuple[Step, ...] = (
-    limit,
-    enter_namespaces,
-    raise_loopback,
-    set_hostname,
+    *ENTER_STEPS,
     _mount_rootfs,
-    _mount_file_systems,
+    mount_file_systems,
     restrict_proc,
 )
 LAST_STEPS: tuple[Step, ...] = (
@@ -350,7 +355,7 @@ LAST_STEPS: tuple[Step, ...] = (
     close_descriptors,
     become_the_user,
 )
-START_STEPS: tuple[Step, ...] = (take_over, _mount_the_rest, set_sysctls, *LAST_STEPS)
+START_STEPS: tuple[Step, ...] = (take_over, mount_the_rest, set_sysctls, *LAST_STEPS)
 TASK_STEPS = (read_plan, *BEGIN_STEPS, *PREPARE_STEPS, *START_STEPS)
 SPARE_STEPS = (*BEGIN_STEPS, _stage, _take_plan, *PREPARE_STEPS, *START_STEPS)
 EXEC_STEPS: tuple[Step, ...] = (
@@ -364,8 +369,8 @@ EXEC_STEPS: tuple[Step, ...] = (
 # What a mount namespace keeps to itself.
 MOUNT_STEPS: tuple[Step, ...] = (
     _mount_rootfs,
-    _mount_file_systems,
+    mount_file_systems,
     restrict_proc,
-    _mount_the_rest,
+    mount_the_rest,
     _restrict_paths,
 )

@@ -21,11 +21,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.kernel.cgroups import Hierarchies
     from berth.oci.runtime_spec import Spec
+    from berth.runtime.hooking import Hooking
     from berth.runtime.messages import (
         HandoverMessage,
         RemoteLogMessage,
         RequestMessage,
-        TreeMessage,
     )
     from berth.runtime.restoring import Restoring
 
@@ -83,6 +83,7 @@ class Launch:
         self.birth = spare or self._plan_birth()
         self.orphans = 0
         self.restoring: Restoring | None = None
+        self.hooking: Hooking | None = None
         self.served = monitor.Monitor(control, stdin_once=request.message["stdin_once"])
         self.served.cgroup = self.birth.cgroup
 
@@ -123,9 +124,15 @@ class Launch:
 
     def fail(self, error: BaseException) -> None:
         """Tell berthd why it did not come to a process."""
+        self._clear()
+        _report(self.control, error)
+
+    def _clear(self) -> None:
+        """Leave no groups; hooks may follow then."""
         if self.owns_cgroup:
             self.birth.discard_groups()
-        _report(self.control, error)
+        if self.hooking is not None:
+            self.hooking.ended()
 
     def begin(self) -> None:
         """Make the process and let it prepare itself.
@@ -145,6 +152,9 @@ class Launch:
             remapping = imports.from_host("berth.runtime.remapping")
             of_task = self.owns_cgroup
             self.birth.child.steps = remapping.TASK_STEPS if of_task else remapping.EXEC_STEPS
+        if self.request.message.get("hooks"):
+            hooking = imports.from_host("berth.runtime.hooking")
+            self.hooking = hooking.Hooking(self.request, self.birth, self.here)
         if self.birth.pid:
             self.birth.tell(self.request.plan)
         else:
@@ -171,9 +181,12 @@ class Launch:
         if message["log"]:
             self._ship(message["log"])
         if self.request.message["remapped"]:
-            self._map_owners(fds[message["netns"] : count], message["trees"])
+            remapping = imports.from_host("berth.runtime.remapping")
+            remapping.map_stored(self.birth.pid, fds[message["netns"] : count], message["trees"])
         if self.restoring is not None:
             self.restoring.trees = message["trees"]
+        if self.hooking is not None:
+            self.hooking.make_bundle(message["trees"])
         try:
             sockets.send(self.birth.sync, data, fds[:count])
         except BrokenPipeError:  # it failed already; its report is read next
@@ -183,15 +196,6 @@ class Launch:
         self.request.message["attachments"] = message["attachments"]
         self.orphans = message["orphans"]
         return True
-
-    def _map_owners(self, fds: list[int], trees: list[TreeMessage]) -> None:
-        """Show the owners of what berth stores as the container's."""
-        own = os.open(f"/proc/{self.birth.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        remapping = imports.from_host("berth.runtime.remapping")
-        for fd, tree in zip(fds, trees, strict=True):
-            if tree["stored"]:
-                remapping.map_owners_if_possible(fd, own)
-        os.close(own)
 
     def _ship(self, log: RemoteLogMessage) -> None:
         """Connect to the log's server: a container whose log nobody gets does not start."""
@@ -208,10 +212,12 @@ class Launch:
 
     def complete(self) -> monitor.Monitor:
         """Wait until the process is the user's program, and take its streams over."""
-        master = _hear(self.birth.sync, self.birth.pid)
+        master = _hear(self.birth.sync, self.birth.pid, self.hooking)
         if self.restoring is not None:
             master = self.restoring.finish()
             self.served.own(self.birth.pid, self.birth.pidfd)
+        if self.hooking is not None:
+            self.hooking.started()
         if master is not None:
             self.served.use_terminal(master)
         self._buffer_log()
@@ -239,8 +245,7 @@ class Launch:
             served.finish()
         else:
             self.birth.kill()
-        if self.owns_cgroup:
-            self.birth.discard_groups()
+        self._clear()
         if served is None:
             return None
         control = served.release()
@@ -398,7 +403,7 @@ def _join_pid_namespace(path: str | None, pidfd: int | None) -> None:
         os.close(fd)
 
 
-def _hear(sync: sockets.Socket, pid: int) -> int | None:
+def _hear(sync: sockets.Socket, pid: int, hooking: Hooking | None) -> int | None:
     """Follow the child until it became the program; return its terminal, raise what it reports."""
     master = None
     while True:
@@ -410,7 +415,10 @@ def _hear(sync: sockets.Socket, pid: int) -> int | None:
             sync.close()
             return master
         report = codec.decode(data)
-        if "terminal" not in report:
+        if "error" in report:
             os.waitpid(pid, 0)
             raise from_record(report["error"])
-        master = fds[0]
+        if hooking is not None and not fds:
+            hooking.answer(sync)
+        else:
+            master = fds[0]

@@ -114,6 +114,7 @@ class RequestMessage(TypedDict, total=False):
     default_namespaces: bool
     remapped: bool
     shows_network: bool
+    hooks: bool
     directory: str
     pid_namespace: str | None
     terminal: bool

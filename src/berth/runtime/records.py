@@ -9,6 +9,8 @@ from berth.runtime import codec
 TASK_FILE = "task.json"
 EXIT_FILE = "exit.json"
 SOCKET_FILE = "control.sock"
+# Of what hooks are run for, see `berth.runtime.hooking`.
+BUNDLE, CONFIG_FILE = "bundle", "config.json"
 
 
 def write_atomic(path: str, record: dict[str, object]) -> None:

@@ -29,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.oci.runtime_spec import Device, Mount, Spec
     from berth.runtime.init import Child
-    from berth.runtime.messages import RootfsMessage
+    from berth.runtime.messages import RootfsMessage, TreeMessage
 
 # On the stage: a /sys, without which the kernel lets nobody in a user namespace mount one; and groups.
 SEEN_SYS, GROUPS_PLACE = "/.sys", "/.groups"
@@ -109,12 +109,16 @@ def map_owners(tree: int, user_namespace: int) -> None:
     mounts.mount_setattr(tree, attr_set=mounts.MOUNT_ATTR_IDMAP, userns_fd=user_namespace)
 
 
-def map_owners_if_possible(tree: int, user_namespace: int) -> None:
-    """Do the same with one of the other trees, as far as its file system has that."""
-    try:
-        map_owners(tree, user_namespace)
-    except OSError:
-        return
+def map_stored(pid: int, fds: list[int], trees: list[TreeMessage]) -> None:
+    """Do the same with what berth stores, as far as its file system has that, for the process ``pid``."""
+    own = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    for fd, tree in zip(fds, trees, strict=True):
+        if tree["stored"]:
+            try:
+                map_owners(fd, own)
+            except OSError:
+                continue
+    os.close(own)
 
 
 def _prepare_stage(child: Child) -> None:
@@ -160,7 +164,7 @@ def _shifted(device: Device, spec: Spec) -> Device:
     return {**device, "uid": uid, "gid": gid}
 
 
-def _clone(child: Child) -> None:
+def clone(child: Child) -> None:
     """Make the second process; the first one ends here."""
     for entry in child.spec["linux"]["namespaces"]:
         path = entry.get("path")
@@ -212,7 +216,13 @@ def _enter_root(child: Child) -> None:
     rootfs.enter_root(child.staged)
 
 
-def _attach_trees(child: Child) -> None:
+def mount_file_systems(child: Child) -> None:
+    """Mount the kernel's file systems in a root that is there already."""
+    rootfs.mount_file_systems(child.spec, _early(child.spec), child.controllers, child.made)
+
+
+def attach_trees(child: Child) -> None:
+    """Put the host's trees where they belong."""
     rootfs.attach_trees(child.spec, child.trees, child.controllers)
 
 
@@ -228,7 +238,7 @@ def root_of(spec: Spec) -> tuple[int, int]:
     return on_host(0, linux["uidMappings"]), on_host(0, linux["gidMappings"])
 
 
-FIRST_STEPS: tuple[init.Step, ...] = (
+UNMAPPED_STEPS: tuple[init.Step, ...] = (
     init.read_plan,
     init.reset_signals,
     _enter_groups,
@@ -237,24 +247,27 @@ FIRST_STEPS: tuple[init.Step, ...] = (
     _own_streams,
     _open_user_namespace,
     _prepare_mounts,
-    _clone,
 )
-SECOND_STEPS: tuple[init.Step, ...] = (
+ENTER_STEPS: tuple[init.Step, ...] = (
     _become_root,
     _leave_the_first,
     init.enter_cgroup_namespace,
     init.enter_namespaces,
     init.raise_loopback,
     init.set_hostname,
+)
+TASK_STEPS: tuple[init.Step, ...] = (
+    *UNMAPPED_STEPS,
+    clone,
+    *ENTER_STEPS,
     _stage,
     _enter_root,
     init.restrict_proc,
     init.take_over,
-    _attach_trees,
+    attach_trees,
     init.set_sysctls,
     *init.LAST_STEPS,
 )
-TASK_STEPS = (*FIRST_STEPS, *SECOND_STEPS)
 EXEC_STEPS: tuple[init.Step, ...] = (
     init.read_plan,
     init.reset_signals,

@@ -130,9 +130,9 @@ def mount_at_rootfs(rootfs: RootfsMessage) -> None:
         mount_overlay(rootfs["lower"], upper=rootfs["upper"], work=rootfs["work"])
 
 
-def enter_root(staged: Sequence[Staged] = ()) -> None:
-    """Make what is mounted at ROOTFS the root of this mount namespace, with what is staged in it."""
-    os.chdir(ROOTFS)
+def enter_root(staged: Sequence[Staged] = (), *, place: str | int = ROOTFS) -> None:
+    """Make what is mounted at ``place`` the root of this mount namespace, with what is staged in it."""
+    os.chdir(place)
     mounts.pivot_root(".", ".")
     for tree in staged:
         place = places.open_place(tree.target, directory=True, proc=tree.target == "/proc")

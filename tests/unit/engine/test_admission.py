@@ -7,7 +7,6 @@ import pytest
 from berth.engine.admission import admit, parse_set
 from berth.engine.models import (
     ContainerConfig,
-    DeviceRequest,
     Healthcheck,
     HostConfig,
     PortBinding,
@@ -46,12 +45,6 @@ REFUSED: list[tuple[dict[str, object], dict[str, object], type[BerthError], str]
     ({}, {"cpuset_cpus": "9999999999"}, InvalidArgument, "cpuset cpus"),
     ({}, {"cpuset_cpus": "8000"}, InvalidArgument, "Requested CPUs are not available"),
     ({}, {"cpuset_mems": "900"}, InvalidArgument, "Requested memory nodes are not available"),
-    (
-        {},
-        {"device_requests": [DeviceRequest(count=-1, capabilities=[["gpu"]])]},
-        Unsupported,
-        'could not select device driver "" with capabilities: [[gpu]]',
-    ),
 ]
 
 

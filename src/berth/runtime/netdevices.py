@@ -5,10 +5,10 @@ They keep their hardware address, their MTU and the addresses that are known bey
 
 from __future__ import annotations
 
-from berth.bundle.forks import in_child
 from berth.errors import Failed, InvalidArgument
 from berth.kernel import namespaces, rtnetlink
 from berth.kernel.netlink import NetlinkSocket
+from berth.runtime.forks import in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ KINDS = (
     "poststop",
 )
 MAX_OUTPUT_BYTES = 1 << 20
+IGNORED = (_signal.SIGPIPE, _signal.SIGXFSZ)  # by Python
 
 
 def of(spec: Spec, kind: str) -> list[Hook]:
@@ -37,21 +38,31 @@ def any_of(spec: Spec) -> bool:
     return any(of(spec, kind) for kind in KINDS)
 
 
-def run(spec: Spec, kind: str, state: Mapping[str, object]) -> None:
+def run(
+    spec: Spec,
+    kind: str,
+    state: Mapping[str, object],
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Run all of a kind, one after the other; the first that fails raises Failed.
 
-    Those of the host's that are given no environment have the caller's.
+    Those of the host's that are given no environment have ``environment``, else the caller's.
     """
     wanted = of(spec, kind)
     if not wanted:
         return
-    inherited = {} if kind == "startContainer" else os.environ
+    inherited = os.environ if environment is None else environment
+    if kind == "startContainer":
+        inherited = {}
     document = codec.encode(dict(state))
     for number, hook in enumerate(wanted):
         try:
             _run(hook, document, inherited)
         except (OSError, Failed) as error:
-            raise Failed(f"error running hook #{number} of {kind}: {error}") from error
+            why = str(error)
+            if isinstance(error, OSError):
+                why = f"fork/exec {hook['path']}: {(error.strerror or why).lower()}"
+            raise Failed(f"error running hook #{number} of {kind}: {why}") from error
 
 
 def _run(hook: Hook, document: bytes, inherited: Mapping[str, str]) -> None:
@@ -65,7 +76,13 @@ def _run(hook: Hook, document: bytes, inherited: Mapping[str, str]) -> None:
     arguments = hook.get("args") or [hook["path"]]
     try:
         pid = os.posix_spawn(
-            hook["path"], arguments, environment, file_actions=actions, setpgroup=0, setsigmask=()
+            hook["path"],
+            arguments,
+            environment,
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=IGNORED,
         )
     finally:
         os.close(stdin)
