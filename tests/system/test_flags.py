@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from support.engine import EngineProcess
 
 pytestmark = pytest.mark.berth_only
-# Windows' own, a swarm's, and what needs Docker's own sockets.
-LACKING = {"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops", "use-api-socket"}
+# Windows' own, and a swarm's.
+LACKING = {"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"}
 LACKING |= {"help"}
 LACKING |= {"cluster", "availability", "group", "limit-bytes", "required-bytes", "scope", "secret"}
 LACKING |= {"sharing", "type", "topology-preferred", "topology-required", "link-local-ip"}
@@ -68,7 +68,7 @@ TOGETHER = {
 }
 # Refused, or of no meaning here; tried in tests of their own.
 EMPTY = (None, "", [], {})
-ELSEWHERE = {"gpus", "storage-opt", "cpu-rt-period", "cpu-rt-runtime", "ip6"}
+ELSEWHERE = {"gpus", "storage-opt", "cpu-rt-period", "cpu-rt-runtime", "ip6", "use-api-socket"}
 
 
 def flags_of(name: str) -> dict[str, str]:

@@ -112,6 +112,7 @@ CREATE: tuple[Flag, ...] = (
     ("tmpfs", "", "list", "Mount a tmpfs directory"),
     ("tty", "t", "bool", "Allocate a pseudo-TTY"),
     ("ulimit", "", "list", "Ulimit options"),
+    ("use-api-socket", "", "bool", "Bind mount the engine's API socket and required auth"),
     ("user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])"),
     ("userns", "", "string", "User namespace to use"),
     ("uts", "", "string", "UTS namespace to use"),

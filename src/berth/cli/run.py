@@ -97,6 +97,7 @@ def _create(call: Call, body: Document) -> str:
     options = call.options
     pull = options.text("pull") or "missing"
     query = {"name": options.text("name"), "platform": options.text("platform")}
+    config = _add_socket(call, body) if options.on("use-api-socket") else b""
     if pull == "always":
         _pull(call, quiet=options.on("quiet"))
     try:
@@ -108,13 +109,29 @@ def _create(call: Call, body: Document) -> str:
             print(f"Unable to find image '{_tagged(call.arguments[0])}' locally", file=sys.stderr)
         _pull(call, quiet=options.on("quiet"))
         answer = call.engine.request("POST", "/containers/create", query, body=body).document()
-    for warning in documents.strings(answer, "Warnings"):
-        print(f"WARNING: {warning}", file=sys.stderr)
     container = documents.text(answer, "Id")
+    warnings = [*documents.strings(answer, "Warnings")]
+    if config:
+        warnings += _put_config(call, container, config)
+    for warning in warnings:
+        print(f"WARNING: {warning}", file=sys.stderr)
     if path := options.text("cidfile"):
         with open(path, "w", encoding="ascii") as file:
             file.write(container)
     return container
+
+
+def _add_socket(call: Call, body: Document) -> bytes:
+    from berth.cli import apisocket
+
+    return apisocket.add(call, body)
+
+
+def _put_config(call: Call, container: str, config: bytes) -> list[str]:
+    from berth.cli import apisocket
+
+    warning = apisocket.put(call, container, config)
+    return [warning] if warning else []
 
 
 def _tagged(reference: str) -> str:

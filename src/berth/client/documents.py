@@ -58,7 +58,7 @@ def decode(data: bytes) -> object:
     text = data.decode("utf-8", "replace").strip()
     try:
         value, end = _scan(text, 0)
-    except (StopIteration, ValueError) as error:
+    except (StopIteration, SystemError, ValueError) as error:  # SystemError: without json.decoder
         raise Corrupt(f"read JSON: malformed near {text[:40]!r}") from error
     if end != len(text):
         raise Corrupt(f"read JSON: more follows the document at {end}")
