@@ -12,7 +12,7 @@ from berth.engine.models import (
     PortBinding,
 )
 from berth.engine.support import Support
-from berth.errors import BerthError, InvalidArgument, NotFound, Unsupported
+from berth.errors import BerthError, InvalidArgument, NotFound
 
 EVERYTHING = Support(**dict.fromkeys(Support.__slots__, True))
 REFUSED: list[tuple[dict[str, object], dict[str, object], type[BerthError], str]] = [
