@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.projects import Project
     from support.registries import Registry
     from system.clients.conftest import Client
@@ -169,6 +171,20 @@ def test_targets_and_what_there_is_to_be_asked(project: Project, docker: Client)
     done = docker("build", "--call=other", str(project.folder))
     assert done.code == 1
     assert "unsupported request frontend.other" in done.err
+
+
+def test_a_context_takes_the_place_of_a_stage(
+    project: Project, docker: Client, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "file").write_text("other\n")
+    project.write(
+        "FROM busybox AS files\nUSER $nobody\nRUN exit 1\nFROM busybox\nCOPY --from=files file /\n"
+    )
+    done = docker.build(project, "--build-context", f"files={other}", "-t", "replaced")
+    assert "UndefinedVar" not in done.err
+    assert project.run("replaced", "cat /file") == "other\n"
 
 
 def test_a_bake_is_checked(project: Project, docker: Client) -> None:

@@ -9,15 +9,11 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from support.programs import find, run
-from support.registries import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from support.projects import Project
+    from support.registries import Registry
     from system.clients.conftest import Client
 
 BOTH = ("--platform", "linux/amd64,linux/arm64")
@@ -32,14 +28,6 @@ LABEL arch=$TARGETARCH
 COPY --from=made /made /made
 COPY note /
 """
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    find("docker-registry")
-    registry = Registry(tmp_path / "registry")
-    yield registry
-    registry.close()
 
 
 def test_one_name_is_of_both_and_each_is_its_own(

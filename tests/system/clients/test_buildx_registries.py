@@ -9,26 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.programs import find
-from support.registries import Registry
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from support.projects import Project
+    from support.registries import Registry
     from system.clients.conftest import Client
 
 BOTH = ("--platform", "linux/amd64,linux/arm64")
 KINDS = ("image.manifest", "image.index")
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    find("docker-registry")
-    registry = Registry(tmp_path / "registry")
-    yield registry
-    registry.close()
 
 
 def manifest(registry: Registry, name: str, which: str) -> dict[str, object]:
