@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 FLAGS: tuple[Flag, ...] = (
     ("add-host", "", "list", 'Add a custom host-to-IP mapping ("host:ip")'),
     ("build-arg", "", "list", "Set build-time variables"),
-    ("cache-from", "", "list", "Images to consider as cache sources"),
+    ("cache-from", "", "strings", "Images to consider as cache sources"),
     (
         *("cgroup-parent", "", "string"),
         'Set the parent cgroup for the "RUN" instructions during build',
@@ -59,7 +59,7 @@ FLAGS: tuple[Flag, ...] = (
     ("pull", "", "bool", "Always attempt to pull a newer version of the image"),
     ("quiet", "q", "bool", "Suppress the build output and print image ID on success"),
     ("rm", "", "true", "Remove intermediate containers after a successful build"),
-    ("security-opt", "", "list", "Security options"),
+    ("security-opt", "", "strings", "Security options"),
     ("shm-size", "", "bytes", 'Size of "/dev/shm"'),
     ("squash", "", "bool", "Squash newly built layers into a single new layer"),
     ("tag", "t", "list", 'Name and optionally a tag in the "name:tag" format'),

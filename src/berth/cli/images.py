@@ -27,7 +27,7 @@ FLAGS: tuple[Flag, ...] = (
 REMOVE_FLAGS: tuple[Flag, ...] = (
     ("force", "f", "bool", "Force removal of the image"),
     ("no-prune", "", "bool", "Do not delete untagged parents"),
-    ("platform", "", "list", "Remove only the given platform variant (os[/arch[/variant]])"),
+    ("platform", "", "strings", "Remove only the given platform variant (os[/arch[/variant]])"),
 )
 COLUMNS = (
     ("Repository", "REPOSITORY"),

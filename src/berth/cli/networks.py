@@ -29,10 +29,10 @@ CREATE_FLAGS: tuple[Flag, ...] = (
     ("config-from", "", "string", "The network from which to copy the configuration"),
     ("config-only", "", "bool", "Create a configuration only network"),
     ("driver", "d", "string", 'Driver to manage the Network (default "bridge")'),
-    ("gateway", "", "list", "IPv4 or IPv6 Gateway for the master subnet"),
+    ("gateway", "", "strings", "IPv4 or IPv6 Gateway for the master subnet"),
     ("ingress", "", "bool", "Create swarm routing-mesh network"),
     ("internal", "", "bool", "Restrict external access to the network"),
-    ("ip-range", "", "list", "Allocate container ip from a sub-range"),
+    ("ip-range", "", "strings", "Allocate container ip from a sub-range"),
     ("ipam-driver", "", "string", 'IP Address Management Driver (default "default")'),
     ("ipam-opt", "", "map", "Set IPAM driver specific options"),
     ("ipv4", "", "true", "Enable IPv4 address assignment"),
@@ -40,20 +40,20 @@ CREATE_FLAGS: tuple[Flag, ...] = (
     ("label", "", "list", "Set metadata on a network"),
     ("opt", "o", "map", "Set driver specific options"),
     ("scope", "", "string", "Control the network's scope"),
-    ("subnet", "", "list", "Subnet in CIDR format that represents a network segment"),
+    ("subnet", "", "strings", "Subnet in CIDR format that represents a network segment"),
 )
 VERBOSE: Flag = ("verbose", "v", "bool", "Verbose output for diagnostics")
 REMOVE_FLAGS: tuple[Flag, ...] = (
     ("force", "f", "bool", "Do not error if the network does not exist"),
 )
 CONNECT_FLAGS: tuple[Flag, ...] = (
-    ("alias", "", "list", "Add network-scoped alias for the container"),
-    ("driver-opt", "", "map", "Driver options for the network"),
+    ("alias", "", "strings", "Add network-scoped alias for the container"),
+    ("driver-opt", "", "strings", "Driver options for the network"),
     ("gw-priority", "", "int", "Highest gw-priority provides the default gateway"),
     ("ip", "", "string", 'IPv4 address (e.g., "172.30.100.104")'),
     ("ip6", "", "string", 'IPv6 address (e.g., "2001:db8::33")'),
     ("link", "", "list", "Add link to another container"),
-    ("link-local-ip", "", "list", "Add a link-local address for the container"),
+    ("link-local-ip", "", "strings", "Add a link-local address for the container"),
 )
 SHAPE_FLAGS: tuple[Flag, ...] = (
     ("rate", "", "string", 'Bytes or bits a second, each way (e.g., "10mbit", "1mbps")'),

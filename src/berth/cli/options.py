@@ -1,8 +1,8 @@
 """Flags as the docker CLI reads them, from a table.
 
 A table is a tuple of rows (name, shorthand, kind, help). Kinds: ``bool``, ``true`` (a bool that is on by
-default), ``string``, ``list``, ``map`` and ``filter`` (may be repeated), ``int``, ``bytes``, ``decimal``,
-``duration``.
+default), ``string``, ``list``, ``strings`` (with commas between several), ``map`` and ``filter`` (may be
+repeated), ``int``, ``bytes``, ``decimal``, ``duration``.
 ``--name value``, ``--name=value``, ``-n value``, ``-nvalue``, ``-n=value``, ``-abn value``;
 ``--`` ends the flags.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Value = bool | str | int | list[str]
 
 SWITCHES = ("bool", "true")
-REPEATED = ("list", "map", "filter")
+REPEATED = ("list", "strings", "map", "filter")
 TRUTHS = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
     **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
@@ -139,12 +139,21 @@ class _Reader:
         if kind in REPEATED:
             found = self.values.setdefault(name, [])
             assert isinstance(found, list)
-            found.append(text)
+            found += _fields(text) if kind == "strings" else [text]
             return
         try:
             self.values[name] = convert(kind, text)
         except ValueError as error:
             raise UsageError(f'invalid argument "{text}" for "{shown}" flag: {error}') from None
+
+
+def _fields(text: str) -> list[str]:
+    """Return what stands between commas; what has some of its own is quoted."""
+    if '"' not in text:
+        return text.split(",") if text else []
+    import csv
+
+    return next(csv.reader([text]))
 
 
 def convert(kind: str, text: str) -> Value:

@@ -86,6 +86,7 @@ def test_every_command_has_help_for_every_flag(name):
             "true",
             "string",
             "list",
+            "strings",
             "map",
             "filter",
             "int",

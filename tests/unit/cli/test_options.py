@@ -120,3 +120,11 @@ def test_numbers_are_converted():
     assert options.number("cpus") == 500_000_000
     assert options.number("health-interval") == 90_000_000_000
     assert options.number("pids-limit", -7) == -7
+
+
+def test_commas_separate_values_where_docker_says_strings():
+    flags = (("alias", "", "strings", ""), ("label", "", "list", ""))
+    words = ["--alias", "a,b", "--alias=c", "--alias", 'd,"e,f"', "--alias=", "--label", "x,y"]
+    options, _ = parse(flags, words)
+    assert options.all("alias") == ["a", "b", "c", "d", "e,f"]
+    assert options.all("label") == ["x,y"]
