@@ -47,14 +47,14 @@ class Attachments:
     ) -> Attachment:
         """Take an address of each version that the network has, those asked for if any.
 
-        Neighbours remember the MAC of an address: one whose addresses of the link stay keeps its MAC, too. So
-        does one without any, which may get them from a server that knows it.
+        Neighbours remember the MAC of an address: one on a bridge whose addresses of the link stay keeps its
+        MAC, too. (A macvlan refuses one that a dying namespace has.)
         """
         if network.id not in self._base.bridges:
             raise NotFound(f"network {network.name} not found")
         link_local = tuple(map(ipam.parse_link_local, asked.link_local))
         mac = ipam.parse_mac(asked.mac) if asked.mac else None
-        if mac is None and (link_local or not (network.subnet or network.subnet6)):
+        if mac is None and link_local and network.bridge:
             mac = ipam.lasting_mac(container_id + network.id)
         shape, sysctls = _shape(asked, network), options.sysctls(asked.options, device)
         addresses = self._take_both(network, asked.address, asked.address6, asked.earlier)
@@ -189,7 +189,8 @@ class Attachments:
             kind=network.driver if network.parent else "veth",
             kind_data=uplinks.data_of(network) if network.parent else b"",
             routes_by_device=network.link_mode in ("l3", "l3s") and not network.internal,
-            mac=mac or ipam.parse_mac(ipam.mac_of(places[0].address)),
+            mac=mac
+            or (ipam.parse_mac(ipam.mac_of(places[0].address)) if places else ipam.any_mac()),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -119,6 +120,11 @@ def parse_link_local(text: str) -> Address:
 def mac_of(address: Address) -> str:
     """Return a MAC that belongs to an address: Docker's to one of IPv4."""
     return "02:42:" + address.packed[-4:].hex(":")
+
+
+def any_mac() -> bytes:
+    """Return a MAC for an interface without an address."""
+    return b"\x02\x42" + os.urandom(4)
 
 
 def lasting_mac(seed: str) -> bytes:
