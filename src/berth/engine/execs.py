@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from berth.engine.containers import Containers
     from berth.engine.models import ContainerRecord, ExecStart
     from berth.runtime.client import Runtime
-    from berth.runtime.requests import Attachment
+    from berth.runtime.requests import Attachment, ExitRecord
 
 MAX_KEPT = 1024
 EXEC_FAILURE = "OCI runtime exec failed: exec failed: unable to start container process: "
@@ -197,17 +197,22 @@ class Execs:
         ended = await task.wait()
         if ended.reason:  # nobody sees any more what it does, or how it ends
             task.signal(SIGKILL)
-        found.exit_code, found.task = ended.exit_code, None
-        self._emit(found, "exec_die", exitCode=str(ended.exit_code))
+        self._note_end(found, ended)
         await task.settle()
         hostfiles.remove_tree(folder)
+
+    def _note_end(self, found: Exec, ended: ExitRecord) -> None:
+        """Keep and tell of an end, once: whoever is told of it finds it among the events."""
+        if found.task is not None:
+            found.exit_code, found.task = ended.exit_code, None
+            self._emit(found, "exec_die", exitCode=str(ended.exit_code))
 
     async def inspect(self, id_: str) -> dict[str, object]:
         """Return how an exec is."""
         found = self.find(id_)
         # A client asks as soon as its streams have ended, maybe before the end was read here.
         if found.task is not None and (ended := await found.task.ended_or_left()):
-            found.exit_code, found.task = ended.exit_code, None
+            self._note_end(found, ended)
         config = found.config
         command = config.cmd or [""]
         return {
