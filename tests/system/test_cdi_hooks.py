@@ -325,6 +325,34 @@ def test_the_last_hooks_run_when_the_monitor_was_killed(
     assert engine.docker("rm", "lone").code == 0
 
 
+def test_a_hook_of_the_host_is_among_the_hosts_processes(
+    engine: EngineProcess, hooks: Hooks, notes: Path
+) -> None:
+    other = engine.docker("run", "-d", "--network", "none", "busybox", "sleep", "1000")
+    assert other.code == 0, str(other)
+    script = f"readlink /proc/self/ns/pid >>{notes}/spaces"
+    hooks(*((kind, script) for kind in ("prestart", "createRuntime", "poststart", "poststop")))
+    joined = engine.docker(*RUN, "--pid", f"container:{other.out.strip()}", "busybox", "true")
+    assert joined.code == 0, str(joined)
+    found = notes / "spaces"
+    wait_for(lambda: len(found.read_text().split()) == 4, "the last hook has run")
+    assert {*found.read_text().split()} == {os.readlink("/proc/self/ns/pid")}
+
+
+@pytest.mark.parametrize("dies", ["the container", "its monitor"])
+def test_the_last_hooks_find_no_root(
+    engine: EngineProcess, hooks: Hooks, notes: Path, dies: str
+) -> None:
+    hooks(("createRuntime", "test -d rootfs/etc"), ("poststop", f"ls -A >{notes}/left"))
+    made = engine.docker("run", "-d", "--name", "gone", *RUN[2:], "busybox", "sleep", "1000")
+    assert made.code == 0, str(made)
+    record = json.loads((engine.exec_root / f"containers/{made.out.strip()}/task.json").read_text())
+    os.kill(record["pid" if dies == "the container" else "monitor"], 9)
+    assert engine.docker("wait", "gone").out == "137\n"
+    wait_for(lambda: (notes / "left").exists(), "the last hook has run")
+    assert "rootfs" not in (notes / "left").read_text()
+
+
 def test_hooks_outlive_the_engine(engine: EngineProcess, hooks: Hooks, notes: Path) -> None:
     hooks(("createRuntime", note(notes, "createRuntime")), ("poststop", note(notes, "poststop")))
     made = engine.docker("run", "-d", "--name", "lasting", *RUN[2:], "busybox", "sleep", "1000")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings
 import io
 import os
 import tarfile
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import berth
 from support import kernel
 
 if TYPE_CHECKING:
@@ -208,3 +210,25 @@ def test_what_is_in_the_way_in_a_volume_stays(
     assert "nameserver" in done.out
     assert os.readlink(tmp_path / "resolv.conf") == "../run/resolve/stub.conf"
     assert (tmp_path / "hosts").read_text() == "192.0.2.1 kept\n"
+
+
+@pytest.mark.berth_only
+def test_a_layer_lends_the_engine_no_code(engine: EngineProcess) -> None:
+    body = io.BytesIO()
+    sources = Path(berth.__file__).parent.rglob("*.py")
+    files = {str(path): b"# coding: planted\n" for path in sources}
+    planted = b"import os\nos.write(2, b'PLANTED')\n"
+    files[f"{Path(encodings.__file__).parent}/planted.py"] = planted
+    with tarfile.open(fileobj=body, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for path, data in files.items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+        entry = tarfile.TarInfo("device")
+        entry.type, entry.devmajor = tarfile.CHRTYPE, 1 << 40
+        archive.addfile(entry)
+    done = engine.docker("import", "-", "hostile", stdin=body.getvalue())
+    assert done.code == 1, str(done)
+    log = engine.exec_root / "zygote.log"
+    assert "PLANTED" not in log.read_text()
+    assert "invalid tar header: device" in done.err

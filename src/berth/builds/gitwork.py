@@ -24,7 +24,7 @@ from berth.errors import Unsupported
 from berth.images.layer import write_all
 from berth.registry.certificates import whole_context
 from berth.registry.transport import Transport
-from berth.runtime.worker import confine, forget_imports
+from berth.runtime.worker import confine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,7 +71,6 @@ def serve(argument: dict[str, object], fds: list[int], report: Report) -> Mappin
     transport = _prepared(task)
     _bring_resolver(directory)
     confine(directory)
-    forget_imports()
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_bytes, limits.memory_bytes))
     socket.setdefaulttimeout(limits.silence_s)
     outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()

@@ -23,6 +23,7 @@ PIECE_BYTES = 1 << 20
 MAX_EXTENSION_BYTES = 1 << 20  # pax records and long names, as Go's archive/tar bounds them
 MAX_SPARSE_REGIONS = 100_000
 MAX_ID = (1 << 32) - 2
+MAX_DEVICE = (1 << 31) - 1  # major or minor
 MAX_SECONDS = 1 << 40
 MAX_SIZE = (1 << 63) - 1
 
@@ -324,6 +325,8 @@ def check_member(member: Member) -> None:
         raise bad_header()
     if not (0 <= member.uid <= MAX_ID and 0 <= member.gid <= MAX_ID):
         raise bad_header(f"owner {member.uid}:{member.gid}")
+    if not (0 <= member.major <= MAX_DEVICE and 0 <= member.minor <= MAX_DEVICE):
+        raise bad_header(f"device {member.major}:{member.minor}")
 
 
 def _regions(fields: bytes) -> list[Region]:
@@ -382,10 +385,13 @@ def _add_xattr(member: Member, key: str, value: bytes) -> None:
     """Note an extended attribute; star's plain form counts more than libarchive's encoded one."""
     if member.xattrs is None:
         member.xattrs = {}
-    if key.startswith(SCHILY_XATTR):
-        member.xattrs[key.removeprefix(SCHILY_XATTR)] = value
+    is_plain = key.startswith(SCHILY_XATTR)
+    name = key.removeprefix(SCHILY_XATTR) if is_plain else unquote(key[len(LIBARCHIVE_XATTR) :])
+    if "\0" in name:
+        raise bad_header("an extended attribute is damaged")
+    if is_plain:
+        member.xattrs[name] = value
         return
-    name = unquote(key.removeprefix(LIBARCHIVE_XATTR))
     try:
         member.xattrs.setdefault(name, b64decode(value + b"=" * (-len(value) % 4)))
     except ValueError:

@@ -21,10 +21,10 @@ UNREADABLE = (*REFUSALS, errno.EACCES, errno.E2BIG, errno.ENODATA)  # the last: 
 class Facts:
     """Owner, mode and times of a file, which the file made of it may get others of."""
 
-    __slots__ = ("atime_ns", "gid", "is_link", "mode", "mtime_ns", "uid")
+    __slots__ = ("atime_ns", "gid", "is_folder", "mode", "mtime_ns", "uid")
 
     def __init__(self, status: os.stat_result) -> None:
-        self.is_link = stat.S_ISLNK(status.st_mode)
+        self.is_folder = stat.S_ISDIR(status.st_mode)
         self.uid, self.gid = status.st_uid, status.st_gid
         self.mode = stat.S_IMODE(status.st_mode)
         self.atime_ns, self.mtime_ns = status.st_atime_ns, status.st_mtime_ns
@@ -53,9 +53,13 @@ def give(target: int, facts: Facts, xattrs: Mapping[str, bytes]) -> None:
 
 
 def give_name(name: str | os.PathLike[str], facts: Facts, *, folder: int | None = None) -> None:
-    """Give a name owner, mode and times. It is not followed, and names what ``facts`` are of."""
+    """Give a name owner and times, and a directory, which nobody else can replace, its mode as well.
+
+    Others have theirs since they were made: there is no call that changes it and follows no link, and who may
+    change names in ``folder`` could have put one there.
+    """
     os.chown(name, facts.uid, facts.gid, dir_fd=folder, follow_symlinks=False)
-    if not facts.is_link:
+    if facts.is_folder:
         os.chmod(name, facts.mode, dir_fd=folder)
     times = (facts.atime_ns, facts.mtime_ns)
     os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)

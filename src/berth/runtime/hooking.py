@@ -184,6 +184,7 @@ class Hooking:
         if not self._begun:
             return
         self._begun = False
+        _forget_root(self._bundle)
         try:
             self._run_on_host("poststop", "stopped")
         except (BerthError, OSError) as error:
@@ -228,10 +229,19 @@ def run_poststop(
     with open(f"{bundle}/{CONFIG_FILE}", "rb") as file:
         spec: Spec = codec.decode(file.read())
     os.unlink(f"{bundle}/{CONFIG_FILE}")
+    _forget_root(bundle)
     os.chdir(bundle)
     state = state_of(spec, bundle, id_, status="stopped", pid=0)
     hooks.run(spec, "poststop", state, {"PATH": search})
     return {}
+
+
+def _forget_root(bundle: str) -> None:
+    """Remove the link to the root: its process is gone, and another may have the number by now."""
+    try:
+        os.unlink(f"{bundle}/{ROOT}")
+    except FileNotFoundError:  # it was never made
+        return
 
 
 def _write_config(bundle: str, spec: Spec, trees: Sequence[tuple[str, str, bool]]) -> None:

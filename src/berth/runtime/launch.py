@@ -144,9 +144,6 @@ class Launch:
         if self.request.message["op"] == "restore":
             restoring = imports.from_host("berth.runtime.restoring")
             self.restoring = restoring.Restoring(self.request, self.birth, self.here)
-        if self.joins_pid_namespace:
-            path, pidfd = self.request.message["pid_namespace"], self.birth.child.pidfd
-            _join_pid_namespace(path, pidfd)
         remapped = self.request.message["remapped"]
         if remapped:
             remapping = imports.from_host("berth.runtime.remapping")
@@ -155,10 +152,7 @@ class Launch:
         if self.request.message.get("hooks"):
             hooking = imports.from_host("berth.runtime.hooking")
             self.hooking = hooking.Hooking(self.request, self.birth, self.here)
-        if self.birth.pid:
-            self.birth.tell(self.request.plan)
-        else:
-            self.birth.make()
+        self._give_birth()
         if remapped and self.owns_cgroup:
             self.birth.follow()
         if self.zygote_fd is not None:
@@ -169,6 +163,21 @@ class Launch:
             network = os.open(f"/proc/{self.birth.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             sockets.send(self.control, b'{"event": "network"}', [network])
             os.close(network)
+
+    def _give_birth(self) -> None:
+        if self.joins_pid_namespace:
+            path, pidfd = self.request.message["pid_namespace"], self.birth.child.pidfd
+            _join_pid_namespace(path, pidfd)
+        if self.birth.pid:
+            self.birth.tell(self.request.plan)
+        else:
+            self.birth.make()
+        if (
+            self.joins_pid_namespace
+        ):  # other children, hooks of the host among them, are not in there
+            own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            namespaces.setns(own, namespaces.CLONE_NEWPID)
+            os.close(own)
 
     def hand_over(self) -> bool:
         """Wait for berthd's word to go on, and pass on what came with it; False when none comes."""
@@ -260,10 +269,6 @@ class Launch:
         os.chdir("/")
         os.close(self.birth.pidfd)
         self.request.close()
-        if self.joins_pid_namespace:
-            own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            namespaces.setns(own, namespaces.CLONE_NEWPID)
-            os.close(own)
 
     @property
     def joins_pid_namespace(self) -> bool:

@@ -162,7 +162,7 @@ class TreeCopy:
         if stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(name, dir_fd=folder), leaf, dir_fd=parent)
         else:
-            os.mknod(leaf, status.st_mode, status.st_rdev, dir_fd=parent)
+            make_node(leaf, status.st_mode, status.st_rdev, parent)
         os.fchdir(folder)  # there is no call that takes a directory and a name
         if found := fileattributes.read(name):
             os.fchdir(parent)
@@ -193,6 +193,15 @@ def make_directory(name: str, folder: int) -> None:
         if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)
             os.mkdir(name, 0o700, dir_fd=folder)
+
+
+def make_node(name: str, mode: int, number: int, folder: int) -> None:
+    """Make a device or fifo, with its mode from the start, see `fileattributes.give_name`."""
+    mask = os.umask(0)
+    try:
+        os.mknod(name, mode, number, dir_fd=folder)
+    finally:
+        os.umask(mask)
 
 
 def make_link(source: Place, target: Place) -> None:

@@ -89,13 +89,14 @@ def leave_with(control: sockets.Socket) -> None:
 
 
 def forget_imports() -> None:
-    """Import nothing any more: the paths to modules lead into a container from now on."""
+    """Import nothing any more: the paths to modules lead to what is hostile from now on."""
     sys.meta_path.clear()
     sys.path.clear()
 
 
 def confine(root: str | int, *, keep_capabilities: Sequence[str] = ()) -> None:
     """Make ``root`` (a path or a directory's descriptor) the process's root and drop privileges."""
+    forget_imports()
     if isinstance(root, int):
         os.fchdir(root)
     else:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import _signal
 import gc
 import os
-import sys
 
 from berth.kernel import cgroups, namespaces, processes, sockets
 from berth.runtime import compact, imports, launch, rehearsal, template, worker
@@ -52,7 +51,7 @@ def main(
     try:
         rehearsal.rehearse(exec_root, here)
     except Exception as error:  # noqa: BLE001 - then forks copy more; nothing else depends on it
-        sys.excepthook(type(error), error, error.__traceback__)
+        _tell_bug(error)
     compact.make_first_instances()
     gc.collect()
     gc.disable()
@@ -103,7 +102,25 @@ def _end_with(act: Callable[[], None]) -> NoReturn:
     try:
         act()
     except BaseException as error:  # noqa: BLE001 - the end of this process, logged
-        sys.excepthook(type(error), error, error.__traceback__)
+        _tell_bug(error)
         status = 1
     finally:
         os._exit(status)
+
+
+def _tell_bug(error: BaseException) -> None:
+    """Write a traceback without lines of code to the log.
+
+    The interpreter's own reads them from files of the root that a fork has by then, which may be hostile, and
+    imports the codec that such a file asks for.
+    """
+    if earlier := error.__cause__ or error.__context__:
+        _tell_bug(earlier)
+    lines = ["Traceback (most recent call last):"]
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        lines.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}')
+        trace = trace.tb_next
+    text = "\n".join([*lines, f"{type(error).__name__}: {error}\n"])
+    os.write(2, text.encode(errors="backslashreplace"))

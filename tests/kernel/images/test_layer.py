@@ -309,3 +309,9 @@ def test_what_makes_programs_privileged_is_as_the_archive_says_and_no_more(extra
     assert (fs / "was-suid").stat().st_mode & 0o7777 == 0o755
     assert os.listxattr(fs / "was-ping") == []
     assert os.listxattr(fs / "labelled") == []
+
+
+def test_names_of_attributes_that_no_file_has_are_refused(extract):
+    for key in ("SCHILY.xattr.user.a\0b", "LIBARCHIVE.xattr.user.a%00b"):
+        with pytest.raises(BerthError, match="an extended attribute is damaged"):
+            extract(archive(file("file", pax_headers={key: "eA=="})))

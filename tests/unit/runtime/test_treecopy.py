@@ -164,3 +164,33 @@ def test_sockets_are_left_out(folders):
         listening.bind("from/socket")
         copy(source, target)
     assert os.listdir(target) == []
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_devices_and_fifos_have_their_mode_whatever_the_umask(folders, umask):
+    source, target = folders
+    os.mkfifo(source / "fifo")
+    (source / "fifo").chmod(0o666)
+    os.umask(umask)
+    copy(source, target)
+    assert facts(target / "fifo") == facts(source / "fifo")
+    assert os.umask(0o022) == umask
+
+
+def test_what_somebody_puts_in_the_place_of_a_fifo_leads_to_no_file(folders, monkeypatch):
+    source, target = folders
+    victim = target.parent / "victim"
+    victim.touch(0o600)
+    os.mkfifo(source / "fifo")
+    (source / "fifo").chmod(0o666)
+    make = os.mknod
+
+    def replaced(name, *args, dir_fd):
+        make(name, *args, dir_fd=dir_fd)
+        os.unlink(name, dir_fd=dir_fd)
+        os.symlink("../victim", name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mknod", replaced)
+    copy(source, target)
+    assert (target / "fifo").is_symlink()
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
