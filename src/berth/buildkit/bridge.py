@@ -84,6 +84,7 @@ class Bridge:
         """Build what a frontend is asked for. It is done at once: there is no graph to be put off."""
         request = await stream.recv_message()
         assert request is not None
+        frontend.refuse_policies(*request.SourcePolicies)
         job = await self._jobs.of(stream.metadata or {})
         if not request.Frontend:
             await self._fetch(stream, job, request.Definition)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 OPTIONS = "BUILDKIT_DOCKERFILE_CHECK"
 MAX_INFO_BYTES = 1 << 20  # of the Dockerfile, repeated with warnings
+MAX_LOOKS = 4  # at images in registries at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class Checking:
         self._request = request
         self._journal = journal
         self._prefix = f"{platform} " if platform else ""
+        self._looks = asyncio.Semaphore(MAX_LOOKS)
 
     async def examine(
         self, source: Dockerfile, ignored: Ignored, *, everything: bool = False
@@ -76,15 +78,16 @@ class Checking:
             if stage.head.stage and self._request.context(stage.head.stage) is not None
         )
         facts = self._facts(replaced)
-        survey = Survey(dockerfile, facts)
-        names = [survey.base_of(stage) for stage in dockerfile.stages]
+        survey = await asyncio.to_thread(Survey, dockerfile, facts)
+        names = await asyncio.to_thread(list, map(survey.base_of, dockerfile.stages))
         wanted: Sequence[Stage] = dockerfile.stages
         if self._request.target or not everything:
             wanted = dockerfile.needed(dockerfile.target(self._request.target), names)
         bases = await self._bases(source, survey, wanted)
-        survey = Survey(dockerfile, replace(facts, bases=bases, ignored=await ignored()))
+        facts = replace(facts, bases=bases, ignored=await ignored())
+        survey = await asyncio.to_thread(Survey, dockerfile, facts)
         options = lint.options_of(source.text, self._request.arguments.get(OPTIONS) or "")
-        linter = Linter(survey, options)
+        linter = await asyncio.to_thread(Linter, survey, options)
         return Examined(dockerfile=dockerfile, linter=linter, survey=survey, wanted=wanted)
 
     def _facts(self, replaced: frozenset[int]) -> Facts:
@@ -143,7 +146,7 @@ class Checking:
         title = f"[{self._prefix}internal] load metadata for {canonical(name)}"
         try:
             platform = Platform.parse(asked) if asked else self._request.platform
-            async with working(self._journal, title):
+            async with self._looks, working(self._journal, title):
                 return await self._builds.look(name, platform, self._request)
         except BerthError as error:
             why = (

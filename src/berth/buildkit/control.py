@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from multidict import MultiDict
 
-from berth.buildkit import messages
+from berth.buildkit import frontend, messages
 from berth.buildkit.filters import Filter
 from berth.buildkit.frontend import REGISTRY, REQUEST
 from berth.buildkit.jobs import NOTHING
@@ -81,6 +81,7 @@ class Control:
         """Build, or wait until the client has built through the gateway; then export."""
         request = await stream.recv_message()
         assert request is not None
+        frontend.refuse_policies(request.SourcePolicy, request.SourcePolicySession)
         session = await self._sessions.find(request.Session)
         async with self._jobs.open(request.Ref, session) as job:
             found = NOTHING

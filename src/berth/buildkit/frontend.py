@@ -54,6 +54,12 @@ def refuse_syntax(name: str) -> None:
         raise Unsupported(f"frontend {name} is not run: berth reads Dockerfiles itself")
 
 
+def refuse_policies(*policies: object) -> None:
+    """Refuse a build for which a client says what sources it may have: nobody would see to that."""
+    if any(policies):
+        raise Unsupported("policies for sources are not part of berth: build without them")
+
+
 def with_prefix(options: Mapping[str, str], prefix: str) -> dict[str, str]:
     """Return the options whose names begin with a prefix, without it."""
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +15,7 @@ from berth.dockerfile.syntax import Fault, SyntaxFault
 from berth.errors import BerthError, Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     Lines = tuple[int, int]
 
@@ -24,22 +25,30 @@ UNKNOWN = "unknown instruction: "
 MAX_WHOLE_BYTES = 16 << 10  # of larger ones only what clients show is sent, the rest as empty lines
 MAX_BYTES = 256 << 10
 AROUND = 8  # lines
+MAX_ROWS = 4096  # of an instruction that are shown, or told of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Dockerfile:
     """A Dockerfile and what it is called."""
 
     name: str
     text: str
 
+    @cached_property
+    def rows(self) -> Sequence[str]:
+        """Its lines."""
+        return self.text.split("\n")
+
     def excerpt(self, lines: Lines) -> str | None:
         """Return it, all but what clients do not show where it is long; None: it is too long even so."""
         if len(self.text) <= MAX_WHOLE_BYTES:
             return self.text
-        rows = self.text.split("\n")
         first, last = max(lines[0] - AROUND, 0), lines[1] + AROUND
-        shown = "\n".join(["", *rows[first:last]]) if first else "\n".join(rows[:last])
+        if last - first > MAX_ROWS:
+            return None
+        rows = self.rows[first:last]
+        shown = "\n".join(["", *rows] if first else rows)
         text = "\n" * (first - 1) + shown if first else shown
         return text if len(text) <= MAX_BYTES else None
 
@@ -53,7 +62,8 @@ class Dockerfile:
 
 def ranges_of(lines: Lines) -> list[dict[str, dict[str, int]]]:
     """Return lines as BuildKit has them: a range each."""
-    return [{"start": {"line": at}, "end": {"line": at}} for at in range(lines[0], lines[1] + 1)]
+    last = min(lines[1], lines[0] + MAX_ROWS)
+    return [{"start": {"line": at}, "end": {"line": at}} for at in range(lines[0], last + 1)]
 
 
 class Located(Failed):

@@ -39,7 +39,8 @@ DEFINITIONS = {
     "CacheOptions": "Exports=4:*CacheEntry Imports=5:*CacheEntry",
     "SolveRequest": "Ref=1 ExporterDeprecated=3 ExporterAttrsDeprecated=4:map<string> Session=5 Frontend=6"
     " FrontendAttrs=7:map<string> Cache=8:CacheOptions Entitlements=9:*string"
-    " FrontendInputs=10:map<Definition> Internal=11:bool Exporters=13:*Exporter",
+    " FrontendInputs=10:map<Definition> Internal=11:bool SourcePolicy=12:bytes Exporters=13:*Exporter"
+    " SourcePolicySession=15",
     "SolveResponse": "ExporterResponse=1:map<string>",
     "StatusRequest": "Ref=1",
     "Status": "vertexes=1:*Vertex statuses=2:*VertexStatus logs=3:*VertexLog warnings=4:*VertexWarning",
@@ -68,7 +69,7 @@ DEFINITIONS = {
     "Definition": "def=1:*bytes metadata=2:map<OpMetadata>",
     "OpMetadata": "",
     "BridgeSolve": "Definition=1:Definition Frontend=2 FrontendOpt=3:map<string>"
-    " FrontendInputs=13:map<Definition> Evaluate=14:bool",
+    " FrontendInputs=13:map<Definition> Evaluate=14:bool SourcePolicies=15:*bytes",
     "BridgeSolved": "ref=1 result=3:Result",
     "Ref": "id=1 def=2:Definition",
     "Refs": "refs=1:map<Ref>",

@@ -33,6 +33,7 @@ VERSION = "1.0.0"
 RESULTS = ("result.json", "result.txt")
 RULE = "--------------------\n"
 NARROW, WIDE = 1, 3  # blanks between columns
+MAX_TABLE = 1 << 22  # letters of one that has columns
 # Go writes these as escapes, lest they end up in a page.
 ESCAPES = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026"}
 
@@ -59,12 +60,17 @@ def location(lines: Lines) -> Document:
 
 
 def table(rows: Sequence[Sequence[str]], padding: int) -> str:
-    """Return rows with their columns one below the other; the last one as it is."""
-    widths = [max(map(len, column)) + padding for column in zip(*rows, strict=True)]
+    """Return rows with their columns one below the other, unless they are too wide; the last one as it is."""
+    *widths, _ = [max(map(len, column)) + padding for column in zip(*rows, strict=True)]
+    if sum(widths) * len(rows) > MAX_TABLE:
+        widths = [0 for _ in widths]
     text = ""
     for *cells, last in rows:
-        shown = (cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
-        text += "".join(shown) + f"{last}\n"
+        blanks = [
+            max(width - len(cell), padding) for cell, width in zip(cells, widths, strict=True)
+        ]
+        text += "".join(cell + " " * more for cell, more in zip(cells, blanks, strict=True))
+        text += f"{last}\n"
     return text
 
 
@@ -187,8 +193,9 @@ def _gathered(
     for stage in _reached(survey, target):
         for name in _used(stage):
             args.setdefault(name, stage.arguments[name])
-        secrets = {**stage.secrets, **secrets}
-        agents = {**stage.agents, **agents}
+        for found, known in ((stage.secrets, secrets), (stage.agents, agents)):
+            for name, loan in found.items():
+                known.setdefault(name, loan)
     return args, secrets, agents
 
 
@@ -256,7 +263,7 @@ def _shown(source: Dockerfile, finding: Finding) -> str:
 
 def excerpt(source: Dockerfile, lines: Lines) -> str:
     """Return lines and some around them, marked, as clients show them."""
-    rows = source.text.split("\n")
+    rows = source.rows
     first, last = lines[0], min(lines[1], len(rows))
     wanted, padded = (4 if first == last else 2), 0
     while padded < wanted:

@@ -17,7 +17,7 @@ from berth.oci.platform import Platform
 from berth.oci.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from berth.dockerfile.instructions import Instruction
     from berth.dockerfile.rules import Options, Rule
@@ -28,6 +28,10 @@ CHECK = "check"
 RESERVED = ("context", SCRATCH)
 TARGET = "TARGETPLATFORM"
 MAX_FINDINGS = 1000
+MAX_ROWS = 10_000  # that all findings together are of
+MAX_GUESSES = 20  # at what a name was to be
+MAX_IGNORED = 1 << 18  # letters of patterns
+MAX_PATH = 4096  # of any file
 SECRET = re.compile(
     r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)",
     re.IGNORECASE,
@@ -35,6 +39,8 @@ SECRET = re.compile(
 NO_SECRET = re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE)
 EVERYTHING = frozenset(("*", "**", "**/*"))
 REMOTE = ("http://", "https://")
+# Letters that a pattern is compared with while one is put in, and that are put in while a word is looked at.
+CHEAP = DEAR = 16
 OF_SCANS = ("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE")
 
 
@@ -70,7 +76,10 @@ class Linter:
         self._dockerfile = survey.dockerfile
         self._facts = survey.facts
         self._known = {*survey.globals, *survey.arguments}
-        self._ignored = Patterns(survey.facts.ignored)
+        ignored = survey.facts.ignored
+        self._ignored = Patterns(ignored if sum(map(len, ignored)) <= MAX_IGNORED else ())
+        self._chosen: dict[int, Options] = {}  # by the lines of instructions
+        self._guesses, self._rows_left = MAX_GUESSES, MAX_ROWS
         self._placed: set[int] = set()  # stages that have had a WORKDIR
         self._said: dict[tuple[int, str], Instruction] = {}  # of what only the last counts
         self.findings: list[Finding] = []
@@ -100,17 +109,43 @@ class Linter:
     def _find(
         self, rule: Rule, step: Instruction, detail: str, lines: tuple[int, int] | None = None
     ) -> None:
-        options = self._options
+        number, _ = step.lines
+        if number not in self._chosen:
+            self._chosen[number] = self._options_for(step)
+        if self._chosen[number].wants(rule):
+            self._add(rule, detail, lines or step.lines)
+
+    def _options_for(self, step: Instruction) -> Options:
+        """Return the options with what a comment before an instruction says."""
         for comment in step.line.comments if step.line else ():
             if text := directive(f"# {comment}", CHECK):
                 try:
-                    options = options.with_more(rules.options_of(text.split()[0]))
+                    return self._options.with_more(rules.options_of(text.split()[0]))
                 except InvalidArgument:
                     continue
-                break
-        if options.wants(rule) and len(self.findings) < MAX_FINDINGS:
-            place = lines or step.lines
-            self.findings.append(Finding(rule=rule, detail=detail, lines=place))
+        return self._options
+
+    def _add(self, rule: Rule, detail: str, lines: tuple[int, int]) -> None:
+        """Note what was found, as much as somebody may read; with too many rows it is of its first one."""
+        if len(self.findings) == MAX_FINDINGS:
+            return
+        rows = lines[1] - lines[0]
+        if rows > self._rows_left:
+            lines, rows = (lines[0], lines[0]), 0
+        self._rows_left -= rows
+        self.findings.append(Finding(rule=rule, detail=detail, lines=lines))
+
+    def _filled(self, variables: Mapping[str, str], text: str) -> tuple[str, set[str]]:
+        """Return a text with variables put in, and their names. The work counts."""
+        put_in = self._survey.expansion(variables)
+        found = put_in(text)
+        self._survey.spend(put_in.spent + 1)
+        return found, put_in.asked
+
+    def _nearest(self, name: str, known: Collection[str]) -> str:
+        """Return what a name was to be, "" when that was asked too often."""
+        self._guesses -= 1
+        return suggestions.nearest(name, sorted(known)) if self._guesses >= 0 else ""
 
     def _all(self) -> Iterator[Instruction]:
         yield from self._dockerfile.globals
@@ -123,12 +158,8 @@ class Linter:
     def _rows(self, text: str) -> None:
         for line in parse(text).lines:
             if line.empty_at and self._options.wants(rules.NO_EMPTY_CONTINUATION):
-                found = Finding(
-                    rule=rules.NO_EMPTY_CONTINUATION,
-                    detail="Empty continuation line",
-                    lines=(line.empty_at, line.empty_at),
-                )
-                self.findings.append(found)
+                place = line.empty_at, line.empty_at
+                self._add(rules.NO_EMPTY_CONTINUATION, "Empty continuation line", place)
 
     def _written(self, step: Instruction) -> None:
         assert step.line is not None
@@ -187,14 +218,16 @@ class Linter:
 
     def _defaults(self) -> None:
         for stage in self._dockerfile.stages:
+            put_in = self._survey.expansion(self._survey.defaults)
             try:
-                Reference.parse(self._survey.expansion(self._survey.defaults)(stage.head.base))
+                Reference.parse(put_in(stage.head.base))
             except InvalidArgument:
                 detail = (
                     f"Default value for ARG {stage.head.base} results in empty or invalid base"
                     " image name"
                 )
                 self._find(rules.INVALID_DEFAULT_ARG_IN_FROM, stage.head, detail)
+            self._survey.spend(put_in.spent + 1)
 
     def _head(self, stage: Stage) -> None:
         known = self._survey.globals
@@ -202,32 +235,30 @@ class Linter:
         if not stage.head.platform:
             return
         self._undeclared(stage.head, stage.head.platform)
-        put_in = self._survey.expansion(known)
-        text = put_in(stage.head.platform)
-        if put_in.asked == {TARGET} and text == known.get(TARGET):
+        text, asked = self._filled(known, stage.head.platform)
+        if asked == {TARGET} and text == known.get(TARGET):
             detail = (
                 f"Setting platform to predefined {stage.head.platform} in FROM is redundant as this is"
                 " the default behavior"
             )
             self._find(rules.REDUNDANT_TARGET_PLATFORM, stage.head, detail)
-        if not put_in.asked and not _names_platform(stage.head.stage, text):
+        if not asked and not _names_platform(stage.head.stage, text):
             detail = f'FROM --platform flag should not use constant value "{text}"'
             self._find(rules.FROM_PLATFORM_FLAG_CONST_DISALLOWED, stage.head, detail)
 
     def _undeclared(self, head: From, text: str) -> None:
-        put_in = self._survey.expansion(self._survey.globals)
-        put_in(text)
-        for name in sorted(put_in.asked - self._known):
-            meant = _meant(suggestions.nearest(name, sorted(self._known)))
+        _, asked = self._filled(self._survey.globals, text)
+        for name in sorted(asked - self._known):
+            meant = _meant(self._nearest(name, self._known))
             detail = f"FROM argument '{name}' is not declared{meant}"
             self._find(rules.UNDEFINED_ARG_IN_FROM, head, detail)
 
     def _platform(self, stage: Stage) -> None:
         base = self._facts.bases.get(stage.index)
-        name = self._survey.expansion(self._survey.globals)(stage.head.base)
+        name, _ = self._filled(self._survey.globals, stage.head.base)
         if base is None or name == SCRATCH:
             return
-        asked = self._survey.expansion(self._survey.globals)(stage.head.platform)
+        asked, _ = self._filled(self._survey.globals, stage.head.platform)
         wanted = Platform.parse(asked) if asked else self._facts.target
         if (wanted.os, wanted.architecture) != (base.platform.os, base.platform.architecture):
             detail = (
@@ -242,7 +273,7 @@ class Linter:
         if len(self.findings) >= MAX_FINDINGS:
             return
         for name in sorted(missing.difference(OF_SCANS)):
-            near = suggestions.nearest(name, sorted(found.environment))
+            near = self._nearest(name, found.environment)
             meant = _meant(f"${near}" if near else "")
             detail = f"Usage of undefined variable '${name}'{meant}"
             self._find(rules.UNDEFINED_VAR, step, detail)
@@ -296,7 +327,7 @@ class Linter:
         self._said[key] = step
 
     def _workdir(self, found: Surveyed, step: Text) -> None:
-        path = self._survey.expansion(found.environment)(step.value)
+        path, _ = self._filled(found.environment, step.value)
         above = found.above.stage.index if found.above else None
         if above in self._placed:
             self._placed.add(found.stage.index)
@@ -309,7 +340,9 @@ class Linter:
 
     def _expose(self, found: Surveyed, step: Words) -> None:
         put_in = self._survey.expansion(found.environment)
-        for word in (word for text in step.words for word in put_in.words(text)):
+        words = [word for text in step.words for word in put_in.words(text)]
+        self._survey.spend(put_in.spent + DEAR * len(words))
+        for word in words:
             *mapped, port = word.split(":")
             protocol = port.partition("/")[2]
             if protocol != protocol.lower():
@@ -326,10 +359,14 @@ class Linter:
         if self._ignored.has_exceptions:
             return
         put_in = self._survey.expansion(found.environment)
-        for source in map(put_in, step.sources):
+        sources = [put_in(source) for source in step.sources]
+        self._survey.spend(put_in.spent)
+        for source in sources:
             path = posixpath.normpath(source).lstrip("/")
-            if step.is_add and source.startswith(REMOTE):
+            if (step.is_add and source.startswith(REMOTE)) or len(path) > MAX_PATH:
                 continue
+            depth = 1 + path.count("/")
+            self._survey.spend(len(self._facts.ignored) * len(path) * depth // CHEAP)
             if path in ("", ".") and EVERYTHING.isdisjoint(self._facts.ignored):
                 continue
             if self._ignored.excludes(path):

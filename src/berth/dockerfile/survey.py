@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from berth.dockerfile import mounts
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from berth.oci.platform import Platform
 
 MAX_WORK = 64 << 20  # letters and names that all stages together put in, look at and hand on
+SET = 4  # letters that are put in while a name is
 PATH = "PATH"
 
 
@@ -80,13 +81,20 @@ class Surveyed:
     origins: list[int] = field(default_factory=list)  # stages that it copies from
 
 
+def descriptions_of(step: Instruction) -> Mapping[str, str]:
+    """Return what comments before an instruction say, by the names that they begin with."""
+    assert step.line is not None
+    found: dict[str, str] = {}
+    for comment in step.line.comments:
+        name, blank, text = comment.partition(" ")
+        if blank:
+            found.setdefault(name, text)
+    return found
+
+
 def description_of(step: Instruction, name: str) -> str:
     """Return what comments before an instruction say of a name."""
-    assert step.line is not None
-    for comment in step.line.comments if name else ():
-        if comment.startswith(f"{name} "):
-            return comment[len(name) + 1 :]
-    return ""
+    return descriptions_of(step).get(name, "")
 
 
 class Survey:
@@ -110,6 +118,7 @@ class Survey:
         """Return what FROM sees, and the arguments before the first one."""
         values, found = dict(known), dict[str, Argument]()
         for step in self.dockerfile.globals:
+            descriptions = descriptions_of(step)
             for name, default in step.pairs:
                 put_in = self.expansion(values)
                 said = given.get(name)
@@ -118,12 +127,13 @@ class Survey:
                 needs = put_in.asked & values.keys()
                 if name in needs and name in found:
                     needs |= found[name].needs
+                self.spend(SET * len(needs) + 1)
                 if said is not None:
                     values[name] = said
                 found[name] = Argument(
                     name=name,
                     value=said or "",
-                    description=description_of(step, name),
+                    description=descriptions.get(name, ""),
                     lines=step.lines,
                     needs=frozenset(needs - {name}),
                 )
@@ -140,9 +150,11 @@ class Survey:
     def _put(self, step: Instruction, put_in: Expansion, text: str) -> str:
         assert step.line is not None
         try:
-            return put_in(text)
+            found = put_in(text)
         except InvalidArgument as error:
             raise Fault.of(error, step.line) from error
+        self.spend(put_in.spent + 1)
+        return found
 
     def spend(self, work: int) -> None:
         """Count work. InvalidArgument: it is too much."""
@@ -176,7 +188,8 @@ class Survey:
         self.spend(put_in.spent + 1)
         if not found.is_known:
             return set()
-        return put_in.asked - found.environment.keys() - found.declared
+        known, declared = found.environment, found.declared
+        return {name for name in put_in.asked if name not in known and name not in declared}
 
     def _begun(self, stage: Stage) -> Surveyed:
         """Return a stage before its first step."""
@@ -219,23 +232,26 @@ class Survey:
     def _declared(self, found: Surveyed, step: Arguments) -> set[str]:
         """Declare arguments one after the other; return the variables that there are not."""
         missing: set[str] = set()
+        descriptions = descriptions_of(step)
         for name, default in step.pairs:
             put_in = self.expansion(found.environment)
             value = None if default is None else put_in(default)
             missing |= self._missing(found, put_in)
-            self._declare(found, step, name, value)
+            argument = Argument(
+                name=name,
+                value=value or "",
+                description=descriptions.get(name, ""),
+                lines=step.lines,
+            )
+            self._declare(found, argument, value)
         return missing
 
-    def _declare(self, found: Surveyed, step: Arguments, name: str, default: str | None) -> None:
+    def _declare(self, found: Surveyed, argument: Argument, default: str | None) -> None:
+        name = argument.name
         given, inherited = name in self.facts.given, self.globals.get(name)
         value = self.facts.given[name] if given else default
         if given or default is not None or inherited is None:
-            found.arguments[name] = Argument(
-                name=name,
-                value=value or "",
-                description=description_of(step, name),
-                lines=step.lines,
-            )
+            found.arguments[name] = replace(argument, value=value or "")
         else:
             value = inherited
         if value is not None:

@@ -589,3 +589,16 @@ def test_what_berth_does_not_do_is_refused_by_name(project: Project, docker: Cli
         done = docker.try_to_build(project, *flags, cwd=project.folder)
         assert done.code != 0
         assert why in done.err, str(done)
+
+
+def test_a_build_with_a_policy_for_sources_is_refused(
+    project: Project, docker: Client, tmp_path: Path
+) -> None:
+    project.write("FROM busybox\n")
+    policy = tmp_path / "policy.json"
+    rule = {"action": "DENY", "selector": {"identifier": "docker-image://*"}}
+    policy.write_text(json.dumps({"rules": [rule]}))
+    docker.env["EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"] = str(policy)
+    done = docker.try_to_build(project)
+    assert done.code != 0, str(done)
+    assert "policies for sources are not part of berth" in done.err

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from berth.buildkit.located import Dockerfile, Located, in_words
-from berth.buildkit.subrequests import excerpt
+from berth.buildkit.located import MAX_ROWS, Dockerfile, Located, in_words
+from berth.buildkit.subrequests import MAX_TABLE, BuildError, checked, excerpt, table
 from berth.dockerfile import stages
 from berth.dockerfile.syntax import SyntaxFault
 from berth.errors import Failed
@@ -58,3 +58,18 @@ def test_excerpts_are_as_clients_show_them():
     assert excerpt(source, (3, 4)) == (
         f"F:3\n{rule}   2 |     b\n   3 | >>> c\n   4 | >>> d\n   5 |     e\n{rule}"
     )
+
+
+def test_of_an_instruction_without_end_little_is_told():
+    text = "RUN a \\\n" * 20_000
+    assert details_of(text, (1, 20_000)) == []
+    source = Dockerfile(name="Dockerfile", text=text)
+    answer = checked(source, [], BuildError(message="why", lines=(1, 20_000)))
+    ranges = json.loads(answer["result.json"])["buildError"]["location"]["ranges"]
+    assert [ranges[0]["start"]["line"], ranges[-1]["end"]["line"]] == [1, 1 + MAX_ROWS]
+
+
+def test_columns_that_are_too_wide_are_none():
+    assert table([["A", "B"], ["long", "x"]], 1) == "A    B\nlong x\n"
+    rows = [["x" * 5000, "y"], *[["a", "b"]] * (MAX_TABLE // 5000)]
+    assert table(rows, 1).splitlines()[:2] == ["x" * 5000 + " y", "a b"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import resource
+
 import pytest
 
 from berth.builds.arguments import automatic_arguments
@@ -154,3 +156,58 @@ def test_distances():
     assert suggestions.nearest("RUM", ["COPY", "RUN"]) == "RUN"
     assert suggestions.nearest("RUN", ["COPY", "RUN"]) == ""
     assert suggestions.nearest("x" * 100, ["x" * 99]) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ARG A=" + "x" * 500_000 + "\n" + "FROM x$A\n" * 1000,
+        "ARG A=" + "x" * 500_000 + "\n" + "ARG B=x$A\n" * 1000 + HEAD,
+        HEAD + f'ENV A="{"80 " * 100_000}"\n' + "EXPOSE $A\n" * 1000,
+        "".join(f"ARG B{n}=1\nARG A=${{A:+}}${{B{n}:+}}\n" for n in range(20_000)) + HEAD,
+    ],
+)
+def test_what_grows_beside_the_steps_is_given_up(text):
+    with pytest.raises(InvalidArgument, match="too much"):
+        linter_of(text)
+
+
+@pytest.fixture
+def _little_memory():
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.usefixtures("_little_memory")
+def test_a_path_that_no_file_has_is_not_looked_for():
+    assert found(HEAD + "COPY " + "a/" * 100_000 + "b /\n", ignored=["note"]) == []
+
+
+@pytest.mark.parametrize("head", ["", HEAD])
+def test_comments_are_read_once_for_all_that_follows_them(head):
+    names = [f"key_{n}" for n in range(50_000)]
+    text = head + "# other\n" * 50_000 + f"# {names[-1]} the last\nARG {' '.join(names)}\n" + HEAD
+    linter = linter_of(text)
+    known = linter._survey.stages[0].arguments if head else linter._survey.arguments
+    assert [one.description for one in known.values()] == [""] * 49_999 + ["the last"]
+    assert len(linter.findings) == (lint.MAX_FINDINGS if head else 0)
+
+
+def test_no_more_is_found_than_somebody_reads():
+    assert len(found(HEAD + "RUN a \\\n\n b\n" * 2000)) == lint.MAX_FINDINGS
+    rows = " \\\n".join(f"key_{n}" for n in range(6000))
+    places = [(first, last) for _, first, last in found(HEAD + f"ARG {rows}\n")]
+    assert places == [(2, 6001), *[(2, 2)] * (lint.MAX_FINDINGS - 1)]
+
+
+def test_guesses_are_few():
+    text = HEAD + "USER $HOMR\n" * 100
+    guesses = [one for one in linter_of(text).findings if "did you mean" in one.detail]
+    assert len(guesses) == lint.MAX_GUESSES
+
+
+def test_patterns_without_end_are_not_looked_at():
+    ignored = [f"note{n}" for n in range(50_000)]
+    assert found(HEAD + "COPY note1 /\n", ignored=ignored) == []
