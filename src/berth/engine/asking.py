@@ -37,7 +37,7 @@ def task_request(
     groups = [str(gid) for gid in added.additional_gids if gid] if added is not None else []
     rows, columns = host.console_size or (0, 0)
     rootfs = imagemounts.rootfs(record, services.images, loan.images)
-    has_quota = storage.has_quota(rootfs, services.limits)
+    has_quota = storage.has_quota(record, rootfs, services)
     return TaskRequest(
         id=record.id,
         directory=life.exec_folder,

@@ -106,9 +106,9 @@ class Containers:
         return self._lives.cgroup(record)
 
     def has_quota(self, record: ContainerRecord) -> bool:
-        """Say whether there is a limit of what is written to its root."""
+        """Say whether there is a limit of what it writes."""
         rootfs = self._services.images.rootfs(record.id)
-        return storage.has_quota(rootfs, self._services.limits)
+        return storage.has_quota(record, rootfs, self._services)
 
     def emit(self, record: ContainerRecord, action: str, **more: str) -> None:
         """Tell listeners what happened to a container."""

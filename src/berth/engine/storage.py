@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from berth.configuration import checks
+from berth.engine import mountpoints
 from berth.errors import Unsupported
 from berth.runtime.requests import DirectoryRootfs
 from berth.snapshots.limits import REMEDY
 
 if TYPE_CHECKING:
     from berth.configuration.settings import Settings
-    from berth.engine.models import HostConfig
+    from berth.engine.models import ContainerRecord, HostConfig
+    from berth.engine.services import Services
     from berth.runtime.requests import Rootfs
     from berth.snapshots.limits import Limits
 
@@ -25,10 +27,12 @@ def check(host: HostConfig, limits: Limits) -> None:
         )
 
 
-def has_quota(rootfs: Rootfs, limits: Limits) -> bool:
-    """Say whether there is a limit of what is written to a container's root."""
+def has_quota(record: ContainerRecord, rootfs: Rootfs, services: Services) -> bool:
+    """Say whether there is a limit of what is written to a container's root, or to one of its volumes."""
+    if any(map(services.volumes.is_limited, mountpoints.volumes(record))):
+        return True
     inner = rootfs.path if isinstance(rootfs, DirectoryRootfs) else rootfs.upper
-    return bool(limits.project_of(rootfs.base / inner.partition("/")[0]))
+    return bool(services.limits.project_of(rootfs.base / inner.partition("/")[0]))
 
 
 def limit_bytes(host: HostConfig, settings: Settings) -> int:

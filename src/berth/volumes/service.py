@@ -126,6 +126,11 @@ class VolumeService:
         """Say whether there is a volume of this name."""
         return self._table.get(name) is not None
 
+    def is_limited(self, name: str) -> bool:
+        """Say whether there is a limit of what may be written to a volume."""
+        volume = self._table.get(name)
+        return volume is not None and bool(local.limit_bytes(volume.options or {}))
+
     def find(self, name: str) -> Volume:
         """Return the volume ``name``."""
         volume = self._table.get(name)
@@ -163,19 +168,22 @@ class VolumeService:
         return volume
 
     def _make(self, name: str, *, limit_bytes: int) -> None:
-        path = self.path(name)
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder = self._folder / name
+        folder.mkdir(mode=0o755, exist_ok=True)
         if limit_bytes:
             try:
-                self._limits.set(path, limit_bytes)
+                self._limits.set(
+                    folder, limit_bytes
+                )  # containers, which see what is below, cannot change that
             except Failed:
                 self._delete(name)
                 raise
+        self.path(name).mkdir(mode=0o755, exist_ok=True)
 
     def _delete(self, name: str) -> None:
         """Delete a volume's directory, and nothing of what may be mounted in it."""
         local.unmount(self.path(name))
-        project = self._limits.project_of(self.path(name))
+        project = self._limits.project_of(self._folder / name)
         shutil.rmtree(self._folder / name, ignore_errors=True)
         self._limits.give_up(project)
 

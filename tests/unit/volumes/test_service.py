@@ -1,9 +1,12 @@
 """Volumes as records and directories."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
+from berth.engine import storage
+from berth.engine.models import MountPoint
 from berth.state import State
 from berth.volumes.service import VolumeService
 
@@ -50,3 +53,46 @@ def test_a_volume_whose_directory_is_gone_is_removed(volumes, tmp_path):
     volumes.path("data").parent.rmdir()
     asyncio.run(volumes.remove("data", force=False, users=()))
     assert volumes.all() == []
+
+
+class Projects:
+    """Limits of a file system with quotas, by the directories that have them."""
+
+    are_possible = True
+
+    def __init__(self):
+        self.limits = {}
+        self.projects = {}  # by inode: directories are renamed
+
+    def set(self, folder, size_bytes):
+        number = len(self.limits) + 1
+        self.limits[number], self.projects[folder.stat().st_ino] = size_bytes, number
+
+    def project_of(self, folder):
+        return self.projects.get(folder.stat().st_ino, 0) if folder.exists() else 0
+
+    def give_up(self, project):
+        self.limits.pop(project, None)
+
+
+def test_a_container_cannot_give_up_the_limit_of_another_volume(volumes, monkeypatch):
+    limits = Projects()
+    monkeypatch.setattr(volumes, "_limits", limits)
+    volumes.create("others", options={"size": "1M"})
+    volumes.create("own", options={"size": "2M"})
+    limits.projects[volumes.path("own").stat().st_ino] = 1  # as far as a container gets
+    asyncio.run(volumes.remove("own", force=False, users=()))
+    assert limits.limits == {1: 1 << 20}
+
+
+def test_a_container_with_a_limited_volume_has_a_quota(volumes, monkeypatch, tmp_path):
+    limits = Projects()
+    monkeypatch.setattr(volumes, "_limits", limits)
+    volumes.create("small", options={"size": "1M"})
+    volumes.create("large", options={"size": "0"})
+    services = SimpleNamespace(volumes=volumes, limits=limits)
+    rootfs = SimpleNamespace(base=tmp_path, upper="1/fs")
+    for name, has_quota in (("small", True), ("large", False), ("missing", False)):
+        point = MountPoint(kind="volume", target="/v", source="", volume=name)
+        record = SimpleNamespace(mount_points=[point])
+        assert storage.has_quota(record, rootfs, services) is has_quota
