@@ -83,19 +83,25 @@ class Steps:
             facts.append(str(platform))
         return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
-    async def known(self, stage: StageState, key: str, command: Sequence[str]) -> bool:
-        """Go on with what was made of this step before, or in an image of the request; False for none."""
+    async def known(
+        self, stage: StageState, key: str, command: Sequence[str], *, is_told: bool
+    ) -> bool:
+        """Go on with what was made of this step before, or in an image of the request; False for none.
+
+        ``is_told``: an image's history says all of it that counts, so that it is found in one made elsewhere.
+        """
         if not (self._request.use_cache and stage.uses_cache):
             return False
         found = self._derived.find(stage.image, key)
         if self._request.cache_from and (found is None or not self._request.cache_adds):
-            found = await self._of_sources(stage, found, self._commit(stage, key, command))
+            commit = self._commit(stage, key, command) if is_told else None
+            found = await self._of_sources(stage, found, commit)
         if found is not None:
             stage.image = found
         return found is not None
 
     async def _of_sources(
-        self, stage: StageState, found: Image | None, commit: Commit
+        self, stage: StageState, found: Image | None, commit: Commit | None
     ) -> Image | None:
         """Return what was found if one of the request's images is made of it, else what one has instead."""
         for name in self._request.cache_from:
@@ -105,6 +111,8 @@ class Steps:
                 continue
             if found is not None and self._derived.is_of(source, found):
                 return found
+            if commit is None:
+                continue
             if repeated := await self._derived.repeat(stage.image, commit, source):
                 return repeated
         return None

@@ -189,8 +189,10 @@ class StageBuilder:
         if not await self._known(state, key, command):
             await self._steps.commit(state, key, command)
 
-    async def _known(self, state: StageState, key: str, command: list[str]) -> bool:
-        known = await self._steps.known(state, key, command)
+    async def _known(
+        self, state: StageState, key: str, command: list[str], *, is_told: bool = True
+    ) -> bool:
+        known = await self._steps.known(state, key, command, is_told=is_told)
         if known:
             await self._output.cached()
         return known
@@ -198,7 +200,7 @@ class StageBuilder:
     async def _layer(self, state: StageState, command: list[str], copying: Copying) -> None:
         """Make the image of an instruction whose layer needs no container."""
         key = self._steps.key(state, command, copying.mode)
-        if await self._known(state, key, command):
+        if await self._known(state, key, command, is_told=not copying.mode):
             return
         copying = replace(copying, latest_ns=self._latest_ns)
         async with self._slots, self._layers.make(state.image, copying) as layer:
@@ -246,7 +248,8 @@ class StageBuilder:
         texts = [heredoc.content for heredoc in step.heredocs]
         facts = [step.network, texts, *(mount.facts() for mount in mounts)]
         key = self._steps.key(state, command, facts)
-        if await self._known(state, key, command):
+        is_told = not any(wanted.digest for wanted in mounts)
+        if await self._known(state, key, command, is_told=is_told):
             return
         offers = self._request.offers
         async with (

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BOTH = ("--platform", "linux/amd64,linux/arm64")
 KINDS = ("image.manifest", "image.index")
+BIND = "RUN --mount=target=/context cat /context/note > /made"
 
 
 def manifest(registry: Registry, name: str, which: str) -> dict[str, object]:
@@ -114,6 +115,26 @@ def test_caches_are_in_registries(project: Project, docker: Client, registry: Re
     assert docker.build(project, "--cache-from", missing).code == 0
     project.file("note", "changed\n")
     assert docker.build(project, *of).err.count(" CACHED\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "later", "wanted"),
+    [
+        (BIND, BIND, "second\n644\n"),
+        ("COPY --chmod=644 same /made", "COPY --chmod=600 same /made", "same\n600\n"),
+    ],
+)
+def test_what_history_does_not_say_is_not_taken_from_a_registry(
+    project: Project, docker: Client, registry: Registry, step: str, later: str, wanted: str
+) -> None:
+    cache = f"{registry.host}/cache:main"
+    project.write(f"FROM busybox\n{step}\n", note="first\n", same="same\n")
+    docker.build(project, "-t", "kept", "--cache-to", f"type=registry,ref={cache}")
+    assert docker("rmi", "-f", "kept").code == 0
+    assert docker("buildx", "prune", "-af").code == 0
+    project.write(f"FROM busybox\n{later}\n", note="second\n")
+    docker.build(project, "-t", "kept", "--cache-from", cache)
+    assert project.run("kept", "cat /made; stat -c %a /made") == wanted
 
 
 def test_caches_of_several_platforms(project: Project, docker: Client, registry: Registry) -> None:
