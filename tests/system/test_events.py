@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from support.programs import find
 from support.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -121,6 +123,18 @@ def test_what_happens_to_a_container_is_told_in_dockers_order(
     assert tell() == ["create", "start", *expected]
     if case == "files":
         engine.docker("rmi", "told:1")
+
+
+def test_only_clients_count_as_listeners(fresh_engine: EngineProcess) -> None:
+    def listeners() -> int:
+        return fresh_engine.request("GET", "/info")[1]["NEventsListener"]
+
+    assert listeners() == 0
+    command = [find("docker"), "-H", fresh_engine.host, "events"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as listening:
+        wait_for(lambda: listeners() == 1, "it listens")
+        listening.kill()
+    wait_for(lambda: listeners() == 0, "it has gone")
 
 
 def test_an_end_by_itself_is_told_before_the_removal(engine: EngineProcess, tell: Tell) -> None:

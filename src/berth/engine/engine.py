@@ -331,7 +331,7 @@ class Engine:
         """Yield events, first the known ones since ``since``, then as they happen until ``until``."""
         until_ns = times.moment_ns(until) if until else None
         events = self._services.events
-        with events.listen() as queue:
+        with events.listen_for_client() as queue:
             for event in events.since(times.moment_ns(since)) if since else []:
                 if not _is_after(event, until_ns) and event_passes(event, filters):
                     yield event

@@ -23,12 +23,8 @@ class Events:
     def __init__(self) -> None:
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._listeners: set[asyncio.Queue[Event]] = set()
+        self.clients = 0  # how many of those that listen are clients
         self.emitted = 0
-
-    @property
-    def listeners(self) -> int:
-        """How many listen."""
-        return len(self._listeners)
 
     def emit(self, kind: str, action: str, actor: str, attributes: dict[str, str]) -> None:
         """Tell everyone that ``action`` happened to the ``kind`` of thing with id ``actor``."""
@@ -61,3 +57,13 @@ class Events:
             yield queue
         finally:
             self._listeners.discard(queue)
+
+    @contextmanager
+    def listen_for_client(self) -> Iterator[asyncio.Queue[Event]]:
+        """As :meth:`listen`, counted among the clients."""
+        with self.listen() as queue:
+            self.clients += 1
+            try:
+                yield queue
+            finally:
+                self.clients -= 1

@@ -121,7 +121,7 @@ def _engine(services: Services) -> Iterator[str]:
         ("engine_cpus_cpus", "gauge", "Processors of the machine", cpus),
         ("engine_memory_bytes", "gauge", "Memory of the machine", memory),
         ("events_total", "counter", "Events that happened", events.emitted),
-        ("events_subscribers_total", "gauge", "Clients that listen to events", events.listeners),
+        ("events_subscribers_total", "gauge", "Clients that listen to events", events.clients),
         ("health_checks_total", "counter", "Probes of containers' health", metrics.health_checks),
         (
             "health_checks_failed_total",

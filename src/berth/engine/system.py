@@ -112,7 +112,7 @@ def info(services: Services, records: list[ContainerRecord]) -> Document:
         "LoggingDriver": settings.log_driver,
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2" if unified else "1",
-        "NEventsListener": services.events.listeners,
+        "NEventsListener": services.events.clients,
         "KernelVersion": platform.release(),
         "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
         "OSVersion": release.get("VERSION_ID", ""),
