@@ -278,6 +278,17 @@ def test_a_hook_is_ended_after_its_time(engine: EngineProcess, hooks: Hooks, kin
     assert "hook ran past specified timeout of 1s" in done.err
 
 
+def test_a_hook_that_leaves_its_group_is_ended_too(
+    engine: EngineProcess, hooks: Hooks, notes: Path
+) -> None:
+    script = f"import os, time; open('{notes}/pid', 'w').write(str(os.getpid())); "
+    script += "os.setpgid(0, os.getpgid(os.getppid())); time.sleep(1000)"
+    hooks(("createRuntime", {**python(script), "timeout": 2}))
+    done = engine.docker(*RUN, "busybox", "true")
+    assert "hook ran past specified timeout of 2s" in done.err
+    assert not Path("/proc", (notes / "pid").read_text()).exists()
+
+
 def test_a_container_restarts_with_its_hooks(
     engine: EngineProcess, hooks: Hooks, notes: Path
 ) -> None:

@@ -193,6 +193,16 @@ def test_hostile_account_files_are_no_more_than_empty(engine: EngineProcess) -> 
     assert engine.docker("exec", "-u", "alice", "odd", "true").code != 0
 
 
+def test_an_id_without_end_is_none(engine: EngineProcess) -> None:
+    script = "printf 'long:x:%05000d:1::/:\\n' 1 >/etc/passwd; exec sleep 600"
+    engine.docker("run", "-d", "--name", "long", "--network", "none", "busybox", "sh", "-c", script)
+    done = engine.docker("exec", "-u", "1000", "long", "sh", "-c", "id -u; wc -c </etc/passwd")
+    assert done.out.split() == ["1000", "5014"], str(done)
+    for user, why in (("long", "unable to find user long"), ("1" * 5000, "must be in range")):
+        refused = engine.docker("exec", "-u", user, "long", "true")
+        assert why in refused.out + refused.err, str(refused)
+
+
 @pytest.mark.parametrize("access", ["rw", "ro"])
 def test_what_is_in_the_way_in_a_volume_stays(
     engine: EngineProcess, tmp_path: Path, access: str

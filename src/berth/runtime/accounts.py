@@ -14,6 +14,7 @@ from berth.errors import InvalidArgument
 MAX_FILE_BYTES = 4 << 20
 MAX_ID = 0xFFFF_FFFE
 MAX_USER_ID = 0x7FFF_FFFF  # what Docker takes
+MAX_DIGITS = 20  # leading zeros among them; int() itself refuses thousands
 
 
 class Account:
@@ -46,13 +47,14 @@ def read_entries(path: str, fields: int) -> list[list[str]]:
 
 def _check_range(text: str) -> None:
     """Refuse a number that is no id."""
-    if text.removeprefix("-").isdecimal() and not 0 <= int(text) <= MAX_USER_ID:
+    digits = text.removeprefix("-")
+    if digits.isdecimal() and not (len(text) <= MAX_DIGITS and 0 <= int(text) <= MAX_USER_ID):
         raise InvalidArgument(f"uids and gids must be in range 0-{MAX_USER_ID}")
 
 
 def number(text: str) -> int | None:
     """Return the id that ``text`` is, None when it is a name."""
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS:
         return None
     value = int(text)
     return value if value <= MAX_ID else None

@@ -92,13 +92,22 @@ def _run(hook: Hook, document: bytes, inherited: Mapping[str, str]) -> None:
     finally:
         os.close(output)
     if not in_time:
-        os.killpg(pid, _signal.SIGKILL)
+        _kill(pid)
     _, status = os.waitpid(pid, 0)
     if not in_time:
         raise Failed(f"hook ran past specified timeout of {hook.get('timeout')}s")
     if code := os.waitstatus_to_exitcode(status):
         why = f"exit status {code}" if code > 0 else f"signal: {_name(-code)}"
         raise Failed(f"{why}, output: {text.decode(errors='replace').strip()}")
+
+
+def _kill(pid: int) -> None:
+    """Kill a hook and its group, which it may have left."""
+    os.kill(pid, _signal.SIGKILL)
+    try:
+        os.killpg(pid, _signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 def _name(number: int) -> str:
