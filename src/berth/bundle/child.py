@@ -69,7 +69,8 @@ class Child:
                 action(self)
         except BaseException as error:  # noqa: BLE001 - told to who waits, whatever it is
             tell_failure(self.sync, step, error)
-        os._exit(EXIT_SETUP_FAILED)
+        finally:  # in a root that may be hostile no traceback is shown, for that reads files
+            os._exit(EXIT_SETUP_FAILED)
 
     def _pass_on_warning(self, text: str) -> None:
         sockets.send(self.sync, codec.encode({"warning": text}))

@@ -148,7 +148,8 @@ class Joining:
             child.finish(process, who, sync, self._options.preserve_fds)
         except BaseException as error:  # noqa: BLE001 - told to the caller, whatever it is
             child.tell_failure(sync, step, error)
-        os._exit(child.EXIT_SETUP_FAILED)
+        finally:
+            os._exit(child.EXIT_SETUP_FAILED)
 
 
 def _differing(pid: int) -> int:
