@@ -42,6 +42,13 @@ def start() -> Iterator[Start]:
         engine.close()
 
 
+@pytest.fixture
+def refused(tmp_path: Path) -> Iterator[tuple[str, ...]]:
+    """Say where an engine is to be that does not start; what it made all the same goes."""
+    yield ("--data-root", f"{tmp_path}/data", "--exec-root", f"{tmp_path}/exec")
+    EngineProcess(tmp_path).close()
+
+
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -66,11 +73,8 @@ def test_a_socket_has_the_group_that_was_chosen(start: Start) -> None:
     assert (status.st_gid, status.st_mode & 0o777) == (12345, 0o660)
 
 
-def test_an_unknown_group_is_refused(tmp_path: Path) -> None:
-    done = berth(
-        *("serve", "-H", f"unix://{tmp_path}/x", "-G", "no-such-group"),
-        *("--data-root", f"{tmp_path}/d", "--exec-root", f"{tmp_path}/e"),
-    )
+def test_an_unknown_group_is_refused(tmp_path: Path, refused: tuple[str, ...]) -> None:
+    done = berth("serve", "-H", f"unix://{tmp_path}/x", "-G", "no-such-group", *refused)
     assert (done.code, done.err) == (1, "berth: group no-such-group not found\n")
 
 
@@ -221,11 +225,9 @@ def test_clients_that_say_nothing_hold_nobody_up(
     )
 
 
-def test_missing_certificates_are_named(tmp_path: Path) -> None:
-    done = berth(
-        *("serve", "-H", "tcp://127.0.0.1:0", "--tlsverify", "--tlscert", "/missing/cert"),
-        *("--data-root", f"{tmp_path}/d", "--exec-root", f"{tmp_path}/e"),
-    )
+def test_missing_certificates_are_named(refused: tuple[str, ...]) -> None:
+    flags = ("-H", "tcp://127.0.0.1:0", "--tlsverify", "--tlscert", "/missing/cert")
+    done = berth("serve", *flags, *refused)
     assert done.code == 1
     assert "could not load certificate and key (/missing/cert" in done.err
 
@@ -313,6 +315,7 @@ def test_a_tcp_socket_from_systemd_is_not_served_without_tls(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as sock:
         process = serve_activated(tmp_path, sock, "-H", "fd://", stderr=subprocess.PIPE)
         error = process.communicate(timeout=60)[1].decode()
+    EngineProcess(tmp_path).close()
     assert (process.returncode, "listen on fd://: without TLS whoever" in error) == (1, True), error
 
 
@@ -328,10 +331,8 @@ def test_a_tcp_socket_from_systemd_is_served_without_tls_when_that_is_said(tmp_p
     EngineProcess(tmp_path).close()
 
 
-def test_without_systemd_there_is_no_such_socket(tmp_path: Path) -> None:
-    done = berth(
-        *("serve", "-H", "fd://", "--data-root", f"{tmp_path}/d", "--exec-root", f"{tmp_path}/e")
-    )
+def test_without_systemd_there_is_no_such_socket(refused: tuple[str, ...]) -> None:
+    done = berth("serve", "-H", "fd://", *refused)
     assert (done.code, "no sockets were passed to this process" in done.err) == (1, True)
 
 
