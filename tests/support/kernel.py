@@ -68,6 +68,14 @@ def children() -> dict[int, list[int]]:
     return tree
 
 
+def name_of(pid: int) -> str:
+    """Return the name that a process has now; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def descendants(pid: int) -> set[int]:
     """Return all descendants of a process."""
     tree, found, todo = children(), set(), [pid]

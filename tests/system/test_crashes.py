@@ -293,13 +293,17 @@ def test_berthd_killed_at_any_moment_leaves_nothing_half_done(
 
 
 def zygote_of(engine: EngineProcess) -> int:
-    found = [
-        pid
-        for pid in kernel.children().get(engine.pid, ())
-        if Path(f"/proc/{pid}/comm").read_text() == "berth-zygote\n"
-    ]
-    assert len(found) == 1
-    return found[0]
+    """Return the zygote's process id; one that takes a dead one's place has its name in a moment."""
+
+    def found() -> list[int]:
+        return [
+            pid
+            for pid in kernel.children().get(engine.pid, ())
+            if kernel.name_of(pid) == "berth-zygote"
+        ]
+
+    (zygote,) = wait_for(found, "there is a zygote")
+    return zygote
 
 
 def test_the_zygote_keeps_no_descriptor_of_starts_that_ended_or_failed(
