@@ -68,12 +68,14 @@ def children() -> dict[int, list[int]]:
     return tree
 
 
-def name_of(pid: int) -> str:
-    """Return the name that a process has now; empty when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
+def zygotes(engine: int) -> list[int]:
+    """Return an engine's zygote; one that takes a dead one's place has its name in a moment."""
+    found = []
+    for pid in children().get(engine, ()):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text() == "berth-zygote\n":
+                found.append(pid)
+    return found
 
 
 def descendants(pid: int) -> set[int]:

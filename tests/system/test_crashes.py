@@ -293,16 +293,7 @@ def test_berthd_killed_at_any_moment_leaves_nothing_half_done(
 
 
 def zygote_of(engine: EngineProcess) -> int:
-    """Return the zygote's process id; one that takes a dead one's place has its name in a moment."""
-
-    def found() -> list[int]:
-        return [
-            pid
-            for pid in kernel.children().get(engine.pid, ())
-            if kernel.name_of(pid) == "berth-zygote"
-        ]
-
-    (zygote,) = wait_for(found, "there is a zygote")
+    (zygote,) = wait_for(lambda: kernel.zygotes(engine.pid), "there is a zygote")
     return zygote
 
 

@@ -27,10 +27,8 @@ SLEEP = ("busybox", "sleep", "600")
 
 
 def zygote_of(engine: EngineProcess) -> int:
-    for pid in kernel.children().get(engine.pid, ()):
-        if Path(f"/proc/{pid}/comm").read_text() == "berth-zygote\n":
-            return pid
-    raise AssertionError("there is no zygote")
+    (zygote,) = wait_for(lambda: kernel.zygotes(engine.pid), "there is a zygote")
+    return zygote
 
 
 def monitors(engine: EngineProcess) -> list[int]:
