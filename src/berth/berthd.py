@@ -128,6 +128,11 @@ async def serve(options: Options) -> None:
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     async with AsyncExitStack() as undo:
         undo.callback(os.close, lock_data_root(data_root))
+        # Before anything is made: an engine that nobody could reach leaves nothing on the host.
+        server, numbers = Server(), Server()
+        undo.callback(server.close)
+        undo.callback(numbers.close)
+        await _listen(server, numbers, options)
         hidden = host.hidden_paths(data_root, exec_root)
         hierarchies = cgroups.detect()
         runtime = await Runtime.open(
@@ -149,18 +154,14 @@ async def serve(options: Options) -> None:
         undo.push_async_callback(buildkit.close)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, reload, engine, options)
-        server = Server(Router(routes_of(engine, builds, buildkit)).handle)
-        undo.push_async_callback(server.close)
-        await _listen(server, options)
-        if options.settings.metrics_addr:
-            numbers = Server(metrics.handler_of(engine))
-            undo.push_async_callback(numbers.close)
-            await numbers.listen(f"tcp://{options.settings.metrics_addr}")
+        await undo.enter_async_context(numbers.serving(metrics.handler_of(engine)))
+        handle = Router(routes_of(engine, builds, buildkit)).handle
+        await undo.enter_async_context(server.serving(handle))
         _say_ready(options)
         await _until_told(told, engine, server, options.idle_exit_s)
 
 
-async def _listen(server: Server, options: Options) -> None:
+async def _listen(server: Server, numbers: Server, options: Options) -> None:
     settings, tls = options.settings, None
     if settings.uses_tls:
         from berth.api.tls import server_context
@@ -171,6 +172,8 @@ async def _listen(server: Server, options: Options) -> None:
         await server.listen(
             address, group=settings.group, tls=tls, local_only=not settings.allows_tcp
         )
+    if settings.metrics_addr:
+        await numbers.listen(f"tcp://{settings.metrics_addr}")
 
 
 def _say_ready(options: Options) -> None:

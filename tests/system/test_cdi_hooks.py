@@ -13,7 +13,7 @@ from support import kernel
 from support.engine import EngineProcess
 from support.programs import find
 from support.waiting import wait_for
-from system.conftest import running
+from system.conftest import clean, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,8 +91,7 @@ def module_engine(
 @pytest.fixture
 def engine(module_engine: EngineProcess) -> Iterator[EngineProcess]:
     yield module_engine
-    module_engine.remove_containers()
-    module_engine.wait_settled()
+    clean(module_engine)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import certificates
+from berth.engine.instance import Instance
+from support import certificates, kernel
 from support.engine import SOURCE, EngineProcess
 from support.programs import Outcome, find, run
 from support.waiting import wait_for
@@ -44,9 +45,9 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def refused(tmp_path: Path) -> Iterator[tuple[str, ...]]:
-    """Say where an engine is to be that does not start; what it made all the same goes."""
+    """Say where an engine is to be that does not start; nothing of it may be left in the kernel."""
     yield ("--data-root", f"{tmp_path}/data", "--exec-root", f"{tmp_path}/exec")
-    EngineProcess(tmp_path).close()
+    assert kernel.remove_objects(Instance.of(tmp_path / "data")) == []
 
 
 def free_port() -> int:
@@ -86,6 +87,20 @@ def test_an_engine_listens_at_several_places(start: Start, tmp_path: Path) -> No
     for host in (engine.host, f"unix://{tmp_path}/second", f"tcp://127.0.0.1:{port}"):
         assert docker("-H", host, "version", "-f", "{{.Server.Version}}").code == 0
         assert berth("-H", host, "ps").code == 0
+
+
+@pytest.mark.parametrize("flags", [("--tls=false", "-H", "tcp://"), ("--metrics-addr", "")])
+def test_a_port_that_is_taken_is_told(
+    tmp_path: Path, refused: tuple[str, ...], flags: tuple[str, ...]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        *before, last = flags
+        own = ("-H", f"unix://{tmp_path}/sock")
+        done = berth("serve", *own, *before, last + address, *refused)
+    assert done.code == 1
+    assert f"listen on tcp://{address}: Address already in use" in done.err
+    assert not (tmp_path / "sock").exists()
 
 
 # TCP
@@ -311,11 +326,11 @@ def test_an_engine_takes_its_socket_from_systemd(tmp_path: Path, host: str) -> N
     EngineProcess(tmp_path).close()
 
 
+@pytest.mark.usefixtures("refused")
 def test_a_tcp_socket_from_systemd_is_not_served_without_tls(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         process = serve_activated(tmp_path, sock, "-H", "fd://", stderr=subprocess.PIPE)
         error = process.communicate(timeout=60)[1].decode()
-    EngineProcess(tmp_path).close()
     assert (process.returncode, "listen on fd://: without TLS whoever" in error) == (1, True), error
 
 

@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from berth.errors import InvalidArgument
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from berth.api.exchange import Exchange
     from berth.api.tls import TlsListener
@@ -24,11 +26,16 @@ if TYPE_CHECKING:
 LEAVE_S = 10.0
 
 
-class Server:
-    """Serves every connection with one handler."""
+Handle = Callable[["Exchange"], Awaitable[None]]
 
-    def __init__(self, handle: Callable[[Exchange], Awaitable[None]]) -> None:
-        self._handle = handle
+
+class Server:
+    """Serves every connection with one handler. It listens before that: who connects early waits."""
+
+    _handle: Handle
+
+    def __init__(self) -> None:
+        self._sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = []  # not served yet
         self._listeners: list[asyncio.Server | TlsListener] = []
         self._files: list[tuple[Path, os.stat_result]] = []
         self._connections: set[HttpConnection] = set()
@@ -71,19 +78,34 @@ class Server:
         kind, _, address = host.partition("://")
         if kind == "unix" and address.startswith("/"):
             path = Path(address)
-            await self._listen_on(listeners.unix_socket(path, group))
+            self._sockets.append((listeners.unix_socket(path, group), None))
             self._files.append((path, path.stat()))
         elif kind == "tcp":
             port = listeners.TLS_PORT if tls else listeners.TCP_PORT
             for sock in await asyncio.to_thread(listeners.tcp_sockets, address, default_port=port):
-                await self._listen_on(sock, tls)
+                self._sockets.append((sock, tls))
         elif kind == "fd":
             for sock in listeners.passed_sockets(address, local_only=local_only):
-                await self._listen_on(sock, tls)
+                self._sockets.append((sock, tls))
         else:
             raise InvalidArgument(f"listen on {host!r}: use unix:///PATH, tcp://HOST:PORT or fd://")
 
-    async def _listen_on(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+    @asynccontextmanager
+    async def serving(self, handle: Handle) -> AsyncIterator[None]:
+        """Serve meanwhile whatever is listened on. At the end streams end, other requests may for a while.
+
+        Connections on which a monitor may answer (``/wait``) stay open in it.
+        """
+        self._handle = handle
+        while self._sockets:
+            await self._accept_on(*self._sockets.pop(0))
+        try:
+            yield
+        finally:
+            self.close()
+            await self._take_leave()
+
+    async def _accept_on(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
         local = sock.family == socket.AF_UNIX
@@ -108,15 +130,14 @@ class Server:
             lambda: HttpConnection(self._serve, self, local=True), sock=sock
         )
 
-    async def close(self) -> None:
-        """Take no more clients, end streams, and let other requests end for a while.
-
-        Connections on which a monitor may answer (``/wait``) stay open in it.
-        """
+    def close(self) -> None:
+        """Listen no more. Idempotent."""
         for path, status in self._files:
             remove_own(path, status)
-        for listener in self._listeners:
+        for listener in (*self._listeners, *(sock for sock, _ in self._sockets)):
             listener.close()
+
+    async def _take_leave(self) -> None:
         connections = list(self._connections)
         for connection in connections:
             connection.leave()

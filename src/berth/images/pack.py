@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from berth.images import tar
 from berth.images.layer import write_all
 from berth.images.tar_writer import new_member
-from berth.kernel.mounts import file_system_type, open_in_root
+from berth.kernel.mounts import filesystem_type, open_in_root
 from berth.runtime import fileattributes
 from berth.snapshots.whiteouts import OPAQUE, WHITEOUT, is_opaque, is_whiteout
 
@@ -161,7 +161,7 @@ class Packer:
             self._white_out(joined(name, ""), status, marker=OPAQUE)
         for gone in sorted(self._hidden(path)) if self._hidden else ():
             self._white_out(joined(name, gone), status)
-        return [] if file_system_type(fd) in VIEWS else os.listdir(fd)
+        return [] if filesystem_type(fd) in VIEWS else os.listdir(fd)
 
     def _white_out(self, name: str, status: os.stat_result, *, marker: str = "") -> None:
         folder, slash, leaf = name.rpartition("/")

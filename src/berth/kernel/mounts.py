@@ -82,7 +82,6 @@ MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_IDMAP = 0x100000
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
-STATFS_LONGS = 32  # more than struct statfs has on any machine
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -264,10 +263,3 @@ def _openat2(dir_fd: int, path: str, how: _OpenHow) -> int:
         c.c_long(c.sizeof(how)),
     )
     return check(result, "openat2", path)
-
-
-def file_system_type(fd: int) -> int:
-    """fstatfs(2): the magic number of the file system that ``fd`` is on."""
-    buffer = (c.c_long * STATFS_LONGS)()
-    check(libc.fstatfs(c.c_int(fd), c.byref(buffer)), "fstatfs")
-    return buffer[0] & 0xFFFFFFFF
