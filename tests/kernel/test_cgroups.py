@@ -11,7 +11,7 @@ import pytest
 
 from berth.engine import defaults
 from berth.errors import Failed, InvalidArgument, Unsupported
-from berth.kernel import cgroup_devices, cgroup_limits, cgroup_stats, cgroups
+from berth.kernel import cgroup_limits, cgroup_stats, cgroups, device_programs
 from support.forks import Waiting, ending_signal, in_child
 from support.waiting import wait_for
 
@@ -295,9 +295,9 @@ def test_version_2_device_rules_are_a_program(hierarchies, group):
     if tree is None:
         pytest.skip("needs cgroup v2, hybrid at least")
     for _ in range(2):  # the second takes the place of the first
-        cgroup_devices.attach(tree.fd, group.path, defaults.device_rules())
+        device_programs.attach(tree.fd, group.path, defaults.device_rules())
         assert in_child(lambda: device_access(group)) == EXPECTED_ACCESS
-    cgroup_devices.attach(tree.fd, group.path, [{"allow": True, "type": "a", "access": "rwm"}])
+    device_programs.attach(tree.fd, group.path, [{"allow": True, "type": "a", "access": "rwm"}])
     assert in_child(lambda: device_access(group))["kmsg"] == "ok"
 
 
@@ -310,7 +310,7 @@ def test_version_2_device_rules_know_access(hierarchies, group):
         {"allow": True, "type": "c", "access": "rwm"},
         {"allow": False, **null, "access": "w"},
     ]
-    cgroup_devices.attach(tree.fd, group.path, rules)
+    device_programs.attach(tree.fd, group.path, rules)
 
     def opened():
         group.enter()
@@ -325,10 +325,10 @@ def test_version_2_device_rules_know_access(hierarchies, group):
 
     assert in_child(opened) == [True, False, False]
     rules[1:] = [{"allow": False, "type": "c"}, {"allow": True, **null, "access": "rw"}]
-    cgroup_devices.attach(tree.fd, group.path, rules)
+    device_programs.attach(tree.fd, group.path, rules)
     assert in_child(opened) == [True, True, True]
     rules[2]["access"] = "r"
-    cgroup_devices.attach(tree.fd, group.path, rules)
+    device_programs.attach(tree.fd, group.path, rules)
     assert in_child(opened) == [True, False, False]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,12 +57,49 @@ def test_the_interpreter_cannot_be_overwritten(oci, bundle, berth_oci, how):
     assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
-def test_a_container_that_waits_shows_a_sealed_copy_only(oci, bundle):
-    oci.create(bundle.runs("true"), "a")
+ON_A_READ_ONLY_MOUNT, SEALED = "/", "/memfd:berth (deleted)"
+
+
+@pytest.mark.parametrize(
+    ("name", "does", "link"),
+    [
+        ("nothing", "", ON_A_READ_ONLY_MOUNT),
+        ("unshare", "exit 1", SEALED),
+        ("unshare", "sleep 0.5; exit 1", SEALED),
+        ("mount", "exit 0", SEALED),  # nothing is mounted
+    ],
+)
+def test_the_interpreter_that_a_container_sees_cannot_be_written(
+    oci, bundle, berth_oci, tmp_path, name, does, link
+):
+    prefix, others = tmp_path / "prefix", tmp_path / "others"
+    shutil.copytree(Path(berth_oci).parents[1], prefix, symlinks=True)
+    real, own = Path(sys.executable).resolve(), prefix / "bin/python3"
+    own.unlink()
+    shutil.copy(real, own)  # that nobody else runs: a running one cannot be written anyway
+    (prefix / "pyvenv.cfg").write_text(f"home = {real.parent}\n")
+    others.mkdir()
+    (others / name).write_text(f"#!/bin/sh\n{does}\n")
+    (others / name).chmod(0o755)
+    words = oci.command("create", "--bundle", str(bundle.runs("true").path), "a")
+    subprocess.run(
+        [prefix / "bin/berth-oci", *words[1:]], env={**os.environ, "PATH": f"{others}:{PATH}"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True,
+    )  # fmt: skip
     pid = oci.state("a")["pid"]
-    assert os.readlink(f"/proc/{pid}/exe") == "/memfd:berth (deleted)"
-    with pytest.raises(OSError, match=r"not permitted|busy"):
-        os.open(f"/proc/{pid}/exe", os.O_WRONLY)
+    assert os.readlink(f"/proc/{pid}/exe") == link
+    seen = os.open(f"/proc/{pid}/exe", os.O_PATH)
+    try:
+        oci("start", "a")
+        wait_for(lambda: oci.status("a") == "stopped", "the end of all that runs it")
+        os.close(os.open(own, os.O_WRONLY))
+        with (
+            pytest.raises(OSError, match=r"not permitted|Read-only"),
+            open(f"/proc/self/fd/{seen}", "r+b", buffering=0) as file,
+        ):
+            file.write(b"X")
+    finally:
+        os.close(seen)
 
 
 @pytest.mark.usefixtures("each_door")

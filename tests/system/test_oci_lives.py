@@ -8,12 +8,13 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from support import kernel
-from support.programs import find
+from support.programs import find, run
 from support.waiting import wait_for
 
 
@@ -381,3 +382,36 @@ def test_a_deputy_ends_with_the_command_that_is_killed(oci, bundle):
     process.wait()
     wait_for(lambda: members(process.pid) == [], "its end")
     assert oci("list", "-q").out == ""
+
+
+@pytest.mark.parametrize("fd", [0, 1, 2])
+def test_a_stream_that_is_closed_stays_closed(oci, bundle, tmp_path, fd):
+    bundle.edit(lambda spec: spec["root"].update(readonly=False))
+    bundle.shell("for fd in 0 1 2; do test -e /proc/self/fd/$fd && echo $fd; done > /tmp/open; true")
+    words = oci.command("run", "--bundle", str(bundle.path), "a")
+    done = run("sh", "-c", f'exec "$@" {fd}>&-', "sh", *words)
+    assert done.code == 0, str(done)
+    inside = (bundle.root / "tmp/open").read_text().split()
+    assert set(inside) | {"1"} == {"0", "1", "2"} - {str(fd)} | {"1"}  # where the shell writes
+
+
+def test_a_command_that_fails_leaves_no_process(oci, bundle):
+    words = oci.command("create", "--bundle", str(bundle.path / "nowhere"), "a")
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
+    assert process.wait() == 1
+    wait_for(lambda: members(process.pid) == [], "the end of all that it started")
+
+
+def test_what_the_script_says_of_a_deputy_is_not_believed(oci, bundle):
+    other = subprocess.Popen(["sleep", "1000"])
+    try:
+        words = [sys.executable, "-m", "berth.oci_cli", *oci.command("run", "--bundle")[1:]]
+        environment = {"BERTH_OCI_DEPUTY": "1"}  # which is no child
+        done = run(*words, str(bundle.runs("echo", "here").path), "a", env=environment)
+        assert (done.out, done.code) == ("here\n", 0)
+        environment = {"BERTH_OCI_DEPUTY": str(other.pid)}
+        assert run(*words, str(bundle.path / "nowhere"), "a", env=environment).code == 1
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()

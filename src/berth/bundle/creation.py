@@ -11,7 +11,7 @@ from berth.bundle.records import SOCKET
 from berth.bundle.status import start_time, state
 from berth.bundle.warnings import warn
 from berth.errors import BerthError, Conflict, Failed, from_record
-from berth.kernel import sockets
+from berth.kernel import cgroup_limits, sockets
 from berth.runtime import codec, hooks
 
 TYPE_CHECKING = False
@@ -98,8 +98,8 @@ class Creation:
     def _make(self) -> Made:
         plan = self._plan
         self._folder.save(self.record)
-        self._make_group()
         self._add_network()
+        self._make_group()
         trees = _mapped_trees(plan)
         descriptors.preserve(plan.preserved)
         plan.listener = self._listen()
@@ -137,16 +137,19 @@ class Creation:
             self.record["cgroup_path"] = ""
 
     def _add_network(self) -> None:
-        """Have a new network before the process is made; not for a user namespace, which would not own it."""
+        """Have a new network before the process is made.
+
+        Not for a user namespace, which would not own it; nor for a network that gets devices before that
+        process has entered it.
+        """
         plan = self._plan
         if not plan.is_new("network") or plan.in_user_namespace:
             return
-        if self._options.network < 0 and deputies.started() is not None:
-            from berth.bundle import networks
-
-            self._options.network = networks.make()
+        deputy = deputies.started()
         if self._options.network >= 0:
             plan.joined["network"] = self._options.network
+        elif deputy is not None and not plan.linux.get("netDevices"):
+            deputy.make_network()
 
     def _listen(self) -> sockets.Socket:
         """Listen for the `start` to come; the path through a descriptor, for a socket's is short."""
@@ -224,7 +227,7 @@ def make_group(plan: Plan, *, systemds: bool) -> bool:
         plan.group.create_alone()
         if not systemds:
             _check_group(plan.group)
-        plan.group.apply(gathering.resources(plan))
+        cgroup_limits.apply(plan.hierarchies, plan.group.path, gathering.resources(plan))
     except PermissionError:
         limits = (plan.linux.get("resources") or {}).keys() - {"devices"}
         if os.geteuid() == 0 or limits:

@@ -1,6 +1,7 @@
 """The command's hold on its deputy (`berth.bundle.deputy`), which starts while the command does.
 
-So what enters the container is a sealed copy of the interpreter, and the command itself need not be one.
+So what enters the container is an interpreter that it cannot write to, and the command itself need not be
+one. Root's is started by the script `berth-oci`, beside the command; where that cannot be, by the command.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import _socket
 import posix
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypedDict
 
     from berth.bundle.plan import Plan
-    from berth.kernel import sockets
+    from berth.kernel.sockets import Socket
     from berth.oci.runtime_spec import Spec
 
     class FilterMessage(TypedDict):
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
     class Errand(TypedDict):
         """What the deputy is told of a plan.
 
-        Descriptors beside it, in this order: the ``sync`` socket, the one of `start`, hierarchies, joined
-        namespaces, the filter's agent, the console's socket.
+        Descriptors beside it, in this order: the command's mount namespace, root, directory and ``streams``,
+        if the deputy is elsewhere; the ``sync`` socket, the one of `start`, hierarchies, joined namespaces,
+        the filter's agent, the console's socket.
         """
 
+        streams: list[int] | None  # those of 0, 1 and 2 that are open
         id: str
         bundle: str
         spec: Spec
@@ -45,42 +49,103 @@ if TYPE_CHECKING:
         console: bool
 
 
-# It ends before there is anything to collect.
-BOOT = (
-    "import gc, sys; gc.disable(); sys.path[:] = {path!r};"
-    " from berth import pack; pack.use(); from berth.bundle import deputy; deputy.serve({fd})"
-)
+VARIABLE = b"BERTH_OCI_DEPUTY"  # the script says in it which process it has started
+PROGRAM = __file__.rpartition("/")[0] + "/__main__.py"
+NETWORK = b"network"  # before the errand: a new network will be wanted
+FOREVER, NOT_AT_ALL = None, 0
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.0002, 0.05
+PEER_BYTES = 12  # struct ucred: pid, uid, gid
+KILL = 9
+
+
+def way(where: str, number: str) -> Socket:
+    """Return, in the deputy, the way to its command: socket ``number``, or that of its parent ("beside").
+
+    One that was started beside the command ends unless its interpreter cannot be written to.
+    """
+    if where == "socket":
+        return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, int(number))
+    command, pause = int(number), FIRST_PAUSE_S
+    if not posix.statvfs("/proc/self/exe").f_flag & posix.ST_RDONLY:
+        posix._exit(1)
+    door = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    while posix.getppid() == command:
+        try:
+            door.connect(_address(command))
+        except ConnectionRefusedError:
+            time.sleep(pause)  # noqa: TID251 - nothing tells when somebody begins to listen
+            pause = min(pause * 2, LAST_PAUSE_S)
+            continue
+        if _peer(door) == command:
+            return door
+        break
+    posix._exit(1)
+
+
+def _address(command: int) -> bytes:
+    """Return where a command waits for the deputy that was started beside it."""
+    return b"\0berth-oci/%d" % command
+
+
+def _peer(sock: Socket) -> int:
+    """Return the pid of who is at the other end."""
+    data = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, PEER_BYTES)
+    return int.from_bytes(data[:4], sys.byteorder)
 
 
 class Deputy:
-    """A deputy that has been started."""
+    """A deputy that has been started, by the script as ``pid`` or, if that is 0, here."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int) -> None:
+        # Not by `berth.kernel.sockets`: whatever comes before the start holds both processes up.
+        self._pid = pid
+        self._door: Socket | None = None
+        self._listener: Socket | None = None  # for one that is elsewhere
+        self._wants_network = False
+        if pid:
+            self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+            self._listener.bind(_address(posix.getpid()))
+            self._listener.listen(1)
+        else:
+            self._door = self._spawn()
+
+    def _spawn(self) -> Socket:
         from berth.kernel import sealing
 
-        # Not by `berth.kernel.sockets`: whatever comes before the start holds both processes up.
-        self._door, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         program, fd = sealing.sealed_interpreter(), theirs.fileno()
-        boot = BOOT.format(path=[entry for entry in sys.path if entry], fd=fd)
         self._pid = posix.posix_spawn(
             f"/proc/self/fd/{program}",
-            [sys.executable, "-I", "-S", "-X", "utf8", "-c", boot],
+            [sys.executable, "-I", "-S", "-X", "utf8", PROGRAM, "socket", str(fd)],
             posix.environ,
             file_actions=[(posix.POSIX_SPAWN_DUP2, fd, fd)],  # to be inherited
         )
         posix.close(program)
         theirs.close()
+        return ours
 
-    def make(self, plan: Plan, sync: sockets.Socket) -> int:
+    def make_network(self) -> None:
+        """Have it make a new network for the container, while this process goes on."""
+        door = self._admit(NOT_AT_ALL)
+        if door is None:
+            self._wants_network = True
+        else:
+            door.send(NETWORK)
+
+    def make(self, plan: Plan, sync: Socket) -> int:
         """Have the process made, as a child of this one; return its pid."""
         from berth.errors import Failed, from_record
         from berth.kernel import sockets
         from berth.runtime import codec
 
-        data, fds = _pack(plan, sync)
+        door = self._admit(FOREVER)
+        assert door is not None
+        data, fds = _pack(plan, sync, is_elsewhere=self._listener is not None)
         try:
-            sockets.send(self._door, data, fds)
-            answer, _ = sockets.receive(self._door)
+            if self._wants_network:
+                door.send(NETWORK)
+            sockets.send(door, data, fds)
+            answer, _ = sockets.receive(door)
         except (BrokenPipeError, ConnectionResetError):
             answer = b""
         if not answer:
@@ -91,18 +156,49 @@ class Deputy:
         pid: int = message["pid"]
         return pid
 
+    def _admit(self, patience_ms: int | None) -> Socket | None:
+        """Return the way to it, if it comes in time. Instead of one that has ended there is another one."""
+        import select
+
+        if self._door is not None or self._listener is None:
+            return self._door
+        pidfd = posix.pidfd_open(self._pid)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.register(self._listener, select.POLLIN)
+        try:
+            while ready := dict(poll.poll(patience_ms)):
+                if self._listener.fileno() not in ready:
+                    posix.waitpid(self._pid, 0)
+                    self._listener = None
+                    self._door = self._spawn()
+                    break
+                fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # what accept() is made of
+                door = _socket.socket(fileno=fd)
+                if _peer(door) == self._pid:
+                    self._door = door
+                    break
+        finally:
+            posix.close(pidfd)
+        return self._door
+
     def dismiss(self) -> None:
         """Let it end, if it has not been asked for anything, and wait for that."""
-        self._door.close()
+        if self._door is None:
+            posix.kill(self._pid, KILL)
+        else:
+            self._door.close()
         posix.waitpid(self._pid, 0)
 
 
-def _pack(plan: Plan, sync: sockets.Socket) -> tuple[bytes, list[int]]:
+def _pack(plan: Plan, sync: Socket, *, is_elsewhere: bool) -> tuple[bytes, list[int]]:
     from berth.runtime import codec
 
     assert plan.listener is not None
     found = plan.hierarchies.found
-    fds = [sync.fileno(), plan.listener.fileno(), *(h.fd for h in found), *plan.joined.values()]
+    streams = [fd for fd in (0, 1, 2) if _is_inherited(fd)] if is_elsewhere else None
+    fds = [] if streams is None else [*_surroundings(), *streams]
+    fds += [sync.fileno(), plan.listener.fileno(), *(h.fd for h in found), *plan.joined.values()]
     filter_: FilterMessage | None = None
     if plan.filter is not None:
         agent = plan.filter.agent
@@ -116,6 +212,7 @@ def _pack(plan: Plan, sync: sockets.Socket) -> tuple[bytes, list[int]]:
     if plan.console is not None:
         fds.append(plan.console.fileno())
     errand: Errand = {
+        "streams": streams,
         "id": plan.id,
         "bundle": plan.bundle,
         "spec": plan.spec,
@@ -133,13 +230,37 @@ def _pack(plan: Plan, sync: sockets.Socket) -> tuple[bytes, list[int]]:
     return codec.encode(errand) + b"\n" + program, fds
 
 
+def _is_inherited(fd: int) -> bool:
+    """Say whether a stream is the caller's: of one that was closed, a file of this process has the number."""
+    try:
+        return posix.get_inheritable(fd)
+    except OSError:
+        return False
+
+
+def _surroundings() -> tuple[int, int, int]:
+    """Open this process's mount namespace, root and directory. They end with it."""
+    path = posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
+    namespace = posix.open("/proc/self/ns/mnt", posix.O_RDONLY | posix.O_CLOEXEC)
+    return namespace, posix.open("/", path), posix.open(".", path)
+
+
 _started: Deputy | None = None
 
 
 def start() -> None:
     """Start the deputy of this process."""
     global _started
-    _started = Deputy()
+    pid = int(posix.environ.pop(VARIABLE, b"0"))
+    _started = Deputy(pid if pid and _is_child(pid) else 0)
+
+
+def _is_child(pid: int) -> bool:
+    try:
+        posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def started() -> Deputy | None:

@@ -6,7 +6,6 @@ Pure functions say which file gets which value, in the order of writing; :func:`
 from __future__ import annotations
 
 import errno
-import math
 
 from berth.errors import Failed, InvalidArgument, Unsupported
 from berth.kernel import cgroup_devices
@@ -105,7 +104,9 @@ def _apply_devices(hierarchies: Hierarchies, path: str, resources: Resources) ->
     if tree is not None:
         cgroup_devices.allow(tree.fd, path, rules)
     elif hierarchies.unified is not None:
-        cgroup_devices.attach(hierarchies.unified.fd, path, rules)
+        from berth.kernel import device_programs
+
+        device_programs.attach(hierarchies.unified.fd, path, rules)
     else:
         raise Unsupported("set device rules: the devices cgroup controller is not mounted")
 
@@ -251,6 +252,8 @@ def cpu_weight(shares: int) -> int:
         return 1
     if shares >= MAX_SHARES:
         return 10_000
+    import math
+
     log = math.log2(shares)
     return math.ceil(10 ** ((log * log + 125 * log) / 612 - 7 / 34))
 

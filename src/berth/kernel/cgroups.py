@@ -84,7 +84,7 @@ class Hierarchies:
 
         Idempotent; containers may be running below it.
         """
-        from berth.kernel import cgroup_devices
+        from berth.kernel import cgroup_devices, device_programs
 
         group = self.open_group(path)
         for hierarchy in self.found:
@@ -93,7 +93,7 @@ class Hierarchies:
             return
         controller = self.of("devices")
         if controller is None:
-            cgroup_devices.attach(self._device_tree().fd, group.path, devices)
+            device_programs.attach(self._device_tree().fd, group.path, devices)
             return
         # "deny all" is refused once the group has children, and was written before it had any.
         closed = "a *:* rwm" not in read(controller.fd, f"{group.path}/devices.list")

@@ -36,6 +36,7 @@ def _have_sealed(words: list[str]) -> None:
     The words are among the arguments, but any of them may be a name. So only where all speak of a new
     container does this process stay what it is.
     """
+    from berth import pack
     from berth.kernel import sealing
 
     if sealing.is_sealed():
@@ -44,6 +45,7 @@ def _have_sealed(words: list[str]) -> None:
         from berth.bundle import deputies
 
         deputies.start()
+        pack.preload("berth.oci_cli.lives")
         return
     program = sealing.sealed_interpreter()
     posix.execve(f"/proc/self/fd/{program}", [sys.executable, *sys.orig_argv[1:]], posix.environ)
