@@ -387,7 +387,9 @@ def test_a_deputy_ends_with_the_command_that_is_killed(oci, bundle):
 @pytest.mark.parametrize("fd", [0, 1, 2])
 def test_a_stream_that_is_closed_stays_closed(oci, bundle, tmp_path, fd):
     bundle.edit(lambda spec: spec["root"].update(readonly=False))
-    bundle.shell("for fd in 0 1 2; do test -e /proc/self/fd/$fd && echo $fd; done > /tmp/open; true")
+    bundle.shell(
+        "for fd in 0 1 2; do test -e /proc/self/fd/$fd && echo $fd; done > /tmp/open; true"
+    )
     words = oci.command("run", "--bundle", str(bundle.path), "a")
     done = run("sh", "-c", f'exec "$@" {fd}>&-', "sh", *words)
     assert done.code == 0, str(done)

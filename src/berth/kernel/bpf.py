@@ -1,4 +1,4 @@
-"""bpf(2), as far as device programs of cgroups go: assemble, load, attach in place of an earlier one."""
+"""bpf(2): assemble and load programs, keep maps for them, attach device programs of cgroups."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import struct
 from berth.kernel import c
 from berth.kernel.libc import SYS_BPF, check, libc
 
+MAP_CREATE = 0
+MAP_UPDATE_ELEM = 2
+MAP_DELETE_ELEM = 3
 PROG_LOAD = 5
 PROG_ATTACH = 8
 PROG_DETACH = 9
 PROG_GET_FD_BY_ID = 13
 PROG_QUERY = 16
 
+MAP_TYPE_HASH = 1
+NO_PREALLOC = 1
+PROG_TYPE_SCHED_CLS = 3
 PROG_TYPE_CGROUP_DEVICE = 15
 CGROUP_DEVICE = 6
 ALLOW_MULTI = 2
@@ -24,14 +30,23 @@ INSTRUCTION_BYTES = 8
 MAX_PROGRAMS = 64  # of one kind on one group (BPF_CGROUP_MAX_PROGS)
 
 # Instructions: class, operation and source together (docs.kernel.org/bpf/standardization).
+LOAD_WIDE = 0x18
 LOAD_WORD = 0x61
+LOAD_HALF = 0x69
+STORE_WORD = 0x63
+ADD = 0x07
 AND = 0x57
 MOVE = 0xB7
 MOVE_REGISTER = 0xBF
 SHIFT_RIGHT = 0x77
 JUMP_EQUAL = 0x15
 JUMP_NOT_EQUAL = 0x55
+JUMP_NOT_EQUAL_REGISTER = 0x5D
+JUMP_GREATER_REGISTER = 0x2D
+CALL = 0x85
 EXIT = 0x95
+MAP_BY_DESCRIPTOR = 1  # as the source of LOAD_WIDE
+FRAME = 10  # the register that points at the end of the stack
 
 
 def instruction(
@@ -41,14 +56,43 @@ def instruction(
     return struct.pack("<BBhi", code, source << 4 | destination, offset, value)
 
 
-def load_device_program(program: bytes) -> int:
-    """Load a program that decides about devices; return its descriptor."""
+def load_map(register: int, map_fd: int) -> bytes:
+    """Return the two instructions that put a map into a register."""
+    wide = instruction(LOAD_WIDE, register, source=MAP_BY_DESCRIPTOR, value=map_fd)
+    return wide + instruction(0)
+
+
+def create_map(*, key_bytes: int, value_bytes: int, most: int) -> int:
+    """Make a hash table of at most so many entries; return its descriptor."""
+    attributes = struct.pack("<5I", MAP_TYPE_HASH, key_bytes, value_bytes, most, NO_PREALLOC)
+    return _call(MAP_CREATE, attributes, "bpf MAP_CREATE")
+
+
+def update_map(map_fd: int, key: bytes, value: bytes) -> None:
+    """Set an entry."""
+    kept = c.create_string_buffer(key, len(key)), c.create_string_buffer(value, len(value))
+    attributes = struct.pack("<IIQQQ", map_fd, 0, *map(c.addressof, kept), 0)
+    _call(MAP_UPDATE_ELEM, attributes, "bpf MAP_UPDATE_ELEM")
+
+
+def delete_from_map(map_fd: int, key: bytes) -> None:
+    """Delete an entry; nothing when there is none."""
+    kept = c.create_string_buffer(key, len(key))
+    try:
+        attributes = struct.pack("<IIQ", map_fd, 0, c.addressof(kept))
+        _call(MAP_DELETE_ELEM, attributes, "bpf MAP_DELETE_ELEM")
+    except FileNotFoundError:
+        return
+
+
+def load_program(kind: int, program: bytes) -> int:
+    """Load a program (``PROG_TYPE_…``); return its descriptor."""
     code = c.create_string_buffer(program, len(program))
     license_ = c.create_string_buffer(LICENSE)
     count = len(program) // INSTRUCTION_BYTES
     attributes = struct.pack(
         "<IIQQIIQII",
-        *(PROG_TYPE_CGROUP_DEVICE, count, c.addressof(code), c.addressof(license_)),
+        *(kind, count, c.addressof(code), c.addressof(license_)),
         *(0, 0, 0, 0, 0),
     )
     return _call(PROG_LOAD, attributes, "bpf PROG_LOAD")

@@ -26,7 +26,7 @@ def attach(fd: int, path: str, rules: Sequence[DeviceRule]) -> None:
     """Give version 2's group the rules, in place of any it had."""
     group = os.open(path, DIRECTORY, dir_fd=fd)
     try:
-        loaded = bpf.load_device_program(program(rules))
+        loaded = bpf.load_program(bpf.PROG_TYPE_CGROUP_DEVICE, program(rules))
         try:
             bpf.attach_device_program(group, loaded)
         finally:

@@ -118,6 +118,7 @@ class Attachments:
                 ipam.parse_mac(endpoint.mac),
                 packed,
                 is_free=not network.is_guarded,
+                bridge=self._base.bridges.get(network.id, 0) if network.has_shortcuts else 0,
             )
             self._base.guards.restore(endpoint.interface, guard)
 
@@ -158,7 +159,13 @@ class Attachments:
         own = [*(place.address for place in attachment.places), *attachment.link_local]
         packed = tuple(address.packed for address in own)
         index = socket.if_nametoindex(interface)
-        guard = Guard(index, attachment.mac, packed, is_free=not attachment.is_guarded)
+        guard = Guard(
+            index,
+            attachment.mac,
+            packed,
+            is_free=not attachment.is_guarded,
+            bridge=attachment.bridge_index if attachment.has_shortcut else 0,
+        )
         if rules := self._base.guards.add(interface, guard):
             self._base.table.change(rules, f"guard {interface}")
 
@@ -184,6 +191,7 @@ class Attachments:
             mtu=network.mtu,
             places=tuple(places),
             is_guarded=network.is_guarded,
+            has_shortcut=network.has_shortcuts,
             is_apart=not network.icc,
             is_crowded=max(crowd, default=0) > bridges.CROWD,
             kind=network.driver if network.parent else "veth",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from berth.network.networks import Networks
     from berth.network.records import EndpointRecord
     from berth.network.resolver import Resolvers
+    from berth.network.shortcuts import Shortcuts
     from berth.network.stock import Stock
     from berth.network.table import Table
     from berth.network.wiring import Wiring
@@ -40,6 +41,7 @@ class Foundation:
     detour: Detour | None
     table: Table
     guards: Guards
+    shortcuts: Shortcuts
     resolvers: Resolvers
 
     def __init__(

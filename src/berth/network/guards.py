@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from berth.kernel.netlink import Message
+    from berth.network.shortcuts import Shortcuts
 
 MACS, SENDERS, SENDERS6, FREE = "macs", "senders", "senders6", "free"
 
@@ -48,6 +49,7 @@ class Guard(NamedTuple):
     mac: bytes
     addresses: tuple[bytes, ...]  # packed
     is_free: bool = False
+    bridge: int = 0  # its index, if there is a shortcut past it
 
 
 class Guards:
@@ -56,8 +58,9 @@ class Guards:
     :meth:`forget` may be called by any thread, everything else by the one that changes the kernel.
     """
 
-    def __init__(self, table: nft.Table | None, *, prefix: str) -> None:
+    def __init__(self, table: nft.Table | None, *, prefix: str, shortcuts: Shortcuts) -> None:
         self._table = table
+        self._shortcuts = shortcuts
         self._prefix = prefix.encode()
         self._guards: dict[str, Guard] = {}
         self._gone: deque[str] = deque()
@@ -71,12 +74,15 @@ class Guards:
             name = self._gone.popleft()
             if old := self._guards.pop(name, None):
                 messages += _messages(nft.delete_elements, self._table, {name: old})
+                self._shortcuts.remove(old)
         self._guards[interface] = guard
+        self._shortcuts.add(guard)
         return messages + _messages(nft.add_elements, self._table, {interface: guard})
 
     def restore(self, interface: str, guard: Guard) -> None:
         """Know an interface that was there before; the whole table is to be set up afterwards."""
         self._guards[interface] = guard
+        self._shortcuts.add(guard)
 
     def forget(self, interface: str) -> None:
         """Say that an interface is gone."""

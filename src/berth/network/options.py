@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _PREFIX = "com.docker.network."
 _BRIDGE = _PREFIX + "bridge."
 GUARDED = "berth.spoof_protection"
+SHORTCUT = "berth.shortcut"
 _INTERFACE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}")
 _IFACE_PREFIX = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,11}")
 _SYSCTL_FAMILIES = ("ipv4", "ipv6", "mpls")
@@ -133,6 +134,7 @@ def _bridge(record: NetworkRecord, options: Mapping[str, str]) -> NetworkRecord:
         icc=_is_on(options, _BRIDGE + "enable_icc", default=True),
         masquerade=_is_on(options, _BRIDGE + "enable_ip_masquerade", default=True),
         is_guarded=_is_on(options, GUARDED, default=True),
+        shortcut=_is_on(options, SHORTCUT, default=True),
         inhibits_ipv4=_is_on(options, _BRIDGE + "inhibit_ipv4", default=False),
         mode=_mode(options, _BRIDGE + "gateway_mode_ipv4", internal=internal),
         mode6=_mode(options, _BRIDGE + "gateway_mode_ipv6", internal=internal),

@@ -103,6 +103,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     icc: bool = True  # containers of the network reach each other
     masquerade: bool = True
     is_guarded: bool = True  # containers use no addresses but those they were given
+    shortcut: bool = True  # what they and the host send each other need not go by the bridge
     inhibits_ipv4: bool = False  # the bridge has no IPv4 address
     mode: str = NAT  # how IPv4 leads out and in
     mode6: str = NAT
@@ -126,6 +127,11 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     config_from: str = ""  # the name of such a network
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+
+    @property
+    def has_shortcuts(self) -> bool:
+        """Say whether containers get shortcuts past the bridge, which are for given addresses only."""
+        return bool(self.bridge) and self.is_ours and self.is_guarded and self.shortcut
 
     @property
     def has_members(self) -> bool:

@@ -23,6 +23,7 @@ from berth.network.kernelthread import KernelThread
 from berth.network.networks import Networks
 from berth.network.resolver import Resolvers
 from berth.network.sandboxes import Sandboxes
+from berth.network.shortcuts import Shortcuts
 from berth.network.stock import Stock
 from berth.network.watch import Watch
 from berth.network.wiring import Wiring
@@ -104,13 +105,17 @@ class NetworkService:
     async def _mend(self, network: NetworkRecord) -> None:
         base = self._base
         try:
-            base.bridges[network.id] = await base.thread.run(
-                partial(base.wiring.ensure_network, network)
-            )
+            base.bridges[network.id] = await base.thread.run(partial(self._ensure, network))
         except (OSError, BerthError) as error:
             if network.bridge:
                 raise
             log.warning("network %s has no parent interface: %s", network.name, error)
+
+    def _ensure(self, network: NetworkRecord) -> int:
+        index = self._base.wiring.ensure_network(network)
+        if network.has_shortcuts:
+            self._base.shortcuts.clear(index)
+        return index
 
     def _open_kernel(self) -> None:
         base = self._base
@@ -119,7 +124,8 @@ class NetworkService:
         self._tables = firewall.tables(name, has_ipv6=bridges.has_ipv6())
         base.detour = self._make_detour()
         for_bridges = self._bridge_table(name)
-        base.guards = Guards(for_bridges, prefix=prefix)
+        base.shortcuts = Shortcuts()
+        base.guards = Guards(for_bridges, prefix=prefix, shortcuts=base.shortcuts)
         base.table = table.Table(
             name,
             tables=[*self._tables, *([for_bridges] if for_bridges else [])],
@@ -164,6 +170,7 @@ class NetworkService:
             if remove:
                 await base.thread.run(self._remove_all)
             await base.thread.run(base.table.close)
+            await base.thread.run(base.shortcuts.close)
             await base.thread.run(base.wiring.close)
             self._is_open = False
         base.thread.close()

@@ -66,6 +66,7 @@ class Attachment:
     places: tuple[Place, ...]
     mac: bytes
     is_guarded: bool = True  # it sends as what it was given only
+    has_shortcut: bool = False  # past the bridge, to the host and back
     is_apart: bool = False  # it does not reach others of the network
     is_crowded: bool = False  # there are hundreds of others
     kind: str = "veth"  # or macvlan, ipvlan: then the index is its parent's
