@@ -13,6 +13,7 @@ import pytest
 
 import berth
 from support import kernel
+from support.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -201,6 +202,21 @@ def test_an_id_without_end_is_none(engine: EngineProcess) -> None:
     for user, why in (("long", "unable to find user long"), ("1" * 5000, "must be in range")):
         refused = engine.docker("exec", "-u", user, "long", "true")
         assert why in refused.out + refused.err, str(refused)
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["its own", "none"])
+def test_no_stream_is_the_hosts_null_device(engine: EngineProcess, *, removed: bool) -> None:
+    """Root of a container could take that from everybody else on the machine."""
+    host = os.stat(os.devnull)
+    script = "stat -L -c '%d %i %t %T' /proc/self/fd/0; wc -c"
+    first = f"{script}; {'rm /dev/null; ' if removed else ''}echo ready; exec sleep 600"
+    engine.docker("run", "-d", "--name", "still", "--network", "none", "busybox", "sh", "-c", first)
+    wait_for(lambda: "ready" in engine.docker("logs", "still").out, "it runs")
+    done = engine.docker("exec", "still", "sh", "-c", script)
+    for line, count in (engine.docker("logs", "still").lines[:2], done.lines):
+        device, number, *kind = line.split()
+        assert [int(device), int(number)] != [host.st_dev, host.st_ino], line
+        assert [*kind, count] == ["1", "3", "0"]
 
 
 @pytest.mark.parametrize("access", ["rw", "ro"])

@@ -328,6 +328,21 @@ def test_a_null_device_as_a_stream_is_the_containers(oci, bundle):
     assert len(set(devices.read_text().split())) == 1
 
 
+def test_a_null_device_as_a_stream_of_an_exec_is_the_containers(oci, bundle, tmp_path):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    seen = tmp_path / "seen"
+    for _ in ("its own", "none"):
+        with open(os.devnull) as null, seen.open("wb") as out:
+            script = "stat -L -c %d:%i:%t:%T /proc/self/fd/0; rm -f /dev/null"
+            line = ("exec", "a", "sh", "-c", script)
+            assert oci.background(*line, stdin=null, stdout=out).wait() == 0
+        device, number, *kind = seen.read_text().split()[0].split(":")
+        host = os.stat(os.devnull)
+        assert [int(device), int(number)] != [host.st_dev, host.st_ino]
+        assert kind == ["1", "3"]
+
+
 def test_it_calls_itself_as_it_is_called(oci, bundle, tmp_path):
     """Some know the runtime that it stands in the place of by name only."""
     (tmp_path / "runc").symlink_to(oci.program)

@@ -17,11 +17,11 @@ from __future__ import annotations
 import _signal
 import os
 
-from berth.bundle import descriptors, names, stdio, warnings
+from berth.bundle import descriptors, names, warnings
 from berth.bundle.plan import FIRST_PRESERVED, account
 from berth.bundle.root import Root
 from berth.kernel import namespaces, processes, seccomp, sockets
-from berth.runtime import codec, payload
+from berth.runtime import codec, payload, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from berth.bundle.plan import account
 from berth.bundle.status import CREATED, PAUSED, RUNNING, lives, state, status
 from berth.errors import Conflict, from_record
 from berth.kernel import namespaces, processes, sockets
-from berth.runtime import codec
+from berth.runtime import codec, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class Joining:
             step = "prepare the process"
             if process.get("terminal"):
                 os.close(terminals.open_pair(process, self._console, sync))
+            stdio.reopen_null()
             who = account(process)
             keep = [sync.fileno(), *wanted.descriptors()]
             if self._filter is not None and self._filter.agent is not None:

@@ -166,7 +166,7 @@ def options(images: int, log: str) -> dict[str, Value]:
 
 
 def _null() -> str:
-    """Name the /dev/null that containers without a stdin have: the one that this process has, too."""
+    """Name the /dev/null that containers of earlier versions have as stdin: this process has it, too."""
     with open("/proc/self/fdinfo/0") as file:
         mount = next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
     return f"file[{mount:x}:{os.fstat(0).st_ino:x}]"

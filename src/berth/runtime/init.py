@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 from berth.kernel import cgroup_limits, loopback, namespaces, processes, sockets
-from berth.runtime import accounts, codec, hiding, payload, pty, rootfs
+from berth.runtime import accounts, codec, hiding, payload, pty, rootfs, stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -255,6 +255,7 @@ def set_up_stdio(child: Child) -> None:
         child.stdio = [slave, slave, slave]
     for number, fd in enumerate(child.stdio):
         os.dup2(fd, number)
+    stdio.reopen_null()
 
 
 def restrict_proc(child: Child) -> None:
