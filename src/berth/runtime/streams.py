@@ -6,6 +6,7 @@ read, too, it is hung up on. After the end a client takes the rest in its own ti
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import time
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from berth.runtime.shipping import Shipper
 
 STUCK_S = 10.0
+TERMINAL_BYTES = 1 << 16  # more than the kernel keeps of a terminal's output
 STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
@@ -194,24 +196,18 @@ class Streams:
         if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
             self._read_output(fd)
 
-    def _read_output(self, fd: int) -> bool:
-        """Pass one chunk on; False at the end or when there is none just now."""
+    def _read_output(self, fd: int) -> int:
+        """Pass one chunk on; return its size, 0 at the end or when there is none just now."""
         stream = self.outputs[fd]
         try:
             chunk = os.read(fd, CHUNK_BYTES)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:  # a terminal's last slave was closed
             chunk = b""
         if not chunk:
-            if fd == self.master:
-                self.epoll.modify(fd, 0)
-                self.forget(fd)
-            else:
-                self.forget(fd)
-                os.close(fd)
-            self.outputs.pop(fd)
-            return False
+            self._end_output(fd)
+            return 0
         if self.log is not None:
             self.log.write(STREAM_NAMES[stream], chunk, time.time_ns())
         if self.shipper is not None:
@@ -221,7 +217,13 @@ class Streams:
             self._flush_client(client)
         if self._is_held_back():
             self._pause_outputs(paused=True)
-        return True
+        return len(chunk)
+
+    def _end_output(self, fd: int) -> None:
+        self.forget(fd)
+        self.outputs.pop(fd)
+        if fd != self.master:
+            os.close(fd)
 
     def _output_interest(self, fd: int) -> int:
         writes = fd == self.master and self.input is not None and self.input.pending
@@ -269,10 +271,13 @@ class Streams:
     # The end
 
     def pass_on_the_rest(self) -> None:
-        """Read what is left of the output."""
+        """Read what is left of the output, and no more: processes that are left may write without end."""
         for fd in list(self.outputs):
-            while fd in self.outputs and self._read_output(fd):
-                pass
+            left = _room(fd)
+            while left > 0 and (size := self._read_output(fd)):
+                left -= size
+            if fd in self.outputs:
+                self._end_output(fd)
 
     def close_log(self) -> None:
         """Write what is left of the log."""
@@ -290,3 +295,11 @@ class Streams:
                 self._interest(client)
             else:
                 self._drop_client(client)
+
+
+def _room(fd: int) -> int:
+    """Return how many bytes of output may be waiting in a pipe, or in a terminal."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+    except OSError:
+        return TERMINAL_BYTES
