@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("berth")
 
-MAX_WAITING = 1024  # questions to other servers, of all containers
-MAX_CONNECTIONS = 64  # of one container
+# Of one container:
+MAX_WAITING = 1024  # questions to other servers
+MAX_ASKED = 32  # of them at once, for each is a socket of the engine's
+MAX_CONNECTIONS = 64
 IDLE_S = 10.0
 DATAGRAMS_AT_ONCE = 32
 MAX_DATAGRAM = 4096
@@ -44,7 +46,6 @@ class Resolvers:
     def __init__(self, foundation: Foundation, sandboxes: Sandboxes) -> None:
         self._base = foundation
         self._sandboxes = sandboxes
-        self.waiting = 0
         self._directories: dict[str, names.Directory] = {}
         self._version = 0
 
@@ -122,6 +123,8 @@ class Resolver:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
+        self._waiting = 0
+        self._asking = asyncio.Semaphore(MAX_ASKED)
         self._loop.add_reader(udp, self._read)
         self._loop.add_reader(tcp, self._accept)
 
@@ -156,7 +159,7 @@ class Resolver:
             return
 
     def _forward(self, question: dns.Question, data: bytes, peer: _Peer) -> None:
-        if self._owner.waiting >= MAX_WAITING:
+        if self._waiting >= MAX_WAITING:
             self._send(dns.answer(question, code=dns.REFUSED), peer)
             return
 
@@ -169,11 +172,12 @@ class Resolver:
         """Ask the other servers; a container without a way out gets no answer from them."""
         if not self._owner.gateways(self._container_id):
             return dns.answer(question, code=dns.SERVER_FAILURE)
-        self._owner.waiting += 1
+        self._waiting += 1
         try:
-            found = await self._upstream.ask(question, data, stream=stream)
+            async with self._asking:
+                found = await self._upstream.ask(question, data, stream=stream)
         finally:
-            self._owner.waiting -= 1
+            self._waiting -= 1
         return found or dns.answer(question, code=dns.SERVER_FAILURE)
 
     def _answer(self, data: bytes, *, stream: bool) -> bytes | dns.Question | None:

@@ -1,6 +1,7 @@
 """Names asked for in containers, by datagrams and connections, known and unknown, sane and hostile."""
 
 import asyncio
+import os
 import random
 import socket
 import struct
@@ -9,7 +10,7 @@ import pytest
 
 from berth.network import dns, files
 from berth.network.records import NetworkRequest
-from berth.network.resolver import MAX_CONNECTIONS
+from berth.network.resolver import MAX_ASKED, MAX_CONNECTIONS
 
 RESOLVER = "127.0.0.11"
 WORLD = bytes((203, 0, 113, 7))
@@ -72,7 +73,7 @@ def client(net, engine):
 
 
 class World(asyncio.DatagramProtocol):
-    """A name server that knows every name, at an address of the host's loopback."""
+    """A name server at an address of the host's loopback that knows every name; on some it is silent."""
 
     def __init__(self):
         self.asked = []
@@ -81,7 +82,8 @@ class World(asyncio.DatagramProtocol):
         self._transport = transport
 
     def datagram_received(self, data, address):
-        self._transport.sendto(self.answer(data), address)
+        if b"silent" not in data:
+            self._transport.sendto(self.answer(data), address)
 
     def answer(self, data):
         asked = dns.parse(data)
@@ -171,6 +173,20 @@ def test_hostile_packets_are_survived(engine, client):
             broken[rng.randrange(len(broken))] = rng.randrange(256)
         packets.append(bytes(broken[: rng.randrange(1, len(broken) + 1)]))
     client.throw(packets)
+    assert client.ask("server")[0] == dns.NO_ERROR
+
+
+@pytest.mark.usefixtures("world")
+def test_questions_that_nobody_answers_keep_nobody_else_out(net, engine, client):
+    other = Client(net, engine, engine.connect("other", network="named").netns_fd)
+    before = len(os.listdir("/proc/self/fd"))
+    client.throw(question(f"silent{number}.example") for number in range(1200))
+    engine.run(asyncio.sleep(0.1))
+    assert (
+        len(os.listdir("/proc/self/fd")) <= before + MAX_ASKED + 1
+    )  # with the one that has thrown
+    code, found = other.ask("example.com")
+    assert (code, found[-4:]) == (dns.NO_ERROR, WORLD)
     assert client.ask("server")[0] == dns.NO_ERROR
 
 
