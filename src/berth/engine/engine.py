@@ -179,11 +179,12 @@ class Engine:
         images = [i for i in self._services.images.all() if i.id == record.image_id]
         return {"SizeRw": size, "SizeRootFs": size + sum(image.size_bytes for image in images)}
 
-    def top(self, ref: str, ps_args: str = "") -> Document:
-        """Return the processes of a container."""
+    async def top(self, ref: str, ps_args: str = "") -> Document:
+        """Return the processes of a container; there may be ten thousands."""
         record = self.containers.find(ref)
         status.require_alive(record)
-        found = top.document(self.containers.cgroup(record).pids(), ps_args)
+        group = self.containers.cgroup(record)
+        found = await asyncio.to_thread(lambda: top.document(group.pids(), ps_args))
         self.containers.emit(record, "top")
         return found
 

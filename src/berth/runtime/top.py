@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
+MAX_COMMAND_BYTES = 128 << 10  # of one process's arguments, as ps; the kernel takes megabytes
+MAX_COMMANDS_BYTES = 4 << 20  # of all processes'; others are shown by their names
 EXTRA_FULL = ("UID", "PID", "PPID", "C", "SZ", "RSS", "PSR", "STIME", "TTY", "TIME", "CMD")
 JOBS = ("PID", "PGID", "SID", "TTY", "TIME", "CMD")
 LISTING = (
@@ -44,9 +46,9 @@ SHORT = ("PID", "TTY", "TIME", "CMD")
 
 
 class ProcessStatus:
-    """One process, as proc(5) describes it."""
+    """One process, as proc(5) describes it; no more than ``room`` bytes of its arguments."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, boot_s: int, room: int) -> None:
         folder = Path(f"/proc/{pid}")
         self.pid = pid
         text = (folder / "stat").read_text(errors="replace")
@@ -58,10 +60,11 @@ class ProcessStatus:
         self.priority, self.nice, self.threads = int(fields[15]), int(fields[16]), int(fields[17])
         self.processor = fields[36]
         self.cpu_s = (int(fields[11]) + int(fields[12])) / TICKS
-        self.started_s = _boot_s() + int(fields[19]) // TICKS
+        self.started_s = boot_s + int(fields[19]) // TICKS
         self.virtual_kb, self.resident_kb = int(fields[20]) // 1024, int(fields[21]) * PAGE_KB
         self.uid = folder.stat().st_uid
-        words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        with (folder / "cmdline").open("rb") as file:
+            words = file.read(room).replace(b"\0", b" ").decode(errors="replace")
         self.command = words.strip() or f"[{self.name}]"
 
     @property
@@ -242,10 +245,12 @@ def document(pids: Sequence[int], ps_args: str) -> dict[str, object]:
     """Return the processes in the columns asked for."""
     wanted = columns(ps_args)
     rows = []
+    boot_s, left = _boot_s(), MAX_COMMANDS_BYTES
     for pid in sorted(pids):
         try:
-            process = ProcessStatus(pid)
+            process = ProcessStatus(pid, boot_s, min(left, MAX_COMMAND_BYTES))
         except OSError:  # it has ended
             continue
+        left = max(0, left - len(process.command))
         rows.append([COLUMNS[name](process) for name, _ in wanted])
     return {"Titles": [title for _, title in wanted], "Processes": rows}

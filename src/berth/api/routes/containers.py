@@ -88,7 +88,7 @@ class ContainerRoutes:
 
     async def top(self, call: Call) -> None:
         """Answer its processes."""
-        await call.exchange.respond(200, self._engine.top(call.name, call.text("ps_args")))
+        await call.exchange.respond(200, await self._engine.top(call.name, call.text("ps_args")))
 
     async def start(self, call: Call) -> None:
         """Start one."""
