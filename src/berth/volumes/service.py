@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import re
-import shutil
 import stat
 import time
 from contextlib import suppress
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.errors import Conflict, Failed, InvalidArgument, NotFound
-from berth.kernel.mounts import open_beneath
+from berth.kernel.mounts import open_beneath, open_in_root
+from berth.runtime.removal import remove_tree
 from berth.snapshots.limits import Limits
 from berth.volumes import local
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from berth.runtime.client import Runtime
@@ -34,6 +34,7 @@ DATA = "_data"
 COPY_UP = "berth.volumes.copy:copy_up"
 REMOVED_PREFIX = ".removed-"  # which is the beginning of no volume's name
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Volume(msgspec.Struct, kw_only=True):
@@ -184,7 +185,10 @@ class VolumeService:
         """Delete a volume's directory, and nothing of what may be mounted in it."""
         local.unmount(self.path(name))
         project = self._limits.project_of(self._folder / name)
-        shutil.rmtree(self._folder / name, ignore_errors=True)
+        try:
+            remove_tree(str(self._folder / name))
+        except OSError as error:  # a file that cannot be changed: the next start tries again
+            log.warning("delete volume %s: %s", name, error)
         self._limits.give_up(project)
 
     async def fill(
@@ -257,13 +261,39 @@ def check_name(name: str) -> None:
 
 
 def _disk_usage(folder: Path) -> int:
-    sizes: dict[tuple[int, int], int] = {}  # a file with several names takes its space once
-    for base, folders, files in os.walk(folder):
-        for file in [*folders, *files]:
-            try:
-                status = os.lstat(f"{base}/{file}")
-            except OSError:
-                continue
-            if not stat.S_ISDIR(status.st_mode):
-                sizes[status.st_dev, status.st_ino] = status.st_size
-    return sum(sizes.values())
+    """Return the space that files take; a container may be changing them meanwhile."""
+    total = 0
+    linked: dict[tuple[int, int], int] = {}  # a file with several names takes its space once
+    try:
+        root = os.open(folder, _DIRECTORY)
+    except FileNotFoundError:
+        return 0
+    try:
+        pending = [""]
+        while pending:
+            path = pending.pop()
+            for name, status in _files(root, path):
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(f"{path}/{name}")
+                elif status.st_nlink > 1:
+                    linked[status.st_dev, status.st_ino] = status.st_size
+                else:
+                    total += status.st_size
+    finally:
+        os.close(root)
+    return total + sum(linked.values())
+
+
+def _files(root: int, path: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield what is in a directory; nothing of one that is gone, or deeper than paths can name."""
+    try:
+        folder = open_in_root(root, path, _DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    yield entry.name, entry.stat(follow_symlinks=False)
+    finally:
+        os.close(folder)

@@ -1,6 +1,7 @@
 """Volumes as records and directories."""
 
 import asyncio
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -45,6 +46,37 @@ def test_what_a_removal_left_goes_when_the_engine_starts(volumes, tmp_path):
     left.mkdir(parents=True)
     volumes.clean()
     assert [path.name for path in (tmp_path / "volumes").iterdir()] == ["data"]
+
+
+def test_a_tree_deeper_than_paths_can_name_goes_and_holds_nobody_up(volumes, tmp_path):
+    for name in ("data", "left"):
+        volumes.create(name)
+        (volumes.path(name) / "file").write_text("12345")
+        fd = os.open(volumes.path(name), os.O_RDONLY)
+        for _ in range(3000):
+            os.mkdir("a", dir_fd=fd)
+            deeper = os.open("a", os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = deeper
+        os.close(fd)
+    assert asyncio.run(volumes.size_bytes("data")) == 5
+    asyncio.run(volumes.remove("data", force=False, users=()))
+    (tmp_path / "volumes/left").rename(tmp_path / "volumes/.removed-0123")
+    volumes.clean()
+    assert list((tmp_path / "volumes").iterdir()) == []
+
+
+def test_the_size_is_that_of_the_volumes_files_alone(volumes, tmp_path):
+    volumes.create("data")
+    data, outside = volumes.path("data"), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "large").write_text("x" * 1000)
+    (data / "folder").mkdir()
+    (data / "folder/file").write_text("12345")
+    os.link(data / "folder/file", data / "again")
+    (data / "link").symlink_to(outside)
+    link = (data / "link").lstat().st_size
+    assert asyncio.run(volumes.size_bytes("data")) == 5 + link
 
 
 def test_a_volume_whose_directory_is_gone_is_removed(volumes, tmp_path):
