@@ -1,7 +1,7 @@
 """Removing a directory tree that strangers filled.
 
-Trees of any depth, with a bounded number of descriptors and calls: directories too far down are moved up to
-the top before they are emptied. Symbolic links are never followed.
+Trees of any depth and width, with a bounded number of descriptors and calls, and little memory: directories
+too far down are moved up to the top before they are emptied. Symbolic links are never followed.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ class _Emptying:
         self._empty(self._top, 0)
 
     def _empty(self, folder: int, depth: int) -> None:
-        folders: list[str] = []
-        others: list[str] = []
+        """Remove what is in a directory while it is listed: there may be millions."""
         with os.scandir(folder) as listing:
             for entry in listing:
-                (folders if entry.is_dir(follow_symlinks=False) else others).append(entry.name)
-        for name in others:
-            os.unlink(name, dir_fd=folder)
-        for name in folders:
-            if depth == MAX_DEPTH:
-                self._move_up(name, folder)
-                continue
-            below = os.open(name, _DIRECTORY, dir_fd=folder)
-            try:
-                self._empty(below, depth + 1)
-            finally:
-                os.close(below)
-            os.rmdir(name, dir_fd=folder)
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=folder)
+                elif depth == MAX_DEPTH:
+                    self._move_up(entry.name, folder)
+                else:
+                    self._remove(entry.name, folder, depth + 1)
+
+    def _remove(self, name: str, folder: int, depth: int) -> None:
+        below = os.open(name, _DIRECTORY, dir_fd=folder)
+        try:
+            self._empty(below, depth)
+        finally:
+            os.close(below)
+        os.rmdir(name, dir_fd=folder)
 
     def _move_up(self, name: str, folder: int) -> None:
         self._moved += 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import pytest
 
@@ -34,6 +35,21 @@ def test_a_tree_deeper_than_paths_can_name_goes(tmp_path):
     os.close(fd)
     remove_tree(str(top))
     assert not top.exists()
+
+
+def test_a_directory_of_many_files_takes_no_memory_for_each(tmp_path):
+    top = tmp_path / "top"
+    top.mkdir()
+    fd = os.open(top, os.O_RDONLY)
+    for number in range(10_000):
+        os.mknod(f"{'long' * 50}{number}", dir_fd=fd)
+    os.close(fd)
+    tracemalloc.start()
+    remove_tree(str(top))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not top.exists()
+    assert peak < 200_000
 
 
 def test_missing_is_fine(tmp_path):
