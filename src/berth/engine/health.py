@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from berth.engine import status
+from berth.engine.admission import MIN_HEALTH_NS
 from berth.engine.models import ExecConfig, ExecStart, Healthcheck
 from berth.errors import BerthError
 from berth.oci import times
@@ -100,10 +101,14 @@ def probe(config: ContainerConfig) -> list[str] | None:
 
 
 def delay_ns(check: Healthcheck, state: State, age_ns: int) -> int:
-    """Return how long to wait for the next probe of a container that has run for ``age_ns``."""
+    """Return how long to wait for the next probe of a container that has run for ``age_ns``.
+
+    What an image says of that, nobody has looked at.
+    """
+    wait_ns = check.interval or INTERVAL_NS
     if state.status == STARTING and age_ns < check.start_period:
-        return check.start_interval or START_INTERVAL_NS
-    return check.interval or INTERVAL_NS
+        wait_ns = check.start_interval or START_INTERVAL_NS
+    return max(wait_ns, MIN_HEALTH_NS)
 
 
 class Health:

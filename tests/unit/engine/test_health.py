@@ -62,8 +62,15 @@ def test_the_last_five_results_are_kept() -> None:
 
 
 def test_probes_come_quicker_while_it_starts() -> None:
-    check = Healthcheck(interval=30, start_period=100, start_interval=5)
-    assert delay_ns(check, State(), 0) == 5
-    assert delay_ns(check, State(status="healthy"), 0) == 30
-    assert delay_ns(check, State(), 100) == 30
+    times = {"interval": 30 * SECOND, "start_period": 100 * SECOND, "start_interval": 5 * SECOND}
+    check = Healthcheck(**times)
+    assert delay_ns(check, State(), 0) == 5 * SECOND
+    assert delay_ns(check, State(status="healthy"), 0) == 30 * SECOND
+    assert delay_ns(check, State(), 100 * SECOND) == 30 * SECOND
     assert delay_ns(Healthcheck(), State(), 0) == 30 * SECOND
+
+
+@pytest.mark.parametrize("said", [1, -1, -(1 << 60)])
+def test_an_image_does_not_have_the_engine_probe_without_a_pause(said: int) -> None:
+    check = Healthcheck(interval=said, start_interval=said, start_period=SECOND)
+    assert delay_ns(check, State(), 0) == delay_ns(check, State(), SECOND) == 1_000_000
