@@ -115,3 +115,12 @@ def test_what_a_container_writes_to_its_hosts_stops_no_other(
     else:
         head = linked.docker("exec", "web", "head", "-c", "4000", "/etc/hosts").raw
         assert b"\tdb " not in head
+
+
+def test_a_container_that_has_made_its_hosts_huge_starts_again(engine: EngineProcess) -> None:
+    script = "cat /etc/hosts | wc -l; dd if=/dev/zero of=/etc/hosts bs=1 count=1 seek=64G"
+    engine.docker("run", "--name", "large", "busybox", "sh", "-c", script)
+    done = engine.docker("start", "-a", "large")
+    assert done.code == 0, str(done)
+    first, second = engine.docker("logs", "large").out.split()
+    assert first == second

@@ -100,7 +100,8 @@ def _write(path: str, text: str) -> None:
     data = text.encode(errors="surrogateescape")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        size = os.fstat(fd).st_size
+        # A container may have made it as large as it likes, of nothing: what is beyond that is cut off.
+        size = min(os.fstat(fd).st_size, MAX_BYTES)
         if 0 < size < len(data):
             _lengthen(fd, size, len(data) - size)
         # One write of what there is room for, and blank lines where it has become shorter.
