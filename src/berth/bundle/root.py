@@ -9,6 +9,7 @@ from berth.bundle.warnings import warn
 from berth.kernel import mounts
 from berth.kernel.mounts import MS_BIND, MS_MOVE, MS_PRIVATE, MS_REC, MS_SLAVE, mount
 from berth.runtime import hiding, places
+from berth.runtime.mountpoints import points
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,11 +116,9 @@ class Root:
 
     def _cover_kernel_file_systems(self) -> None:
         """Take away the host's /proc and /sys: below a moved root they stay, and permit fresh ones."""
-        with open("/proc/self/mountinfo") as file:
-            lines = [line.split(" - ") for line in file]
-        points = [left.split(" ")[4] for left, right in lines if right.split(" ")[0] in KERNELS]
+        found = [point.path for point in points("self") if point.fstype in KERNELS]
         own = f"{self._plan.rootfs}/"
-        for point in sorted((p for p in points if not p.startswith(own)), key=len, reverse=True):
+        for point in sorted((p for p in found if not p.startswith(own)), key=len, reverse=True):
             try:
                 mount("", point, flags=MS_SLAVE | MS_REC)
                 mounts.umount2(point, mounts.MNT_DETACH)
@@ -159,10 +158,6 @@ def _make_parent_private(path: str, propagation: int) -> None:
     """Make the mount that ``path`` is in private, if it may be shared: pivot_root(2) takes no other."""
     if not propagation & mounts.MS_SHARED:
         return
-    points = []
-    with open("/proc/self/mountinfo") as file:
-        for line in file:
-            point = line.split(" ")[4]
-            if path == point or path.startswith(f"{point.rstrip('/')}/"):
-                points.append(point)
-    mount("", max(points, key=len), flags=MS_PRIVATE)
+    found = [point.path for point in points("self")]
+    around = [p for p in found if path == p or path.startswith(f"{p.rstrip('/')}/")]
+    mount("", max(around, key=len), flags=MS_PRIVATE)

@@ -107,7 +107,7 @@ def _check_peers(point: MountPoint) -> None:
 def mount_of(path: str) -> tuple[str, list[str]]:
     """Return where the mount is in which ``path`` is, and the optional fields of mountinfo about it."""
     best: tuple[str, list[str]] = ("/", [])
-    for line in MOUNTINFO.read_text().splitlines():
+    for line in MOUNTINFO.read_bytes().decode(errors="surrogateescape").split("\n")[:-1]:
         fields = line.split(" ")
         place = ESCAPED.sub(lambda match: chr(int(match[1], 8)), fields[4])
         is_around = path == place or path.startswith(place.rstrip("/") + "/")

@@ -138,7 +138,7 @@ def _entries(found: list[BlockEntry]) -> list[BlockEntry] | None:
 def networks(pid: int) -> Document:
     """Return the counters of each interface that the process sees, but loopback."""
     try:
-        lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+        lines = Path(f"/proc/{pid}/net/dev").read_text(errors="replace").splitlines()[2:]
     except OSError:
         return {}
     return parse_counters(lines)

@@ -109,8 +109,9 @@ class Hierarchies:
 def detect() -> Hierarchies:
     """Find the mounted hierarchies; Unsupported when there are none."""
     found: list[Hierarchy] = []
-    with open(MOUNTINFO) as file:
-        lines = file.read().splitlines()
+    # Places of mounts are named by whoever may mount, a user with FUSE as well: bytes of any kind.
+    with open(MOUNTINFO, errors="surrogateescape", newline="\n") as file:
+        lines = file.read().split("\n")
     for line in lines:
         before, _, after = line.partition(" - ")
         fstype, _, rest = after.partition(" ")

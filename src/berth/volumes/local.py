@@ -99,7 +99,7 @@ def _with_address(text: str) -> str:
 def is_mounted(path: Path) -> bool:
     """Say whether something is mounted at ``path``."""
     wanted = re.sub(r"[ \t\n\\]", lambda match: f"\\{ord(match[0]):03o}", str(path.resolve()))
-    with open(MOUNTINFO) as lines:  # noqa: PTH123
+    with open(MOUNTINFO, errors="surrogateescape", newline="\n") as lines:  # noqa: PTH123
         return any(line.split(" ", 5)[4] == wanted for line in lines)
 
 
