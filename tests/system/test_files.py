@@ -338,6 +338,17 @@ def test_diff_tells_what_was_changed(cli: Cli, engine: EngineProcess) -> None:
     assert engine.request("GET", "/containers/untouched/changes") == (200, None)
 
 
+def test_a_name_of_any_bytes_hides_nothing(cli: Cli, engine: EngineProcess) -> None:
+    script = """
+        touch "$(printf '/work/bad\\377')" /work/good; ln -s "$(printf 'bad\\377')" /work/link
+    """
+    engine.docker("run", "--name", "changed", "--network", "none", "busybox", "sh", "-c", script)
+    lines = cli("diff", "changed").lines
+    assert lines == ["C /work", "A /work/bad\ufffd", "A /work/good", "A /work/link"]
+    done = engine.docker("cp", "changed:/work/link", "-")
+    assert (done.code, [*members(done.raw)]) == (0, ["link"]), str(done)
+
+
 def test_a_container_becomes_an_image(cli: Cli, subject: str, engine: EngineProcess) -> None:
     engine.docker("start", subject)
     engine.docker("exec", subject, "rm", "-r", "/home")

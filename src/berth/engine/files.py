@@ -136,7 +136,7 @@ class Files:
         self._containers.emit(record, "extract-to-dir")
 
     async def changes(self, ref: str) -> AsyncIterator[tuple[str, str]]:
-        """Yield what a container has changed, by path: (C, A or D, path)."""
+        """Yield what a container has changed, by path: (C, A or D, path as far as it is UTF-8)."""
         record = self._containers.find(ref)
         argument: Document = {"rootfs": self._services.images.rootfs(record.id).document()}
         rest = b""
@@ -144,7 +144,7 @@ class Files:
             async for chunk in chunks:
                 *whole, rest = (rest + chunk).split(b"\0")
                 for entry in whole:
-                    yield chr(entry[0]), os.fsdecode(entry[1:])
+                    yield chr(entry[0]), entry[1:].decode(errors="replace")
 
     async def layer(
         self,

@@ -26,7 +26,12 @@ def told_error(message: Message) -> BerthError:
     """Return the kind that a message says was raised."""
     record = message["error"]
     assert isinstance(record, dict)
-    return from_record({str(key): str(text) for key, text in record.items()})
+    return from_record({str(key): shown(str(text)) for key, text in record.items()})
+
+
+def shown(text: str) -> str:
+    """Return a text in which names of files may be, for clients and records: they are UTF-8."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 class Channel:

@@ -13,7 +13,7 @@ import pytest
 
 from berth.errors import Unavailable
 from berth.kernel import sockets
-from berth.runtime.channel import Channel
+from berth.runtime.channel import Channel, told_error
 from berth.runtime.tasks import MONITOR_DIED, Task
 
 if TYPE_CHECKING:
@@ -122,3 +122,8 @@ def test_a_task_that_has_ended_is_in_no_cycle(tmp_path: Path) -> None:
         assert left() is None
     finally:
         gc.enable()
+
+
+def test_an_error_about_a_name_of_any_bytes_can_be_told_to_clients() -> None:
+    error = told_error({"error": {"code": "failed", "message": "mkdir /bad\udcff: not possible"}})
+    assert error.message.encode() == "mkdir /bad\ufffd: not possible".encode()

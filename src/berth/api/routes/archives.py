@@ -14,6 +14,7 @@ from berth.api.routes.images import reference_of
 from berth.engine.commits import CommitRequest
 from berth.engine.models import ContainerConfig
 from berth.errors import InvalidArgument
+from berth.runtime.channel import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,7 @@ MAX_NAME_BYTES = 255  # of one name in a path
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 KINDS = {"C": 0, "A": 1, "D": 2}
 SECOND_NS = 1_000_000_000
+FIRST_S, LAST_S = -62_135_596_800, 253_402_300_799  # of the years that a time is shown in
 PIECE_BYTES = 1 << 16
 
 
@@ -127,12 +129,13 @@ def described(found: Mapping[str, object]) -> str:
     moment = found["mtime_ns"]
     assert isinstance(moment, int)
     seconds, rest = divmod(moment, SECOND_NS)
+    seconds = min(max(seconds, FIRST_S), LAST_S)
     fraction = f".{rest:09}".rstrip("0") if rest else ""
     document = {
-        "name": found["name"],
+        "name": shown(str(found["name"])),
         "size": found["size"],
         "mode": found["mode"],
-        "mtime": f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z",
-        "linkTarget": found["linkTarget"],
+        "mtime": f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}{fraction}Z",
+        "linkTarget": shown(str(found["linkTarget"])),
     }
     return b64encode(msgspec.json.encode(document)).decode()
