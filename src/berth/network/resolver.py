@@ -234,6 +234,7 @@ class Resolver:
                 writer.write(len(found).to_bytes(2, "big") + found)
                 async with asyncio.timeout(IDLE_S):
                     await writer.drain()
+                await asyncio.sleep(0)  # thousands may have come at once: others use the loop too
         except (EOFError, OSError, TimeoutError):
             return
         finally:
