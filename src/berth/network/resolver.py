@@ -8,6 +8,7 @@ that wait for other servers are bounded.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 import socket
@@ -33,8 +34,10 @@ MAX_WAITING = 1024  # questions to other servers
 MAX_ASKED = 32  # of them at once, for each is a socket of the engine's
 MAX_CONNECTIONS = 64
 IDLE_S = 10.0
+PAUSE_S = 1.0  # when there are no descriptors
 DATAGRAMS_AT_ONCE = 32
 MAX_DATAGRAM = 4096
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LENGTHS = {dns.A: 4, dns.AAAA: 16}
 
 _Peer = tuple[str, int]
@@ -125,11 +128,17 @@ class Resolver:
         self._connections = 0
         self._waiting = 0
         self._asking = asyncio.Semaphore(MAX_ASKED)
+        self._pause: asyncio.TimerHandle | None = None
         self._loop.add_reader(udp, self._read)
-        self._loop.add_reader(tcp, self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._tcp, self._accept)
 
     def close(self) -> None:
         """Answer no more."""
+        if self._pause is not None:
+            self._pause.cancel()
         for sock in (self._udp, self._tcp):
             self._loop.remove_reader(sock)
         for task in self._tasks:
@@ -210,8 +219,14 @@ class Resolver:
     def _accept(self) -> None:
         try:
             sock, _ = self._tcp.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionError):
             return
+        except OSError as error:
+            # It stays readable: who looks again at once does nothing else.
+            self._loop.remove_reader(self._tcp)
+            if error.errno in NO_DESCRIPTORS:
+                self._pause = self._loop.call_later(PAUSE_S, self._listen)
+            return  # else a container that may (NET_ADMIN) has destroyed it
         if self._connections >= MAX_CONNECTIONS:
             sock.close()
             return

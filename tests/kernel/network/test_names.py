@@ -5,12 +5,15 @@ import os
 import random
 import socket
 import struct
+import time
 
 import pytest
 
 from berth.network import dns, files
 from berth.network.records import NetworkRequest
 from berth.network.resolver import MAX_ASKED, MAX_CONNECTIONS
+from support.networks import within
+from support.programs import find, run
 
 RESOLVER = "127.0.0.11"
 WORLD = bytes((203, 0, 113, 7))
@@ -209,6 +212,18 @@ def test_thousands_of_questions_at_once_do_not_keep_the_engine_from_others(net, 
 
     assert engine.run(ask()).count(b"server") == count
     assert turns > count
+
+
+def test_a_container_that_destroys_the_sockets_in_it_keeps_nobody_busy(net, engine, client):
+    """Who may NET_ADMIN in a namespace may do that (ss -K)."""
+    within(client._fd, lambda: run(find("ss"), "-K", "-t", "-l", "src", RESOLVER))
+    sock = net.socket(client._fd)
+    with pytest.raises(ConnectionRefusedError):
+        sock.connect((RESOLVER, 53))
+    before = time.process_time()
+    engine.run(asyncio.sleep(0.5))
+    assert time.process_time() - before < 0.2
+    assert client.ask("server")[0] == dns.NO_ERROR
 
 
 def test_connections_that_say_nothing_do_not_keep_others_out(net, engine, client):
