@@ -38,6 +38,7 @@ _NLM_F_ACK_TLVS = 0x200
 _NLA_F_NESTED = 0x8000
 _NLA_TYPE_MASK = 0x3FFF
 _RECEIVE_BYTES = 65_536
+_KERNEL = 0  # as a sender
 
 _HEADER = Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = Struct("=HH")  # length, type
@@ -174,7 +175,7 @@ class NetlinkSocket:
         error: OSError | None = None
         waiting = len(messages)
         while waiting:
-            for reply in decode(self._socket.recv(_RECEIVE_BYTES)):
+            for reply in self._receive():
                 if reply.kind == NLMSG_ERROR:
                     waiting -= 1
                     error = error or refusal(reply, call)
@@ -194,10 +195,10 @@ class NetlinkSocket:
         error: OSError | None = None
         while True:
             try:
-                data = self._socket.recv(_RECEIVE_BYTES, _socket.MSG_DONTWAIT)
+                replies = self._receive(_socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
-            for reply in decode(data):
+            for reply in replies:
                 if reply.kind == NLMSG_ERROR:
                     error = error or refusal(reply, call)
         if error:
@@ -206,7 +207,7 @@ class NetlinkSocket:
     def query(self, message: Message, call: str) -> Message:
         """Send a request that has one answer, and return it."""
         self._send([message.encode(self._next())])
-        reply = decode(self._socket.recv(_RECEIVE_BYTES))[0]
+        reply = self._receive()[0]
         if reply.kind == NLMSG_ERROR and (error := refusal(reply, call)):
             raise error
         return reply
@@ -216,12 +217,22 @@ class NetlinkSocket:
         self._send([message.encode(self._next(), NLM_F_DUMP)])
         entries: list[Message] = []
         while True:
-            for reply in decode(self._socket.recv(_RECEIVE_BYTES)):
+            for reply in self._receive():
                 if reply.kind == NLMSG_DONE:
                     return entries
                 if reply.kind == NLMSG_ERROR and (error := refusal(reply, call)):
                     raise error
                 entries.append(reply)
+
+    def _receive(self, flags: int = 0) -> list[Message]:
+        """Return the messages of the kernel's next packet.
+
+        A container that may (NET_ADMIN) can send some to a socket in its network namespace, too.
+        """
+        while True:
+            data, (sender, _) = self._socket.recvfrom(_RECEIVE_BYTES, flags)
+            if sender == _KERNEL:
+                return decode(data)
 
     def _next(self) -> int:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
