@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -124,3 +125,25 @@ def test_a_container_that_has_made_its_hosts_huge_starts_again(engine: EnginePro
     assert done.code == 0, str(done)
     first, second = engine.docker("logs", "large").out.split()
     assert first == second
+
+
+LEASE = """
+import fcntl, os, signal
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+for name in ("hosts", "resolv.conf"):
+    fcntl.fcntl(os.open(f"/etc/{name}", os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)
+print("leased", flush=True)
+signal.pause()
+"""
+
+
+def test_who_has_a_lease_on_shared_files_holds_up_nobody(engine: EngineProcess) -> None:
+    engine.docker("run", "-d", "--name", "owner", "busybox", "sleep", "600")
+    shares = ("--name", "holder", "--network", "container:owner")
+    engine.docker("run", "-d", *shares, "host", "python3", "-c", LEASE)
+    wait_for(lambda: engine.docker("logs", "holder").out == "leased\n", "it has them")
+    before = time.monotonic()
+    assert engine.docker("restart", "-t", "0", "owner").code == 0
+    assert time.monotonic() - before < 20
+    name = engine.inspect("owner")["Id"][:12]
+    assert f"\t{name}\n" in engine.docker("exec", "owner", "cat", "/etc/hosts").out

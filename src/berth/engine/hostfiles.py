@@ -66,7 +66,12 @@ def write(
     resolv_conf = _resolv_conf(record, resolves=resolves)
     texts = (files.hostname(name), table, resolv_conf)
     for file, text in zip(FILES, texts, strict=True):
-        _write(f"{folder}/{file}", text)
+        path = f"{folder}/{file}"
+        try:
+            _write(path, text)
+        except BlockingIOError:  # one that shares the network holds it: that has the old one, then
+            os.unlink(path)  # noqa: PTH108
+            _write(path, text)
 
 
 def relink(folder: Path, lines: Iterable[tuple[str, str]]) -> None:
@@ -92,13 +97,18 @@ def _resolv_conf(record: ContainerRecord, *, resolves: bool) -> str:
     )
 
 
+def _open(path: str, flags: int) -> int:
+    """Open a file that a container has, too. By a lease on it (fcntl(2)) that would have everybody wait."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+
+
 def _write(path: str, text: str) -> None:
     """Write a file in place, for a container that runs has it mounted.
 
     At every moment it has the old text or the new one, and a disk that is full leaves it the old one.
     """
     data = text.encode(errors="surrogateescape")
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = _open(path, os.O_WRONLY | os.O_CREAT)
     try:
         # A container may have made it as large as it likes, of nothing: what is beyond that is cut off.
         size = min(os.fstat(fd).st_size, MAX_BYTES)
@@ -126,7 +136,7 @@ def _lengthen(fd: int, size: int, more: int) -> None:
 def _edit(path: Path, change: Callable[[str], str]) -> None:
     """Change a running container's file. What it made of that is its own affair, and fails nothing else."""
     try:
-        with path.open("rb") as file:
+        with open(_open(str(path), os.O_RDONLY), "rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             _edit_head(path, data[: data.rfind(b"\n", 0, MAX_BYTES) + 1], change)
@@ -145,7 +155,7 @@ def _edit_head(path: Path, head: bytes, change: Callable[[str], str]) -> None:
     after = change(before).encode(errors="surrogateescape")
     if after == head:
         return
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    fd = _open(str(path), os.O_RDWR)
     try:
         if len(after) > len(head):
             kept = after.rfind(b"\n", 0, len(head)) + 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
+import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,6 +68,32 @@ def test_a_disk_that_is_full_leaves_the_old_text(tmp_path: Path) -> None:
             os._exit(0)
     os.waitpid(child, 0)
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize("kind", [fcntl.F_RDLCK, fcntl.F_WRLCK])
+def test_nobody_waits_for_who_has_a_lease_on_a_file(tmp_path: Path, kind: int) -> None:
+    text = f"{HEAD}172.17.0.2\tdb\n"
+    path = hosts(tmp_path, text)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGIO, signal.SIG_IGN)
+            fcntl.fcntl(os.open(path, os.O_RDONLY), fcntl.F_SETLEASE, kind)
+            os.write(writer, b"x")
+            signal.pause()
+        finally:
+            os._exit(0)
+    os.read(reader, 1)
+    before = time.monotonic()
+    hostfiles.relink(tmp_path, [("172.17.100.200", "db")])
+    waited_s = time.monotonic() - before
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert waited_s < 5
+    assert path.read_text() == text
+    for fd in (reader, writer):
+        os.close(fd)
 
 
 @pytest.mark.parametrize("address", ["172.17.0.200", "172.17.0.9", "10.1.1.1"])
