@@ -23,7 +23,7 @@ PR_SET_NAME = 15
 PR_SET_NO_NEW_PRIVS = 38
 
 CLOSE_RANGE_CLOEXEC = 4
-_STATE, _FLAGS, _ARG_START = 0, 6, 45  # fields of proc(5), counted from the state
+_STATE, _PARENT, _FLAGS, _ARG_START = 0, 1, 6, 45  # fields of proc(5), counted from the state
 _PF_EXITING = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
@@ -57,6 +57,11 @@ def set_title(arguments: list[str]) -> None:
 def _stat(pid: int | str) -> list[bytes]:
     with open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent of a process, whatever that calls itself."""
+    return int(_stat(pid)[_PARENT])
 
 
 def is_stopped(pid: int) -> bool:

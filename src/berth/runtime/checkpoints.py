@@ -194,7 +194,7 @@ def _foreign_namespaces(pid: int) -> list[str]:
 
 def _is_first(pid: int) -> bool:
     """Say whether a process is the first of its pid namespace."""
-    with open(f"/proc/{pid}/status") as file:
+    with open(f"/proc/{pid}/status", errors="replace") as file:  # its name is its own affair
         ids = next(line.split() for line in file if line.startswith("NSpid:"))
     return ids[-1] == "1"
 

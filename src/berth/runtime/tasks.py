@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth.errors import Failed, Unavailable
@@ -18,6 +17,7 @@ from berth.runtime.requests import Attachment, ExitRecord, Handover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     Release = Callable[[Channel, int], None]
 
@@ -76,8 +76,7 @@ class Task:
         path = self._directory / TASK_FILE
         try:
             known = json.loads(path.read_bytes())
-            parent = Path(f"/proc/{known['pid']}/stat").read_text().rpartition(")")[2].split()[1]
-            if int(parent) != known["monitor"]:
+            if processes.parent_of(known["pid"]) != known["monitor"]:
                 raise ProcessLookupError
             self.pid, self.pidfd = known["pid"], os.pidfd_open(known["pid"])
             self.monitor = known["monitor"]

@@ -6,19 +6,20 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from berth.errors import Unavailable
-from berth.kernel import sockets
+from berth.kernel import processes, sockets
+from berth.runtime import checkpoints
 from berth.runtime.channel import Channel, told_error
 from berth.runtime.tasks import MONITOR_DIED, Task
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from berth.runtime.requests import ExitRecord
 
 STARTED = {"event": "started", "pid": 1, "started_at_ns": 5}
@@ -122,6 +123,28 @@ def test_a_task_that_has_ended_is_in_no_cycle(tmp_path: Path) -> None:
         assert left() is None
     finally:
         gc.enable()
+
+
+def test_a_process_with_a_name_of_any_bytes_is_followed(tmp_path: Path) -> None:
+    """By who starts while its monitor is stopped, and by who makes a checkpoint."""
+    pid = os.fork()
+    if pid == 0:
+        processes.set_name(b"a) \xff\n")
+        signal.pause()
+
+    async def follow() -> bool:
+        task = Task("a" * 64, Channel(sockets.pair()[0]), tmp_path)
+        return task.assume()
+
+    (tmp_path / "task.json").write_text(json.dumps({"pid": pid, "monitor": os.getpid()}))
+    try:
+        while b"\xff" not in Path(f"/proc/{pid}/comm").read_bytes():
+            os.sched_yield()
+        assert asyncio.run(follow())
+        assert not checkpoints._is_first(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_an_error_about_a_name_of_any_bytes_can_be_told_to_clients() -> None:
