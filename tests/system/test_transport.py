@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from berth.api.tls import MAX_STRANGERS
 from berth.engine.instance import Instance
 from support import certificates, kernel
 from support.engine import SOURCE, EngineProcess
@@ -238,6 +239,19 @@ def test_clients_that_say_nothing_hold_nobody_up(
         lambda: len(list(Path(f"/proc/{engine.pid}/fd").iterdir())) < before - 40,
         "their descriptors are closed",
     )
+
+
+def test_clients_that_say_nothing_do_not_take_the_engines_descriptors(
+    secured: tuple[EngineProcess, int],
+) -> None:
+    engine, port = secured
+    before = len(list(Path(f"/proc/{engine.pid}/fd").iterdir()))
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(MAX_STRANGERS + 200)]
+    assert engine.request("GET", "/_ping") == (200, b"OK")
+    taken = len(list(Path(f"/proc/{engine.pid}/fd").iterdir())) - before
+    assert taken <= MAX_STRANGERS
+    for sock in silent:
+        sock.close()
 
 
 def test_missing_certificates_are_named(refused: tuple[str, ...]) -> None:

@@ -23,6 +23,7 @@ log = logging.getLogger("berth.api")
 
 HANDSHAKE_S = 10.0
 ACCEPT_PAUSE_S = 0.5  # when there are no descriptors
+MAX_STRANGERS = 256  # at once: whoever can connect would take all descriptors of the engine
 
 
 def server_context(*, cert: str, key: str, ca: str | None) -> ssl.SSLContext:
@@ -57,6 +58,7 @@ class TlsListener:
         self._sock = sock
         self._context = context
         self._serve = serve
+        self._room = asyncio.Semaphore(MAX_STRANGERS)
         self._tasks = Background()
         self._accepting = self._tasks.start(self._accept(), name="accept TLS")
 
@@ -68,9 +70,11 @@ class TlsListener:
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await self._room.acquire()
             try:
                 client, _ = await loop.sock_accept(self._sock)
             except OSError as error:
+                self._room.release()
                 log.warning("accept a connection: %s", error.strerror)
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
@@ -88,6 +92,8 @@ class TlsListener:
             log.info("TLS handshake: %s", error)
             client.close()
             return
+        finally:
+            self._room.release()
         inner, served = socket.socketpair()
         inner.setblocking(False)
         served.setblocking(False)
