@@ -35,7 +35,7 @@ from berth.engine.services import Services
 from berth.errors import BerthError, Conflict, Failed, Unsupported
 from berth.images import host
 from berth.images.service import ImageService
-from berth.kernel import cgroups
+from berth.kernel import cgroups, processes
 from berth.network.ipam import Plan
 from berth.network.service import NetworkService
 from berth.registry.begun import BegunUploads
@@ -139,6 +139,7 @@ async def serve(options: Options) -> None:
             data_root=data_root,
             exec_root=exec_root,
             hidden=hidden,
+            descriptors=processes.raise_descriptor_limit(),
             hierarchies=hierarchies,
             defaults=spec.default(Instance.of(data_root).cgroup, ahead=id_maps is None),
         )

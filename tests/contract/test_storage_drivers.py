@@ -79,6 +79,7 @@ class Place:
             data_root=self.folder / "data",
             exec_root=self.folder / "exec",
             hidden=[],
+            descriptors=1024,
             hierarchies=cgroups.detect(),
             defaults=spec.default(Instance.of(self.folder / "data").cgroup),
         )

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.engine import EngineProcess
 from support.programs import find, run
+from system.conftest import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.engine import EngineProcess
     from support.programs import Outcome
 
     Cli = Callable[..., Outcome]
@@ -138,3 +139,17 @@ def test_real_time_that_cannot_be_had_is_refused(cli: Cli) -> None:
     done = cli(*RUN, "--cpu-rt-runtime", "5000", "--cpu-rt-period", "4000", "busybox", "true")
     assert done.code == 125
     assert "real-time" in done.err
+
+
+def test_the_engine_may_open_more_files_than_its_containers(busybox_tar: bytes) -> None:
+    """1024 is what services and shells have, unless somebody has said otherwise."""
+    engine = EngineProcess(prefix=(find("prlimit"), "--nofile=1024:4096"))
+    with running(engine, busybox_tar):
+        lines = Path(f"/proc/{engine.pid}/limits").read_text().splitlines()
+        assert next(ln.split()[3:5] for ln in lines if "open files" in ln) == ["4096", "4096"]
+        done = engine.docker(*RUN, "busybox", "sh", "-c", "ulimit -Sn; ulimit -Hn")
+        assert done.lines == ["1024", "4096"], str(done)
+        for ports in ("20000-20599:80-679", "21000-21599:80-679"):
+            done = engine.docker("run", "-d", "-p", ports, "busybox", "sleep", "600")
+            assert done.code == 0, str(done)
+        engine.remove_containers()

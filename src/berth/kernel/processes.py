@@ -113,6 +113,23 @@ def reset_hidden_signals() -> None:
         check(result, f"rt_sigaction {number}")
 
 
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files as it may let itself; return the limit that it had."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
+
+
+def lower_descriptor_limit(soft: int) -> None:
+    """Give this process and what comes out of it such a limit again."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def keep_freed_memory(size_bytes: int) -> None:
     """Let the heap keep so much that was freed instead of giving it back at once (mallopt(3)).
 

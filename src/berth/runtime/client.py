@@ -42,12 +42,20 @@ class Runtime:
         data_root: Path,
         exec_root: Path,
         hidden: Sequence[str],
+        descriptors: int,
         hierarchies: Hierarchies,
         defaults: DefaultSpec,
     ) -> Runtime:
-        """Start the zygote. Both roots exist. ``hidden``: host paths that no container sees."""
+        """Start the zygote. Both roots exist. ``hidden``: host paths that no container sees.
+
+        ``descriptors``: how many a container's processes may have, unless something else is said.
+        """
         zygote = Zygote(
-            data_root=data_root, exec_root=exec_root, hidden=hidden, default_spec=defaults.spec
+            data_root=data_root,
+            exec_root=exec_root,
+            hidden=hidden,
+            descriptors=descriptors,
+            default_spec=defaults.spec,
         )
         await zygote.open()
         return cls(zygote, hierarchies, defaults)

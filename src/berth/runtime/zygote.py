@@ -29,7 +29,12 @@ KEPT_BYTES = 1 << 20  # of a fork's heap: what a chunk of output is written with
 
 
 def main(
-    control_fd: int, data_root: str, exec_root: str, hidden: list[str], default_spec: Spec
+    control_fd: int,
+    data_root: str,
+    exec_root: str,
+    hidden: list[str],
+    descriptors: int,
+    default_spec: Spec,
 ) -> None:
     """Serve fork requests on a descriptor, the last that is open, until berthd is gone."""
     control = sockets.adopt(control_fd)
@@ -37,6 +42,7 @@ def main(
     processes.close_from(control_fd + 1)  # what berthd was started with is nobody's here
     processes.set_name(b"berth-zygote")
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
+    processes.lower_descriptor_limit(descriptors)
     processes.reset_hidden_signals()
     processes.heed_ignored_signals()
     processes.keep_freed_memory(KEPT_BYTES)

@@ -25,7 +25,7 @@ BOOT = (
     "import sys; sys.path[:] = {path!r};"
     " from berth.runtime import compact; compact.fill_holes();"
     " from berth.runtime.zygote import main;"
-    " main({control}, {data!r}, {exec!r}, {hidden!r}, {default_spec!r})"
+    " main({control}, {data!r}, {exec!r}, {hidden!r}, {descriptors}, {default_spec!r})"
 )
 
 
@@ -36,7 +36,13 @@ class Zygote:
     """
 
     def __init__(
-        self, *, data_root: Path, exec_root: Path, hidden: Sequence[str], default_spec: Spec
+        self,
+        *,
+        data_root: Path,
+        exec_root: Path,
+        hidden: Sequence[str],
+        descriptors: int,
+        default_spec: Spec,
     ) -> None:
         self._log = str(exec_root / "zygote.log")
         self._boot = BOOT.format(
@@ -45,6 +51,7 @@ class Zygote:
             data=str(data_root),
             exec=str(exec_root),
             hidden=list(hidden),
+            descriptors=descriptors,
             default_spec=default_spec,
         )
         self._channel: Channel | None = None
