@@ -7,7 +7,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from berth.configuration.checks import size_bytes
-from berth.engine import defaults, resources, spec, support
+from berth.engine import defaults, networking, resources, spec, support
 from berth.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ def _check_config(config: ContainerConfig) -> None:
         raise InvalidArgument(
             f'hostname "{config.hostname}" is too long (maximum {MAX_HOSTNAME_BYTES} bytes)'
         )
+    for port in config.exposed_ports or ():
+        networking.parse_port(port)
     if config.healthcheck is not None:
         check_health(config.healthcheck)
 

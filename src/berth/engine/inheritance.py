@@ -9,6 +9,7 @@ import msgspec
 from berth.configuration.checks import size_bytes
 from berth.engine import defaults, spec
 from berth.engine.models import Healthcheck, Ulimit
+from berth.engine.networking import is_port
 
 if TYPE_CHECKING:
     from berth.configuration.settings import Settings
@@ -31,7 +32,8 @@ def inherit(config: ContainerConfig, image: Image) -> None:
     config.stop_signal = config.stop_signal or image.config.stop_signal
     config.shell = config.shell or image.config.shell
     config.healthcheck = _healthcheck(config.healthcheck, image.config.healthcheck)
-    config.exposed_ports = {**(image.config.exposed_ports or {}), **(config.exposed_ports or {})}
+    exposed = {k: v for k, v in (image.config.exposed_ports or {}).items() if is_port(k)}
+    config.exposed_ports = {**exposed, **(config.exposed_ports or {})}
 
 
 def _healthcheck(asked: Healthcheck | None, given: ImageHealthcheck | None) -> Healthcheck | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Networks = dict[str, EndpointConfig]
 
 MAX_PORT = 65_535
+MAX_PORT_DIGITS = 9
 UNNAMED = ("default", "")
 
 
@@ -79,23 +80,36 @@ def parse_port(text: str) -> tuple[int, str]:
     """Split "80/tcp"; the protocol is tcp unless said."""
     number, _, protocol = text.partition("/")
     protocol = protocol.lower() or "tcp"
-    if protocol not in PROTOCOLS or not number.isdigit() or not 0 < int(number) <= MAX_PORT:
+    is_number = number.isascii() and number.isdigit() and len(number) <= MAX_PORT_DIGITS
+    if protocol not in PROTOCOLS or not is_number or not 0 < int(number) <= MAX_PORT:
         raise InvalidArgument(f"invalid port specification: {text!r}")
     return int(number), protocol
+
+
+def is_port(text: str) -> bool:
+    """Say whether it is one: what an image says, nobody has looked at."""
+    try:
+        parse_port(text)
+    except InvalidArgument:
+        return False
+    return True
 
 
 def exposed_ports(record: ContainerRecord) -> list[str]:
     """Return the ports that a container says it serves or publishes, as "80/tcp"."""
     found = dict.fromkeys(record.config.exposed_ports or {})
     found.update(dict.fromkeys(record.host_config.port_bindings or {}))
-    return ["{}/{}".format(*parse_port(text)) for text in found]
+    return ["{}/{}".format(*parse_port(text)) for text in found if is_port(text)]
 
 
 def _host_ports(text: str) -> tuple[int, int]:
     """Return the first and the last port of the host that will do: "8080" or "8080-8090"."""
     first, _, last = (text or "0").partition("-")
     last = last or first
-    if not (first.isdigit() and last.isdigit() and int(first) <= int(last) <= MAX_PORT):
+    digits = first + last
+    is_numbers = bool(first and last) and digits.isascii() and digits.isdigit()
+    is_short = max(len(first), len(last)) <= MAX_PORT_DIGITS
+    if not (is_numbers and is_short and int(first) <= int(last) <= MAX_PORT):
         raise InvalidArgument(f"invalid port specification: {text!r}")
     return int(first), int(last)
 

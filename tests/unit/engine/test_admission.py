@@ -23,6 +23,10 @@ REFUSED: list[tuple[dict[str, object], dict[str, object], type[BerthError], str]
     ({}, {"network_mode": "container:x", "dns": ["1"]}, InvalidArgument, "dns and the network"),
     ({}, {"network_mode": "container:x", "publish_all_ports": True}, InvalidArgument, "publishing"),
     ({"exposed_ports": {"1": {}}}, {"network_mode": "container:x"}, InvalidArgument, "exposing"),
+    *(
+        ({"exposed_ports": {port: {}}}, {}, InvalidArgument, "invalid port specification")
+        for port in ("nonsense/xyz", "99999/tcp", "9" * 5000)
+    ),
     ({"working_dir": "a"}, {}, InvalidArgument, "needs to be an absolute path"),
     ({"env": [""]}, {}, InvalidArgument, "invalid environment variable: "),
     ({"env": ["=x"]}, {}, InvalidArgument, "invalid environment variable: =x"),
