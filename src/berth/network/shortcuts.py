@@ -13,6 +13,7 @@ this, and where it cannot be (no `sch_ingress` or `cls_bpf`, an ordinary user) i
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("berth")
 
 NAME = "berth"
+GONE = (errno.ENODEV, errno.ENXIO)  # what an interface is whose container ends this moment
 MOST = 65_536
 IPV4, EVERY_PROTOCOL = b"\x08\0", b"\0\x03"
 # Offsets in struct __sk_buff, in a frame, and the kernel's functions that programs call.
@@ -90,7 +92,8 @@ class Shortcuts:
             self._attach(guard.interface, traffic.INGRESS, IPV4, self._outward)
             bpf.update_map(self._receivers, _receiver_key(guard), _u32(guard.interface))
         except OSError as error:
-            self._give_up(error)
+            if error.errno not in GONE:
+                self._give_up(error)
 
     def remove(self, guard: Guard) -> None:
         """Forget an interface that is gone."""
@@ -104,7 +107,7 @@ class Shortcuts:
         if index not in self._bridges:
             link = rtnetlink.find_link(self._links, socket.if_indextoname(index))
             if link is None:
-                raise FileNotFoundError(f"bridge {index} is gone")
+                raise OSError(errno.ENODEV, f"bridge {index} is gone")
             self._attach(index, traffic.EGRESS, EVERY_PROTOCOL, self._inward)
             self._bridges[index] = _u32(index) + link.address + bytes(2)
         return self._bridges[index]

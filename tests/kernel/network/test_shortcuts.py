@@ -73,6 +73,16 @@ def test_without_leave_to_load_programs_there_are_none(net, engine, frames, monk
     assert frames() > 0
 
 
+def test_one_that_is_gone_takes_nothing_from_the_others(net, engine, frames):
+    first = engine.connect("first")
+    guards = engine.service._base.guards
+    (guard,) = (g for name, g in guards._guards.items() if name == first.endpoints[0].interface)
+    engine.service._base.shortcuts.add(guard._replace(interface=1 << 30))
+    engine.service._base.shortcuts.add(guard._replace(bridge=1 << 30))
+    converse(net, engine.connect("c1", (80, 8080)))
+    assert frames() == 0
+
+
 def refuse(*_):
     raise PermissionError(1, "bpf PROG_LOAD: Operation not permitted")
 
