@@ -30,8 +30,8 @@ class UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(str(self._path))  # with a timeout a full queue would be an error
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 class EngineProcess:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import itertools
 import json
@@ -268,17 +269,14 @@ def memory_mb(engine: EngineProcess) -> int:
 
 def test_thousands_of_connections_cost_little_and_nobody_waits(engine: EngineProcess) -> None:
     before, at_first = descriptors(engine), memory_mb(engine)
-    clients = []
-    for number in range(3000):
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(str(engine.socket))
-        if number % 2:
-            client.sendall(GET[:25])
-        clients.append(client)
-    assert engine.request("GET", "/_ping")[0] == 200
-    assert memory_mb(engine) - at_first < 100
-    for client in clients:
-        client.close()
+    with contextlib.ExitStack() as clients:
+        for number in range(3000):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(engine.socket))
+            if number % 2:
+                client.sendall(GET[:25])
+        assert engine.request("GET", "/_ping")[0] == 200
+        assert memory_mb(engine) - at_first < 100
     wait_for(lambda: descriptors(engine) <= before, "all are closed")
 
 

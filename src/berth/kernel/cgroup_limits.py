@@ -27,6 +27,15 @@ MIN_WEIGHT, MAX_WEIGHT = 10, 1_000  # blkio's
 REFUSALS = (errno.EINVAL, errno.ERANGE, errno.EBUSY, errno.ENOSPC, errno.ENODEV, errno.E2BIG)
 
 
+SELDOM = ("berth.kernel.device_programs", "math")  # what few limits need
+
+
+def load_seldom() -> None:
+    """Import that as well, for a process that changes its root before it sets limits."""
+    for name in SELDOM:
+        __import__(name)
+
+
 def apply(hierarchies: Hierarchies, path: str, resources: Resources) -> None:
     """Write every limit of ``resources`` that is set. See :meth:`berth.kernel.cgroups.Cgroup.apply`."""
     if memory := resources.get("memory"):

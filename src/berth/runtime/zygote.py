@@ -15,7 +15,7 @@ import _signal
 import gc
 import os
 
-from berth.kernel import cgroups, namespaces, processes, sockets
+from berth.kernel import cgroup_limits, cgroups, namespaces, processes, sockets
 from berth.runtime import compact, imports, launch, rehearsal, template, worker
 
 TYPE_CHECKING = False
@@ -52,6 +52,7 @@ def main(
     # record; its process hears such signals itself.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP))
     here = launch.Here(cgroups.detect(), default_spec)
+    cgroup_limits.load_seldom()
     imports.remember(here.host_mounts_fd)
     template.enter(data_root, exec_root, hidden)
     try:
