@@ -57,6 +57,42 @@ def test_the_interpreter_cannot_be_overwritten(oci, bundle, berth_oci, how):
     assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
+# In a pid namespace of its own: a process that had the command's pid before has left a socket that listens.
+SQUATTER = """
+import os, socket, sys
+left = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def next_pid(number):
+    with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(number - 1))
+next_pid(500)
+if os.fork() == 0:
+    os.setuid(65534)
+    left.bind(f"\\0berth-oci/{os.getpid()}")
+    left.listen(5)
+    os._exit(0)
+assert os.wait() == (500, 0)
+next_pid(500)
+if os.fork() == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+assert os.wait() == (500, 0)
+left.setblocking(False)
+try:
+    left.accept()
+except BlockingIOError:
+    sys.exit(0)
+sys.exit("the deputy came to somebody else")
+"""
+
+
+def test_who_had_the_pid_of_a_command_does_not_get_its_deputy(oci, bundle):
+    if not Path("/proc/sys/kernel/ns_last_pid").exists():
+        pytest.skip("needs /proc/sys/kernel/ns_last_pid")
+    words = oci.command("run", "--bundle", str(bundle.runs("echo", "here").path), "a")
+    unshare = (find("unshare"), "--pid", "--fork", "--mount-proc")
+    done = run(*unshare, sys.executable, "-c", SQUATTER, *words)
+    assert (done.out, done.code) == ("here\n", 0), str(done)
+
+
 ON_A_READ_ONLY_MOUNT, SEALED = "/", "/memfd:berth (deleted)"
 
 

@@ -423,10 +423,10 @@ def test_what_the_script_says_of_a_deputy_is_not_believed(oci, bundle):
     other = subprocess.Popen(["sleep", "1000"])
     try:
         words = [sys.executable, "-m", "berth.oci_cli", *oci.command("run", "--bundle")[1:]]
-        environment = {"BERTH_OCI_DEPUTY": "1"}  # which is no child
+        environment = {"BERTH_OCI_DEPUTY": "1 name"}  # which is no child
         done = run(*words, str(bundle.runs("echo", "here").path), "a", env=environment)
         assert (done.out, done.code) == ("here\n", 0)
-        environment = {"BERTH_OCI_DEPUTY": str(other.pid)}
+        environment = {"BERTH_OCI_DEPUTY": f"{other.pid} name"}
         assert run(*words, str(bundle.path / "nowhere"), "a", env=environment).code == 1
         assert other.poll() is None
     finally:

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
         console: bool
 
 
-VARIABLE = b"BERTH_OCI_DEPUTY"  # the script says in it which process it has started
+# The script says in it where the two meet, and to the command before that which process it has started.
+VARIABLE = b"BERTH_OCI_DEPUTY"
 PROGRAM = __file__.rpartition("/")[0] + "/__main__.py"
 NETWORK = b"network"  # before the errand: a new network will be wanted
 FOREVER, NOT_AT_ALL = None, 0
@@ -61,30 +62,33 @@ KILL = 9
 def way(where: str, number: str) -> Socket:
     """Return, in the deputy, the way to its command: socket ``number``, or that of its parent ("beside").
 
-    One that was started beside the command ends unless its interpreter cannot be written to.
+    One that was started beside the command ends unless its interpreter cannot be written to. Who listens
+    must be its parent. A pid alone does not tell that, for who had it before may have left a socket that
+    listens; so nobody else may know the name while the command has not taken it.
     """
     if where == "socket":
         return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, int(number))
     command, pause = int(number), FIRST_PAUSE_S
+    address = _address(posix.environ.pop(VARIABLE))
     if not posix.statvfs("/proc/self/exe").f_flag & posix.ST_RDONLY:
         posix._exit(1)
     door = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     while posix.getppid() == command:
         try:
-            door.connect(_address(command))
+            door.connect(address)
         except ConnectionRefusedError:
             time.sleep(pause)  # noqa: TID251 - nothing tells when somebody begins to listen
             pause = min(pause * 2, LAST_PAUSE_S)
             continue
-        if _peer(door) == command:
+        if _peer(door) == command == posix.getppid():
             return door
         break
     posix._exit(1)
 
 
-def _address(command: int) -> bytes:
+def _address(name: bytes) -> bytes:
     """Return where a command waits for the deputy that was started beside it."""
-    return b"\0berth-oci/%d" % command
+    return b"\0berth-oci/%s" % name
 
 
 def _peer(sock: Socket) -> int:
@@ -94,9 +98,9 @@ def _peer(sock: Socket) -> int:
 
 
 class Deputy:
-    """A deputy that has been started, by the script as ``pid`` or, if that is 0, here."""
+    """A deputy that has been started, by the script as ``pid`` and to come to ``name``, or here."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int = 0, name: bytes = b"") -> None:
         # Not by `berth.kernel.sockets`: whatever comes before the start holds both processes up.
         self._pid = pid
         self._door: Socket | None = None
@@ -104,7 +108,7 @@ class Deputy:
         self._wants_network = False
         if pid:
             self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-            self._listener.bind(_address(posix.getpid()))
+            self._listener.bind(_address(name))
             self._listener.listen(1)
         else:
             self._door = self._spawn()
@@ -251,8 +255,8 @@ _started: Deputy | None = None
 def start() -> None:
     """Start the deputy of this process."""
     global _started
-    pid = int(posix.environ.pop(VARIABLE, b"0"))
-    _started = Deputy(pid if pid and _is_child(pid) else 0)
+    pid, _, name = posix.environ.pop(VARIABLE, b"").partition(b" ")
+    _started = Deputy(int(pid), name) if name and _is_child(int(pid)) else Deputy()
 
 
 def _is_child(pid: int) -> bool:
