@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support import kernel
-from support.programs import find, run
+from support.programs import PATH, find, run
 from support.waiting import wait_for
 
 
@@ -417,6 +417,37 @@ def test_a_command_that_fails_leaves_no_process(oci, bundle):
     process = subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True)
     assert process.wait() == 1
     wait_for(lambda: members(process.pid) == [], "the end of all that it started")
+
+
+@pytest.mark.parametrize(
+    "words", [("sh", "-c", "read x; : npm run dev"), ("sh", "-c", "read x", "run")]
+)
+def test_words_of_a_program_start_no_deputy(oci, bundle, words):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    process = oci.background("exec", "a", *words, stdin=subprocess.PIPE)
+    wait_for(lambda: len(json.loads(oci("ps", "--format", "json", "a").out)) == 2, "it reads")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.communicate(b"\n")
+    assert len(children) == 1
+
+
+def test_a_deputy_does_not_wait_for_ever(oci, bundle, tmp_path):
+    unshare = tmp_path / "unshare"
+    unshare.write_text(f'#!/bin/sh\nkill -STOP $PPID\nexec {find("unshare")} "$@"\n')
+    unshare.chmod(0o755)
+    process = subprocess.Popen(
+        oci.command("create", "--bundle", str(bundle.runs("true").path), "a"),
+        env={**os.environ, "PATH": f"{tmp_path}:{PATH}"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_for(lambda: children.read_text().split(), "the deputy's start")
+    (deputy,) = children.read_text().split()
+    wait_for(lambda: has_ended(deputy), "its end")
+    process.send_signal(signal.SIGCONT)
+    assert process.wait() == 0
+    assert oci.status("a") == "created"
 
 
 def test_what_the_script_says_of_a_deputy_is_not_believed(oci, bundle):

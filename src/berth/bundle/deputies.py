@@ -55,6 +55,9 @@ PROGRAM = __file__.rpartition("/")[0] + "/__main__.py"
 NETWORK = b"network"  # before the errand: a new network will be wanted
 FOREVER, NOT_AT_ALL = None, 0
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0002, 0.05
+PATIENCE_S = (
+    5.0  # with a command that has no use for its deputy after all, or that somebody has stopped
+)
 PEER_BYTES = 12  # struct ucred: pid, uid, gid
 KILL = 9
 
@@ -73,7 +76,8 @@ def way(where: str, number: str) -> Socket:
     if not posix.statvfs("/proc/self/exe").f_flag & posix.ST_RDONLY:
         posix._exit(1)
     door = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    while posix.getppid() == command:
+    end = time.monotonic() + PATIENCE_S
+    while posix.getppid() == command and time.monotonic() < end:
         try:
             door.connect(address)
         except ConnectionRefusedError:
