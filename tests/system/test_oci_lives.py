@@ -204,6 +204,31 @@ def test_signals_are_passed_on_in_the_foreground(oci, bundle):
     assert process.wait() == 3
 
 
+@pytest.mark.parametrize("after_s", [0, 0.5])
+def test_descriptors_are_preserved_where_the_deputy_is_another_one(oci, bundle, tmp_path, after_s):
+    (tmp_path / "unshare").write_text(f"#!/bin/sh\nsleep {after_s}; exit 1\n")
+    (tmp_path / "unshare").chmod(0o755)
+    (tmp_path / "given").write_text("beside\n")
+    bundle.shell("cat <&12; ls /proc/self/fd | wc -l")
+    words = oci.command("run", "--preserve-fds", "10", "--bundle", str(bundle.path), "a")
+    given = " ".join(f"{fd}<{tmp_path}/given" for fd in range(3, 13))
+    shell = (find("bash"), "-c", f'exec "$@" {given}', "bash")
+    done = run(*shell, *words, env={"PATH": f"{tmp_path}:{PATH}"})
+    assert (done.out, done.code) == ("beside\n14\n", 0), str(done)
+
+
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_a_gap_among_preserved_descriptors_is_refused(oci, bundle, tmp_path, command):
+    (tmp_path / "given").touch()
+    words = ["run", "--preserve-fds", "4", "--bundle", str(bundle.runs("true").path), "b"]
+    if command == "exec":
+        oci.create(bundle.runs("sleep", "1000"), "a")
+        oci("start", "a")
+        words = ["exec", "--preserve-fds", "4", "a", "true"]
+    done = run("sh", "-c", f'exec "$@" 3<{tmp_path}/given', "sh", *oci.command(*words))
+    assert "unable to preserve descriptor 4 (of 4): it is not open" in done.err
+
+
 @pytest.mark.usefixtures("each_door")
 def test_descriptors_are_preserved_when_asked_for(oci, bundle):
     bundle.shell("cat <&3; ls /proc/self/fd | wc -l")

@@ -13,6 +13,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import TypedDict
 
     from berth.bundle.plan import Plan
@@ -117,16 +118,18 @@ class Deputy:
         else:
             self._door = self._spawn()
 
-    def _spawn(self) -> Socket:
+    def _spawn(self, kept: Iterable[int] = ()) -> Socket:
+        """Start it, with descriptors that programs were not to have any more."""
         from berth.kernel import sealing
 
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         program, fd = sealing.sealed_interpreter(), theirs.fileno()
+        inherited = (fd, *kept)
         self._pid = posix.posix_spawn(
             f"/proc/self/fd/{program}",
             [sys.executable, "-I", "-S", "-X", "utf8", PROGRAM, "socket", str(fd)],
             posix.environ,
-            file_actions=[(posix.POSIX_SPAWN_DUP2, fd, fd)],  # to be inherited
+            file_actions=[(posix.POSIX_SPAWN_DUP2, one, one) for one in inherited],
         )
         posix.close(program)
         theirs.close()
@@ -142,11 +145,12 @@ class Deputy:
 
     def make(self, plan: Plan, sync: Socket) -> int:
         """Have the process made, as a child of this one; return its pid."""
+        from berth.bundle import descriptors
         from berth.errors import Failed, from_record
         from berth.kernel import sockets
         from berth.runtime import codec
 
-        door = self._admit(FOREVER)
+        door = self._admit(FOREVER, descriptors.preserved())
         assert door is not None
         data, fds = _pack(plan, sync, is_elsewhere=self._listener is not None)
         try:
@@ -164,7 +168,7 @@ class Deputy:
         pid: int = message["pid"]
         return pid
 
-    def _admit(self, patience_ms: int | None) -> Socket | None:
+    def _admit(self, patience_ms: int | None, kept: Iterable[int] = ()) -> Socket | None:
         """Return the way to it, if it comes in time. Instead of one that has ended there is another one."""
         import select
 
@@ -179,7 +183,7 @@ class Deputy:
                 if self._listener.fileno() not in ready:
                     posix.waitpid(self._pid, 0)
                     self._listener = None
-                    self._door = self._spawn()
+                    self._door = self._spawn(kept)
                     break
                 fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # what accept() is made of
                 door = _socket.socket(fileno=fd)
@@ -200,11 +204,12 @@ class Deputy:
 
 
 def _pack(plan: Plan, sync: Socket, *, is_elsewhere: bool) -> tuple[bytes, list[int]]:
+    from berth.bundle import descriptors
     from berth.runtime import codec
 
     assert plan.listener is not None
     found = plan.hierarchies.found
-    streams = [fd for fd in (0, 1, 2) if _is_inherited(fd)] if is_elsewhere else None
+    streams = [fd for fd in (0, 1, 2) if descriptors.is_inherited(fd)] if is_elsewhere else None
     fds = [] if streams is None else [*_surroundings(), *streams]
     fds += [sync.fileno(), plan.listener.fileno(), *(h.fd for h in found), *plan.joined.values()]
     filter_: FilterMessage | None = None
@@ -236,14 +241,6 @@ def _pack(plan: Plan, sync: Socket, *, is_elsewhere: bool) -> tuple[bytes, list[
     }
     program = b"" if plan.filter is None else plan.filter.program
     return codec.encode(errand) + b"\n" + program, fds
-
-
-def _is_inherited(fd: int) -> bool:
-    """Say whether a stream is the caller's: of one that was closed, a file of this process has the number."""
-    try:
-        return posix.get_inheritable(fd)
-    except OSError:
-        return False
 
 
 def _surroundings() -> tuple[int, int, int]:
