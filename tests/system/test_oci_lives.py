@@ -424,6 +424,62 @@ def test_a_deputy_ends_with_the_command_that_is_killed(oci, bundle):
     assert oci("list", "-q").out == ""
 
 
+@pytest.fixture
+def waiting(oci, bundle, tmp_path):
+    """A `create` that waits for its document, and its deputy's pid; what to call for it to go on."""
+    config = bundle.path / "config.json"
+    document = bundle.runs("true").path.joinpath("config.json").read_bytes()
+    config.unlink()
+    os.mkfifo(config)
+    with (tmp_path / "errors").open("wb") as errors:
+        words = oci.command("create", "--bundle", str(bundle.path), "a")
+        null = subprocess.DEVNULL
+        process = subprocess.Popen(words, stdin=null, stdout=null, stderr=errors)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deputies = []
+
+    def has_deputy():
+        with contextlib.suppress(OSError):  # what the script runs ends soon
+            deputies.extend(
+                int(pid)
+                for pid in children.read_text().split()
+                if Path(f"/proc/{pid}/comm").read_text() == "berth-deputy\n"
+            )
+        return deputies
+
+    wait_for(has_deputy, "the deputy")
+    yield process, deputies[0], lambda: config.write_bytes(document)
+    process.kill()
+    process.wait()
+
+
+def test_a_deputy_that_is_killed_is_told_of(waiting, tmp_path):
+    process, deputy, go_on = waiting
+    os.kill(deputy, signal.SIGKILL)
+    wait_for(lambda: has_ended(deputy), "its end")
+    go_on()
+    assert process.wait() == 1
+    assert (
+        "the process that makes the container's first one was killed"
+        in (tmp_path / "errors").read_text()
+    )
+
+
+def test_a_deputy_whose_command_was_killed_says_nothing(oci, waiting, tmp_path):
+    process, deputy, go_on = waiting
+    os.kill(deputy, signal.SIGSTOP)
+    go_on()
+    status = Path(f"/proc/{process.pid}/stat")
+    wait_for((oci.root / "a/start.sock").exists, "the plan")
+    wait_for(lambda: status.read_text().rpartition(")")[2].split()[0] == "S", "it was told")
+    process.kill()
+    process.wait()
+    os.kill(deputy, signal.SIGCONT)
+    wait_for(lambda: has_ended(deputy), "its end")
+    assert (tmp_path / "errors").read_text() == ""
+    assert oci("delete", "--force", "a").code == 0
+
+
 @pytest.mark.parametrize("fd", [0, 1, 2])
 def test_a_stream_that_is_closed_stays_closed(oci, bundle, tmp_path, fd):
     bundle.edit(lambda spec: spec["root"].update(readonly=False))

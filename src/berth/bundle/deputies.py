@@ -140,8 +140,11 @@ class Deputy:
         door = self._admit(NOT_AT_ALL)
         if door is None:
             self._wants_network = True
-        else:
+            return
+        try:
             door.send(NETWORK)
+        except BrokenPipeError:  # it was killed; `make` finds out, and says so
+            return
 
     def make(self, plan: Plan, sync: Socket) -> int:
         """Have the process made, as a child of this one; return its pid."""

@@ -42,7 +42,11 @@ def serve(door: sockets.Socket) -> NoReturn:
         network = _make_network()
         data, fds = sockets.receive(door)
     if data:
-        sockets.send(door, codec.encode(_do(data, fds, door, network)))
+        answer = _do(data, fds, door, network)
+        try:
+            sockets.send(door, codec.encode(answer))
+        except BrokenPipeError:  # the command was killed
+            os._exit(1)
     pack.complete()
     os._exit(0)
 
