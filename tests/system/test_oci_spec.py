@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support import kernel
-from support.programs import run
+from support.programs import find, run
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("each_door")
@@ -266,6 +266,15 @@ def test_mountinfo_has_mounts_in_the_specs_order(oci, bundle):
     lines = output(oci, bundle, "grep /work /proc/self/mountinfo")
     assert [line.split()[4] for line in lines] == ["/work/a", "/work/b", "/work/c"]
     assert "shared:" in lines[1]
+
+
+def test_who_has_changed_its_root_can_have_the_containers_own_groups_mounted(oci, bundle, tmp_path):
+    bundle.edit(without("cgroup")).shell("head -1 /sys/fs/cgroup/pids/cgroup.procs")
+    (tmp_path / "host").mkdir()
+    changed = f'mount --rbind / {tmp_path}/host && exec chroot {tmp_path}/host "$@"'
+    words = (find("unshare"), "--mount", "sh", "-c", changed, "sh")
+    done = run(*words, *oci.command("run", "--bundle", str(bundle.path), "a"))
+    assert (done.out, done.code) == ("1\n", 0), str(done)
 
 
 def test_the_containers_own_groups_are_mounted_without_a_cgroup_namespace(oci, bundle):

@@ -21,8 +21,7 @@ MADE_LATER = ("cgroup", "time")  # by the process in its groups; by its maker, w
 
 def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
     """Make the process and let it run :class:`berth.bundle.child.Child`; return its pid."""
-    child.load_seldom(plan)
-    _leave_no_trace()
+    _prepare(plan)
     flags, group = _flags(plan), _open_group(plan)
     restore: list[tuple[int, int]] = []
     try:
@@ -45,8 +44,7 @@ def clone(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> int:
 
 def clone_for_parent(plan: Plan, sync: sockets.Socket, door: sockets.Socket) -> int:
     """Make it a child of this process's parent. This process ends afterwards: it stays where it enters."""
-    child.load_seldom(plan)
-    _leave_no_trace()
+    _prepare(plan)
     flags, group = _flags(plan) | namespaces.CLONE_PARENT, _open_group(plan)
     if "user" in plan.joined:
         _enter_user_namespace(plan)
@@ -54,6 +52,14 @@ def clone_for_parent(plan: Plan, sync: sockets.Socket, door: sockets.Socket) -> 
     else:
         _enter_for_children(plan, _open_offsets(plan))
     return _fork(plan, flags, group, lambda: _run_child(plan, sync, door))
+
+
+def _prepare(plan: Plan) -> None:
+    """Do what the process could not do later."""
+    child.load_seldom(plan)
+    if "cgroup" not in plan.namespaces:
+        plan.points = {h.name: h.point for h in plan.hierarchies.found}
+    _leave_no_trace()
 
 
 def _leave_no_trace() -> None:

@@ -17,6 +17,8 @@ from berth.runtime import groupmounts, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from berth.kernel.cgroups import Cgroup
     from berth.oci.runtime_spec import Mount, Spec
 
@@ -88,13 +90,16 @@ def open_tree(entry: Entry) -> None:
     entry.source = -1
 
 
-def open_group_trees(entry: Entry, group: Cgroup) -> None:
-    """Open the container's own groups, to be bound where it has no cgroup namespace."""
+def open_group_trees(entry: Entry, group: Cgroup, points: Mapping[str, str]) -> None:
+    """Open the container's own groups, to be bound where it has no cgroup namespace.
+
+    ``points`` are from before this mount namespace: here a changed root would be part of the paths.
+    """
     for hierarchy in group.hierarchies.found:
         if hierarchy.unified and not group.hierarchies.only_unified:
             continue
         # By its path: the descriptor is in another mount namespace.
-        tree = mounts.open_tree(f"{hierarchy.point}/{group.path}", recursive=False)
+        tree = mounts.open_tree(f"{points[hierarchy.name]}/{group.path}", recursive=False)
         entry.group_trees.append((hierarchy.name, tree))
 
 

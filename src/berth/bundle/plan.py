@@ -73,6 +73,7 @@ class Plan:
         self._entries: list[Entry] | None = None
         self.joined: dict[str, int] = {}
         self.filter: Filter | None = None
+        self.points: dict[str, str] = {}  # where hierarchies are mounted, as their maker sees it
         self.has_group = True
         self.has_own_group = False  # nobody else's processes are in it
         self.no_pivot = False
