@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -267,6 +268,20 @@ def test_a_terminal_is_sent_to_the_console_socket(oci, bundle, tmp_path):
     shown = text.replace("word\r\n", "", 1)  # what was typed is shown wherever it comes between
     assert shown.splitlines()[:3] == ["11 22", "/dev/pts/0", "/dev/console"]
     assert text.endswith("got word\r\n")
+
+
+def test_a_terminal_can_be_taken_to_the_foreground_later(oci, bundle):
+    pexpect = pytest.importorskip("pexpect")
+    bundle.shell("echo here").edit(lambda spec: spec["process"].update(terminal=True))
+    shell = pexpect.spawn(find("bash"), ["--norc", "-i"], timeout=30)
+    shell.sendline(shlex.join(oci.command("run", "--bundle", str(bundle.path), "a")) + " &")
+    shell.sendline(
+        'until grep -q "^State:.*stopped" /proc/$!/status; do :; done; fg; echo code $?.'
+    )
+    shell.expect(r"code (\d+)\.\r\n")
+    assert shell.match[1] == b"0", shell.before
+    assert b"here\r\n" in shell.before
+    shell.close()
 
 
 @pytest.mark.usefixtures("each_door")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal
+import errno
 import os
 import select
 
@@ -10,6 +11,7 @@ from berth.oci_cli.asking import PASSED_ON
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from berth.oci_cli.callers import Caller
@@ -99,8 +101,8 @@ class Foreground:
         if self._saved is not None:
             import termios
 
-            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
-            self._saved = None
+            saved, self._saved = self._saved, None
+            _repeat(lambda: termios.tcsetattr(0, termios.TCSADRAIN, saved))
         os.close(self._pidfd)
 
 
@@ -110,11 +112,25 @@ def _set_raw(fd: int) -> list[int | list[bytes | int]]:
     import tty
 
     before = termios.tcgetattr(fd)
-    tty.setraw(fd)
+    _repeat(lambda: tty.setraw(fd))
     mode = termios.tcgetattr(fd)
     mode[1] |= termios.OPOST
-    termios.tcsetattr(fd, termios.TCSADRAIN, mode)
+    _repeat(lambda: termios.tcsetattr(fd, termios.TCSADRAIN, mode))
     return before
+
+
+def _repeat(change: Callable[[], object]) -> None:
+    """Change a terminal. In the background that stops this process; who lets it go on interrupts the call."""
+    import termios
+
+    while True:
+        try:
+            change()
+        except termios.error as error:
+            if error.args[0] != errno.EINTR:
+                raise
+        else:
+            return
 
 
 def _clear_carriage_returns(terminal: int) -> None:
