@@ -4,8 +4,8 @@ It lies beside the compiled files that it is made of, so who can write it can wr
 missed something in it writes it anew at its end, where it may. A module whose source has another size or time
 than when it was packed is imported as always.
 
-The import system takes longer than the modules do. So two processes load what they begin with ahead of it: a
-module of `ENTRIES` with all that it imports, in one piece, in the order in which an earlier process had them.
+The import system takes longer than the modules do. So two processes load what they begin with ahead of it: an
+entry, which is a module, with all that it imports, in one piece, in the order in which one had them before.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ PACKAGES = ("", "/bundle", "/cli", "/kernel", "/oci_cli", "/runtime", "/runtime/
 STANDARD = ("__future__", "struct")
 # Those of them that are not built in.
 COMPILED = ("_ctypes", "_json", "_socket", "_struct", "fcntl", "math", "resource", "select")
-# Modules that are loaded with all that they import.
-ENTRIES = ("berth.bundle.deputy", "berth.oci_cli.lives")
 LENGTH_BYTES = 8
 HEADER_BYTES = 16  # of a compiled file: magic number, flags, time and size of the source
 WORD = 0xFFFFFFFF
@@ -137,12 +135,15 @@ class Pack:
     def _run(self, module: ModuleType, code: CodeType) -> None:
         exec(code, module.__dict__)
         _loaded.append(module.__name__)
-        if module.__name__ in ENTRIES:
+        if module.__name__ in _wanted:
             _found[module.__name__] = tuple(_loaded)
 
 
 _is_complete = False
 _pack: Pack | None = None
+_wanted: set[str] = (
+    set()
+)  # entries that this process begins with: what it had before, others need not
 _loaded: list[str] = []  # in the order in which they had all that they import
 _found: dict[str, tuple[str, ...]] = {}  # what the entries import
 
@@ -176,9 +177,10 @@ def _opened() -> Pack | None:
 
 
 def preload(entry: str) -> None:
-    """Import a module of `ENTRIES`, which may take a third less time by this."""
+    """Import a module, which this process begins with. That may take a third less time by this."""
     global _is_complete
     if _pack is not None and not _pack.preload(entry):
+        _wanted.add(entry)
         _is_complete = False
 
 

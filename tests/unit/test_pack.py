@@ -105,6 +105,21 @@ def test_modules_that_an_entry_imports_are_loaded_in_one_piece(library):
     assert say(library, changed) == "None True True None"
 
 
+def test_what_others_load_before_an_entry_is_not_loaded_with_it(library):
+    entry = (
+        "pack.preload('berth.bundle.deputy'), __import__('berth.bundle.deputy'), pack.complete()"
+    )
+    say(library, entry)
+    source = library / "berth/bundle/child.py"
+    source.write_text(source.read_text() + "CHANGED = True\n")
+    other = (
+        "__import__('berth.oci_cli.showing'), __import__('berth.bundle.deputy'), pack.complete()"
+    )
+    say(library, other)
+    loaded = "'berth.bundle.deputy' in sys.modules, 'berth.oci_cli.showing' in sys.modules"
+    assert say(library, f"pack.preload('berth.bundle.deputy'), {loaded}") == "None True False"
+
+
 def test_nothing_is_read_by_a_descriptor_that_was_closed(library):
     expression = (
         "__import__('berth.bundle.descriptors').bundle.descriptors.close_all_but([]),"
