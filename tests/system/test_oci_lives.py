@@ -230,6 +230,16 @@ def test_a_gap_among_preserved_descriptors_is_refused(oci, bundle, tmp_path, com
     assert "unable to preserve descriptor 4 (of 4): it is not open" in done.err
 
 
+@pytest.mark.parametrize(("to", "shown"), [("$$", "beside\n1 1\n"), ("1", "\n"), ("", "\n")])
+def test_sockets_are_passed_on_that_were_passed_to_the_command(oci, bundle, tmp_path, to, shown):
+    (tmp_path / "given").write_text("beside\n")
+    bundle.shell("test -e /proc/self/fd/3 && cat <&3; echo $LISTEN_FDS $LISTEN_PID")
+    words = oci.command("run", "--bundle", str(bundle.path), "a")
+    script = f'LISTEN_FDS=1 LISTEN_PID={to} exec "$@" 3<{tmp_path}/given'
+    done = run("sh", "-c", script, "sh", *words)
+    assert (done.out, done.code) == (shown, 0), str(done)
+
+
 @pytest.mark.usefixtures("each_door")
 def test_descriptors_are_preserved_when_asked_for(oci, bundle):
     bundle.shell("cat <&3; ls /proc/self/fd | wc -l")

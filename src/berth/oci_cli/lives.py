@@ -56,9 +56,10 @@ def _absolute(path: str) -> str:
 
 
 def _given_sockets() -> int:
-    """Return how many sockets the caller passes on (sd_listen_fds(3))."""
+    """Return how many sockets the caller passes on (sd_listen_fds(3)), to this process and no other."""
     text = os.environ.get("LISTEN_FDS", "")
-    return int(text) if text.isdecimal() else 0
+    is_ours = os.environ.get("LISTEN_PID") == str(os.getpid())
+    return int(text) if is_ours and text.isdecimal() else 0
 
 
 def _make(
