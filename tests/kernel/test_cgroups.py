@@ -11,7 +11,7 @@ import pytest
 
 from berth.engine import defaults
 from berth.errors import Failed, InvalidArgument, Unsupported
-from berth.kernel import cgroup_limits, cgroup_stats, cgroups, device_programs
+from berth.kernel import cgroup_limits, cgroup_stats, cgroups, device_programs, namespaces
 from support.forks import Waiting, ending_signal, in_child
 from support.waiting import wait_for
 
@@ -84,6 +84,24 @@ def test_another_process_is_added(group):
     with Waiting() as child:
         group.add(child.pid)
         assert group.pids() == [child.pid]
+
+
+def test_a_process_of_another_pid_namespace_has_no_id_to_signal(hierarchies, parent):
+    """Version 2 lists it as 0, which to signal is to signal one's own process group (kill(2))."""
+    if hierarchies.unified is None:
+        pytest.skip("needs cgroup v2")
+    group = cgroups.Cgroup(cgroups.Hierarchies([hierarchies.unified]), f"{parent}/foreign")
+    group.create()
+
+    def look():
+        os.setsid()
+        namespaces.unshare(namespaces.CLONE_NEWPID)
+        return in_child(lambda: (group.pids(), group._kill_each()))
+
+    with Waiting() as child:
+        group.add(child.pid)
+        assert group.pids() == [child.pid]
+        assert in_child(look) == ([], True)
 
 
 def test_groups_work_without_a_mounted_cgroupfs(group):

@@ -250,9 +250,13 @@ class Cgroup:
                 write(hierarchy.fd, path, str(pid))
 
     def pids(self) -> list[int]:
-        """Return the ids of the processes in the groups and in groups that the container made below them."""
+        """Return the ids of the processes in the groups and in groups that the container made below them.
+
+        Those that this pid namespace does not see have none: to signal 0 is to signal oneself (kill(2)).
+        """
         hierarchy = self.hierarchies.of("pids") or self.hierarchies.found[0]
-        return cgroup_files.processes(hierarchy.fd, self.path)
+        found = cgroup_files.processes(hierarchy.fd, self.path)
+        return [pid for pid in found if pid != int(FOREIGN)]
 
     def freeze(self) -> None:
         """Stop all processes (docker pause); returns when they have stopped. Unavailable when they do not."""
