@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,3 +154,23 @@ def test_the_engine_may_open_more_files_than_its_containers(busybox_tar: bytes) 
             done = engine.docker("run", "-d", "-p", ports, "busybox", "sleep", "600")
             assert done.code == 0, str(done)
         engine.remove_containers()
+
+
+def test_more_ports_than_a_process_has_descriptors_are_held(busybox_tar: bytes) -> None:
+    engine = EngineProcess(prefix=(find("prlimit"), "--nofile=1024:4096"))
+    with running(engine, busybox_tar):
+        ports = ("-p", "20000-21099:80-1179")
+        done = engine.docker("run", "-d", "--name", "many", *ports, "busybox", "sleep", "600")
+        assert done.code == 0, str(done)
+        for _ in range(2):
+            engine.kill()
+            for port in (20000, 20500, 21099):
+                with pytest.raises(OSError, match="in use"), socket.socket() as other:
+                    other.bind(("0.0.0.0", port))
+            engine.start()
+            assert engine.inspect("many")["State"]["Status"] == "running"
+        assert engine.docker("exec", "many", "sh", "-c", "ulimit -Sn").lines == ["1024"]
+        assert engine.docker("rm", "-f", "many").code == 0
+        for _ in range(2):  # by the monitors that are free now
+            done = engine.docker(*RUN, "busybox", "sh", "-c", "ulimit -Sn")
+            assert done.lines == ["1024"], str(done)

@@ -61,6 +61,7 @@ class Monitor(Streams):
         self.settled = False
         self.pid = 0
         self.pidfd = -1
+        self._descriptors = 0  # how many it may have open before and after the process's life
         self.mounts_fd = -1
         self.cgroup: Cgroup | None = None
         self.listener = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -173,6 +174,8 @@ class Monitor(Streams):
 
     def announce(self) -> None:
         """Say that the process runs, and wait for its end from now on."""
+        # Ports are kept by the thousand. Not before: its limit is the process's, too.
+        self._descriptors = processes.raise_descriptor_limit()
         self.watch(self.pidfd, select.EPOLLIN, self._on_exit)
         self.started = {"event": "started", "pid": self.pid, "started_at_ns": time.time_ns()}
         self.started["monitor"] = os.getpid()
@@ -182,6 +185,7 @@ class Monitor(Streams):
     def _on_exit(self, _events: int) -> None:
         self.forget(self.pidfd)
         self._close_kept()
+        processes.lower_descriptor_limit(self._descriptors)
         _, status = os.waitpid(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         finished = time.time_ns()
