@@ -29,7 +29,8 @@ def task_request(
     records: Records,
     record: ContainerRecord,
     life: Life,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint | None,
+    joined: sharing.Joined,
 ) -> TaskRequest:
     """Put it together; with a ``checkpoint`` the process goes on from there."""
     host, config, loan = record.host_config, record.config, life.loan
@@ -44,7 +45,7 @@ def task_request(
         spec=spec.build(
             record,
             cgroup=services.instance.cgroup,
-            paths=sharing.namespace_paths(record, records),
+            paths=sharing.namespace_paths(record, records, None if checkpoint else joined),
             env=links.environment(record, services.network, records.find),
             lent=loan.env,
             added=added,

@@ -234,12 +234,11 @@ class Files:
         kinds = ("mnt", "user") if record.id_maps is not None else ("mnt",)
         try:
             for kind in kinds:
-                fd = os.open(f"/proc/{task.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-                fds.append(fd)
-            task.signal(0)  # its process is the one whose namespaces these are, as long as it lives
+                try:
+                    fds.append(task.open_file(f"ns/{kind}"))
+                except OSError as error:  # it has ended, and others may have its id
+                    raise Failed(f"container {record.id} is not running") from error
             yield fds
-        except FileNotFoundError as error:
-            raise Failed(f"container {record.id} is not running") from error
         finally:
             _close(*fds)
 

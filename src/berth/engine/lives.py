@@ -131,7 +131,7 @@ class Lives:
         ):
             return
         try:
-            life.prepared = self._prepare(record)
+            life.prepared = self._prepare(record, sharing.Joined(lambda _other: None))
         except (BerthError, OSError, ValueError):  # the start, which tries again, says why
             hostfiles.remove_tree(self.exec_folder(record))
             return
@@ -143,13 +143,13 @@ class Lives:
         )
 
     def _prepare(
-        self, record: ContainerRecord, checkpoint: Checkpoint | None = None
+        self, record: ContainerRecord, joined: sharing.Joined, checkpoint: Checkpoint | None = None
     ) -> PreparedTask:
         life = self.of(record)
         hostfiles.remove_tree(life.exec_folder)
         life.exec_folder.mkdir(mode=0o710)
         return self._services.runtime.prepare_task(
-            task_request(self._services, self._records, record, life, checkpoint)
+            task_request(self._services, self._records, record, life, checkpoint, joined)
         )
 
     async def unprepare(self, record: ContainerRecord) -> None:
@@ -179,10 +179,11 @@ class Lives:
             await asyncio.wait([life.settling])
         waiting, life.waiting = life.waiting, []
         orphans, life.orphans = life.orphans, []
+        joined = sharing.Joined(lambda other: self.of(other).task)
         try:
             if checkpoint is not None:
                 await self._abandon(life)
-            prepared = self._take_prepared(life) or self._prepare(record, checkpoint)
+            prepared = self._take_prepared(life) or self._prepare(record, joined, checkpoint)
             earlier = checkpoint.addresses if checkpoint is not None else {}
             task = await self._start_task(record, prepared, waiting, orphans, earlier)
         except (BerthError, OSError, ValueError) as error:
@@ -195,6 +196,7 @@ class Lives:
                 raise failure from error
             raise
         finally:
+            joined.close()
             for fd in (*(client.fd for client in waiting), *orphans):
                 os.close(fd)
         record.status = status.RUNNING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from berth.engine import checkpoints, hostfiles, mountpoints, networking, status
@@ -87,13 +88,15 @@ async def _reconnect(services: Services, records: Records, lives: Lives) -> None
     """Mend the networks; containers that run keep theirs, and go on with the same sockets."""
     running = {record.id: record.pid for record in records.all() if record.pid}
     await services.network.open(running)
-    for id_, pid in running.items():
+    for id_ in running:
         record = records.find(id_)
         request, task = networking.sandbox_request(record), lives.of(record).task
         if request is None or task is None:
             continue
         try:
-            await services.network.adopt(request, pid=pid, kept=task.take_kept())
+            await services.network.adopt(
+                request, open_namespace=partial(task.open_file, "ns/net"), kept=task.take_kept()
+            )
         except OSError:  # it ended this moment; its follower disconnects it
             continue
         task.keep(services.network.unkept(id_))

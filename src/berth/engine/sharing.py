@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from berth.engine import identities, spec, status
 from berth.errors import Conflict, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from berth.engine.models import ContainerRecord
     from berth.engine.records import Records
+    from berth.runtime.tasks import Task
 
 FILES = {"pid": "pid", "ipc": "ipc", "network": "net"}
 FAILURES = {
@@ -27,16 +31,48 @@ def needs_others(record: ContainerRecord) -> bool:
     )
 
 
-def namespace_paths(record: ContainerRecord, records: Records) -> dict[str, str]:
-    """Return the namespace files of containers whose namespaces this one joins, by kind."""
+class Joined:
+    """What proc(5) has of containers whose namespaces are joined, held open: ids of processes come again."""
+
+    def __init__(self, task_of: Callable[[ContainerRecord], Task | None]) -> None:
+        self._task_of = task_of
+        self._fds: list[int] = []
+
+    def folder(self, kind: str, other: ContainerRecord) -> str:
+        """Return its folder, which is so until :meth:`close`; Conflict when it has ended."""
+        try:
+            if (task := self._task_of(other)) is None:
+                raise ProcessLookupError
+            self._fds.append(task.open_file(""))
+        except OSError as error:
+            raise _not_running(kind, other) from error
+        return f"/proc/{os.getpid()}/fd/{self._fds[-1]}"
+
+    def close(self) -> None:
+        """Let go of them."""
+        while self._fds:
+            os.close(self._fds.pop())
+
+
+def namespace_paths(
+    record: ContainerRecord, records: Records, joined: Joined | None
+) -> dict[str, str]:
+    """Return the namespace files of containers whose namespaces this one joins, by kind.
+
+    Without ``joined`` by the id of the other's first process: that is what criu can compare. In a user
+    namespace nobody sees what berthd has open; from there the kernel lets nobody join what is the host's.
+    """
     paths, others = {}, []
+    if record.id_maps is not None:
+        joined = None
     for kind, mode in _modes(record).items():
         ref = spec.shared_container(mode)
         if ref is None:
             continue
         other = _find(kind, ref, records)
         _check(kind, other)
-        paths[kind] = f"/proc/{other.pid}/ns/{FILES[kind]}"
+        folder = f"/proc/{other.pid}" if joined is None else joined.folder(kind, other)
+        paths[kind] = f"{folder}/ns/{FILES[kind]}"
         others.append(other)
     if user := identities.shared_namespace(record, others):
         paths["user"] = user
@@ -58,10 +94,14 @@ def _modes(record: ContainerRecord) -> dict[str, str]:
 
 def _check(kind: str, other: ContainerRecord) -> None:
     if other.status not in status.ALIVE:
-        what = "network" if kind == "network" else f"{kind} namespace"
-        raise Conflict(f"cannot join {what} of a non running container: {other.id}")
+        raise _not_running(kind, other)
     if kind == "ipc" and other.host_config.ipc_mode in NOT_SHARED_IPC:
         raise Conflict(
             f"failed to join IPC namespace: container {other.id}: non-shareable IPC (hint: use"
             " IpcMode:shareable for the donor container)"
         )
+
+
+def _not_running(kind: str, other: ContainerRecord) -> Conflict:
+    what = "network" if kind == "network" else f"{kind} namespace"
+    return Conflict(f"cannot join {what} of a non running container: {other.id}")

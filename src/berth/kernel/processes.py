@@ -92,6 +92,17 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
     check(result, f"pidfd_send_signal {number}")
 
 
+def open_file(pid: int, name: str, pidfd: int) -> int:
+    """Open what proc(5) has of a process; ProcessLookupError when it is gone: others may have its id."""
+    fd = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pidfd_send_signal(pidfd, 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def heed_ignored_signals() -> None:
     """Give signals that whoever started this process had ignored (nohup, a shell's &) their default action.
 

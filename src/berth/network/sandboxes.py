@@ -25,7 +25,7 @@ from berth.network.records import EndpointRecord, Sandbox, leaders
 from berth.network.wiring import Ready
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from berth.network.attachments import Attachments
     from berth.network.foundation import Foundation
@@ -243,11 +243,15 @@ class Sandboxes:
         return held.unkept() if held is not None else ()
 
     async def adopt(
-        self, request: SandboxRequest, *, pid: int | None = None, kept: Collection[int] = ()
+        self,
+        request: SandboxRequest,
+        *,
+        open_namespace: Callable[[], int] | None = None,
+        kept: Collection[int] = (),
     ) -> Sandbox | None:
         """Return what a container has that went on while berthd did not; None when it has nothing.
 
-        With the ``pid`` of its first process its namespace is opened. ``kept`` is what its monitor kept.
+        ``kept`` is what its monitor kept.
         """
         endpoints = self.of(request.container_id)
         if not endpoints or request.container_id in self._held:
@@ -258,8 +262,8 @@ class Sandboxes:
         if request.container_id not in self._held:
             held = Held(request)
             held.restore(kept)
-            if pid is not None and endpoints[0].network_name != HOST:
-                held.netns_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            if open_namespace is not None and endpoints[0].network_name != HOST:
+                held.netns_fd = open_namespace()
             held.reservation.records = [p for e in endpoints for p in e.ports]
             held.reservation.sockets += self._publishing.registry.hold(held.reservation.records)
             self._held[request.container_id] = held

@@ -29,7 +29,7 @@ from berth.network.watch import Watch
 from berth.network.wiring import Wiring
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from berth.kernel.netlink import Message
     from berth.network.detour import Detour
@@ -197,13 +197,17 @@ class NetworkService:
         return self._sandboxes.unkept(container_id)
 
     async def adopt(
-        self, request: SandboxRequest, *, pid: int | None = None, kept: Collection[int] = ()
+        self,
+        request: SandboxRequest,
+        *,
+        open_namespace: Callable[[], int] | None = None,
+        kept: Collection[int] = (),
     ) -> Sandbox | None:
         """Return what a container has that went on while berthd did not; None when it has nothing.
 
         ``kept`` are the descriptors that its monitor kept; they are the service's from now on.
         """
-        return await self._sandboxes.adopt(request, pid=pid, kept=kept)
+        return await self._sandboxes.adopt(request, open_namespace=open_namespace, kept=kept)
 
     async def disconnect(self, container_id: str) -> None:
         """Release a container's addresses and ports; nothing when it has none."""

@@ -145,6 +145,10 @@ class Task:
         except ProcessLookupError:
             return
 
+    def open_file(self, name: str) -> int:
+        """Open what proc(5) has of the process, the caller's to close; OSError when it has ended."""
+        return processes.open_file(self.pid, name, self.pidfd)
+
     async def attach(self, attachment: Attachment) -> None:
         """Let the monitor serve a client's connection; the caller still closes its own descriptor."""
         self._channel.send({"op": "attach", **documents.of_attachment(attachment)}, [attachment.fd])

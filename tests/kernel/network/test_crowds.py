@@ -3,6 +3,7 @@
 import os
 import resource
 import subprocess
+from functools import partial
 
 import pytest
 
@@ -55,8 +56,8 @@ def test_a_thousand_containers_know_and_reach_each_other_also_after_a_restart(
         engine.open(*names)
         for name in names:
             request = sandbox_request(name, (EndpointRequest(network="crowd"),))
-            pid = askers[name].pid if name in askers else None
-            engine.run(engine.service.adopt(request, pid=pid))
+            opens = partial(os.dup, held[name]) if name in askers else None
+            engine.run(engine.service.adopt(request, open_namespace=opens))
         check()
         for name in names:
             engine.run(engine.service.disconnect(name))

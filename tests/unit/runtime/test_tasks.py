@@ -147,6 +147,36 @@ def test_a_process_with_a_name_of_any_bytes_is_followed(tmp_path: Path) -> None:
         os.waitpid(pid, 0)
 
 
+def test_who_has_the_id_of_a_process_that_has_ended_is_not_taken_for_it(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    ended = os.fork()
+    if ended == 0:
+        os.read(reader, 1)
+        os._exit(0)
+
+    async def look() -> None:
+        ours, theirs = sockets.pair()
+        task = Task("a" * 64, Channel(ours), tmp_path)
+        pidfd = os.pidfd_open(ended)
+        # Another process, as after its id has come again.
+        started = {**STARTED, "pid": os.getpid()}
+        sockets.send(theirs, json.dumps(started).encode(), [pidfd])
+        await task.started()
+        os.close(task.open_file("ns/net"))
+        os.write(writer, b"x")
+        os.waitpid(ended, 0)
+        before = os.listdir("/proc/self/fd")
+        for name in ("ns/net", ""):
+            with pytest.raises(ProcessLookupError):
+                task.open_file(name)
+        assert os.listdir("/proc/self/fd") == before
+        for fd in (pidfd, reader, writer):
+            os.close(fd)
+        theirs.close()
+
+    asyncio.run(look())
+
+
 def test_an_error_about_a_name_of_any_bytes_can_be_told_to_clients() -> None:
     error = told_error({"error": {"code": "failed", "message": "mkdir /bad\udcff: not possible"}})
     assert error.message.encode() == "mkdir /bad\ufffd: not possible".encode()
