@@ -165,3 +165,41 @@ def test_one_that_is_stopped_is_not_asked(fresh_engine: EngineProcess) -> None:
     finally:
         os.kill(free, signal.SIGCONT)
     wait_for(lambda: not is_there(free), "it left")
+
+
+LOOK = r"""
+import sys
+found = 0
+with open("/proc/1/maps") as maps, open("/proc/1/mem", "rb", 0) as memory:
+    for line in maps:
+        area, rights = line.split()[:2]
+        if "r" in rights and "[v" not in line:
+            first, end = (int(number, 16) for number in area.split("-"))
+            memory.seek(first)
+            data = memory.read(end - first)
+            found += sum(data.count(bytes.fromhex(word)) for word in sys.argv[1:])
+print("seen", found)
+"""
+
+
+def test_a_first_process_of_ours_has_nothing_of_other_containers(
+    fresh_engine: EngineProcess,
+) -> None:
+    """One of a container that may trace it can read its memory."""
+    secret, own, output = (os.urandom(12).hex() for _ in range(3))
+    words = [word.encode().hex() for word in (secret, output)]
+    look = ("run", "--rm", "--network", "none", "--init", "--cap-add", "SYS_PTRACE")
+    program = ("host", "python3", "-c", LOOK)
+    for number in range(3):
+        launch(fresh_engine, f"other{number}", "-e", f"SECRET={secret}")
+    said = f"yes {output} | head -c 300000; exec sleep 600"
+    done = fresh_engine.docker("run", "-d", "--name", "loud", "busybox", "sh", "-c", said)
+    assert done.code == 0, str(done)
+    fresh_engine.docker("exec", "-e", f"SECRET={secret}", "other0", "true")
+    seen = fresh_engine.docker(*look, *program, *words)  # by a monitor from the zygote
+    assert seen.out == "seen 0\n", str(seen)
+    remove(fresh_engine, "loud", "other0")
+    seen = fresh_engine.docker(*look, *program, *words)  # while others are free
+    assert seen.out == "seen 0\n", str(seen)
+    seen = fresh_engine.docker(*look, "-e", f"SECRET={own}", *program, own.encode().hex())
+    assert seen.out not in ("seen 0\n", ""), str(seen)

@@ -140,7 +140,8 @@ class Containers:
         loan: Loan = NOTHING_LENT,
     ) -> ContainerRecord:
         """Make a container; nothing is left when it cannot be made."""
-        id_ = self._services.runtime.take_id()
+        init, by_default = host_config.init, self._services.settings.now.init
+        id_ = self._services.runtime.take_id(init=by_default if init is None else init)
         try:
             record = await self._creation.create(
                 id_, config, name, host_config, platform, recursive_read_only=recursive_read_only

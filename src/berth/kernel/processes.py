@@ -154,6 +154,13 @@ def keep_freed_memory(size_bytes: int) -> None:
         mallopt(parameter, size_bytes)
 
 
+def wipe(*texts: bytes) -> None:
+    """Overwrite what nobody reads any more: a fork has the heap as it is, what was freed there too."""
+    for data in texts:
+        first = id(data) + bytes.__basicsize__ - 1  # a zero byte follows the last one
+        libc.memset(c.c_ulong(first), 0, c.c_ulong(len(data)))
+
+
 def is_inside_root() -> bool:
     """Say whether the working directory is below the root (getcwd(2); the C library's hides it)."""
     buffer = c.create_string_buffer(_PATH_BYTES)

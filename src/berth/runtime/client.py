@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import asyncio
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from berth.errors import BerthError
@@ -12,7 +13,7 @@ from berth.kernel import sockets
 from berth.runtime import documents
 from berth.runtime.channel import Channel, Message
 from berth.runtime.jobs import Job
-from berth.runtime.monitors import FreeMonitors
+from berth.runtime.monitors import FreeMonitors, new_id
 from berth.runtime.records import BUNDLE, CONFIG_FILE, SOCKET_FILE, TASK_FILE
 from berth.runtime.tasks import PreparedTask, Task, record_of_the_dead
 from berth.runtime.zygotes import Zygote
@@ -60,12 +61,13 @@ class Runtime:
         await zygote.open()
         return cls(zygote, hierarchies, defaults)
 
-    def take_id(self) -> str:
+    def take_id(self, *, init: bool = False) -> str:
         """Return the id of a container that is about to be made; a process may be there for it already.
 
+        With ``init`` there is none, see :meth:`prepare_task`.
         :meth:`prepare_task` or :meth:`give_back` follows.
         """
-        return self._free.take_id()
+        return new_id() if init else self._free.take_id()
 
     async def give_back(self, id_: str) -> None:
         """Undo what is there for a container that is not prepared now, or was not made."""
@@ -76,7 +78,10 @@ class Runtime:
         search = os.environ.get("PATH", "")
         if request.checkpoint is None:
             document, plan = documents.of_task(request, self._defaults, search)
-            channel = self._monitor(document, [], plan, request.id)
+            # With --init it stays a process of ours, which its container may be able to look into: one whose
+            # monitor has served nobody else.
+            fork = self._zygote.fork if request.init else partial(self._monitor, spare=request.id)
+            channel = fork(document, [], plan)
         else:
             document, plan = documents.of_restore(request, self._defaults, search)
             images = os.open(request.checkpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -132,9 +137,8 @@ class Runtime:
 
         With ``template`` in the zygote's mount namespace, where containers' roots can be mounted.
         """
-        document: Message = {"op": "job", "entry": entry, "argument": dict(argument)}
-        document["template"] = template
-        return Job(self._zygote.fork(document, list(fds)), entry)
+        document: Message = {"op": "job", "entry": entry, "template": template}
+        return Job(self._zygote.fork(document, list(fds), dict(argument)), entry)
 
     async def run_last_hooks(self, directory: Path, id_: str) -> None:
         """Run the hooks after the end of a container whose monitor died before it did."""

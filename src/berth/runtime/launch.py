@@ -10,7 +10,7 @@ import _signal
 import os
 
 from berth.errors import BerthError, Failed, from_record
-from berth.kernel import namespaces, sockets
+from berth.kernel import namespaces, processes, sockets
 from berth.runtime import codec, imports, init, monitor, payload
 from berth.runtime.birth import Birth
 from berth.runtime.clients import STDERR, STDOUT, Client, Input
@@ -34,18 +34,19 @@ class Request:
     """A message from berthd with its descriptors, which are taken in order."""
 
     def __init__(self, data: bytes, fds: list[int]) -> None:
+        self._data, self.fds = data, fds
         first, _, self.plan = data.partition(b"\n")
         self.message: RequestMessage = codec.decode(first)
-        self.fds = fds
 
     def take(self) -> int:
         """Return the next descriptor."""
         return self.fds.pop(0)
 
     def close(self) -> None:
-        """Close the descriptors that nobody took."""
+        """Close the descriptors that nobody took, and wipe the plan: the next fork is somebody else's."""
         while self.fds:
             os.close(self.fds.pop())
+        processes.wipe(self._data, self.plan)
 
 
 class Here:

@@ -124,7 +124,6 @@ class RequestMessage(TypedDict, total=False):
     search: str
     attachments: list[AttachmentMessage]
     entry: str
-    argument: dict[str, object]
     template: bool
 
 

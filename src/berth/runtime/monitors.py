@@ -54,7 +54,7 @@ class FreeMonitors:
         channel.deliver_to(lambda _item: self._lose(channel))  # nothing but its end can come
 
     def _ask_for_spare(self, channel: Channel) -> bool:
-        id_ = os.urandom(32).hex()
+        id_ = new_id()
         try:
             channel.send(documents.of_spare(self._defaults, id_))
         except Unavailable:  # it is gone; reading says so
@@ -88,7 +88,7 @@ class FreeMonitors:
     def take_id(self) -> str:
         """Return an id for a container; :meth:`ask` or :meth:`give_back` follows."""
         if not self._spares:
-            return os.urandom(32).hex()
+            return new_id()
         channel, id_ = self._spares.popitem()
         self._expiry.pop(channel).cancel()
         self._promised[id_] = channel
@@ -140,6 +140,11 @@ class FreeMonitors:
         self._spares.clear()
         self._promised.clear()
         await _let_leave(channels)
+
+
+def new_id() -> str:
+    """Return an id that no container has."""
+    return os.urandom(32).hex()
 
 
 async def _let_leave(channels: list[Channel]) -> None:

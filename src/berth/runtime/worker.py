@@ -61,7 +61,7 @@ def serve(request: Request, host_mounts_fd: int) -> None:
             forget_imports()
             namespaces.setns(template_fd, namespaces.CLONE_NEWNS)
         os.close(template_fd)
-        outcome = {"result": function(request.message["argument"], request.fds, report)}
+        outcome = {"result": function(codec.decode(request.plan), request.fds, report)}
     except BerthError as error:
         outcome = {"error": error.record()}
     except OSError as error:
