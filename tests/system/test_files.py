@@ -427,3 +427,39 @@ def test_a_long_file_is_copied_whole(cli: Cli, engine: EngineProcess, tmp_path: 
     cli("create", "--name", "other", "--network", "none", "busybox", "sha256sum", "/copy")
     assert cli("cp", str(tmp_path / "big"), "other:/copy").code == 0
     assert cli("start", "-a", "other").out.split()[0] == digest
+
+
+LEASE = """
+import fcntl, os, signal
+held = []
+for path in ("/tmp/leased", "/shared/leased"):
+    with open(path, "w") as file:
+        file.write("text")
+    held.append(os.open(path, os.O_RDONLY))
+
+def give_back(*_):
+    for fd in held:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+signal.signal(signal.SIGIO, give_back)
+for fd in held:
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("leased", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("place", ["/tmp", "/shared"])
+def test_a_file_that_a_container_has_a_lease_on_is_waited_for(
+    engine: EngineProcess, place: str
+) -> None:
+    run = ("run", "-d", "--name", "holder", "--network", "none", "-v", "/shared")
+    assert engine.docker(*run, "host", "python3", "-c", LEASE).code == 0
+    wait_for(lambda: engine.docker("logs", "holder").out == "leased\n", "it has them")
+    status, _, data = engine.exchange("GET", f"/containers/holder/archive?path={place}")
+    assert status == 200
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        file = archive.extractfile(f"{place[1:]}/leased")
+        assert file is not None
+        assert file.read() == b"text"

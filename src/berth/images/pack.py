@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from berth.images.tar_writer import TarWriter
 
 COPY_BYTES = 1 << 20
+PATIENCE_S, FIRST_PAUSE_S, LAST_PAUSE_S = 60.0, 0.01, 0.5
 OPEN_DIRECTORIES = 16
 KINDS = {
     stat.S_IFLNK: tar.SYMLINK,
@@ -73,6 +76,22 @@ def fill_up(sink: FileSink, size: int) -> None:
         piece = min(size, COPY_BYTES)
         sink.write(bytes(piece))
         size -= piece
+
+
+def _open_file(leaf: str, folder: int) -> int:
+    """Open a file, which may be a FIFO by now, to be read.
+
+    One with a lease (fcntl(2)) is waited for, as without O_NONBLOCK: the kernel gives its holder 45 seconds.
+    """
+    pause_s, end = FIRST_PAUSE_S, time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return os.open(leaf, _FILE, dir_fd=folder)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+        select.select((), (), (), pause_s)
+        pause_s = min(2 * pause_s, LAST_PAUSE_S)
 
 
 class Packer:
@@ -195,7 +214,7 @@ class Packer:
         return True
 
     def _regular(self, folder: int, leaf: str, name: str) -> None:
-        fd = os.open(leaf, _FILE, dir_fd=folder)
+        fd = _open_file(leaf, folder)
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
