@@ -215,8 +215,9 @@ class VolumeService:
             if subpath:
                 base, fd = fd, open_beneath(fd, subpath, os.O_RDONLY | os.O_DIRECTORY)
                 os.close(base)
-            if os.listdir(fd):  # noqa: PTH208 - of a descriptor
-                return
+            with os.scandir(fd) as entries:  # of a container's, millions maybe
+                if next(entries, None) is not None:
+                    return
             argument = {"base": str(self._snapshots), "lower": [*lower], "path": target}
             job = await self._runtime.run_job(COPY_UP, argument, fds=[fd])
         except OSError:  # there is no such directory in the volume, which the start will say

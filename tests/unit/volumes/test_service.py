@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tracemalloc
 from types import SimpleNamespace
 
 import pytest
@@ -64,6 +65,21 @@ def test_a_tree_deeper_than_paths_can_name_goes_and_holds_nobody_up(volumes, tmp
     (tmp_path / "volumes/left").rename(tmp_path / "volumes/.removed-0123")
     volumes.clean()
     assert list((tmp_path / "volumes").iterdir()) == []
+
+
+def test_names_in_a_volume_take_none_of_the_engines_memory(volumes):
+    volumes.create("data")
+    for number in range(3000):
+        os.symlink("x", volumes.path("data") / f"{number:0200}")
+
+    async def work():
+        tracemalloc.start()
+        await volumes._fill(volumes.path("data"), [], "/data", subpath="")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert asyncio.run(work()) < 100_000
 
 
 def test_the_size_is_that_of_the_volumes_files_alone(volumes, tmp_path):
