@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from berth.engine import endpoints, failures, hostfiles, links, networking, spec, status
@@ -101,12 +102,16 @@ async def connect(
             raise failures.of_runtime(error) from error
     sandbox = await services.network.connect(request)
     gateways = services.settings.now.host_gateway_ips
-    hostfiles.write(folder, record, sandbox, linked=linked, host_gateways=gateways)
+    await hostfiles.apart(
+        folder,
+        lambda: hostfiles.write(folder, record, sandbox, linked=linked, host_gateways=gateways),
+    )
     for endpoint in sandbox.endpoints:
         emit(services, endpoint, "connect")
         if endpoint.network_name == DEFAULT:  # those that are linked with it follow
-            for other, lines in links.follow(record, records.all(), endpoint.address):
-                hostfiles.relink(folder.parent / other.id, lines)
+            for other, lines in list(links.follow(record, records.all(), endpoint.address)):
+                theirs = folder.parent / other.id
+                await hostfiles.apart(theirs, partial(hostfiles.relink, theirs, lines))
     return sandbox
 
 
@@ -137,7 +142,9 @@ class Connections:
                 request = replace(request, network=network.id)
                 sandbox = await self._service.attach(record.id, request)
                 self._keep(record)
-                hostfiles.update(self._containers.files_folder(record), record, sandbox)
+                folder = self._containers.files_folder(record)
+                work = partial(hostfiles.update, folder, record, sandbox)
+                await hostfiles.apart(folder, work)
                 emit(self._services, sandbox.endpoints[-1], "connect")
             record.networks[network.name] = asked
             self._containers.save(record)
@@ -200,7 +207,9 @@ class Connections:
                 raise Forbidden(f"container {record.id} is not connected to network {network.name}")
             endpoint = await self._service.detach(record.id, network.id)
             self._keep(record)
-            hostfiles.update(self._containers.files_folder(record), record, gone=endpoint)
+            folder = self._containers.files_folder(record)
+            work = partial(hostfiles.update, folder, record, gone=endpoint)
+            await hostfiles.apart(folder, work)
             emit(self._services, endpoint, "disconnect")
         elif network.name not in record.networks:
             raise Failed(f"container {record.id} is not connected to the network {network.name}")

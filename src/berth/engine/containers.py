@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from berth.engine import (
@@ -225,7 +226,8 @@ class Containers:
         async with self._lives.of(record).lock:
             self._records.put(record, durable=True)
             if record.status in status.ALIVE:
-                hostfiles.unlink(self._lives.files_folder(record), alias)
+                folder = self._lives.files_folder(record)
+                await hostfiles.apart(folder, partial(hostfiles.unlink, folder, alias))
 
     async def discard(self, record: ContainerRecord, *, volumes: bool) -> None:
         """Remove all that belongs to a container that does not run, its record last."""
@@ -236,7 +238,8 @@ class Containers:
             await asyncio.wait([settling])  # hooks of devices may be running
         await imagemounts.remove(record, self._services.images)
         hostfiles.remove_tree(self._lives.exec_folder(record))
-        hostfiles.remove_tree(self._lives.data_folder(record))
+        folder = self._lives.data_folder(record)
+        await hostfiles.apart(folder, partial(hostfiles.remove_tree, folder))
         self._records.remove(record)
         for point in record.mount_points if volumes else []:
             if point.anonymous and not self.users_of(point.volume):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -31,7 +32,27 @@ log = logging.getLogger("berth")
 RESOLV_CONF = "resolv.conf"
 FILES = ("hostname", "hosts", RESOLV_CONF)
 SHARED_IPC = ("/dev/shm", "/dev/mqueue")  # noqa: S108 - the host's, for --ipc=host
+LARGE_BLOCKS = 1 << 15  # of 512 bytes
 MAX_BYTES = 1 << 20  # of a file that a container may write what it likes to
+
+
+async def apart(folder: Path, work: Callable[[], None]) -> None:
+    """Do ``work`` on the files of ours in a folder, but in a thread where one is large.
+
+    To cut off or remove what a container has made of a file, of a million pieces maybe, can take a minute.
+    """
+    if _has_large(folder):
+        await asyncio.to_thread(work)
+    else:
+        work()
+
+
+def _has_large(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(e.stat(follow_symlinks=False).st_blocks > LARGE_BLOCKS for e in entries)
+    except OSError:
+        return False
 
 
 def write(

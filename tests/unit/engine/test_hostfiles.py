@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import resource
@@ -94,6 +95,26 @@ def test_nobody_waits_for_who_has_a_lease_on_a_file(tmp_path: Path, kind: int) -
     assert path.read_text() == text
     for fd in (reader, writer):
         os.close(fd)
+
+
+@pytest.mark.parametrize("size_mb", [0, 32])
+def test_the_engine_does_not_wait_for_the_end_of_a_large_file(tmp_path: Path, size_mb: int) -> None:
+    """One of a million pieces takes the kernel a minute, be it to remove or to cut off."""
+    folder = tmp_path / "container"
+    folder.mkdir()
+    with (folder / "hosts").open("wb") as file:
+        if size_mb:
+            os.posix_fallocate(file.fileno(), 0, size_mb << 20)
+    seen: list[bool] = []
+
+    def remove() -> None:
+        seen.append(threading.current_thread() is threading.main_thread())
+        hostfiles.remove_tree(folder)
+
+    asyncio.run(hostfiles.apart(folder, remove))
+    assert seen == [not size_mb]
+    assert not folder.exists()
+    asyncio.run(hostfiles.apart(folder, remove))  # there is nothing any more
 
 
 @pytest.mark.parametrize("address", ["172.17.0.200", "172.17.0.9", "10.1.1.1"])
