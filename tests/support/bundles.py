@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -46,11 +47,17 @@ def zygote(program: str, path: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, "PATH": PATH, VARIABLE: str(path)}
     process = subprocess.Popen([program, "zygote"], env=environment, stdin=subprocess.DEVNULL)
     try:
-        wait_for(path.exists, "the zygote listens")
+        wait_for(lambda: _listens(path), "the zygote listens")
         yield process
     finally:
         process.terminate()
         process.wait()
+
+
+def _listens(path: Path) -> bool:
+    """Say whether somebody does: one that was killed leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 class Runtime:

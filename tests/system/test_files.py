@@ -432,7 +432,8 @@ def test_a_long_file_is_copied_whole(cli: Cli, engine: EngineProcess, tmp_path: 
 LEASE = """
 import fcntl, os, signal
 held = []
-for path in ("/tmp/leased", "/shared/leased"):
+os.mkdir("/own")
+for path in ("/own/leased", "/shared/leased"):
     with open(path, "w") as file:
         file.write("text")
     held.append(os.open(path, os.O_RDONLY))
@@ -450,7 +451,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("place", ["/tmp", "/shared"])
+@pytest.mark.parametrize("place", ["/own", "/shared"])
 def test_a_file_that_a_container_has_a_lease_on_is_waited_for(
     engine: EngineProcess, place: str
 ) -> None:

@@ -432,7 +432,10 @@ def test_a_load_that_is_killed_leaves_nothing_and_succeeds_afterwards(
         fresh_engine.kill()
     assert client.returncode == 1
     fresh_engine.start()
-    assert (layers_of(fresh_engine), blobs_of(fresh_engine)) == before
+    assert layers_of(fresh_engine) == before[0]
+    for name in blobs_of(fresh_engine) - before[1]:  # whole ones are kept for a day
+        data = (fresh_engine.data_root / "content/blobs/sha256" / name).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == name
     assert not any((fresh_engine.data_root / "content/ingest").iterdir())
     assert docker("image", "inspect", "debian:killed").code == 1
     done = docker("load", "-i", str(archive))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from berth.errors import Unavailable
 from berth.kernel import processes
+from berth.kernel.cgroup_files import wait_until
 from berth.runtime import documents
 
 if TYPE_CHECKING:
@@ -72,18 +73,18 @@ class FreeMonitors:
         """Clean up after one that has died: its spare goes with it, but for the groups."""
         if timer := self._expiry.pop(channel, None):
             timer.cancel()
-        self._pids.pop(channel, None)
+        pid = self._pids.pop(channel, 0)
         channel.close()
         for promised in [key for key, value in self._promised.items() if value is channel]:
             del self._promised[promised]
             self._lost.add(promised)  # its groups are its container's, should that come
         id_ = self._spares.pop(channel, None)
         if id_ is not None:
-            self._remove_groups(id_)
+            self._remove_groups(id_, pid)
 
-    def _remove_groups(self, id_: str) -> asyncio.Future[None]:
+    def _remove_groups(self, id_: str, monitor: int = 0) -> asyncio.Future[None]:
         group = self._hierarchies.open_group(f"{self._defaults.group}/{id_}")
-        return asyncio.get_running_loop().run_in_executor(None, _remove, group)
+        return asyncio.get_running_loop().run_in_executor(None, _remove, group, monitor)
 
     def take_id(self) -> str:
         """Return an id for a container; :meth:`ask` or :meth:`give_back` follows."""
@@ -158,8 +159,29 @@ async def _let_leave(channels: list[Channel]) -> None:
                     pass
 
 
-def _remove(group: Cgroup) -> None:
+def _remove(group: Cgroup, monitor: int) -> None:
+    """Remove the groups of a spare, which may have been about to make them when its ``monitor`` was killed.
+
+    It is told to end when that is gone, which takes longer than the end of a socket. What is left even
+    then the next start of berthd removes.
+    """
+    if monitor:
+        wait_until(lambda: _is_gone(monitor))
+    wait_until(lambda: _is_removed(group))
+
+
+def _is_gone(pid: int) -> bool:
     try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def _is_removed(group: Cgroup) -> bool:
+    try:
+        group.kill()
         group.remove()
-    except OSError:  # the next start of berthd tries again
-        return
+    except OSError:
+        return False
+    return not group.exists()
