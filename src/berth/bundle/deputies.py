@@ -56,9 +56,8 @@ PROGRAM = __file__.rpartition("/")[0] + "/__main__.py"
 NETWORK = b"network"  # before the errand: a new network will be wanted
 FOREVER, NOT_AT_ALL = None, 0
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0002, 0.05
-PATIENCE_S = (
-    5.0  # with a command that has no use for its deputy after all, or that somebody has stopped
-)
+# With a command that has no use for its deputy after all, or that somebody has stopped.
+PATIENCE_S = 5.0
 PEER_BYTES = 12  # struct ucred: pid, uid, gid
 KILL = 9
 

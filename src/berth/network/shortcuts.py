@@ -96,11 +96,12 @@ class Shortcuts:
                 self._give_up(error)
 
     def remove(self, guard: Guard) -> None:
-        """Forget an interface that is gone."""
+        """Forget an interface that is gone. What stays in a map harms nobody."""
         if self._fds and guard.bridge:
-            for key in _sender_keys(guard):
-                bpf.delete_from_map(self._senders, key)
-            bpf.delete_from_map(self._receivers, _receiver_key(guard))
+            with suppress(OSError):
+                for key in _sender_keys(guard):
+                    bpf.delete_from_map(self._senders, key)
+                bpf.delete_from_map(self._receivers, _receiver_key(guard))
 
     def _ensure(self, index: int) -> bytes:
         """Have the host's packets to a bridge looked at; return what the senders' map has of it."""
@@ -183,9 +184,8 @@ def _inward(receivers: int) -> bytes:
     )
 
 
-Jump = tuple[
-    int, int, int, int
-]  # code, register, source, value: to the end, where the packet goes on
+# Code, register, source, value: a jump to the end, where the packet goes on.
+Jump = tuple[int, int, int, int]
 
 
 def _bounds(size: int) -> tuple[bytes, Jump]:
