@@ -22,6 +22,9 @@ log = logging.getLogger("berth")
 SYSCTL = Path("/proc/sys/net")
 CROWD, BACKLOG = 500, 4096
 _LINK_LOCAL = b"\xfe\x80"
+# Asks for the neighbours of what is forwarded. The kernel's own choice may not for up to two seconds,
+# while it looks whether somebody else has it: what comes from outside would not find a container.
+_ROUTER = ip_address("fe80::1").packed
 
 
 def ensure(links: NetlinkSocket, network: NetworkRecord, *, forwards: bool) -> int:
@@ -56,6 +59,8 @@ def _settle(links: NetlinkSocket, link: rtnetlink.Link, network: NetworkRecord) 
         )
         if subnet and is_host and network.mode_of(ip_network(subnet).version) != ISOLATED
     }
+    if speaks_ipv6 and network.is_ours:
+        wanted.setdefault(_ROUTER, 64)
     stale = [
         address
         for family in (rtnetlink.AF_INET, rtnetlink.AF_INET6)

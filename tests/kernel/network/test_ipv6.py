@@ -84,6 +84,16 @@ def test_a_published_port_is_reached_by_both_versions_and_sees_the_sender(net, e
             assert net.talk(server, client.netns_fd, (address, 8080)) == dual.gateway6
 
 
+def test_a_port_is_reached_while_the_kernel_looks_whether_the_bridges_own_address_is_taken(
+    net, engine
+):
+    with open("/proc/sys/net/ipv6/conf/default/dad_transmits", "w") as file:
+        file.write("60")  # a second each
+    engine.run(engine.service.create(NetworkRequest(name="new", ipv6=True)))
+    server = net.listen(engine.connect("c1", (80, 8080), network="new").netns_fd, 80, "::")
+    assert net.talk(server, net.outside_fd, (HOST6, 8080)) == OUTSIDE6
+
+
 def test_a_port_of_a_container_of_ipv6_alone_is_published_there_alone(net, engine, six):
     container = engine.connect("c1", (80, 8080), network="six")
     assert [p.host_ip for p in container.ports] == ["::"]

@@ -35,7 +35,11 @@ class FakeHierarchies:
 
     def open_group(self, path):
         """Return a group."""
-        return SimpleNamespace(remove=lambda: self.removed.append(path))
+        return SimpleNamespace(
+            kill=lambda: None,
+            remove=lambda: self.removed.append(path),
+            exists=lambda: path not in self.removed,
+        )
 
 
 @pytest.fixture
