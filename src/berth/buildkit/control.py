@@ -108,8 +108,8 @@ class Control:
         """Show a build while it goes on."""
         request = await stream.recv_message()
         assert request is not None
-        job = await self._jobs.find(request.Ref)
-        async for message in job.journal.read():
+        journal = await self._jobs.journal(request.Ref)
+        async for message in journal.read():
             await stream.send_message(message)
 
     async def session(self, stream: Call) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from berth.buildkit.journal import Journal
 from berth.errors import Conflict, NotFound
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from berth.buildkit.sessions import Session
     from berth.images.records import Image
 
-# A client asks for the status of a build, and for what it builds, while it begins it.
+# A client asks for the status of a build, and for what it builds, while it begins it; the build may be over
+# when its question comes.
 WAIT_S = 10.0
+
+Known = TypeVar("Known", "Job", Journal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
+        self._journals: dict[str, Journal] = {}  # also of jobs that ended just now
         self._begun = asyncio.Condition()
 
     @asynccontextmanager
@@ -68,6 +72,7 @@ class Jobs:
         if ref in self._jobs:
             raise Conflict(f"job ID {ref} exists")
         job = self._jobs[ref] = Job(session)
+        self._journals[ref] = job.journal
         try:
             async with self._begun:
                 self._begun.notify_all()
@@ -77,15 +82,27 @@ class Jobs:
             if not job.returned.cancel() and not job.returned.cancelled():
                 job.returned.exception()  # nobody else is to be told
             job.journal.end()
+            asyncio.get_running_loop().call_later(WAIT_S, self._forget, ref, job.journal)
+
+    def _forget(self, ref: str, journal: Journal) -> None:
+        if self._journals[ref] is journal:  # a later job may have the id
+            del self._journals[ref]
 
     async def find(self, ref: str) -> Job:
         """Return a job; wait a while for one that is not there yet."""
+        return await self._wait_for(ref, self._jobs)
+
+    async def journal(self, ref: str) -> Journal:
+        """Return what a job says, or has said; wait a while for one that is not there yet."""
+        return await self._wait_for(ref, self._journals)
+
+    async def _wait_for(self, ref: str, known: Mapping[str, Known]) -> Known:
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_S), self._begun:
-                await self._begun.wait_for(lambda: ref in self._jobs)
-        if ref not in self._jobs:
+                await self._begun.wait_for(lambda: ref in known)
+        if ref not in known:
             raise NotFound(f"no such job {ref}")
-        return self._jobs[ref]
+        return known[ref]
 
     async def of(self, metadata: Mapping[str, str | bytes]) -> Job:
         """Return the job that a call of the gateway belongs to."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FLAGS = os.O_RDONLY | os.O_CLOEXEC
 GZIP = 31  # zlib's window bits for a gzip header
 HEAD_BYTES = 4096  # as many tell files apart
+HOLES = 3  # names in a row that nothing has: there is nothing older
 
 
 class LogFiles:
@@ -158,13 +159,18 @@ def _is_at(path: str, inode: int) -> bool:
 
 
 def _open_all(path: str) -> list[LogFile]:
-    """Open all files, oldest first. Newest first in time, so that a rotation meanwhile hides nothing."""
+    """Open all files, oldest first. Newest first in time, so that a rotation meanwhile hides nothing.
+
+    In the middle of one there is a name that nothing has, between a file that has moved on and the next one.
+    """
     files: list[LogFile] = []
-    number = 0
-    while (file := _open(path, number)) is not None:
-        if any(file.is_same(known) for known in files):
+    number = holes = 0
+    while holes < HOLES:
+        file = _open(path, number)
+        holes = 0 if file else holes + 1
+        if file and any(file.is_same(known) for known in files):
             file.close()
-        else:
+        elif file:
             files.insert(0, file)
         number += 1
     return files

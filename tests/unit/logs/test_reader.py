@@ -196,6 +196,31 @@ def test_following_survives_rotations(path, max_files):
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("hole", [1, 2, 3])
+def test_following_misses_nothing_in_the_middle_of_a_rotation(path, hole):
+    async def scenario():
+        ended = asyncio.Event()
+        write(path, "line 0\n")
+        frames = read_frames(path, LogQuery(follow=True), terminal=True, ended=ended)
+        assert await anext(frames) == numbered(0)
+        for number in range(1, 5):
+            age(path, 3)
+            write(path, f"line {number}\n")
+        age(path, 5, last=hole)  # as far as a writer has come that is at this name
+        ended.set()
+        return b"".join([frame async for frame in frames])
+
+    assert asyncio.run(scenario()) == numbered(*range(1, 5))
+
+
+def age(path, oldest, last=0):
+    """Give files their next names, the oldest first."""
+    for number in range(oldest, last - 1, -1):
+        name = path.with_name(f"{path.name}.{number}") if number else path
+        if name.exists():
+            name.rename(path.with_name(f"{path.name}.{number + 1}"))
+
+
 def test_following_until_a_moment_ends_then(path):
     async def scenario():
         until = time.time_ns() + SECOND_NS // 20
