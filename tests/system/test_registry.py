@@ -51,7 +51,9 @@ def docker(engine: EngineProcess, tmp_path: Path, request: pytest.FixtureRequest
 
 
 def image_id(docker: Cli, name: str) -> str:
-    return docker("image", "inspect", "-f", "{{.Id}}", name).out.strip()
+    done = docker("image", "inspect", "-f", "{{.Id}}", name)
+    assert done.code == 0, str(done)
+    return done.out.strip()
 
 
 def test_a_pushed_image_is_the_same_when_pulled_again(docker: Cli, registry: Registry) -> None:
