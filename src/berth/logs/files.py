@@ -121,13 +121,13 @@ class LogFile:
     def is_same(self, other: LogFile) -> bool:
         """Say whether it is the file that another was, before it was packed.
 
-        Numbers of inodes are used again, so one that is packed must begin in the same way, too.
+        Numbers of inodes are used again, so the other one must begin as the packed one does, too: an empty
+        one does not.
         """
         if self.inode != other.inode:
             return False
-        if not (self._head or other._head):
-            return True
-        return self.head()[: len(other.head())] == other.head()[: len(self.head())]
+        packed, rest = (self, other) if self._head else (other, self)
+        return rest.head().startswith(packed._head)
 
     def unpack(self) -> None:
         """Make it readable; one that is damaged is read as far as it goes."""

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 import os
 import time
@@ -211,6 +212,29 @@ def test_following_misses_nothing_in_the_middle_of_a_rotation(path, hole):
         return b"".join([frame async for frame in frames])
 
     assert asyncio.run(scenario()) == numbered(*range(1, 5))
+
+
+def test_following_misses_no_packed_file_whose_inode_is_the_newest_ones_now(path):
+    async def scenario():
+        ended = asyncio.Event()
+        write(path, "line 0\n")
+        frames = read_frames(path, LogQuery(follow=True), terminal=True, ended=ended)
+        assert await anext(frames) == numbered(0)
+        age(path, 1)
+        write(path, "line 1\n")
+        data = path.read_bytes()
+        path.with_name("new").touch()
+        path.with_name("new").rename(path)  # empty yet
+        with (
+            path.with_name(path.name + ".1.gz").open("wb") as file,
+            gzip.GzipFile(str(path.stat().st_ino), "wb", fileobj=file) as packed,
+        ):
+            packed.write(data)
+        age(path, 1, last=1)
+        ended.set()
+        return b"".join([frame async for frame in frames])
+
+    assert asyncio.run(scenario()) == numbered(1)
 
 
 def age(path, oldest, last=0):
