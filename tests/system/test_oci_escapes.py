@@ -258,6 +258,26 @@ def test_a_session_keyring_is_the_containers_own(oci, bundle):
     assert int(done.out or 0) <= 1 + own.count("_ses")
 
 
+# Runs a program with a session keyring that has a secret (keyctl(2), add_key(2)).
+WITH_A_KEY = """if True:
+    import ctypes, os, sys
+    call, arm = ctypes.CDLL(None).syscall, os.uname().machine == "aarch64"
+    assert call(219 if arm else 250, 1, b"callers", 0, 0, 0) > 0
+    assert call(217 if arm else 248, b"user", b"secret", b"top", 3, -3) > 0
+    os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("flags", "found"), [((), False), (("--no-new-keyring",), True)])
+def test_an_exec_has_the_callers_keys_only_when_asked_for(oci, bundle, flags, found):
+    bundle.edit(lambda spec: spec["linux"].update(maskedPaths=[]))
+    oci.create(bundle.runs("sleep", "1000"), "a", *flags)
+    oci("start", "a")
+    # Another than root sees those only that it has the right to use.
+    command = oci.command("exec", "--user", "1000:1000", "a", "cat", "/proc/keys")
+    assert ("secret" in run(sys.executable, "-c", WITH_A_KEY, *command).out) == found
+
+
 @pytest.mark.usefixtures("each_door")
 def test_the_release_agent_of_groups_cannot_be_written(oci, bundle):
     bundle.edit(lambda spec: spec["linux"]["namespaces"].append({"type": "cgroup"}))

@@ -81,6 +81,7 @@ class Creation:
             "created": _now(),
             "cgroup_path": self._plan.group.path,
             "own_pid_namespace": self._plan.is_new("pid"),
+            "no_new_keyring": options.no_new_keyring,
             "owner": "",
             "spec": spec,
         }

@@ -123,6 +123,8 @@ class Joining:
             wanted = labels.Labels(process)
             processes.set_name(b"berth-init")
             os.setsid()
+            if not self._record.get("no_new_keyring"):
+                processes.join_session_keyring()
             groups.enter(self._places)
             if flags:
                 namespaces.setns(pidfd, flags)

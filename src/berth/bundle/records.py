@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         cgroup_path: str
         systemd_unit: str
         own_pid_namespace: bool
+        no_new_keyring: bool
         owner: str
         spec: Spec
 
