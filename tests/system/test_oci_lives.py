@@ -323,6 +323,16 @@ def test_update_sets_limits(oci, bundle):
     assert stats["data"]["pids"]["current"] == 1
 
 
+def test_an_update_leaves_devices_as_they_are(oci, bundle, tmp_path):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    wanted = {"devices": [{"allow": False, "access": "rwm"}], "pids": {"limit": 20}}
+    (tmp_path / "resources.json").write_text(json.dumps(wanted))
+    assert oci("update", "--resources", str(tmp_path / "resources.json"), "a").code == 0
+    done = oci("exec", "a", "sh", "-c", "echo x >/dev/null; cat /sys/fs/cgroup/pids/pids.max")
+    assert (done.code, done.err) == (0, "")
+
+
 def test_list_and_ps(oci, bundle):
     oci.create(bundle.runs("sleep", "1000"), "a")
     oci("start", "a")

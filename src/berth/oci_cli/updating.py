@@ -34,6 +34,8 @@ def do_update(call: Invocation) -> int:
         raise Conflict("cannot update a container that has stopped")
     source = call.options.text("resources")
     wanted = bundles.read_resources(source) if source else _from_flags(call.options)
+    # Callers that send all limits send those of create, which are not all that the group was given then.
+    wanted.pop("devices", None)
     if call.options.text("l3-cache-schema") or call.options.text("mem-bw-schema"):
         raise InvalidArgument("Intel RDT is not supported here")
     groups = group(record)
