@@ -141,6 +141,16 @@ def test_pause_and_resume(oci, bundle):
     assert oci("resume", "a").code == 1
 
 
+def test_a_container_that_waits_for_its_start_is_paused_and_resumed(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    assert oci("pause", "a").code == 0
+    assert oci.status("a") == "paused"
+    assert "cannot start a container in the paused state" in oci("start", "a").err
+    assert oci("resume", "a").code == 0
+    assert oci.status("a") == "created"
+    assert oci("start", "a").code == 0
+
+
 def test_a_paused_container_can_be_deleted(oci, bundle):
     oci.create(bundle.runs("sleep", "1000"), "a")
     oci("start", "a")

@@ -39,12 +39,10 @@ def status(folder: Folder, record: Record) -> str:
     """Return the status in the specification's words, or "paused"."""
     if not lives(record):
         return STOPPED
-    if folder.waits_for_start():
-        return CREATED
     groups = group(record)
     if groups is not None and groups.is_frozen():
         return PAUSED
-    return RUNNING
+    return CREATED if folder.waits_for_start() else RUNNING
 
 
 def state(record: Record, status_: str) -> dict[str, object]:
