@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,16 @@ def test_starting_twice_is_refused(oci, bundle):
     assert oci("start", "a").code == 0
     done = oci("start", "a")
     assert done.code == 1
+    assert "cannot start an already running container" in done.err
+
+
+def test_a_start_that_was_killed_is_not_made_up_for_by_ending_the_container(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as killed:  # as far as it came
+        killed.connect(str(oci.root / "a/start.sock"))
+        assert killed.recv(1) == b""
+    done = oci("start", "a")
+    assert (done.code, oci.status("a")) == (1, "running")
     assert "cannot start an already running container" in done.err
 
 

@@ -126,6 +126,8 @@ def do_start(call: Invocation) -> int:
         raise Conflict("cannot start an already running container")
     try:
         creation.start(folder, record)
+    except Conflict:
+        raise
     except BerthError:
         ending.delete(folder, record, force=True)
         raise
