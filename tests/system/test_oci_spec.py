@@ -403,6 +403,10 @@ def test_other_parameters_are_refused(oci, bundle):
     values = {"net.ipv4.ip_forward": "1"}
     why = refusal(oci, bundle, lambda s: s["linux"].update(sysctl=values))
     assert "not allowed in the hosts network namespace" in why
+    bundle.edit(namespace("network", path=f"/proc/{os.getpid()}/ns/net"))
+    why = refusal(oci, bundle, lambda s: s["linux"].update(sysctl=values))
+    assert "not allowed in the hosts network namespace" in why
+    bundle.edit(without("network"))
     values = {"user.max_user_namespaces": "1"}
     why = refusal(oci, bundle, lambda s: s["linux"].update(sysctl=values))
     assert "not allowed in the hosts user namespace" in why

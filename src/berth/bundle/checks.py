@@ -103,8 +103,18 @@ def _check_sysctls(linux: Linux, kinds: Mapping[str, str]) -> None:
             raise InvalidArgument(
                 f'sysctl "{name}" is not allowed as it conflicts with the hostname field'
             )
-        if needed not in kinds:
+        if needed not in kinds or _is_own(kinds[needed], needed):
             raise InvalidArgument(f'sysctl "{name}" is not allowed in the hosts {needed} namespace')
+
+
+def _is_own(path: str, kind: str) -> bool:
+    """Say whether a namespace that is to be joined is the caller's."""
+    try:
+        return bool(path) and os.path.samefile(
+            path, f"/proc/self/ns/{namespaces.NAMESPACES[kind][1]}"
+        )
+    except OSError:  # told of where it is opened
+        return False
 
 
 def _check_user_namespace(linux: Linux, kinds: Mapping[str, str]) -> None:
