@@ -614,6 +614,7 @@ def change_mapping(spec):
         ),
         (lambda s: s["linux"]["namespaces"].append({"type": "pid"}), "duplicated ns"),
         (lambda s: s["linux"]["namespaces"].append({"type": "x"}), "does not exist"),
+        (without("mount"), "unable to restrict sys entries without a private MNT namespace"),
         (lambda s: s["linux"].update(intelRdt={"closID": "x"}), "intelRdt"),
         (
             lambda s: s["linux"].update(rootfsPropagation="x"),

@@ -44,6 +44,8 @@ def check(spec: Spec, bundle: str) -> None:
     for name, table in (("hostname", "uts"), ("domainname", "uts")):
         if spec.get(name) and table not in kinds:
             raise InvalidArgument(f"unable to set {name} without a private UTS namespace")
+    if (linux.get("maskedPaths") or linux.get("readonlyPaths")) and "mount" not in kinds:
+        raise InvalidArgument("unable to restrict sys entries without a private MNT namespace")
     _check_sysctls(linux, kinds)
     _check_user_namespace(linux, kinds)
     _check_mounts(spec)
