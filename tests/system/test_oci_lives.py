@@ -199,6 +199,21 @@ def test_exec_takes_a_document(oci, bundle, tmp_path):
     assert (done.code, done.out) == (0, "42\n"), str(done)
 
 
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [({}, ["0000000020000420", "1000"]), ({"capabilities": {}, "rlimits": []}, ["0" * 16, "1000"])],
+)
+def test_what_a_document_leaves_out_is_the_containers(oci, bundle, tmp_path, more, found):
+    limits = [{"type": "RLIMIT_NOFILE", "soft": 1000, "hard": 1000}]
+    bundle.edit(lambda spec: spec["process"].update(rlimits=limits))
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    oci("start", "a")
+    script = "grep CapPrm /proc/self/status | cut -f2; ulimit -n"
+    process = {"args": ["/bin/sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"], **more}
+    (tmp_path / "process.json").write_text(json.dumps(process))
+    assert oci("exec", "--process", str(tmp_path / "process.json"), "a").lines == found
+
+
 def test_a_detached_exec_writes_its_pid(oci, bundle, tmp_path):
     oci.create(bundle.runs("sleep", "1000"), "a")
     oci("start", "a")

@@ -49,11 +49,12 @@ def do_exec(call: Invocation) -> int:
 
 
 def _process(record: Record, given: Options, arguments: list[str]) -> Process:
+    own: Process = copy.deepcopy(record.get("spec", {}).get("process", {}))
     if path := given.text("process"):
-        return bundles.read_process(path)
+        return _restricted(bundles.read_process(path), own)
     if not arguments:
         raise InvalidArgument("process args cannot be empty")
-    process: Process = copy.deepcopy(record.get("spec", {}).get("process", {}))
+    process = own
     process["args"] = arguments
     process["terminal"] = given.on("tty")
     process.pop("consoleSize", None)
@@ -68,6 +69,19 @@ def _process(record: Record, given: Options, arguments: list[str]) -> Process:
         process["noNewPrivileges"] = given.on("no-new-privs")
     _set_user(process, given)
     _add_capabilities(process, given.all("cap"))
+    return process
+
+
+def _restricted(process: Process, own: Process) -> Process:
+    """Give a process, where its document says nothing of them, the container's restrictions."""
+    if "capabilities" not in process and "capabilities" in own:
+        process["capabilities"] = own["capabilities"]
+    if not process.get("rlimits"):
+        process["rlimits"] = own.get("rlimits", [])
+    if not process.get("apparmorProfile"):
+        process["apparmorProfile"] = own.get("apparmorProfile", "")
+    if not process.get("selinuxLabel"):
+        process["selinuxLabel"] = own.get("selinuxLabel", "")
     return process
 
 
