@@ -519,7 +519,7 @@ def waiting(oci, bundle, tmp_path):
         return deputies
 
     wait_for(has_deputy, "the deputy")
-    yield process, deputies[0], lambda: config.write_bytes(document)
+    yield process, deputies[0], lambda text=document: config.write_bytes(text)
     process.kill()
     process.wait()
 
@@ -534,6 +534,15 @@ def test_a_deputy_that_is_killed_is_told_of(waiting, tmp_path):
         "the process that makes the container's first one was killed"
         in (tmp_path / "errors").read_text()
     )
+
+
+@pytest.mark.parametrize(("document", "code"), [((), 0), ((b"{",), 1)])
+def test_a_deputy_that_somebody_has_stopped_goes_on_with_its_command(waiting, document, code):
+    process, deputy, go_on = waiting
+    os.kill(deputy, signal.SIGSTOP)
+    go_on(*document)
+    assert process.wait(timeout=60) == code
+    assert has_ended(deputy)
 
 
 def test_a_deputy_whose_command_was_killed_says_nothing(oci, waiting, tmp_path):

@@ -13,6 +13,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import select
     from collections.abc import Iterable
     from typing import TypedDict
 
@@ -54,12 +55,12 @@ if TYPE_CHECKING:
 VARIABLE = b"BERTH_OCI_DEPUTY"
 PROGRAM = __file__.rpartition("/")[0] + "/__main__.py"
 NETWORK = b"network"  # before the errand: a new network will be wanted
-FOREVER, NOT_AT_ALL = None, 0
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.0002, 0.05
 # With a command that has no use for its deputy after all, or that somebody has stopped.
 PATIENCE_S = 5.0
 PEER_BYTES = 12  # struct ucred: pid, uid, gid
-KILL = 9
+KILL, CONTINUE = 9, 18
+LOOK_EVERY_MS = 1000
 
 
 def way(where: str, number: str) -> Socket:
@@ -136,7 +137,7 @@ class Deputy:
 
     def make_network(self) -> None:
         """Have it make a new network for the container, while this process goes on."""
-        door = self._admit(NOT_AT_ALL)
+        door = self._admit(wait=False)
         if door is None:
             self._wants_network = True
             return
@@ -147,18 +148,23 @@ class Deputy:
 
     def make(self, plan: Plan, sync: Socket) -> int:
         """Have the process made, as a child of this one; return its pid."""
+        import select
+
         from berth.bundle import descriptors
         from berth.errors import Failed, from_record
         from berth.kernel import sockets
         from berth.runtime import codec
 
-        door = self._admit(FOREVER, descriptors.preserved())
+        door = self._admit(descriptors.preserved(), wait=True)
         assert door is not None
         data, fds = _pack(plan, sync, is_elsewhere=self._listener is not None)
         try:
             if self._wants_network:
                 door.send(NETWORK)
             sockets.send(door, data, fds)
+            poll = select.poll()
+            poll.register(door, select.POLLIN)
+            self._ready(poll, wait=True)
             answer, _ = sockets.receive(door)
         except (BrokenPipeError, ConnectionResetError):
             answer = b""
@@ -170,8 +176,17 @@ class Deputy:
         pid: int = message["pid"]
         return pid
 
-    def _admit(self, patience_ms: int | None, kept: Iterable[int] = ()) -> Socket | None:
-        """Return the way to it, if it comes in time. Instead of one that has ended there is another one."""
+    def _ready(self, poll: select.poll, *, wait: bool) -> dict[int, int]:
+        """Return what can be read; with ``wait`` there is something. One that was stopped goes on then.
+
+        So it is when somebody has stopped the command with it (^Z), and lets only that go on.
+        """
+        while not (ready := dict(poll.poll(LOOK_EVERY_MS if wait else 0))) and wait:
+            posix.kill(self._pid, CONTINUE)
+        return ready
+
+    def _admit(self, kept: Iterable[int] = (), *, wait: bool) -> Socket | None:
+        """Return the way to it, if it has come. Instead of one that has ended there is another one."""
         import select
 
         if self._door is not None or self._listener is None:
@@ -181,7 +196,7 @@ class Deputy:
         poll.register(pidfd, select.POLLIN)
         poll.register(self._listener, select.POLLIN)
         try:
-            while ready := dict(poll.poll(patience_ms)):
+            while ready := self._ready(poll, wait=wait):
                 if self._listener.fileno() not in ready:
                     posix.waitpid(self._pid, 0)
                     self._listener = None
@@ -202,7 +217,8 @@ class Deputy:
             posix.kill(self._pid, KILL)
         else:
             self._door.close()
-        posix.waitpid(self._pid, 0)
+        while posix.WIFSTOPPED(posix.waitpid(self._pid, posix.WUNTRACED)[1]):
+            posix.kill(self._pid, CONTINUE)
 
 
 def _pack(plan: Plan, sync: Socket, *, is_elsewhere: bool) -> tuple[bytes, list[int]]:
