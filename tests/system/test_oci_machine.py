@@ -176,3 +176,14 @@ def test_hooks_without_an_environment_have_the_callers(oci, bundle, tmp_path, mo
     assert done.code == 0, str(done)
     assert told.read_text() == "apples\n\n"
     assert (bundle.root / "work/told").read_text() == "[]\n", "programs of the container's own"
+
+
+@pytest.mark.parametrize("words", [("run", "a"), ("exec", "a", "true"), ("zygote",)])
+def test_without_proc_there_is_one_message(oci, words):
+    script = 'umount -l /proc && exec "$@"'
+    command = ("sh", "-c", script, "sh", *oci.command(*words))
+    done = run("unshare", "--mount", "--propagation", "private", *command)
+    assert (done.code, done.out) == (1, "")
+    assert [line.partition(":")[2][:21] for line in done.err.splitlines()] == [
+        " /proc is not mounted"
+    ]

@@ -39,8 +39,15 @@ def _have_sealed(words: list[str]) -> None:
     from berth import pack
     from berth.kernel import sealing
 
-    if sealing.is_sealed():
-        return
+    try:
+        if sealing.is_sealed():
+            return
+    except FileNotFoundError:
+        name = posix.environ.get(b"BERTH_OCI_NAME") or b"berth-oci"
+        posix.write(
+            2, name + b": /proc is not mounted, and no container can be made or entered without\n"
+        )
+        posix._exit(1)
     if all(word in MAKING for word in words):
         from berth.bundle import deputies
 
