@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
+import select
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -343,6 +346,37 @@ def test_a_terminal_in_the_foreground(oci, bundle):
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 4
+
+
+def test_a_terminal_is_shown_while_nobody_reads_what_is_typed(oci, bundle):
+    pexpect = pytest.importorskip("pexpect")
+    bundle.edit(lambda spec: spec["process"].update(terminal=True))
+    bundle.shell("stty raw -echo; echo ready; sleep 1; seq 1 100000; echo en''d")
+    program, *words = oci.command("run", "--bundle", str(bundle.path), "a")
+    child = pexpect.spawn(program, words, timeout=30)
+    child.expect_exact("ready")
+    typing = threading.Thread(target=child.send, args=("x" * 400_000,), daemon=True)
+    typing.start()
+    child.expect_exact("99999\r\n100000\r\nend")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_a_stream_that_does_not_wait_is_waited_for(oci, bundle):
+    bundle.edit(lambda spec: spec["process"].update(terminal=True))
+    bundle.shell("seq 1 100000")
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    process = oci.background(
+        "run", "--bundle", str(bundle.path), "a", stdin=subprocess.DEVNULL, stdout=writer
+    )
+    os.close(writer)
+    with open(reader) as file:
+        wait_for(lambda: select.select([reader], (), (), 0)[0], "more than it holds")
+        assert file.read().split() == [str(number) for number in range(1, 100_001)]
+    assert process.wait() == 0
 
 
 def test_update_sets_limits(oci, bundle):

@@ -32,11 +32,13 @@ class Foreground:
         self._caller = caller
         self._saved: list[int | list[bytes | int]] | None = None
         self._pidfd = os.pidfd_open(pid)
+        self._typed = b""  # and not taken by the terminal yet
         if caller is not None:
             caller.say_starting()
         for number in PASSED_ON:
             _signal.signal(number, self._pass_on)
         if terminal >= 0:
+            os.set_blocking(terminal, False)
             _clear_carriage_returns(terminal)
             if os.isatty(0):
                 self._saved = _set_raw(0)
@@ -75,26 +77,56 @@ class Foreground:
             ready = dict(poll.poll())
             if self._caller is not None and self._caller.fileno() in ready:
                 self._pass_on(self._caller.take_signal())
-            if self._terminal in ready and not self._copy(self._terminal, 1):
+            happened = ready.get(self._terminal, 0)
+            if happened & ~select.POLLOUT and not self._show():
                 poll.unregister(self._terminal)
-            elif 0 in ready and self._terminal >= 0 and not self._copy(0, self._terminal):
-                poll.unregister(0)
-            elif self._pidfd in ready and not ready.keys() & {self._terminal}:
+            elif happened & select.POLLOUT or 0 in ready:
+                self._type(poll)
+            elif self._pidfd in ready and not happened:
                 break
         _, status = os.waitpid(self._pid, 0)
         code = os.waitstatus_to_exitcode(status)
         return code if code >= 0 else FIRST_SIGNAL_EXIT - code
 
-    def _copy(self, source: int, target: int) -> bool:
-        """Copy what is there; False at the end."""
+    def _show(self) -> bool:
+        """Show what the terminal has; False at the end."""
         try:
-            data = os.read(source, CHUNK_BYTES)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(target, view) :]
+            data = os.read(self._terminal, CHUNK_BYTES)
+        except BlockingIOError:  # the program has just taken back what it wrote (tcflush(3))
+            return True
         except OSError:  # EIO: nobody has the terminal open any more
             return False
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(1, view) :]
+            except BlockingIOError:  # our caller has left it so
+                select.select((), (1,), ())
+            except OSError:
+                return False
         return bool(data)
+
+    def _type(self, poll: select.poll) -> None:
+        """Give the terminal what was typed, and read no more before it has all.
+
+        To wait for that here could be for ever: a program that is not shown what it writes does not
+        read either.
+        """
+        waited = bool(self._typed)
+        try:
+            self._typed = self._typed or os.read(0, CHUNK_BYTES)
+            is_end = not self._typed
+            self._typed = self._typed[os.write(self._terminal, self._typed) :]
+        except BlockingIOError:
+            is_end = False
+        except OSError:  # EIO, too
+            self._typed, is_end = b"", True
+        if waited != bool(self._typed):
+            poll.modify(self._terminal, select.POLLIN | (select.POLLOUT if self._typed else 0))
+        if not waited and (self._typed or is_end):
+            poll.unregister(0)
+        elif waited and not self._typed and not is_end:
+            poll.register(0, select.POLLIN)
 
     def close(self) -> None:
         """Give our own terminal back as it was."""
