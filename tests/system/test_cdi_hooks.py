@@ -335,6 +335,25 @@ def test_the_last_hooks_run_when_the_monitor_was_killed(
     assert engine.docker("rm", "lone").code == 0
 
 
+def test_the_last_hooks_run_once_when_berthd_comes_back_meanwhile(
+    engine: EngineProcess, hooks: Hooks, notes: Path
+) -> None:
+    slow = f"echo poststop >>{notes}/order; sleep 5; ls >{notes}/found"
+    hooks(("poststop", slow))
+    made = engine.docker("run", "-d", "--name", "slow", *RUN[2:], "busybox", "sleep", "1000")
+    assert made.code == 0, str(made)
+    pid = engine.inspect("slow")["State"]["Pid"]
+    engine.kill()
+    os.kill(pid, 9)
+    wait_for((notes / "order").exists, "the last hook began")
+    engine.start()
+    assert engine.docker("wait", "slow").out == "137\n"
+    wait_for((notes / "found").exists, "the last hook ended")
+    assert (notes / "order").read_text() == "poststop\n"
+    assert (notes / "found").read_text() == "config.json\n"
+    assert engine.docker("rm", "slow").code == 0
+
+
 def test_a_hook_of_the_host_is_among_the_hosts_processes(
     engine: EngineProcess, hooks: Hooks, notes: Path
 ) -> None:

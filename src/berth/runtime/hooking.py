@@ -18,6 +18,7 @@ through the process. Imported by the monitors that need it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 
@@ -58,6 +59,7 @@ class Hooking:
         self._birth = birth
         self._host_mounts_fd = here.host_mounts_fd
         self._begun = False
+        self._claim = -1
         self._inside = self._outside = -1
         birth.child.steps = self._steps(remapped=request.message["remapped"])
 
@@ -150,6 +152,8 @@ class Hooking:
         os.mkdir(self._bundle, 0o711)
         shown = [(tree["target"], tree["source"], tree["read_only"]) for tree in trees]
         _write_config(self._bundle, self._spec, shown)
+        # While this process lives, the hooks after the end are its own to run.
+        self._claim = _lock_config(self._bundle)
         self._link(self._bundle + "/" + ROOT)
 
     def _link(self, place: str) -> None:
@@ -182,6 +186,7 @@ class Hooking:
         """Run the hooks after the end, if any were before; what fails is told to the log of bugs alone."""
         self._birth.child.steps = ()  # they refer to this object, and no collector is at work here
         if not self._begun:
+            self._unlock()
             return
         self._begun = False
         _forget_root(self._bundle)
@@ -191,6 +196,12 @@ class Hooking:
             os.write(2, f"container {self._id}: {error}\n".encode())
         finally:
             os.unlink(f"{self._bundle}/{CONFIG_FILE}")
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._claim >= 0:
+            os.close(self._claim)
+            self._claim = -1
 
     def _run_on_host(self, kind: str, status: str) -> None:
         if hooks.of(self._spec, kind):
@@ -226,14 +237,24 @@ def run_poststop(
     """Run the hooks after the end in the place of a monitor that died: a worker's job."""
     del fds, report
     bundle, id_, search = (str(argument[name]) for name in ("bundle", "id", "search"))
-    with open(f"{bundle}/{CONFIG_FILE}", "rb") as file:
-        spec: Spec = codec.decode(file.read())
-    os.unlink(f"{bundle}/{CONFIG_FILE}")
+    try:
+        with open(_lock_config(bundle), "rb") as file:
+            spec: Spec = codec.decode(file.read())
+        os.unlink(f"{bundle}/{CONFIG_FILE}")
+    except FileNotFoundError:  # it lived, and has just run them
+        return {}
     _forget_root(bundle)
     os.chdir(bundle)
     state = state_of(spec, bundle, id_, status="stopped", pid=0)
     hooks.run(spec, "poststop", state, {"PATH": search})
     return {}
+
+
+def _lock_config(bundle: str) -> int:
+    """Open the spec when nobody who has opened it like this has it any more."""
+    fd = os.open(f"{bundle}/{CONFIG_FILE}", os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
 
 
 def _forget_root(bundle: str) -> None:
