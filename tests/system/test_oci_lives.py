@@ -55,6 +55,14 @@ def test_a_created_container_waits_for_its_start(oci, bundle, tmp_path):
     wait_for((bundle.root / "work/done").exists, "the program ran")
 
 
+@pytest.mark.parametrize("name", ["TERM", "INT", "HUP"])
+def test_a_container_that_waits_for_its_start_is_ended_by_a_signal(oci, bundle, name):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    assert oci("kill", "a", name).code == 0
+    wait_for(lambda: oci.status("a") == "stopped", "it stopped")
+    assert oci("delete", "a").code == 0
+
+
 def test_starting_twice_is_refused(oci, bundle):
     oci.create(bundle.runs("sleep", "1000"), "a")
     assert oci("start", "a").code == 0

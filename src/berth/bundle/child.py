@@ -46,6 +46,8 @@ SELDOM: tuple[tuple[str, Callable[[Plan], bool]], ...] = (
         lambda plan: any("tmpcopyup" in e.options.extensions for e in plan.entries),
     ),
 )
+FIRST_SIGNAL_EXIT = 128
+ENDING = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM)
 UNCHANGEABLE = (9, 19, 32, 33)  # SIGKILL, SIGSTOP, and the two that the C library keeps for itself
 
 
@@ -188,6 +190,10 @@ class Child:
 
     def _wait_for_start(self) -> None:
         assert self.plan.listener is not None
+        for number in (
+            ENDING
+        ):  # the first process of a pid namespace ends by no signal that it does not expect
+            _signal.signal(number, _end)
         connection, _ = self.plan.listener._accept()  # type: ignore[attr-defined]  # typeshed leaves it out
         self.sync.close()
         self.sync = sockets.adopt(connection)
@@ -215,6 +221,10 @@ class Child:
     def state(self, status: str) -> Mapping[str, object]:
         """Return the state that hooks are told."""
         return {**self.plan.state, "status": status}
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    os._exit(FIRST_SIGNAL_EXIT + number)
 
 
 def load_seldom(plan: Plan) -> None:
