@@ -417,7 +417,10 @@ def test_list_and_ps(oci, bundle):
     (entry,) = json.loads(oci("list", "--format", "json").out)
     assert entry["id"] == "a"
     assert entry["status"] == "running"
-    assert oci("list").lines[1].split()[:3] == ["a", str(entry["pid"]), "running"]
+    assert entry["owner"] == "root"
+    row = oci("list").lines[1].split()
+    assert row[:3] == ["a", str(entry["pid"]), "running"]
+    assert row[-1] == "root"
     assert json.loads(oci("ps", "--format", "json", "a").out) == [entry["pid"]]
     assert "sleep 1000" in oci("ps", "a").lines[1]
 

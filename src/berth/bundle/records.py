@@ -116,6 +116,13 @@ class Folder:
         except FileNotFoundError:
             return
 
+    def owner(self) -> int:
+        """Return the user whose it is; NotFound when it has just gone."""
+        try:
+            return os.stat(self.path).st_uid
+        except FileNotFoundError:
+            raise NotFound("container does not exist") from None
+
     def waits_for_start(self) -> bool:
         """Say whether its process was made and not started yet."""
         return os.path.exists(f"{self.path}/{SOCKET}")

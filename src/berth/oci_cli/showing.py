@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import pwd
 
 from berth.bundle import records, status
 from berth.errors import InvalidArgument, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from berth.bundle.records import Folder
     from berth.oci_cli.invocation import Invocation
 
 ON_THE_RIGHT = ("PID", "PPID", "%CPU", "%MEM", "VSZ", "RSS")
@@ -30,7 +32,8 @@ def do_list(call: Invocation) -> int:
     found = []
     for id_ in records.ids(call.root):
         try:
-            found.append(status.description(*records.peek(call.root, id_)))
+            folder, record = records.peek(call.root, id_)
+            found.append({**status.description(folder, record), "owner": _owner(folder)})
         except NotFound:  # it went meanwhile
             continue
     if call.options.on("quiet"):
@@ -42,6 +45,15 @@ def do_list(call: Invocation) -> int:
         keys = ("id", "pid", "status", "bundle", "created", "owner")
         _print_table([HEADINGS, *(tuple(str(d[key]) for key in keys) for d in found)])
     return 0
+
+
+def _owner(folder: Folder) -> str:
+    """Return the name of who made a container, or the number of one who has none."""
+    uid = folder.owner()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def _print_table(rows: list[tuple[str, ...]]) -> None:
