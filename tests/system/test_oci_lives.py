@@ -433,6 +433,21 @@ def test_features_are_what_this_kernel_has(oci):
     assert found["linux"]["seccomp"]["enabled"]
 
 
+def test_only_what_makes_groups_asks_for_systemd(oci, bundle):
+    if Path("/run/systemd/system").is_dir():
+        pytest.skip("needs a machine without systemd")
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    for words in (
+        ("state", "a"),
+        ("start", "a"),
+        ("kill", "a", "KILL"),
+        ("delete", "--force", "a"),
+    ):
+        assert oci("--systemd-cgroup", *words).code == 0
+    refused = oci("--systemd-cgroup", "run", "--bundle", str(bundle.path), "a")
+    assert "systemd cgroup flag passed" in refused.err
+
+
 def test_versions_and_help(oci):
     assert re.fullmatch(
         r"berth-oci version \d+\.\d+\.\d+\ncommit: \S+\nspec: 1\.3\.0\n", oci("--version").out

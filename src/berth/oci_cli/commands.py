@@ -212,6 +212,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "restore": Command("checkpoints", "make a container of such files", RESTORING),
 }
+MAKERS = ("create", "run", "restore")  # of groups
 ALIASES = {"init": "spec"}
 
 

@@ -107,7 +107,7 @@ def _run(
         return EXIT_FAILURE
     log.debug(f"berth-oci {name} {' '.join(positional)}")
     try:
-        if given.on("systemd-cgroup"):
+        if given.on("systemd-cgroup") and name in commands.MAKERS:
             from berth.bundle import systemd
 
             systemd.check_running()
