@@ -316,6 +316,14 @@ def test_a_huge_or_special_passwd_holds_nobody_up(oci, bundle):
     assert oci.run(bundle.runs("true"), "a").code == 0
 
 
+def test_a_pid_file_is_written_to_no_other_place(oci, bundle, tmp_path):
+    (tmp_path / "other").write_text("precious")
+    (tmp_path / ".pid").symlink_to("other")
+    assert oci.create(bundle.runs("true"), "a", "--pid-file", str(tmp_path / "pid")).code == 0
+    assert (tmp_path / "other").read_text() == "precious"
+    assert (tmp_path / "pid").read_text() == str(oci.state("a")["pid"])
+
+
 def test_state_is_closed_to_others(oci, started):
     folder = Path(oci.root)
     assert folder.stat().st_mode & 0o077 == 0

@@ -190,9 +190,7 @@ class Child:
 
     def _wait_for_start(self) -> None:
         assert self.plan.listener is not None
-        for number in (
-            ENDING
-        ):  # the first process of a pid namespace ends by no signal that it does not expect
+        for number in ENDING:  # which a first process of a pid namespace would not heed otherwise
             _signal.signal(number, _end)
         connection, _ = self.plan.listener._accept()  # type: ignore[attr-defined]  # typeshed leaves it out
         self.sync.close()

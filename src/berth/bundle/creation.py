@@ -315,7 +315,12 @@ def write_pid(path: str, pid: int) -> None:
     """Write a pid file, whole or not at all."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, 0o644)
+    except FileExistsError:  # one that was killed has left it; or it is a link of somebody else's
+        os.unlink(temporary)
+        fd = os.open(temporary, flags, 0o644)
     os.write(fd, str(pid).encode())
     os.close(fd)
     os.replace(temporary, path)
