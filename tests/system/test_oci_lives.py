@@ -433,6 +433,16 @@ def test_features_are_what_this_kernel_has(oci):
     assert found["linux"]["seccomp"]["enabled"]
 
 
+def test_a_damaged_record_does_not_hide_other_containers(oci, bundle):
+    oci.create(bundle.runs("true"), "a")
+    (oci.root / "b").mkdir()
+    (oci.root / "b/state.json").touch()
+    done = oci("list", "-q")
+    assert (done.code, done.out) == (0, "a\n")
+    assert f"{oci.root}/b/state.json is damaged" in done.err
+    assert "is damaged" in oci("state", "b").err
+
+
 def test_only_what_makes_groups_asks_for_systemd(oci, bundle):
     if Path("/run/systemd/system").is_dir():
         pytest.skip("needs a machine without systemd")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from berth.errors import Conflict, InvalidArgument, NotFound
+from berth.errors import Conflict, Corrupt, InvalidArgument, NotFound
 from berth.runtime import codec
 
 TYPE_CHECKING = False
@@ -90,6 +90,8 @@ class Folder:
             if not os.path.isdir(self.path):
                 raise
             return {"id": self.id}
+        except ValueError as error:
+            raise Corrupt(f"{self.path}/{STATE} is damaged: {error}") from error
         return record
 
     def save(self, record: Record) -> None:

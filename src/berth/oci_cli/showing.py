@@ -6,7 +6,7 @@ import json
 import pwd
 
 from berth.bundle import records, status
-from berth.errors import InvalidArgument, NotFound
+from berth.errors import Corrupt, InvalidArgument, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def do_list(call: Invocation) -> int:
             found.append({**status.description(folder, record), "owner": _owner(folder)})
         except NotFound:  # it went meanwhile
             continue
+        except Corrupt as error:
+            call.log.warning(f"container {id_}: {error.message}")
     if call.options.on("quiet"):
         for document in found:
             print(document["id"])
