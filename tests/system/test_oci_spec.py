@@ -630,6 +630,10 @@ def change_mapping(spec):
             lambda s: s["process"].update(rlimits=[{"type": "RLIMIT_X", "soft": 0, "hard": 0}]),
             "invalid rlimit",
         ),
+        (
+            lambda s: s["linux"].update(devices=[{"path": "/dev/x", "type": "q"}]),
+            "invalid device type",
+        ),
         (lambda s: s["process"].update(scheduler={"policy": "X"}), "invalid scheduler policy"),
     ],
 )
@@ -637,6 +641,12 @@ def test_nonsense_is_refused_by_name(oci, bundle, change, why):
     if "apparmor" in why and Path("/sys/module/apparmor").exists():
         pytest.skip("needs a kernel without AppArmor")
     assert why in refusal(oci, bundle, change)
+
+
+def test_a_start_without_a_program_is_refused_by_name(oci, bundle):
+    assert oci.create(bundle.edit(lambda spec: spec.pop("process")), "a").code == 0
+    done = oci("start", "a")
+    assert (done.code, "process property must not be empty" in done.err) == (1, True)
 
 
 def test_an_unreadable_document_is_refused(oci, bundle):

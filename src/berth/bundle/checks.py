@@ -30,6 +30,7 @@ IPC_SYSCTLS = (
     "kernel.shm_rmid_forced",
 )
 MAJOR_VERSION = "1"
+DEVICE_TYPES = ("b", "c", "p", "u")
 NUMA = "/proc/self/numa_maps"
 
 
@@ -49,6 +50,7 @@ def check(spec: Spec, bundle: str) -> None:
     _check_sysctls(linux, kinds)
     _check_user_namespace(linux, kinds)
     _check_mounts(spec)
+    _check_devices(linux)
     _check_hooks(spec)
     options.root_propagation(linux.get("rootfsPropagation", ""))
     _check_kernel(linux, kinds)
@@ -141,6 +143,12 @@ def _check_mounts(spec: Spec) -> None:
             raise InvalidArgument(f"mount {where}: id-mapped mounts are only for bind mounts")
         if not found.is_bind and not mount.get("type") and not found.flags:
             raise InvalidArgument(f"mount {where}: it has neither a type nor the option bind")
+
+
+def _check_devices(linux: Linux) -> None:
+    for device in linux.get("devices") or ():
+        if device.get("type") not in DEVICE_TYPES:
+            raise InvalidArgument(f"invalid device type {device.get('type')!r}")
 
 
 def _check_hooks(spec: Spec) -> None:

@@ -20,6 +20,7 @@ import os
 from berth.bundle import descriptors, names, warnings
 from berth.bundle.plan import FIRST_PRESERVED, account
 from berth.bundle.root import Root
+from berth.errors import InvalidArgument
 from berth.kernel import namespaces, processes, seccomp, sockets
 from berth.runtime import codec, payload, stdio
 
@@ -200,6 +201,8 @@ class Child:
     def _become_the_program(self) -> None:
         assert self.account is not None
         plan = self.plan
+        if not plan.process.get("args"):
+            raise InvalidArgument("process property must not be empty")
         if plan.has_attributes():
             from berth.bundle import attributes
 
