@@ -12,6 +12,7 @@ import errno
 import logging
 import random
 import socket
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -251,10 +252,18 @@ class Resolver:
                     await writer.drain()
                 await asyncio.sleep(0)  # thousands may have come at once: others use the loop too
         except (EOFError, OSError, TimeoutError):
-            return
+            await _end(writer)
         finally:
+            writer.transport.abort()
             self._connections -= 1
-            writer.close()
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    """Wait until what is left was taken, by one who may take nothing."""
+    writer.close()
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(IDLE_S):
+            await writer.wait_closed()
 
 
 def _close(sockets: list[socket.socket]) -> None:

@@ -1,6 +1,7 @@
 """Names asked for in containers, by datagrams and connections, known and unknown, sane and hostile."""
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from berth.network import dns, files
+from berth.network import dns, files, resolver
 from berth.network.records import NetworkRequest
 from berth.network.resolver import MAX_ASKED, MAX_CONNECTIONS
 from support.networks import within
@@ -233,3 +234,36 @@ def test_connections_that_say_nothing_do_not_keep_others_out(net, engine, client
         sock.send(b"\0")
         engine.run(asyncio.sleep(0))
     assert client.ask("server")[0] == dns.NO_ERROR
+
+
+async def ask_and_take_nothing(net, fd, *, is_done):
+    """Ask by a connection until no more questions are taken, and leave the answers there."""
+    sock = net.socket(fd)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    sock.setblocking(False)
+    loop, data = asyncio.get_running_loop(), question("server")
+    await loop.sock_connect(sock, (RESOLVER, 53))
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(0.5):
+            while True:
+                await loop.sock_sendall(sock, (len(data).to_bytes(2, "big") + data) * 100)
+                await asyncio.sleep(0)
+    if is_done:
+        sock.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_who_takes_no_answers_takes_no_descriptors(net, engine, client, monkeypatch, is_done):
+    monkeypatch.setattr(resolver, "IDLE_S", 0.2)
+    listening = engine.service._sandboxes._held["client"].names[1]
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of connections, too
+    before = len(os.listdir("/proc/self/fd"))
+    engine.run(ask_and_take_nothing(net, client._fd, is_done=is_done))
+
+    async def wait():
+        async with asyncio.timeout(20):
+            while len(os.listdir("/proc/self/fd")) > before + 1:  # that of the one who asks
+                await asyncio.sleep(0.05)
+
+    engine.run(wait())
+    assert client.ask("server", stream=True)[0] == dns.NO_ERROR
