@@ -64,6 +64,7 @@ class Upstream:
                 found = await loop.sock_recv(sock, MAX_ANSWER)
                 if dns.is_answer_to(found, question, id_):
                     return dns.with_id(found, question.id)
+                await asyncio.sleep(0)  # whatever comes, and how fast: others use the loop too
 
     async def _socket(self, server: str, kind: int) -> socket.socket:
         family = socket.AF_INET if ip_address(server).version == 4 else socket.AF_INET6

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from berth.network import dns, files, resolver
+from berth.network import dns, files, resolver, upstream
 from berth.network.records import NetworkRequest
 from berth.network.resolver import MAX_ASKED, MAX_CONNECTIONS
 from support.networks import within
@@ -87,7 +87,11 @@ class World(asyncio.DatagramProtocol):
 
     def datagram_received(self, data, address):
         if b"silent" not in data:
-            self._transport.sendto(self.answer(data), address)
+            self._last = self.answer(data), address
+            self.answer_again()
+
+    def answer_again(self):
+        self._transport.sendto(*self._last)
 
     def answer(self, data):
         asked = dns.parse(data)
@@ -267,3 +271,19 @@ def test_who_takes_no_answers_takes_no_descriptors(net, engine, client, monkeypa
 
     engine.run(wait())
     assert client.ask("server", stream=True)[0] == dns.NO_ERROR
+
+
+def test_wrong_answers_that_never_end_keep_the_engine_from_nothing(
+    engine, client, world, monkeypatch
+):
+    monkeypatch.setattr(upstream, "TIMEOUT_S", 0.2)
+    end = time.monotonic() + 5
+
+    def refuse(*_):
+        assert time.monotonic() < end, "nothing else is done"
+        world.answer_again()
+        return False
+
+    monkeypatch.setattr(dns, "is_answer_to", refuse)
+    assert client.ask("example.org")[0] == dns.SERVER_FAILURE
+    assert time.monotonic() < end
