@@ -12,7 +12,7 @@ from berth.network.wiring import RESOLVER
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from berth.network.records import SandboxRequest
+    from berth.network.records import PortRecord, SandboxRequest
     from berth.network.resolver import Resolver
 
 
@@ -35,12 +35,15 @@ class Held:
         ] = []  # at which questions arrive, by datagrams and connections
         self._kept: set[socket.socket] = set()
 
-    def restore(self, fds: Iterable[int]) -> None:
-        """Own the sockets that the monitor kept."""
+    def restore(self, fds: Iterable[int], ports: Iterable[PortRecord]) -> None:
+        """Own the sockets that the monitor kept, of a container with these published ports."""
+        self.reservation.records = list(ports)
+        published = {(port.host_ip, port.host_port) for port in self.reservation.records}
         for fd in fds:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            is_for_names = sock.family == socket.AF_INET and sock.getsockname()[0] == RESOLVER
+            place = sock.getsockname()[:2]
+            is_for_names = place[0] == RESOLVER and place not in published
             (self.names if is_for_names else self.reservation.sockets).append(sock)
             self._kept.add(sock)
 

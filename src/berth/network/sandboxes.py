@@ -261,10 +261,9 @@ class Sandboxes:
             return None
         if request.container_id not in self._held:
             held = Held(request)
-            held.restore(kept)
+            held.restore(kept, (port for endpoint in endpoints for port in endpoint.ports))
             if open_namespace is not None and endpoints[0].network_name != HOST:
                 held.netns_fd = open_namespace()
-            held.reservation.records = [p for e in endpoints for p in e.ports]
             held.reservation.sockets += self._publishing.registry.hold(held.reservation.records)
             self._held[request.container_id] = held
             asked = {place.network for place in request.endpoints}

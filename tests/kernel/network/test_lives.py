@@ -11,6 +11,7 @@ from berth.errors import BerthError, Conflict, Failed, Forbidden, InvalidArgumen
 from berth.kernel import nftables
 from berth.kernel.netlinkevents import NFTABLES, Listener
 from berth.network.records import EndpointRequest, NetworkRequest
+from berth.network.wiring import RESOLVER
 from support.networks import HOST, NAMES, OUTSIDE, sandbox_request
 from support.programs import find, run
 
@@ -197,6 +198,26 @@ def test_what_runs_keeps_its_network_over_a_crash_and_the_rest_is_released(net, 
         engine.connect("c2", (80, 8080))
     assert engine.connect("c3", (80, 8081)).endpoints[0].address != kept.endpoints[0].address
     engine.run(engine.service.disconnect("kept"))
+    os.close(netns_fd)
+
+
+def test_a_port_at_the_address_where_names_are_asked_for_survives_a_restart(net, engine):
+    engine.run(engine.service.create(NetworkRequest(name="own")))
+    kept = engine.connect("kept", (80, 8080, "tcp", RESOLVER), network="own")
+    netns_fd, held = os.dup(kept.netns_fd), [os.dup(fd) for fd in engine.service.unkept("kept")]
+    engine.close()
+    engine.open("kept")
+    request = sandbox_request("kept", (EndpointRequest(network="own"),))
+    adopted = engine.run(
+        engine.service.adopt(request, open_namespace=lambda: os.dup(netns_fd), kept=held)
+    )
+    assert adopted.resolves
+    server = net.listen(netns_fd, 80)
+    assert net.talk(server, net.host_fd, (RESOLVER, 8080))
+    with pytest.raises(OSError, match="in use"):
+        net.listen(net.host_fd, 8080, RESOLVER)
+    engine.run(engine.service.disconnect("kept"))
+    net.listen(net.host_fd, 8080, RESOLVER)
     os.close(netns_fd)
 
 
