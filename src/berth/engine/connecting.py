@@ -206,11 +206,12 @@ class Connections:
             if network.name not in record.networks:
                 raise Forbidden(f"container {record.id} is not connected to network {network.name}")
             endpoint = await self._service.detach(record.id, network.id)
-            self._keep(record)
-            folder = self._containers.files_folder(record)
-            work = partial(hostfiles.update, folder, record, gone=endpoint)
-            await hostfiles.apart(folder, work)
-            emit(self._services, endpoint, "disconnect")
+            if endpoint is not None:  # else berthd was killed while it did this before
+                self._keep(record)
+                folder = self._containers.files_folder(record)
+                work = partial(hostfiles.update, folder, record, gone=endpoint)
+                await hostfiles.apart(folder, work)
+                emit(self._services, endpoint, "disconnect")
         elif network.name not in record.networks:
             raise Failed(f"container {record.id} is not connected to the network {network.name}")
         del record.networks[network.name]

@@ -51,6 +51,7 @@ class Sandboxes:
             self._set(record)
         self._publishing = Publishing(foundation, put=self._put, of=self.of)
         self._held: dict[str, Held] = {}
+        self._cut: set[str] = set()  # endpoints without a pair: killed while they were disconnected
 
     # What there is
 
@@ -86,7 +87,7 @@ class Sandboxes:
                 self._unset(endpoint)
                 self._table.remove(endpoint.id)
 
-    async def restore(self) -> None:
+    async def restore(self, running: Collection[str]) -> None:
         """Take the addresses and ports of what runs, and mend its links."""
         for endpoint in self.all():
             network = self._base.networks.get(endpoint.network_id)
@@ -98,15 +99,12 @@ class Sandboxes:
             self._publishing.registry.restore(endpoint.ports, owner=endpoint.container_name)
             index = self._base.bridges[network.id]
             work = partial(self._base.wiring.reattach, endpoint, index)
-            if endpoint.interface and not await self._base.thread.run(
-                work
-            ):  # killed while it was disconnected
-                self._unset(endpoint)
-                self._publishing.registry.forget(endpoint.ports)
-                self._release(endpoint)
+            if endpoint.interface and not await self._base.thread.run(work):
+                self._cut.add(endpoint.id)
         for endpoint in self.all():
             self._attachments.restore(endpoint)
-        if known := {endpoint.interface for endpoint in self.all()}:
+        if running:
+            known = {endpoint.interface for endpoint in self.all()}
             await self._base.thread.run(partial(self._base.wiring.sweep, known))
 
     def close(self) -> None:
@@ -268,8 +266,9 @@ class Sandboxes:
             self._held[request.container_id] = held
             asked = {place.network for place in request.endpoints}
             for endpoint in endpoints:
-                if asked.isdisjoint((endpoint.network_id, endpoint.network_name)):
-                    # Killed while it was connected, before the container's record said so.
+                # Killed while it was connected, before the container's record said so, or disconnected.
+                is_new = asked.isdisjoint((endpoint.network_id, endpoint.network_name))
+                if is_new or endpoint.id in self._cut:
                     await self._drop(held, endpoint)
             await self._serve_names(held)
         return self._sandbox(request.container_id)
@@ -331,13 +330,12 @@ class Sandboxes:
             raise
         return self._sandbox(container_id)
 
-    async def detach(self, container_id: str, network: NetworkRecord) -> EndpointRecord:
-        """Disconnect a running container from a network; return the endpoint it had there."""
+    async def detach(self, container_id: str, network: NetworkRecord) -> EndpointRecord | None:
+        """Disconnect a running container from a network; return the endpoint that it had there, if any."""
         held = self._of_running(container_id)
         endpoint = next((e for e in self.of(container_id) if e.network_id == network.id), None)
-        if endpoint is None:
-            raise NotFound(f"container {container_id} is not connected to network {network.name}")
-        await self._drop(held, endpoint)
+        if endpoint is not None:
+            await self._drop(held, endpoint)
         return endpoint
 
     async def _drop(self, held: Held, endpoint: EndpointRecord) -> None:

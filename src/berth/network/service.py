@@ -83,7 +83,7 @@ class NetworkService:
         await base.thread.run(base.wiring.enable_forwarding)
         for network in (*self._networks.bridged(), *self._networks.uplinked()):
             await self._mend(network)
-        await self._sandboxes.restore()
+        await self._sandboxes.restore(running)
         await base.thread.run(base.table.replace)
         self._watch = await Watch.open(base)
         default = self._networks.default()
@@ -217,8 +217,8 @@ class NetworkService:
         """Connect a running container to one more network."""
         return await self._sandboxes.attach(container_id, request)
 
-    async def detach(self, container_id: str, reference: str) -> EndpointRecord:
-        """Disconnect a running container from a network; return the endpoint it had there."""
+    async def detach(self, container_id: str, reference: str) -> EndpointRecord | None:
+        """Disconnect a running container from a network; return the endpoint that it had there, if any."""
         return await self._sandboxes.detach(container_id, self._networks.find(reference))
 
     async def shape(

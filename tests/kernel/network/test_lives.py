@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+from functools import partial
 
 import pytest
 
@@ -343,6 +344,51 @@ def test_an_endpoint_whose_pair_is_gone_is_forgotten(engine):
     engine.close()
     run(find("ip"), "link", "delete", kept.endpoints[0].interface, check=True)
     engine.open("kept")
+    adopt(engine, "kept", netns_fd, "bridge")
     assert engine.service.endpoints_of("kept") == ()
     assert elements("any_ports") == []
+    engine.run(engine.service.disconnect("kept"))
+    os.close(netns_fd)
+
+
+def adopt(engine, container, netns_fd, *networks, kept=()):
+    """What an engine does that finds a running container."""
+    asked = tuple(EndpointRequest(network=network) for network in networks)
+    request = sandbox_request(container, asked)
+    work = engine.service.adopt(request, open_namespace=lambda: os.dup(netns_fd), kept=kept)
+    return engine.run(work)
+
+
+def test_a_disconnection_that_was_broken_off_is_ended_with_route_and_ports(net, engine):
+    for name in ("one", "two"):
+        engine.run(engine.service.create(NetworkRequest(name=name)))
+    kept = engine.connect("kept", (80, 8080), networks=["one", "two"])
+    netns_fd, held = os.dup(kept.netns_fd), [os.dup(fd) for fd in engine.service.unkept("kept")]
+    led = next(endpoint for endpoint in kept.endpoints if endpoint.ports)
+    engine.close()
+    run(find("ip"), "link", "delete", led.interface, check=True)
+    engine.open("kept")
+    (left,) = adopt(engine, "kept", netns_fd, "one", "two", kept=held).endpoints
+    assert [port.host_port for port in left.ports] == [8080]
+    server, world = net.listen(netns_fd, 80), net.listen(net.outside_fd, 9000)
+    assert net.talk(server, net.outside_fd, (HOST, 8080)) == OUTSIDE
+    assert net.talk(world, netns_fd, (OUTSIDE, 9000)) == HOST
+    assert engine.run(engine.service.detach("kept", led.network_name)) is None
+    engine.run(engine.service.disconnect("kept"))
+    os.close(netns_fd)
+
+
+def test_a_pair_that_nobody_knows_leaves_a_container_that_was_in_no_network(engine):
+    kept = engine.connect("kept")
+    netns_fd = os.dup(kept.netns_fd)
+    engine.run(engine.service.detach("kept", "bridge"))
+    base, default = engine.service._base, engine.service.inspect("bridge")
+    place = engine.service._attachments.choose(
+        EndpointRequest(), default, device="eth0", container_id="kept"
+    )
+    plug = partial(engine.service._attachments.plug, netns_fd, place)
+    stray = engine.run(base.thread.run(plug))
+    engine.close()
+    engine.open("kept")
+    assert stray not in links()
     os.close(netns_fd)
