@@ -113,7 +113,8 @@ def _whole(
         loopback6.lead(rules, way, (key + _look(PORTS), _port_key(0) + _look(ANY_PORTS)))
     messages += [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
     for network in networks:
-        messages += _elements(nft.add_elements, table, _network_elements(network, family))
+        if family.version in versions([network]):
+            messages += _elements(nft.add_elements, table, _network_elements(network, family))
     return messages
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from berth.errors import Failed, Forbidden, InvalidArgument
 from berth.network.records import EndpointRequest, NetworkRequest
-from support.networks import HOST, HOST6, OUTSIDE, OUTSIDE6, within
+from support.networks import HOST, HOST6, NAMES, OUTSIDE, OUTSIDE6, within
 from support.programs import find, run
 
 
@@ -217,6 +217,20 @@ def test_an_internal_network_has_no_way_out_in_ipv6(net, engine):
     assert net.socket(one.netns_fd, near="::").connect_ex((OUTSIDE6, 9000)) != 0
     server = net.listen(one.netns_fd, 80, "::")
     assert net.talk(server, two.netns_fd, (one.endpoints[0].address6, 80))
+
+
+def test_nothing_of_a_removed_network_is_left_to_the_next_of_its_bridge(engine):
+    def make(network, **options):
+        options = {f"com.docker.network.bridge.{key}": value for key, value in options.items()}
+        asked = NetworkRequest(name=network, ipv6=network != "former", options=options)
+        engine.run(engine.service.create(asked))
+
+    make("former", name="own0")
+    make("dual")
+    engine.run(engine.service.remove("former"))
+    make("apart", name="own0", enable_icc="false")
+    pairs = run(find("nft"), "list", "set", "ip6", NAMES.table, "pairs", check=True).out
+    assert "own0" not in pairs
 
 
 def test_an_address_can_be_chosen(engine, dual, six):
