@@ -11,7 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from berth.errors import BerthError, Failed, Forbidden
+from berth.errors import BerthError, Failed, Forbidden, NotFound
 from berth.kernel import nftables
 from berth.network import bridges, configurations, firewall, shaping, table
 from berth.network.attachments import Attachments
@@ -266,8 +266,10 @@ class NetworkService:
                 await self._change_table(versions, rules, "add network to nftables")
         except BaseException as error:
             self._networks.remove(network)
-            if base.bridges.pop(network.id, None) is not None:
-                await base.thread.run(lambda: wiring.remove_network(network))
+            base.bridges.pop(network.id, None)
+            await base.thread.run(lambda: wiring.remove_network(network))
+            if network.bridge:
+                await base.thread.run(base.table.replace)  # it may have been added
             if isinstance(error, OSError):
                 raise Failed(f"create network {network.name}: {error.strerror}") from error
             raise
@@ -294,6 +296,8 @@ class NetworkService:
             if index is not None:
                 base.bridges[network.id] = index
             raise Failed(f"remove network {network.name}: {error.strerror}") from error
+        if self._networks.get(network.id) is None:  # somebody else was faster
+            raise NotFound(f"network {reference} not found")
         versions = firewall.versions(self._networks.bridged())
         self._networks.remove(network)
         if network.bridge:

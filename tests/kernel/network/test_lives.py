@@ -297,6 +297,36 @@ def test_a_cancelled_connection_leaves_nothing(engine):
     assert engine.connect("c1").endpoints
 
 
+def test_a_cancelled_creation_leaves_nothing(engine):
+    made = NetworkRequest(name="own", subnet="10.9.0.0/24")
+
+    async def cancel(delay):
+        task = asyncio.ensure_future(engine.service.create(made))
+        await asyncio.sleep(delay)
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            await engine.service.remove("own")
+
+    for number in range(30):
+        engine.run(cancel(number / 3000))
+    assert not [name for name in links() if name.startswith("br-")]
+    assert elements("bridges") == [NAMES.bridge]
+    assert engine.run(engine.service.create(made))
+
+
+def test_a_network_is_removed_once(engine, caplog):
+    engine.run(engine.service.create(NetworkRequest(name="own")))
+
+    async def remove_twice():
+        work = [engine.service.remove("own") for _ in range(2)]
+        return await asyncio.gather(*work, return_exceptions=True)
+
+    _, second = engine.run(remove_twice())
+    assert isinstance(second, NotFound)
+    assert not caplog.records
+
+
 def test_fifty_containers_connect_at_once(engine):
     async def connect_all():
         names = [f"c{number}" for number in range(50)]
