@@ -10,7 +10,7 @@ import time
 import pytest
 
 from berth.network.records import NetworkRequest
-from support.networks import HOST, HOST6, NAMES, OUTSIDE
+from support.networks import HOST, HOST6, NAMES, OUTSIDE, OUTSIDE6
 from support.programs import PATH, find, run
 
 PORT = "8080"
@@ -134,6 +134,7 @@ def firewalld(net, tmp_path):
     socket, configuration = tmp_path / "bus", tmp_path / "bus.conf"
     configuration.write_text(BUS.format(socket=socket))
     (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/firewalld.conf").write_text("IPv6_rpfilter=no\n")
     env = {**os.environ, "PATH": PATH, "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={socket}"}
     bus = (find("dbus-daemon"), "--nofork", f"--config-file={configuration}")
     daemon = (find("firewalld"), "--nofork", "--nopid", "--log-target", "console")
@@ -169,6 +170,15 @@ def test_what_firewalld_does_not_open_stays_closed(net, engine, server, firewall
     assert not reaches(net)
     firewalld(f"--add-port={PORT}/tcp")
     assert is_served(net, server)
+
+
+def test_what_firewalld_opens_is_reached_by_ipv6(net, engine, firewalld):
+    engine.run(engine.service.create(NetworkRequest(name="dual", ipv6=True)))
+    container = engine.connect("server", (80, 8080), network="dual")
+    server = net.listen(container.netns_fd, 80, "::")
+    assert not reaches(net, HOST6)
+    firewalld(f"--add-port={PORT}/tcp")
+    assert net.talk(server, net.outside_fd, (HOST6, int(PORT))) == OUTSIDE6
 
 
 def test_containers_reach_the_world_through_firewalld_once_it_knows_their_bridge(
