@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from berth.errors import NotFound
+from berth.errors import Failed, NotFound
 from berth.network import bridges, ipam, options, shaping, uplinks
 from berth.network.guards import Guard
 from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
@@ -78,10 +78,27 @@ class Attachments:
             return None
         pool = self._base.networks.pool(network, version=version)
         if not asked:
-            return pool.claim_any(earlier) or pool.allocate()
+            if (free := pool.claim_any(earlier)) is not None:
+                return free
+            try:
+                return pool.allocate()
+            except Failed:
+                if not self._give_up_spare(network):
+                    raise
+                return pool.allocate()
         address = ipam.parse_address(asked, version=version)
         pool.claim(address)
         return address
+
+    def _give_up_spare(self, network: NetworkRecord) -> bool:
+        """Let go of a spare, whose address is the last; say whether there was one."""
+        ready = self._base.stock.take(network.id)
+        if ready is None or ready.attachment is None:
+            return False
+        ready.close()
+        self._base.guards.forget(ready.interface)
+        self.release(network, *(place.address for place in ready.attachment.places))
+        return True
 
     def release(self, network: NetworkRecord, *addresses: Address | None) -> None:
         """Give addresses back."""

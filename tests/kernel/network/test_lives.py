@@ -11,9 +11,10 @@ import pytest
 from berth.errors import BerthError, Conflict, Failed, Forbidden, InvalidArgument, NotFound
 from berth.kernel import nftables
 from berth.kernel.netlinkevents import NFTABLES, Listener
+from berth.network.ipam import Plan
 from berth.network.records import EndpointRequest, NetworkRequest
 from berth.network.wiring import RESOLVER
-from support.networks import HOST, NAMES, OUTSIDE, sandbox_request
+from support.networks import HOST, NAMES, OUTSIDE, Engine, sandbox_request
 from support.programs import find, run
 
 
@@ -91,6 +92,17 @@ def test_containers_get_addresses_in_turn_with_the_mac_that_belongs_to_them(engi
     assert (first.address, first.mac) == ("172.17.0.2", "02:42:ac:11:00:02")
     assert second.address == "172.17.0.3"
     assert (second.prefix_length, second.gateway) == (16, "172.17.0.1")
+
+
+def test_spares_keep_no_address_from_who_needs_the_last(net, tmp_path):
+    engine = Engine(tmp_path / "state.db", 2, plan=Plan(bip="10.7.0.1/29"))
+    engine.open()
+    macs = [f"02:00:00:00:00:0{number}" for number in range(5)]  # no spare has one of them
+    found = {engine.connect(mac, mac=mac).endpoints[0].address for mac in macs}
+    assert found == {f"10.7.0.{number}" for number in range(2, 7)}
+    with pytest.raises(Failed, match="no available IPv4 addresses"):
+        engine.connect("one too many")
+    engine.finish()
 
 
 def test_a_mac_can_be_chosen(engine):
