@@ -97,10 +97,11 @@ class Sandboxes:
                 pool = self._base.networks.pool(network, version=address.version)
                 pool.restore(address)
             self._publishing.registry.restore(endpoint.ports, owner=endpoint.container_name)
-            index = self._base.bridges[network.id]
-            work = partial(self._base.wiring.reattach, endpoint, index)
-            if endpoint.interface and not await self._base.thread.run(work):
-                self._cut.add(endpoint.id)
+            index = self._base.bridges.get(network.id)
+            if endpoint.interface and index is not None:
+                work = partial(self._base.wiring.reattach, endpoint, index)
+                if not await self._base.thread.run(work):
+                    self._cut.add(endpoint.id)
         for endpoint in self.all():
             self._attachments.restore(endpoint)
         if running:

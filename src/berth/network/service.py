@@ -107,9 +107,9 @@ class NetworkService:
         try:
             base.bridges[network.id] = await base.thread.run(partial(self._ensure, network))
         except (OSError, BerthError) as error:
-            if network.bridge:
+            if network.builtin:
                 raise
-            log.warning("network %s has no parent interface: %s", network.name, error)
+            log.warning("network %s cannot be used: %s", network.name, error)
 
     def _ensure(self, network: NetworkRecord) -> int:
         index = self._base.wiring.ensure_network(network)
@@ -152,8 +152,8 @@ class NetworkService:
         return nftables.Table(name, nftables.BRIDGE)
 
     def _ruleset(self) -> list[Message]:
-        networks, endpoints = self._networks.bridged(), self._sandboxes.all()
-        base = self._base
+        base, endpoints = self._base, self._sandboxes.all()
+        networks = [network for network in self._networks.bridged() if network.id in base.bridges]
         if base.detour is not None:  # somebody who flushed rules may have deleted it, too
             base.detour = base.wiring.ensure_detour(base.names.name)
         rules = firewall.ruleset(self._tables, networks, endpoints, base.detour)
@@ -300,7 +300,7 @@ class NetworkService:
             raise NotFound(f"network {reference} not found")
         versions = firewall.versions(self._networks.bridged())
         self._networks.remove(network)
-        if network.bridge:
+        if network.bridge and index is not None:
             rules = firewall.remove_network(base.names.table, network)
             await self._change_table(versions, rules, "take network out of nftables")
         return network

@@ -1,12 +1,13 @@
 """Macvlan and ipvlan, and what else the options of networks can make of them."""
 
+import os
 import socket
 
 import pytest
 
-from berth.errors import Failed, Forbidden, InvalidArgument, Unsupported
+from berth.errors import Failed, Forbidden, InvalidArgument, NotFound, Unsupported
 from berth.network.records import EndpointRequest, NetworkRequest, SubnetRecord
-from support.networks import HOST, OUTSIDE, within
+from support.networks import HOST, NAMES, OUTSIDE, within
 from support.programs import find, run
 
 BRIDGE = "com.docker.network.bridge."
@@ -338,3 +339,32 @@ def test_packets_are_as_large_as_the_network_allows(net, engine):
 def test_options_that_make_no_sense_are_refused(engine, label, value, text):
     with pytest.raises(InvalidArgument, match=text):
         create(engine, "odd", options={label: value})
+
+
+@pytest.mark.parametrize("own", ["", "tap7"])
+def test_a_network_that_cannot_be_mended_keeps_no_engine_from_starting(engine, caplog, own):
+    """Its parent is not there any more, or its bridge's name is another interface's."""
+    ip = find("ip")
+    if own:
+        create(engine, "lost", options={BRIDGE + "name": own})
+    else:
+        create(engine, "lost", driver="macvlan", options=WAN, **LAN)
+    kept = engine.connect("kept", network="lost")
+    netns_fd = os.dup(kept.netns_fd)
+    engine.close()
+    run(ip, "link", "delete", own or "wan0", check=True)
+    if own:
+        run(ip, "link", "add", own, "type", "veth", "peer", "name", "tap8", check=True)
+    caplog.clear()
+    engine.open("kept")
+    assert "network lost cannot be used" in caplog.text
+    with pytest.raises(NotFound):
+        engine.connect("c1", network="lost")
+    assert own not in run(find("nft"), "list", "set", "ip", NAMES.table, "bridges").out or not own
+    assert engine.connect("c2").endpoints
+    engine.run(engine.service.disconnect("kept"))
+    caplog.clear()
+    engine.run(engine.service.remove("lost"))
+    assert not caplog.records
+    assert not own or own in {name.partition("@")[0] for name in links()}
+    os.close(netns_fd)
