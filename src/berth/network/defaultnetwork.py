@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.errors import Failed
-from berth.network import ipam
+from berth.network import ipam, options
 from berth.network.ipam import choose_subnet
 from berth.network.records import ROUTER
 
@@ -46,6 +46,7 @@ def settle(
         icc=plan.icc,
         masquerade=plan.masquerade,
         binding=plan.binding,
+        shortcut=options.has_shortcut(plan.options.get(record.driver, {})),
     )
     if has_bridge and not movable:
         return record

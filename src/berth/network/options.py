@@ -98,6 +98,11 @@ def _is_on(options: Mapping[str, str], label: str, *, default: bool) -> bool:
     return value in _TRUE
 
 
+def has_shortcut(options: Mapping[str, str]) -> bool:
+    """Say whether what containers and the host send each other may go past the bridge."""
+    return _is_on(options, SHORTCUT, default=True)
+
+
 def _address(options: Mapping[str, str], label: str, *, version: int | None = None) -> str:
     value = options.get(label, "")
     try:
@@ -134,7 +139,7 @@ def _bridge(record: NetworkRecord, options: Mapping[str, str]) -> NetworkRecord:
         icc=_is_on(options, _BRIDGE + "enable_icc", default=True),
         masquerade=_is_on(options, _BRIDGE + "enable_ip_masquerade", default=True),
         is_guarded=_is_on(options, GUARDED, default=True),
-        shortcut=_is_on(options, SHORTCUT, default=True),
+        shortcut=has_shortcut(options),
         inhibits_ipv4=_is_on(options, _BRIDGE + "inhibit_ipv4", default=False),
         mode=_mode(options, _BRIDGE + "gateway_mode_ipv4", internal=internal),
         mode6=_mode(options, _BRIDGE + "gateway_mode_ipv6", internal=internal),

@@ -113,7 +113,7 @@ class NetworkService:
 
     def _ensure(self, network: NetworkRecord) -> int:
         index = self._base.wiring.ensure_network(network)
-        if network.has_shortcuts:
+        if network.bridge and network.is_ours:
             self._base.shortcuts.clear(index)
         return index
 

@@ -7,9 +7,10 @@ import struct
 import pytest
 
 from berth.kernel import bpf
+from berth.network.ipam import Plan
 from berth.network.records import NetworkRequest
 from support import packets
-from support.networks import HOST, sandbox_request, within
+from support.networks import HOST, Engine, sandbox_request, within
 from support.programs import find, run
 
 MARK = b"berth-was-here"
@@ -63,6 +64,19 @@ def test_a_network_may_have_none(net, engine, frames, option):
     engine.run(engine.service.create(NetworkRequest(name="slow", options={option: "false"})))
     converse(net, engine.connect("c1", (80, 8080), network="slow"))
     assert frames() > 0
+
+
+def test_the_default_network_may_have_none_and_its_bridges_queue_gets_all(net, tmp_path, frames):
+    plan = Plan(options={"bridge": {"berth.shortcut": "false"}})
+    engine = Engine(tmp_path / "state.db", 2, plan=plan)
+    engine.open()
+    bridge = engine.service.inspect("bridge").bridge
+    run(find("tc"), "qdisc", "add", "dev", bridge, "root", "pfifo", check=True)
+    converse(net, engine.connect("c1", (80, 8080)))
+    queue = run(find("tc"), "-s", "qdisc", "show", "dev", bridge, check=True).out
+    assert int(queue.split("bytes ")[1].split()[0]) > 10  # else those of ARP alone
+    assert frames() > 0
+    engine.finish()
 
 
 def test_without_leave_to_load_programs_there_are_none(net, engine, frames, monkeypatch):
