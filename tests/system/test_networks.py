@@ -296,6 +296,19 @@ def test_a_container_may_share_the_network_of_another(cli: Cli, engine: EnginePr
     assert document["HostsPath"] == engine.inspect("owner")["HostsPath"]
 
 
+def test_one_that_starts_again_is_found_though_another_is_left_in_its_former_network(
+    cli: Cli, networks: EngineProcess
+) -> None:
+    assert cli("network", "create", "--subnet", "10.99.7.0/24", "own").code == 0
+    start(cli, "owner", "--network", "own", "--ip", "10.99.7.7")
+    start(cli, "guest", "--network", "container:owner")
+    start(cli, "other", "--network", "own")
+    assert reaches(cli, "other", "10.99.7.7")
+    assert cli("restart", "-t", "0", "owner").code == 0
+    assert reaches(cli, "other", "10.99.7.7")
+    assert "eth0" not in cli("exec", "guest", "ip", "link").out
+
+
 @pytest.mark.parametrize(
     ("flags", "text"),
     [

@@ -115,10 +115,13 @@ async def connect(
     return sandbox
 
 
-async def disconnect(services: Services, record: ContainerRecord) -> None:
-    """Take a container that ended, or did not start, out of its networks."""
+async def disconnect(services: Services, record: ContainerRecord, *, is_shared: bool) -> None:
+    """Take a container that ended, or did not start, out of its networks.
+
+    ``is_shared``: others use its network, and go on without.
+    """
     endpoints = services.network.endpoints_of(record.id)
-    await services.network.disconnect(record.id)
+    await services.network.disconnect(record.id, is_shared=is_shared)
     for endpoint in endpoints:
         emit(services, endpoint, "disconnect")
 

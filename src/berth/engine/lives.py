@@ -407,7 +407,8 @@ class Lives:
         """Let go of the networks and volumes of a container that ended, or did not start."""
         if oom_killed:
             self.emit(record, "oom")
-        await connecting.disconnect(self._services, record)
+        is_shared = self._records.has_guests(record)
+        await connecting.disconnect(self._services, record, is_shared=is_shared)
         await self._services.volumes.release(record.id)
         mountpoints.emit(self._services.events, record, "unmount")
 

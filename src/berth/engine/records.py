@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.engine import links
+from berth.engine import links, spec, status
 from berth.engine.models import ContainerRecord
 from berth.engine.names import random_name
 from berth.errors import Conflict, InvalidArgument, NotFound
@@ -33,6 +33,14 @@ class Records:
     def has(self, record: ContainerRecord) -> bool:
         """Say whether the container still exists."""
         return record.id in self._records
+
+    def has_guests(self, record: ContainerRecord) -> bool:
+        """Say whether others run that use the network of this one."""
+        mode = spec.CONTAINER + record.id
+        return any(
+            other.host_config.network_mode == mode and other.status in status.ALIVE
+            for other in self._records.values()
+        )
 
     def users_of(self, volume: str) -> list[str]:
         """Return the ids of the containers that have a volume."""

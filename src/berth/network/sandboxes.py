@@ -274,14 +274,16 @@ class Sandboxes:
             await self._serve_names(held)
         return self._sandbox(request.container_id)
 
-    async def disconnect(self, container_id: str) -> None:
-        """Release a container's addresses and ports; nothing when it has none."""
+    async def disconnect(self, container_id: str, *, is_shared: bool = False) -> None:
+        """Release addresses and ports; ``is_shared``: also interfaces, for others stay in the namespace."""
         endpoints = self.of(container_id)
         held = self._held.pop(container_id, None)
         for endpoint in endpoints:
             self._unset(endpoint)
         try:
             await self._publishing.close(*endpoints)
+            for endpoint in endpoints if is_shared else ():
+                await self._unplug(held, endpoint)
         finally:
             if held is not None:
                 held.close()
@@ -334,19 +336,22 @@ class Sandboxes:
     async def detach(self, container_id: str, network: NetworkRecord) -> EndpointRecord | None:
         """Disconnect a running container from a network; return the endpoint that it had there, if any."""
         held = self._of_running(container_id)
-        endpoint = next((e for e in self.of(container_id) if e.network_id == network.id), None)
+        endpoint = self._endpoints.get(container_id, {}).get(network.id)
         if endpoint is not None:
             await self._drop(held, endpoint)
         return endpoint
 
     async def _drop(self, held: Held, endpoint: EndpointRecord) -> None:
         before = leaders(self.of(endpoint.container_id))
-        unplug, inside = self._attachments.unplug, (held.netns_fd, endpoint.device)
-        work = partial(unplug, endpoint.interface, netns_fd=inside[0], device=inside[1])
-        await self._base.thread.run(work)
+        await self._unplug(held, endpoint)
         self._unset(endpoint)
         await self._lead_out(held, before)
         self._release(endpoint)
+
+    async def _unplug(self, held: Held | None, endpoint: EndpointRecord) -> None:
+        unplug, fd = self._attachments.unplug, held.netns_fd if held is not None else None
+        work = partial(unplug, endpoint.interface, netns_fd=fd, device=endpoint.device)
+        await self._base.thread.run(work)
 
     async def _lead_out(self, held: Held, before: dict[int, EndpointRecord]) -> None:
         """Lead the container out, and its ports in, by the endpoints that are to do so now."""
@@ -358,9 +363,8 @@ class Sandboxes:
             if held.netns_fd is not None and (led is None or led.id != endpoint.id):
                 text = endpoint.gateway if version == 4 else endpoint.gateway6
                 gateway = ipam.parse_address(text, version=version)
-                wiring = self._base.wiring
-                work = partial(wiring.lead_out, held.netns_fd, endpoint.device, gateway)
-                await self._base.thread.run(work)
+                place, lead_out = (held.netns_fd, endpoint.device), self._base.wiring.lead_out
+                await self._base.thread.run(partial(lead_out, *place, gateway))
         closed = {e.id: e for e in before.values() if e.ports}.values()
         for endpoint in closed:
             if endpoint in self.of(endpoint.container_id):

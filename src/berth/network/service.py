@@ -209,9 +209,12 @@ class NetworkService:
         """
         return await self._sandboxes.adopt(request, open_namespace=open_namespace, kept=kept)
 
-    async def disconnect(self, container_id: str) -> None:
-        """Release a container's addresses and ports; nothing when it has none."""
-        await self._sandboxes.disconnect(container_id)
+    async def disconnect(self, container_id: str, *, is_shared: bool = False) -> None:
+        """Release a container's addresses and ports; nothing when it has none.
+
+        ``is_shared``: others stay in its namespace.
+        """
+        await self._sandboxes.disconnect(container_id, is_shared=is_shared)
 
     async def attach(self, container_id: str, request: EndpointRequest) -> Sandbox:
         """Connect a running container to one more network."""

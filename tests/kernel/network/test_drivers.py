@@ -41,6 +41,14 @@ def test_a_macvlan_is_a_neighbour_of_its_host(net, engine, macvlan):
     assert net.talk(server, net.outside_fd, (first.address, 80)) == OUTSIDE
 
 
+def test_a_namespace_that_others_stay_in_loses_its_interfaces(engine, macvlan):
+    for network in ("bridge", "lan"):
+        netns_fd = os.dup(engine.connect("c1", network=network).netns_fd)
+        engine.run(engine.service.disconnect("c1", is_shared=True))
+        assert "eth0" not in within(netns_fd, links)
+        os.close(netns_fd)
+
+
 def test_a_macvlan_may_have_several_subnets(net, engine):
     more = (
         SubnetRecord(subnet="10.77.2.0/24", gateway="10.77.2.9", ip_range="10.77.2.64/26"),
