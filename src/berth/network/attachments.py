@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from berth.network.shaping import Shape
 
 
+REMEMBERED = 1024  # interfaces, the last ones
+
+
 def _shape(asked: EndpointRequest, network: NetworkRecord) -> Shape | None:
     shape = shaping.parse(network.options, asked.options)
     return shape if any(shape) else None
@@ -33,6 +37,7 @@ class Attachments:
 
     def __init__(self, foundation: Foundation) -> None:
         self._base = foundation
+        self._ends: dict[tuple[int, bytes], str] = {}  # who had a MAC on a bridge last
 
     def take_spare(self, asked: EndpointRequest, network: NetworkRecord) -> Ready | None:
         """Return a namespace that is connected already, if there is one and it may be any."""
@@ -170,9 +175,23 @@ class Attachments:
         self._base.guards.forget(interface)
         self._base.wiring.unplug(interface, netns_fd=netns_fd, device=device)
 
+    def _replace(self, interface: str, place: tuple[int, bytes]) -> None:
+        """Delete the one that had this MAC before, if somebody holds its namespace.
+
+        The bridge knows the MAC there, until its new owner sends something by the bridge.
+        """
+        former = self._ends.pop(place, None)
+        self._ends[place] = interface
+        if len(self._ends) > REMEMBERED:
+            del self._ends[next(iter(self._ends))]
+        if former is not None and self._base.guards.is_forgotten(former):
+            with suppress(OSError):  # it goes this moment by itself
+                self._base.wiring.unplug(former)
+
     def _guard(self, interface: str, attachment: Attachment) -> None:
         if not interface:
             return
+        self._replace(interface, (attachment.bridge_index, attachment.mac))
         own = [*(place.address for place in attachment.places), *attachment.link_local]
         packed = tuple(address.packed for address in own)
         index = socket.if_nametoindex(interface)

@@ -88,6 +88,11 @@ class Guards:
         """Say that an interface is gone."""
         self._gone.append(interface)
 
+    def is_forgotten(self, interface: str) -> bool:
+        """Say whether an interface of ours belongs to nobody any more."""
+        is_known = interface in self._guards and interface not in self._gone
+        return self._table is not None and not is_known
+
     def ruleset(self) -> list[Message]:
         """Return what replaces the table."""
         table = self._table

@@ -105,6 +105,25 @@ def test_spares_keep_no_address_from_who_needs_the_last(net, tmp_path):
     engine.finish()
 
 
+def test_who_has_an_address_again_is_found_whoever_holds_the_former_namespace(net, engine):
+    other = engine.connect("other")
+    for is_held in (False, True):
+        sandbox = engine.connect("c1", address="172.17.0.77")
+        server = net.listen(sandbox.netns_fd, 80)
+        assert net.talk(server, other.netns_fd, ("172.17.0.77", 80))
+        if not is_held:
+            netns_fd = os.dup(sandbox.netns_fd)
+            engine.run(engine.service.disconnect("c1"))
+    os.close(netns_fd)
+
+
+def test_one_mac_of_two_takes_nothing_from_the_first(engine):
+    interfaces = [
+        engine.connect(name, mac="02:00:00:00:00:07").endpoints[0].interface for name in "ab"
+    ]
+    assert set(interfaces) <= set(links())
+
+
 def test_a_mac_can_be_chosen(engine):
     assert engine.connect("c1", mac="02:00:00:00:00:07").endpoints[0].mac == "02:00:00:00:00:07"
     with pytest.raises(InvalidArgument, match="invalid MAC address"):
