@@ -99,8 +99,8 @@ class Sandboxes:
             self._publishing.registry.restore(endpoint.ports, owner=endpoint.container_name)
             index = self._base.bridges.get(network.id)
             if endpoint.interface and index is not None:
-                work = partial(self._base.wiring.reattach, endpoint, index)
-                if not await self._base.thread.run(work):
+                reattach = partial(self._base.wiring.reattach, is_apart=not network.icc)
+                if not await self._base.thread.run(partial(reattach, endpoint, index)):
                     self._cut.add(endpoint.id)
         for endpoint in self.all():
             self._attachments.restore(endpoint)

@@ -176,7 +176,7 @@ class Wiring:
         """Return the names of the host's interfaces."""
         return {link.name for link in rtnetlink.links(self._links)}
 
-    def reattach(self, endpoint: EndpointRecord, bridge_index: int) -> bool:
+    def reattach(self, endpoint: EndpointRecord, bridge_index: int, *, is_apart: bool) -> bool:
         """Make a running container's veth a port of its bridge again; say whether there is one."""
         link = rtnetlink.find_link(self._links, endpoint.interface)
         if link is None:
@@ -184,7 +184,15 @@ class Wiring:
         if link.master != bridge_index:
             message = rtnetlink.enslave_message(link.index, master=bridge_index)
             self._links.execute([message], f"attach {endpoint.interface}")
+            self._set_apart(endpoint.interface, is_apart=is_apart)
+            if endpoint.ports:
+                self.set_hairpin(endpoint.interface)
         return True
+
+    def _set_apart(self, interface: str, *, is_apart: bool) -> None:
+        if is_apart and not bridges.has_netfilter():
+            isolation = rtnetlink.isolation_message(interface)
+            self._links.execute([isolation], f"isolate {interface}")
 
     def sweep(self, known: Collection[str]) -> None:
         """Delete pairs of ours that are not ``known``: an engine was killed while it made them."""
@@ -321,9 +329,7 @@ class Wiring:
                 if error.errno == errno.EXFULL:
                     raise Failed(FULL) from error
                 raise
-            if attachment.is_apart and not bridges.has_netfilter():
-                isolation = rtnetlink.isolation_message(interface)
-                self._links.execute([isolation], f"isolate {interface}")
+            self._set_apart(interface, is_apart=attachment.is_apart)
             return interface
         raise Failed("create veth pair: every name that was tried exists")
 

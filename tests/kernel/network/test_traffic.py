@@ -1,6 +1,7 @@
 """Real connections between containers, their host and its neighbour."""
 
 import os
+import re
 import socket
 import struct
 from errno import ECONNREFUSED
@@ -13,6 +14,7 @@ from berth.network.records import EndpointRequest, NetworkRequest
 from support.networks import HOST, OUTSIDE, Engine, within
 from support.packets import checksum, ipv4
 from support.programs import find, run
+from support.waiting import wait_for
 
 GATEWAY = "172.17.0.1"
 
@@ -159,6 +161,31 @@ def test_a_network_without_icc_separates_its_containers(net, engine, monkeypatch
     three = engine.connect("c3", (80, 8080), network="apart")
     server = net.listen(three.netns_fd, 80)
     assert net.talk(server, two.netns_fd, (HOST, 8080)) == three.endpoints[0].gateway
+
+
+def test_containers_stay_apart_when_their_bridge_is_made_again(net, engine, monkeypatch):
+    _write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0")
+    monkeypatch.setattr(bridges, "has_netfilter", lambda: False)
+    options = {"com.docker.network.bridge.enable_icc": "false"}
+    made = engine.run(engine.service.create(NetworkRequest(name="apart", options=options)))
+    names = ("one", "two")
+    one, two = (
+        engine.connect(name, (80, 8080 + number), network="apart")
+        for number, name in enumerate(names)
+    )
+    fds = [os.dup(sandbox.netns_fd) for sandbox in (one, two)]
+    engine.close()
+    run(find("ip"), "link", "delete", made.bridge, check=True)
+    engine.open(*names)
+    for interface in (sandbox.endpoints[0].interface for sandbox in (one, two)):
+        shown = (find("bridge"), "-d", "link", "show", "dev", interface)
+        wait_for(lambda s=shown: "state forwarding" in run(*s).out, "the bridge forwards")
+        assert {"isolated on", "hairpin on"} <= set(re.findall(r"\w+ on", run(*shown).out))
+    server = net.listen(fds[0], 80)
+    assert net.is_silent(fds[1], (one.endpoints[0].address, 80))
+    assert net.talk(server, net.outside_fd, (HOST, 8080))
+    for fd in fds:
+        os.close(fd)
 
 
 def test_what_is_not_published_is_not_reached_through_the_host(net, engine):
