@@ -313,12 +313,12 @@ def lookup(
     return _expression("lookup", *parts)
 
 
-def ct(key: int, bits: int) -> bytes:
-    """Go on with the next rule unless the connection has one of these bits."""
+def ct(key: int, bits: int, *, is_any: bool = True) -> bytes:
+    """Go on with the next rule unless the connection has one of these bits; or none, without ``is_any``."""
     load = _expression("ct", attribute(1, be32(REG_1)), attribute(2, be32(key)))
     # The kernel keeps state and status in the machine's byte order.
     value = bits.to_bytes(4, sys.byteorder)
-    return load + mask(value) + compare(CMP_NEQ, bytes(4))
+    return load + mask(value) + compare(CMP_NEQ if is_any else CMP_EQ, bytes(4))
 
 
 def destination_is_local() -> bytes:

@@ -230,15 +230,19 @@ def _publish_rules(family: _Family, way: Detour | None) -> dict[str, list[bytes]
     # would be redirected; in "input" all but answers to what the host itself sent, with another source.
     # An error (related) about what did not leave the host comes from a stranger.
     error = nft.ct(nft.CT_STATE, nft.CT_STATE_RELATED) + nft.ct(nft.CT_STATUS, nft.CT_STATUS_NAT)
-    stranger = loopback + detour.came_by_other_than(LOOPBACK_INDEX) + _DROP
+    strange = loopback + detour.came_by_other_than(LOOPBACK_INDEX)
+    # Whom the host's own rules lead there is welcome, if it does not come by an interface of ours, where
+    # those who made the rules did not switch route_localnet on.
+    unled = nft.ct(nft.CT_STATUS, nft.CT_STATUS_DNAT, is_any=False)
     rules = {
         "publish": [found + to_container for found in is_published],
         "output": [local + jump],
-        "prerouting": [stranger],
+        "prerouting": [strange + _DROP],
         "input": [
             nft.ct(nft.CT_STATE, nft.CT_STATE_ESTABLISHED) + _ACCEPT,
             error + _ACCEPT,
-            stranger,
+            strange + unled + _DROP,
+            strange + _INPUT_IS_OURS + _DROP,
         ],
     }
     if way is None:

@@ -1,6 +1,7 @@
 """What the host's own rules forbid stays forbidden for published ports."""
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -157,3 +158,17 @@ def test_no_neighbour_reaches_the_hosts_loopback_where_packets_cannot_be_copied(
 def lead_to_host(address):
     """Have a neighbour's packets for an address of every host's go to this one."""
     run(find("ip"), "route", "add", f"{address}/32", "via", HOST, "dev", "lan0", check=True)
+
+
+def test_what_the_host_itself_leads_to_its_loopback_arrives(net, engine):
+    Path("/proc/sys/net/ipv4/conf/wan0/route_localnet").write_text("1")
+    rules = """
+    table ip own {
+        chain before { type nat hook prerouting priority dstnat; tcp dport 7000 dnat to 127.0.0.1:7001; }
+    }
+    """
+    run(find("nft"), "-f", "-", stdin=rules.encode(), check=True)
+    server = net.listen(net.host_fd, 7001, "127.0.0.1")
+    assert net.talk(server, net.outside_fd, (HOST, 7000)) == OUTSIDE
+    container = engine.connect("c1")
+    assert net.is_silent(container.netns_fd, (container.endpoints[0].gateway, 7000))
