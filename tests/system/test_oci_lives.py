@@ -22,6 +22,8 @@ from support import kernel
 from support.programs import PATH, find, run
 from support.waiting import wait_for
 
+FREEZER = Path("/sys/fs/cgroup/freezer")
+
 
 @pytest.mark.usefixtures("each_door")
 def test_run_passes_streams_and_the_exit_code(oci, bundle):
@@ -112,6 +114,26 @@ def test_delete_with_force_ends_any_and_minds_none(oci, bundle):
     assert has_ended(pid)
     assert oci("delete", "--force", "a").code == 0
     assert oci("delete", "a").code == 1
+
+
+@pytest.mark.skipif(not FREEZER.is_dir(), reason="needs cgroup v1's freezer")
+def test_a_container_that_somebody_else_has_frozen_is_not_forgotten(oci, bundle):
+    oci.create(bundle.runs("sleep", "1000"), "a")
+    group = FREEZER / f"test-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / "cgroup.procs").write_text(str(oci.state("a")["pid"]))
+        (group / "freezer.state").write_text("FROZEN")
+        done = oci("delete", "--force", "a")
+        assert (done.code, "container init still running" in done.err) == (1, True), str(done)
+        assert oci.status("a") == "created"
+        (group / "freezer.state").write_text("THAWED")
+        assert oci("delete", "--force", "a").code == 0
+        assert oci("list", "-q").out == ""
+    finally:
+        (group / "freezer.state").write_text("THAWED")
+        wait_for(lambda: not (group / "cgroup.procs").read_text(), "it has ended")
+        group.rmdir()
 
 
 def test_the_same_id_is_refused(oci, bundle):

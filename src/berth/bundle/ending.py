@@ -8,7 +8,7 @@ import os
 
 from berth.bundle.status import CREATED, PAUSED, RUNNING, STOPPED, group, lives, state, status
 from berth.bundle.warnings import warn
-from berth.errors import BerthError, Conflict, InvalidArgument, Unsupported
+from berth.errors import BerthError, Conflict, Failed, InvalidArgument, Unsupported
 from berth.kernel import processes
 from berth.kernel.cgroup_files import wait_until
 from berth.runtime import hooks
@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.bundle.records import Folder, Record
     from berth.kernel.cgroups import Cgroup
+
+PATIENCE_S = 10  # with a process that was killed: somebody else may have frozen it
 
 
 def signal_number(text: str) -> int:
@@ -130,7 +132,8 @@ def _end(record: Record) -> None:
     try:  # it is a child of ours within `run`
         os.waitpid(pid, 0)
     except ChildProcessError:
-        wait_until(lambda: not lives(record))
+        if not any(wait_until(lambda: not lives(record)) for _ in range(PATIENCE_S)):
+            raise Failed("container init still running") from None
 
 
 def pause(folder: Folder, record: Record) -> None:
