@@ -691,6 +691,33 @@ def test_networks_that_nobody_is_in_are_pruned(cli: Cli, networks: EngineProcess
     assert cli("network", "prune", "-f").out == "Deleted Networks:\nunused\n\n"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("fig", ["fig", "fig-tree", "old-fig"]),
+        ("^fig$", ["fig"]),
+        ("^fig", ["fig", "fig-tree"]),
+        ("fi.-t", ["fig-tree"]),
+        ("fig[", []),
+    ],
+)
+def test_a_filter_for_names_is_a_regular_expression(
+    cli: Cli, networks: EngineProcess, pattern: str, found: list[str]
+) -> None:
+    for name in ("fig", "fig-tree", "old-fig"):
+        assert cli("network", "create", name).code == 0
+        assert cli("volume", "create", name).code == 0
+    try:
+        for kind in ("network", "volume"):
+            words = (kind, "ls", "-f", f"name={pattern}", "--format", "{{.Name}}")
+            assert sorted(cli(*words).lines) == found
+        id_ = networks.request("GET", "/networks/fig")[1]["Id"]
+        words = ("network", "ls", "-q", "--no-trunc", "-f", f"id={id_[3:20]}")
+        assert cli(*words).lines == [id_]
+    finally:
+        cli("volume", "rm", "fig", "fig-tree", "old-fig")
+
+
 def test_networks_are_apart_and_reach_the_world(
     cli: Cli, networks: EngineProcess, places: Places
 ) -> None:

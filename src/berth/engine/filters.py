@@ -33,7 +33,8 @@ def has_labels(labels: Mapping[str, str] | None, wanted: Sequence[str]) -> bool:
     return True
 
 
-def _matches(pattern: str, text: str) -> bool:
+def matches(pattern: str, text: str) -> bool:
+    """Say whether a name is meant: by a regular expression, or, if it is none, by a part of it."""
     try:
         return re.search(pattern, text) is not None
     except re.error:
@@ -55,7 +56,7 @@ class ContainerFilter:
             "health": lambda r, v: health(r) == v,
             "id": lambda r, v: r.id.startswith(v),
             "is-task": lambda _, v: not flag("is-task", [v]),
-            "name": lambda r, v: _matches(v, f"/{r.name}") or _matches(v, r.name),
+            "name": lambda r, v: matches(v, f"/{r.name}") or matches(v, r.name),
             "network": lambda r, v: v in (r.host_config.network_mode, *r.networks),
             "publish": lambda r, v: _has_port(r.host_config.port_bindings or {}, v),
             "status": lambda r, v: r.status == v,

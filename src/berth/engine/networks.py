@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from berth.engine import networkpools, networksettings
 from berth.engine.connecting import Connections
-from berth.engine.filters import PruneFilter, has_labels
+from berth.engine.filters import PruneFilter, has_labels, matches
 from berth.engine.networksettings import network_document
 from berth.errors import InvalidArgument
 from berth.images.catalog import flag
@@ -50,8 +50,8 @@ class Networks:
         checks: dict[str, Callable[[str], bool]] = {
             "dangling": lambda v: flag("dangling", [v]) == (not used and not network.builtin),
             "driver": lambda v: v == network.driver,
-            "id": lambda v: network.id.startswith(v),
-            "name": lambda v: v in network.name,
+            "id": lambda v: matches(v, network.id),
+            "name": lambda v: matches(v, network.name),
             "scope": lambda v: v == "local",
             "type": lambda v: v == kind,
         }

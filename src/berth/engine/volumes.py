@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.engine.filters import PruneFilter, has_labels
+from berth.engine.filters import PruneFilter, has_labels, matches
 from berth.errors import InvalidArgument
 from berth.images.catalog import flag
 from berth.oci import times
@@ -52,7 +52,7 @@ class Volumes:
         return {"Volumes": [self.document(volume) for volume in found], "Warnings": None}
 
     def _passes(self, volume: Volume, filters: Mapping[str, Sequence[str]]) -> bool:
-        if (names := filters.get("name")) and not any(name in volume.name for name in names):
+        if (names := filters.get("name")) and not any(matches(name, volume.name) for name in names):
             return False
         if (drivers := filters.get("driver")) and volume.driver not in drivers:
             return False
