@@ -852,6 +852,64 @@ def test_a_container_that_does_not_run_changes_its_networks_for_the_next_start(
     assert settings(networks, "still")["Networks"]["later"]["IPAddress"]
 
 
+def test_a_container_may_leave_its_last_network(fresh_engine: EngineProcess) -> None:
+    cli = fresh_engine.docker
+    cli("network", "create", "own")
+    start(cli, "plain", "--network", "none")
+    start(cli, "served", "-p", "127.0.0.1:47091:80")
+    start(cli, "other")
+    assert cli("network", "disconnect", "none", "plain").code == 0
+    assert cli("network", "disconnect", "bridge", "served").code == 0
+    assert cli("network", "disconnect", "bridge", "other").code == 0
+    for name in ("plain", "served"):
+        shown = settings(fresh_engine, name)
+        assert (shown["Networks"], shown["Ports"]) == ({}, {})
+        assert shown["SandboxKey"] == f"/proc/{fresh_engine.inspect(name)['State']['Pid']}/ns/net"
+        assert "eth0" not in cli("exec", name, "ip", "link").out
+    assert cli("network", "connect", "--alias", "a-served", "own", "served").code == 0
+    assert cli("port", "served").out == "80/tcp -> 127.0.0.1:47091\n"
+    fresh_engine.restart()
+    for name in ("plain", "other"):
+        assert cli("network", "connect", "--alias", f"a-{name}", "own", name).code == 0
+    assert reaches(cli, "plain", "a-served")
+    assert reaches(cli, "other", "a-plain")
+    assert reaches(cli, "served", "a-plain")
+    assert cli("exec", "plain", "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start").out == "0\n"
+    assert cli("restart", "-t", "0", "plain").code == 0
+    assert reaches(cli, "plain", "a-served")
+
+
+@pytest.mark.parametrize("first", ["none", "bridge"])
+def test_a_container_that_was_taken_out_of_all_networks_starts(
+    cli: Cli, networks: EngineProcess, first: str
+) -> None:
+    cli("network", "create", "own")
+    words = ("create", "--name", "lone", "--network", first, "busybox", "sleep", "600")
+    assert cli(*words).code == 0
+    assert cli("network", "disconnect", first, "lone").code == 0
+    started = cli("start", "lone")
+    assert started.code == 0, str(started)
+    assert cli("exec", "lone", "ping", "-c", "1", "127.0.0.1").code == 0
+    assert cli("exec", "lone", "ip", "route").out == ""
+    assert cli("network", "connect", "own", "lone").code == 0
+    assert "default" in cli("exec", "lone", "ip", "route").out
+    assert cli("restart", "-t", "0", "lone").code == 0
+    assert "default" in cli("exec", "lone", "ip", "route").out
+
+
+def test_only_a_container_that_a_bridge_leads_out_shows_ports(
+    cli: Cli, networks: EngineProcess
+) -> None:
+    cli("network", "create", "--internal", "closed")
+    for name in ("host", "none", "closed"):
+        start(cli, f"in-{name}", "--network", name, "--expose", "80", "-p", "47092:81")
+        assert settings(networks, f"in-{name}")["Ports"] == {}
+    start(cli, "in-bridge", "--expose", "80")
+    assert settings(networks, "in-bridge")["Ports"] == {"80/tcp": None}
+    shown = cli("ps", "--format", "{{.Names}} {{.Ports}}").lines
+    assert sorted(map(str.strip, shown)) == ["in-bridge 80/tcp", "in-closed", "in-host", "in-none"]
+
+
 @pytest.mark.parametrize(
     ("network", "container", "text"),
     [

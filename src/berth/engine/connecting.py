@@ -137,13 +137,16 @@ class Connections:
     async def connect(self, ref: str, network_ref: str, asked: EndpointRequest) -> None:
         """Let a container take part in a network, at once when it runs."""
         record, network = self._containers.find(ref), self._service.inspect(network_ref)
+        if not networking.gets_namespace(record):
+            await self._containers.unprepare(record)
         async with self._containers.lock(record):
             self._check(record, network)
             endpoints.check(network.name, asked, network)
             if record.status in status.ALIVE:
                 request = networking.endpoint_request(network.name, asked)
                 request = replace(request, network=network.id)
-                sandbox = await self._service.attach(record.id, request)
+                namespace = partial(self._containers.task(record).open_file, "ns/net")
+                sandbox = await self._service.attach(record.id, request, open_namespace=namespace)
                 self._keep(record)
                 folder = self._containers.files_folder(record)
                 work = partial(hostfiles.update, folder, record, sandbox)
@@ -162,7 +165,8 @@ class Connections:
             raise InvalidArgument(HOSTS if network.name == HOST else SHARED)
         if spec.shared_container(mode) is not None:
             raise InvalidArgument(SHARED)
-        if NONE in (network.name, mode):
+        is_used = bool(record.networks) or record.status in status.ALIVE
+        if NONE in record.networks or (network.name == NONE and is_used):
             raise InvalidArgument(PRIVATE)
         if record.status in (status.REMOVING, status.DEAD):
             raise Conflict(
@@ -199,6 +203,8 @@ class Connections:
                 raise NotFound(f"endpoint {ref} not found") from None
             raise
         network = self._service.inspect(network_ref)
+        if len(record.networks) == 1:
+            await self._containers.unprepare(record)
         async with self._containers.lock(record):
             await self._disconnect(record, network)
 

@@ -94,6 +94,10 @@ class Containers:
         """Return the lock under which its life changes."""
         return self._lives.of(record).lock
 
+    async def unprepare(self, record: ContainerRecord) -> None:
+        """Take back what is prepared for its start."""
+        await self._lives.unprepare(record)
+
     def save(self, record: ContainerRecord) -> None:
         """Store what changed of a container."""
         self._records.put(record, durable=True)

@@ -10,7 +10,7 @@ from berth.engine.networkmodels import EndpointIpam
 from berth.engine.networkmodels import EndpointRequest as EndpointConfig
 from berth.errors import InvalidArgument
 from berth.network import options, shaping
-from berth.network.networks import DEFAULT, HOST
+from berth.network.networks import DEFAULT, HOST, NONE
 from berth.network.records import PROTOCOLS, EndpointRequest, PortRequest, SandboxRequest
 
 if TYPE_CHECKING:
@@ -71,9 +71,12 @@ def check_mode(
 
 
 def gets_namespace(record: ContainerRecord) -> bool:
-    """Say whether the container starts in a network namespace that was made for it before."""
-    mode = record.host_config.network_mode
-    return mode not in ("host", "none") and spec.shared_container(mode) is None
+    """Say whether the container starts in a network namespace that was made for it before.
+
+    One that is in no network makes its own, and so does one that was taken out of all of them.
+    """
+    is_plain = not record.networks or NONE in record.networks
+    return not is_plain and record.host_config.network_mode != HOST
 
 
 def parse_port(text: str) -> tuple[int, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from berth.engine import spec
 from berth.engine.networking import exposed_ports, parse_port
 from berth.network.names import names_of
 from berth.network.networks import DEFAULT
@@ -33,7 +34,7 @@ TOP_LEVEL = (  # what inspect says of the default network beside the list of net
 
 def summary_ports(record: ContainerRecord, endpoints: Endpoints) -> list[Document]:
     """Return the ports as lists of containers show them."""
-    if not endpoints:
+    if not _has_ports(endpoints):
         return []
     published = _published(endpoints)
     found: list[Document] = [
@@ -53,6 +54,11 @@ def summary_ports(record: ContainerRecord, endpoints: Endpoints) -> list[Documen
     return found
 
 
+def _has_ports(endpoints: Endpoints) -> bool:
+    """Say whether a container has ports to show: as in Docker only one that a bridge leads out."""
+    return any(e.interface and (e.gateway or e.gateway6) for e in endpoints)
+
+
 def _published(endpoints: Endpoints) -> list[PortRecord]:
     return [port for endpoint in endpoints for port in endpoint.ports]
 
@@ -62,11 +68,12 @@ def settings(
 ) -> Document:
     """Return inspect's NetworkSettings: with addresses while the container runs."""
     default = _place(next((e for e in endpoints if e.network_name == DEFAULT), None))
+    has_own = record.pid and spec.shared_container(record.host_config.network_mode) is None
     return {
         "Bridge": "",
-        "SandboxID": endpoints[0].id if endpoints else "",
-        "SandboxKey": f"/proc/{record.pid}/ns/net" if record.pid and endpoints else "",
-        "Ports": _port_map(record, _published(endpoints)) if endpoints else {},
+        "SandboxID": (endpoints[0].id if endpoints else record.id) if has_own else "",
+        "SandboxKey": f"/proc/{record.pid}/ns/net" if has_own else "",
+        "Ports": _port_map(record, _published(endpoints)) if _has_ports(endpoints) else {},
         **{key: default[key] for key in TOP_LEVEL},
         "Networks": places(record, endpoints, networks),
     }

@@ -66,7 +66,7 @@ def sample(record: ContainerRecord, group: Cgroup, previous: Document | None) ->
         "memory_stats": memory(used["memory"], version=used["version"]),
         "blkio_stats": block_io(used["block"]),
     }
-    if record.host_config.network_mode not in ("host", "none"):
+    if record.host_config.network_mode != "host" and "none" not in record.networks:
         document["networks"] = networks(record.pid)
     return document
 

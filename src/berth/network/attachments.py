@@ -16,7 +16,7 @@ from berth.network.guards import Guard
 from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from berth.network.foundation import Foundation
     from berth.network.ipam import Address
@@ -264,3 +264,13 @@ def attached(
         mac=attachment.mac.hex(":"),
         **fields,
     )
+
+
+def free_device(
+    endpoints: Iterable[EndpointRecord], network: NetworkRecord, asked: EndpointRequest
+) -> str:
+    """Return the name of one more interface in a container."""
+    if name := options.device_name(asked.options):
+        return name
+    taken, prefix = {endpoint.device for endpoint in endpoints}, network.device_prefix
+    return next(name for n in range(len(taken) + 1) if (name := f"{prefix}{n}") not in taken)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
-from berth.network import ipam, options
-from berth.network.attachments import attached
+from berth.network import ipam
+from berth.network.attachments import attached, free_device
 from berth.network.held import Held
 from berth.network.networks import HOST
 from berth.network.publishing import Publishing
@@ -25,7 +25,7 @@ from berth.network.records import EndpointRecord, Sandbox, leaders
 from berth.network.wiring import Ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from berth.network.attachments import Attachments
     from berth.network.foundation import Foundation
@@ -126,7 +126,7 @@ class Sandboxes:
         try:
             networks = self._base.networks
             found = [(asked, networks.enterable(asked.network)) for asked in request.endpoints]
-            if all(network.has_members for _, network in found):
+            if found and all(network.has_members for _, network in found):
                 await self._connect_bridges(held, found)
             else:
                 await self._connect_plain(held, found)
@@ -140,10 +140,12 @@ class Sandboxes:
     async def _connect_plain(
         self, held: Held, found: Sequence[tuple[EndpointRequest, NetworkRecord]]
     ) -> None:
-        """Connect to ``host`` or ``none``; published ports are discarded, as Docker does.
+        """Connect to ``host``, ``none`` or nothing; published ports are discarded, as Docker does.
 
-        The namespace of ``none`` is made with the process: nothing has to be put into it.
+        The namespace is made with the process: nothing has to be put into it.
         """
+        if not found:
+            return
         (asked, network), *others = found
         if others:
             raise InvalidArgument(
@@ -160,7 +162,7 @@ class Sandboxes:
         records: list[EndpointRecord] = []
         for asked, network in found:
             record = _endpoint(held.request, asked, network)
-            device = _free_device(records, network, asked)
+            device = free_device(records, network, asked)
             if len(found) == 1 and held.netns_fd is None:
                 ready = self._attachments.take_spare(asked, network)
             if ready is not None and ready.attachment is not None:
@@ -253,15 +255,16 @@ class Sandboxes:
         ``kept`` is what its monitor kept.
         """
         endpoints = self.of(request.container_id)
-        if not endpoints or request.container_id in self._held:
+        is_gone = not endpoints and open_namespace is None
+        if is_gone or request.container_id in self._held:
             for fd in kept:
                 os.close(fd)
-        if not endpoints:
+        if is_gone:
             return None
         if request.container_id not in self._held:
             held = Held(request)
             held.restore(kept, (port for endpoint in endpoints for port in endpoint.ports))
-            if open_namespace is not None and endpoints[0].network_name != HOST:
+            if open_namespace is not None and all(e.network_name != HOST for e in endpoints):
                 held.netns_fd = open_namespace()
             held.reservation.sockets += self._publishing.registry.hold(held.reservation.records)
             self._held[request.container_id] = held
@@ -301,8 +304,13 @@ class Sandboxes:
 
     # Changes while a container runs
 
-    async def attach(self, container_id: str, asked: EndpointRequest) -> Sandbox:
-        """Connect a running container to one more network."""
+    async def attach(
+        self,
+        container_id: str,
+        asked: EndpointRequest,
+        open_namespace: Callable[[], int] | None = None,
+    ) -> Sandbox:
+        """Connect a running container to one more network, or one that was in none to its first."""
         held = self._of_running(container_id)
         network = self._base.networks.enterable(asked.network)
         endpoints = self.of(container_id)
@@ -310,15 +318,18 @@ class Sandboxes:
             raise Forbidden(
                 f"endpoint with name {held.request.container_name} already exists in network {network.name}"
             )
-        device = _free_device(endpoints, network, asked)
+        device = free_device(endpoints, network, asked)
         attachment = self._attachments.choose(
             asked, network, device=device, container_id=container_id
         )
         record = attached(_endpoint(held.request, asked, network), attachment, network)
         self._set(record)
         before = leaders(endpoints)
-        assert held.netns_fd is not None
         try:
+            if held.netns_fd is None:
+                assert open_namespace is not None
+                held.netns_fd = open_namespace()
+                await self._base.thread.run(partial(self._base.wiring.furnish, held.netns_fd))
             make, plan = self._attachments, attachment.leading()
             interface = await self._base.thread.run(
                 partial(make.plug, held.netns_fd, plan), undo=make.unplug
@@ -389,7 +400,7 @@ class Sandboxes:
 
     def _of_running(self, container_id: str) -> Held:
         held = self._held.get(container_id)
-        if held is None or held.netns_fd is None:
+        if held is None:
             raise Conflict(f"container {container_id} is not running")
         return held
 
@@ -399,15 +410,6 @@ class Sandboxes:
             self._put(msgspec.structs.replace(endpoint, container_name=name))
         if held := self._held.get(container_id):
             held.request = replace(held.request, container_name=name)
-
-
-def _free_device(
-    endpoints: Iterable[EndpointRecord], network: NetworkRecord, asked: EndpointRequest
-) -> str:
-    if name := options.device_name(asked.options):
-        return name
-    taken, prefix = {endpoint.device for endpoint in endpoints}, network.device_prefix
-    return next(name for n in range(len(taken) + 1) if (name := f"{prefix}{n}") not in taken)
 
 
 def _endpoint(

@@ -216,9 +216,18 @@ class NetworkService:
         """
         await self._sandboxes.disconnect(container_id, is_shared=is_shared)
 
-    async def attach(self, container_id: str, request: EndpointRequest) -> Sandbox:
-        """Connect a running container to one more network."""
-        return await self._sandboxes.attach(container_id, request)
+    async def attach(
+        self,
+        container_id: str,
+        request: EndpointRequest,
+        *,
+        open_namespace: Callable[[], int] | None = None,
+    ) -> Sandbox:
+        """Connect a running container to one more network.
+
+        ``open_namespace`` opens that of one which has made its own, since it was in no network.
+        """
+        return await self._sandboxes.attach(container_id, request, open_namespace)
 
     async def detach(self, container_id: str, reference: str) -> EndpointRecord | None:
         """Disconnect a running container from a network; return the endpoint that it had there, if any."""
