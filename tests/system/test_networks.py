@@ -356,6 +356,8 @@ def test_links_follow_a_container_that_starts_again(cli: Cli, engine: EngineProc
     before = address(engine, "server")
     cli("stop", "-t", "0", "server")
     start(cli, "squatter")  # the next address is another
+    for verb in ("disconnect", "connect"):  # and the former one is forgotten
+        assert cli("network", verb, "bridge", "server").code == 0
     cli("start", "server")
     there, id_ = address(engine, "server"), engine.inspect("server")["Id"][:12]
     assert there != before
@@ -972,6 +974,48 @@ def test_an_interface_has_the_name_and_the_parameters_that_were_asked_for(
             "create", "--network", f"name=own,driver-opt={prefix}.{option}", "busybox", "true"
         )
         assert (done.code, text in done.err) == (1, True), str(done)
+
+
+def test_a_container_that_starts_again_has_its_addresses_again(
+    cli: Cli, networks: EngineProcess
+) -> None:
+    cli("network", "create", "--ipv6", "--subnet", "10.99.9.0/29", "own")
+    for name in ("one", "two"):
+        start(cli, name, "--network", "own")
+        cli("network", "connect", "bridge", name)
+
+    def places(name: str) -> list[tuple[str, str, str]]:
+        shown = settings(networks, name)["Networks"]
+        members = ("IPAddress", "GlobalIPv6Address", "MacAddress")
+        return [tuple(shown[network][member] for member in members) for network in sorted(shown)]
+
+    before = places("one")
+    assert cli("restart", "-t", "0", "one").code == 0
+    assert places("one") == before
+    cli("kill", "one")
+    cli("wait", "one")
+    start(cli, "three", "--network", "own")
+    assert cli("start", "one").code == 0
+    assert places("one") == before
+    assert reaches(cli, "two", "one")
+    cli("kill", "one")
+    cli("wait", "one")
+    start(cli, "thief", "--network", "own", "--ip", before[1][0])
+    assert cli("start", "one").code == 0
+    assert places("one")[1][0] not in ("", before[1][0])
+
+
+def test_addresses_outlive_a_killed_engine_and_the_end_of_their_container(
+    fresh_engine: EngineProcess,
+) -> None:
+    cli = fresh_engine.docker
+    start(cli, "one", "--restart", "always")
+    before = address(fresh_engine, "one")
+    start(cli, "other")
+    cli("stop", "-t", "0", "one")
+    fresh_engine.restart()
+    assert cli("start", "one").code == 0
+    assert address(fresh_engine, "one") == before
 
 
 def test_several_networks_at_once(docker_cli: Cli, networks: EngineProcess) -> None:

@@ -72,6 +72,11 @@ def _name(service: NetworkService, ref: str) -> str:
         return ref
 
 
+def addresses_of(endpoint: EndpointRecord) -> list[str]:
+    """Return the addresses that a container has in a network."""
+    return [text for text in (endpoint.address, endpoint.address6) if text]
+
+
 def emit(services: Services, endpoint: EndpointRecord, action: str) -> None:
     """Tell listeners that a container was connected or disconnected."""
     driver = services.network.inspect(endpoint.network_id).driver
@@ -121,6 +126,8 @@ async def disconnect(services: Services, record: ContainerRecord, *, is_shared: 
     ``is_shared``: others use its network, and go on without.
     """
     endpoints = services.network.endpoints_of(record.id)
+    if endpoints:
+        record.addresses = {e.network_name: addresses_of(e) for e in endpoints}
     await services.network.disconnect(record.id, is_shared=is_shared)
     for endpoint in endpoints:
         emit(services, endpoint, "disconnect")
@@ -224,4 +231,5 @@ class Connections:
         elif network.name not in record.networks:
             raise Failed(f"container {record.id} is not connected to the network {network.name}")
         del record.networks[network.name]
+        record.addresses.pop(network.name, None)
         self._containers.save(record)

@@ -184,7 +184,7 @@ class Lives:
             if checkpoint is not None:
                 await self._abandon(life)
             prepared = self._take_prepared(life) or self._prepare(record, joined, checkpoint)
-            earlier = checkpoint.addresses if checkpoint is not None else {}
+            earlier = (checkpoint or record).addresses
             task = await self._start_task(record, prepared, waiting, orphans, earlier)
         except (BerthError, OSError, ValueError) as error:
             failure = failures.of_start(error)

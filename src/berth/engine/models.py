@@ -345,6 +345,7 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     env: list[str]
     mount_points: list[MountPoint] = []
     networks: dict[str, EndpointRequest] = {}
+    addresses: dict[str, list[str]] = {}  # that it had in them when it ended
     status: str = "created"
     pid: int = 0
     exit_code: int = 0
