@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import pytest
@@ -590,6 +591,7 @@ def test_a_network_is_made_shown_and_removed(cli: Cli, networks: EngineProcess) 
     [
         (("--subnet", "10.99.6.0/33"), "10.99.6.0/33"),
         (("--subnet", "2001:x::/64"), "invalid subnet 2001:x::/64"),
+        (("--subnet", "10.99.6.0"), "invalid subnet 10.99.6.0: invalid CIDR block notation"),
         (("-d", "missing"), 'plugin "missing" not found'),
         (("-d", "host"), 'only one instance of "host" network is allowed'),
         (("-o", "com.docker.network.driver.mtu=x"), "invalid MTU: x"),
@@ -615,6 +617,55 @@ def test_a_network_that_cannot_be_is_refused(
     done = cli("network", "create", *flags, "own")
     assert (done.code, text in done.err) == (1, True), str(done)
     assert len(networks.request("GET", "/networks")[1]) == 3
+
+
+@pytest.mark.parametrize("flag", ["--gateway=10.99.6.0", "--gateway=10.99.6.255"])
+def test_a_gateway_that_nobody_can_be_is_refused(
+    cli: Cli, networks: EngineProcess, flag: str
+) -> None:
+    done = cli("network", "create", "--subnet", "10.99.6.0/24", flag, "own")
+    asked = flag.partition("=")[2]
+    assert f"failed to allocate gateway ({asked}): Address already in use" in done.err
+
+
+def test_addresses_of_the_subnet_itself_are_no_containers(
+    cli: Cli, networks: EngineProcess
+) -> None:
+    words = ("network", "create", "--subnet", "10.99.6.0/24", "--ip-range", "10.99.6.128/25")
+    assert cli(*words, "own").code == 0
+    for asked in ("10.99.6.0", "10.99.6.255"):
+        done = cli("run", "--rm", "--network", "own", "--ip", asked, "busybox", "true")
+        assert (done.code, "Address already in use" in done.err) == (125, True)
+    start(cli, "member", "--network", "own")
+    assert settings(networks, "member")["Networks"]["own"]["Gateway"] == "10.99.6.128"
+    assert address(networks, "member", "own") == "10.99.6.129"
+
+
+@pytest.mark.berth_only  # and Docker's since 28
+def test_a_network_of_two_addresses_has_one_container(cli: Cli, networks: EngineProcess) -> None:
+    assert cli("network", "create", "--subnet", "10.99.6.0/31", "own").code == 0
+    start(cli, "member", "--network", "own")
+    assert reaches(cli, "member", "10.99.6.0")
+    assert networks.request("GET", "/networks/own")[1]["Status"]["IPAM"]["Subnets"] == {
+        "10.99.6.0/31": {"IPsInUse": 2, "DynamicIPsAvailable": 0}
+    }
+    done = cli("run", "--rm", "--network", "own", "busybox", "true")
+    assert "no available IPv4 addresses on this network's address pools: own (" in done.err
+
+
+@pytest.mark.berth_only  # and Docker's since 29
+def test_a_subnet_of_a_size_is_chosen(cli: Cli, networks: EngineProcess) -> None:
+    for name in ("one", "two"):
+        made = cli(
+            *("network", "create", "--ipv6", "--subnet", "0.0.0.0/26", "--subnet", "::/80", name)
+        )
+        assert made.code == 0, str(made)
+    pools = [networks.request("GET", f"/networks/{n}")[1]["IPAM"]["Config"] for n in ("one", "two")]
+    subnets = [ip_network(pool["Subnet"]) for found in pools for pool in found]
+    assert [subnet.prefixlen for subnet in subnets] == [26, 80, 26, 80]
+    assert len(set(subnets)) == 4
+    assert all(subnet.is_private for subnet in subnets)
+    assert "invalid address pool" in cli("network", "create", "--subnet", "0.0.0.0/8", "big").err
 
 
 def test_an_attachable_network_is_like_any_other(cli: Cli, networks: EngineProcess) -> None:

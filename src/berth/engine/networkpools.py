@@ -21,6 +21,7 @@ NO_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this'
     " node to swarm and try again."
 )
+NO_BLOCK, NO_ADDRESS = "invalid CIDR block notation", "invalid address"
 _WITH_SEVERAL = ("macvlan", "ipvlan")  # drivers whose networks may have several subnets
 
 
@@ -93,17 +94,25 @@ def _subnet(pool: IpamPool) -> SubnetRecord:
 
 
 def _masked(text: str, what: str) -> str:
-    try:
-        return str(ip_network(text, strict=False)) if text else ""
-    except ValueError as error:
-        raise _refusal(f"invalid {what} {text}: {error}") from None
+    block = _block(text) if text else None
+    if text and block is None:
+        raise _refusal(f"invalid {what} {text}: {NO_BLOCK}")
+    return str(block or "")
 
 
 def _text(address: str) -> str:
     try:
         return str(ip_address(address)) if address else ""
-    except ValueError as error:
-        raise _refusal(f"invalid gateway {address}: {error}") from None
+    except ValueError:
+        raise _refusal(f"invalid gateway {address}: {NO_ADDRESS}") from None
+
+
+def _block(text: str) -> Network | None:
+    """Return a network that is written with its prefix."""
+    try:
+        return ip_network(text, strict=False) if "/" in text else None
+    except ValueError:
+        return None
 
 
 def _refusal(text: str) -> InvalidArgument:
@@ -127,10 +136,9 @@ def joined(texts: Sequence[str]) -> str:
 def _faults(pool: IpamPool) -> Iterator[str]:
     if not pool.subnet:
         return
-    try:
-        subnet = ip_network(pool.subnet, strict=False)
-    except ValueError as error:
-        yield f"invalid subnet {pool.subnet}: {error}"
+    subnet = _block(pool.subnet)
+    if subnet is None:
+        yield f"invalid subnet {pool.subnet}: {NO_BLOCK}"
         return
     if pool.subnet != str(subnet) and ip_address(pool.subnet.partition("/")[0]) != subnet[0]:
         yield f"invalid subnet {pool.subnet}: it should be {subnet}"
@@ -144,10 +152,9 @@ def _faults(pool: IpamPool) -> Iterator[str]:
 
 
 def _range_faults(text: str, subnet: Network) -> Iterator[str]:
-    try:
-        span = ip_network(text, strict=False)
-    except ValueError as error:
-        yield f"invalid ip-range {text}: {error}"
+    span = _block(text)
+    if span is None:
+        yield f"invalid ip-range {text}: {NO_BLOCK}"
         return
     if span.version != subnet.version:
         yield f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block"
@@ -163,8 +170,8 @@ def _range_faults(text: str, subnet: Network) -> Iterator[str]:
 def _address_fault(text: str, subnet: Network) -> str | None:
     try:
         address = ip_address(text)
-    except ValueError as error:
-        return str(error)
+    except ValueError:
+        return NO_ADDRESS
     if address.version != subnet.version:
         return f"parent subnet is an IPv{subnet.version} block"
     if address not in subnet:

@@ -185,7 +185,9 @@ def status(network: NetworkRecord, endpoints: Iterable[EndpointRecord]) -> Docum
     subnets: Document = {}
     for each in (*network.subnets(4), *network.subnets(6)):
         subnet, span = ip_network(each.subnet), ip_network(each.ip_range or each.subnet)
-        reserved = {subnet[0], *([subnet[-1]] if subnet.version == IPV4 else [])}
+        has_ends = subnet.version == IPV4 and subnet.prefixlen < 31
+        reserved = {subnet[0], subnet[-1]} if has_ends else set()
+        reserved |= {subnet[0]} if subnet.version != IPV4 else set()
         reserved |= {ip_address(each.gateway)} if each.gateway else set()
         used = reserved | {address for address in taken if address in subnet}
         free = span.num_addresses - sum(address in span for address in used)

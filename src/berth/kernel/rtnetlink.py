@@ -293,7 +293,7 @@ def address_message(index: int, address: bytes, prefix_length: int) -> Message:
         + attribute(_IFA_LOCAL, address)
         + attribute(_IFA_ADDRESS, address)
     )
-    if family == AF_INET:
+    if family == AF_INET and prefix_length < 31:  # RFC 3021
         host_bits = (1 << (32 - prefix_length)) - 1
         broadcast = (int.from_bytes(address, "big") | host_bits).to_bytes(4, "big")
         body += attribute(_IFA_BROADCAST, broadcast)

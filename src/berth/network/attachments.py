@@ -87,9 +87,9 @@ class Attachments:
                 return free
             try:
                 return pool.allocate()
-            except Failed:
+            except Failed as error:
                 if not self._give_up_spare(network):
-                    raise
+                    raise Failed(f"{error.message}: {network.name} ({network.id})") from None
                 return pool.allocate()
         address = ipam.parse_address(asked, version=version)
         pool.claim(address)

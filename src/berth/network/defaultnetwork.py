@@ -15,7 +15,7 @@ from berth.network.records import ROUTER
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from berth.network.ipam import Network, Plan
+    from berth.network.ipam import Network, Plan, Space
     from berth.network.records import NetworkRecord
 
 _Bridge = tuple[str, str]  # its address, which is the gateway, and the subnet
@@ -52,7 +52,7 @@ def settle(
         return record
     told = _told(plan.bip, plan.range)
     if not (has_bridge and _may_stay(record.gateway, record.subnet, told, occupied)):
-        gateway, subnet = told or _chosen(occupied, plan.subnets())
+        gateway, subnet = told or _chosen(occupied, plan.spaces(record.id))
         record = msgspec.structs.replace(record, gateway=gateway, subnet=subnet)
     auxiliary = _router(4, plan.router, record.subnet)
     record = msgspec.structs.replace(record, ip_range=plan.range, auxiliary=auxiliary)
@@ -60,7 +60,7 @@ def settle(
         return msgspec.structs.replace(record, gateway6="", subnet6="", ip_range6="")
     told = _told(plan.bip6, plan.range6)
     if not (has_bridge and _may_stay(record.gateway6, record.subnet6, told, occupied)):
-        gateway, subnet = told or _chosen(occupied, ipam.local_subnets(record.id))
+        gateway, subnet = told or _chosen(occupied, plan.spaces(record.id, version=6))
         record = msgspec.structs.replace(record, gateway6=gateway, subnet6=subnet)
     auxiliary = auxiliary | _router(6, plan.router6, record.subnet6)
     return msgspec.structs.replace(record, ip_range6=plan.range6, auxiliary=auxiliary)
@@ -91,9 +91,9 @@ def _may_stay(gateway: str, subnet: str, told: _Bridge | None, occupied: Iterabl
     return bool(subnet) and not any(ipam.overlap(ip_network(subnet), other) for other in occupied)
 
 
-def _chosen(occupied: Iterable[Network], offered: Iterable[Network]) -> _Bridge:
+def _chosen(occupied: Iterable[Network], spaces: Iterable[Space]) -> _Bridge:
     try:
-        return _first_of(choose_subnet(occupied, offered))
+        return _first_of(choose_subnet(occupied, spaces))
     except Failed as error:
         text = f'error creating default "bridge" network: {error.message}'
         hint = "the settings may name a free subnet (bip, default-address-pools)"
@@ -101,4 +101,4 @@ def _chosen(occupied: Iterable[Network], offered: Iterable[Network]) -> _Bridge:
 
 
 def _first_of(subnet: Network) -> _Bridge:
-    return str(subnet.network_address + 1), str(subnet)
+    return str(ipam.first_address(subnet)), str(subnet)

@@ -11,22 +11,24 @@ from berth.errors import BerthError, Failed, Forbidden, InvalidArgument
 from berth.oci.digest import sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from ipaddress import IPv4Interface, IPv6Address, IPv6Interface
 
     Address = IPv4Address | IPv6Address
     Network = IPv4Network | IPv6Network
     Interface = IPv4Interface | IPv6Interface
+    Space = tuple[Network, int]  # and the size of the subnets that are taken from it
 
+USED = "Address already in use"
 EXHAUSTED = "all predefined address pools have been fully subnetted"
-_LONGEST = {4: 30, 6: 126}  # prefix that leaves room for a gateway and a container
+_LONGEST = {4: 31, 6: 126}  # prefix that leaves room for a gateway and a container
+_LOCAL_SIZE = 64
 
 
-def default_subnets() -> Iterator[IPv4Network]:
-    """Yield the subnets that networks get when none is asked for, in Docker's order."""
-    for second in range(17, 32):
-        yield IPv4Network((0xAC000000 | second << 16, 16))
-    yield from IPv4Network("192.168.0.0/16").subnets(new_prefix=20)
+def default_spaces() -> list[Space]:
+    """Return where networks get subnets when none is asked for, and of which size, in Docker's order."""
+    whole = (IPv4Network((0xAC000000 | second << 16, 16)) for second in range(17, 32))
+    return [*((network, 16) for network in whole), (IPv4Network("192.168.0.0/16"), 20)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,30 +58,48 @@ class Plan:
     options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     forwards: bool = True
 
-    def subnets(self) -> Iterator[IPv4Network]:
-        """Yield the subnets that networks get when none is asked for."""
-        for base, size in self.pools:
-            network = ip_network(base)
-            if isinstance(network, IPv4Network):
-                yield from network.subnets(new_prefix=size)
-        if not self.pools:
-            yield from default_subnets()
+    def spaces(self, seed: str, *, version: int = 4, size: int = 0) -> list[Space]:
+        """Return where networks get subnets when none is asked for, those of a ``size`` if one is.
+
+        ``seed``: of those of IPv6, which are the engine's own where there is no pool of them.
+        """
+        spaces: list[Space] = [(ip_network(base), usual) for base, usual in self.pools]
+        spaces = [space for space in spaces or default_spaces() if space[0].version == version]
+        if version == 6 and not spaces:
+            spaces = [(local_prefix(seed), _LOCAL_SIZE)]
+        if not size:
+            return spaces
+        found = [(base, size) for base, _ in spaces if base.prefixlen <= size]
+        if not found:
+            raise InvalidArgument("invalid address pool")
+        return found
 
 
-def local_subnets(seed: str) -> Iterator[IPv6Network]:
-    """Yield the unique local IPv6 subnets (RFC 4193) of one engine: those below a prefix of its own."""
-    prefix = b"\xfd" + sha256(seed.encode())[:5]
-    for number in range(1 << 16):
-        yield IPv6Network((prefix + number.to_bytes(2, "big") + bytes(8), 64))
+def local_prefix(seed: str) -> IPv6Network:
+    """Return the prefix of one engine's unique local IPv6 addresses (RFC 4193)."""
+    return IPv6Network((b"\xfd" + sha256(seed.encode())[:5] + bytes(10), 48))
 
 
-def choose_subnet(taken: Iterable[Network], offered: Iterable[Network]) -> Network:
-    """Return the first subnet ``offered`` that overlaps none of ``taken``."""
+def choose_subnet(taken: Iterable[Network], spaces: Iterable[Space]) -> Network:
+    """Return the first subnet of these spaces, of their sizes, that overlaps none of ``taken``."""
     occupied = list(taken)
-    for subnet in offered:
-        if not any(overlap(subnet, other) for other in occupied):
-            return subnet
+    for base, size in spaces:
+        others = [other for other in occupied if overlap(base, other)]
+        number, step = int(base.network_address), 1 << (base.max_prefixlen - size)
+        while number <= int(base.broadcast_address):
+            subnet = ip_network((ip_address(number.to_bytes(base.max_prefixlen // 8)), size))
+            last = [int(o.broadcast_address) for o in others if overlap(subnet, o)]
+            if not last:
+                return subnet
+            number = (
+                max(*last, number) // step + 1
+            ) * step  # past all of them: there may be millions
     raise Failed(EXHAUSTED)
+
+
+def first_address(subnet: Network) -> Address:
+    """Return the first address that somebody may have: the very first is the network's or anycast."""
+    return subnet[subnet.version == 6 or subnet.prefixlen < 31]
 
 
 def overlap(one: Network, other: Network) -> bool:
@@ -160,8 +180,10 @@ class AddressPool:
         span = ip_range or subnet
         if not overlap(span, subnet) or span.prefixlen < subnet.prefixlen:
             raise InvalidArgument(f"invalid ip-range {span}: not part of the subnet {subnet}")
-        last = int(subnet.broadcast_address) - (subnet.version == 4)  # IPv6 knows no broadcast
-        self._first = max(int(span.network_address), int(subnet.network_address) + 1)
+        has_broadcast = subnet.version == 4 and subnet.prefixlen < 31  # RFC 3021
+        last = int(subnet.broadcast_address) - has_broadcast
+        self._bounds = range(int(first_address(subnet)), last + 1)
+        self._first = max(int(span.network_address), self._bounds.start)
         self._last = min(int(span.broadcast_address), last)
         self._used: set[int] = set()
         self._next = self._first
@@ -187,8 +209,8 @@ class AddressPool:
             raise InvalidArgument(
                 f"invalid address {address}: It does not belong to any of this network's subnets"
             )
-        if int(address) in self._used:
-            raise Forbidden("Address already in use")
+        if int(address) in self._used or int(address) not in self._bounds:
+            raise Forbidden(USED)
         self._used.add(int(address))
 
     def restore(self, address: Address) -> None:

@@ -133,12 +133,25 @@ class Networks:
                     for each in subnets
                 ]
             )
-            others = [*(each.gateway for each in subnets), *record.auxiliary.values()]
-            for address in [_address(text) for text in others if text]:
-                if address.version == version:
-                    pools.claim(address)
+            self._reserve(record, pools, version)
             self._pools[record.id, version] = pools
         return pools
+
+    def _reserve(self, record: NetworkRecord, pools: Pools, version: int) -> None:
+        """Take the addresses of a network's gateways and those that are somebody else's."""
+        gateways = [("gateway", each.gateway, each.gateway) for each in record.subnets(version)]
+        others = [
+            ("secondary ip address", f"{name}:{text}", text)
+            for name, text in record.auxiliary.items()
+        ]
+        for what, shown, text in [*gateways, *others]:
+            if not text or (address := _address(text)).version != version:
+                continue
+            try:
+                pools.claim(address)
+            except Forbidden as error:
+                if record.id not in self._records:  # else it was made when this was not refused
+                    raise Failed(f"failed to allocate {what} ({shown}): {error.message}") from None
 
     def create(
         self, request: NetworkRequest, *, occupied: Iterable[Network], present: Collection[str] = ()
@@ -181,26 +194,27 @@ class Networks:
     def _with_subnets(
         self, record: NetworkRecord, request: NetworkRequest, occupied: list[Network]
     ) -> NetworkRecord:
-        def gateway(asked: str, subnet: Network) -> str:
+        def gateway(asked: str, subnet: Network, span: str) -> str:
             """Without a bridge the gateway is somebody else, if there is one."""
-            first = str(subnet.network_address + 1) if record.bridge else ""
-            return asked or first
+            if asked or not record.bridge:
+                return asked
+            first, within = ipam.first_address(subnet), parse_subnet(span or str(subnet))[0]
+            return str(within if within != subnet[0] else first)
 
         if request.ipv4:
             subnet = self._subnet(request.subnet, occupied)
             record = msgspec.structs.replace(
                 record,
                 subnet=str(subnet),
-                gateway=gateway(request.gateway, subnet),
+                gateway=gateway(request.gateway, subnet, request.ip_range),
                 ip_range=request.ip_range,
             )
         if request.ipv6:
-            local = ipam.local_subnets(self.default().id)
-            subnet = self._subnet(request.subnet6, occupied, local)
+            subnet = self._subnet(request.subnet6, occupied, version=6)
             record = msgspec.structs.replace(
                 record,
                 subnet6=str(subnet),
-                gateway6=gateway(request.gateway6, subnet),
+                gateway6=gateway(request.gateway6, subnet, request.ip_range6),
                 ip_range6=request.ip_range6,
             )
         for more in request.more:
@@ -235,13 +249,12 @@ class Networks:
                         " in mode passthru"
                     )
 
-    def _subnet(
-        self, asked: str, occupied: Iterable[Network], offered: Iterable[Network] | None = None
-    ) -> Network:
-        if not asked:
-            offered = self._plan.subnets() if offered is None else offered
-            return choose_subnet([*self._subnets(), *occupied], offered)
-        subnet = parse_subnet(asked)
+    def _subnet(self, asked: str, occupied: Iterable[Network], *, version: int = 4) -> Network:
+        subnet = parse_subnet(asked) if asked else None
+        if subnet is None or subnet.network_address.is_unspecified:  # 0.0.0.0/24: any of that size
+            size = subnet.prefixlen if subnet is not None else 0
+            spaces = self._plan.spaces(self.default().id, version=version, size=size)
+            return choose_subnet([*self._subnets(), *occupied], spaces)
         if any(ipam.overlap(subnet, other) for other in self._subnets()):
             raise Forbidden(OVERLAPS)
         return subnet

@@ -289,7 +289,7 @@ def test_networks_are_made_and_removed(engine):
     [
         ({"name": "bridge"}, Forbidden, "predefined bridge network"),
         ({"name": "own", "subnet": "172.17.3.0/24"}, Forbidden, "Pool overlaps"),
-        ({"name": "own", "subnet": "10.0.0.0/31"}, InvalidArgument, "too small"),
+        ({"name": "own", "subnet": "10.0.0.0/32"}, InvalidArgument, "too small"),
         (
             {"name": "own", "subnet": "10.0.0.0/24", "gateway": "10.1.0.1"},
             InvalidArgument,

@@ -1,4 +1,4 @@
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -6,23 +6,53 @@ from hypothesis import strategies as st
 
 from berth.errors import BerthError, Failed, Forbidden, InvalidArgument
 from berth.network import ipam
-from berth.network.ipam import AddressPool, choose_subnet, default_subnets
+from berth.network.ipam import AddressPool, Plan, choose_subnet
 
 SUBNET = IPv4Network("10.9.0.0/29")  # addresses 1 to 6
 
 
+def chosen(count, **asked):
+    """Choose so many subnets, one after the other."""
+    taken = []
+    for _ in range(count):
+        taken.append(choose_subnet(taken, Plan().spaces("engine", **asked)))
+    return [str(subnet) for subnet in taken]
+
+
 def test_default_subnets_are_dockers():
-    subnets = [str(subnet) for subnet in ipam.default_subnets()]
+    subnets = chosen(15 + 16)
     assert subnets[:2] == ["172.17.0.0/16", "172.18.0.0/16"]
     assert subnets[14:17] == ["172.31.0.0/16", "192.168.0.0/20", "192.168.16.0/20"]
-    assert len(subnets) == 15 + 16
+    with pytest.raises(Failed, match="fully subnetted"):
+        chosen(15 + 16 + 1)
 
 
 def test_a_subnet_that_overlaps_a_route_is_passed_over():
     taken = [IPv4Network("172.17.5.0/24"), IPv4Network("172.18.0.0/15")]
-    assert str(choose_subnet(taken, default_subnets())) == "172.20.0.0/16"
+    assert str(choose_subnet(taken, Plan().spaces(""))) == "172.20.0.0/16"
     with pytest.raises(Failed, match="fully subnetted"):
-        choose_subnet([IPv4Network("128.0.0.0/1")], default_subnets())
+        choose_subnet([IPv4Network("128.0.0.0/1")], Plan().spaces(""))
+
+
+def test_subnets_may_be_of_another_size():
+    assert chosen(3, size=24) == [f"172.17.{n}.0/24" for n in range(3)]
+    with pytest.raises(InvalidArgument, match="invalid address pool"):
+        chosen(1, size=15)
+    (whole,) = chosen(1, version=6)
+    taken = [IPv6Network(whole)]
+    small = choose_subnet(taken, Plan().spaces("engine", version=6, size=126))  # at once
+    assert small.network_address == taken[0].broadcast_address + 1
+
+
+def test_subnets_come_from_pools_of_their_version():
+    plan = Plan(pools=(("fd00:1::/48", 64), ("10.0.0.0/8", 24)))
+    assert str(choose_subnet([], plan.spaces("", version=6))) == "fd00:1::/64"
+    assert str(choose_subnet([], plan.spaces(""))) == "10.0.0.0/24"
+    assert Plan(pools=(("fd00:1::/48", 64),)).spaces("") == []
+    four = Plan(pools=(("10.0.0.0/8", 24),))
+    assert (
+        four.spaces("a", version=6) == Plan().spaces("a", version=6) != four.spaces("b", version=6)
+    )
 
 
 def test_a_freed_address_rests_until_the_others_had_their_turn():
@@ -42,6 +72,18 @@ def test_network_and_broadcast_addresses_are_never_given():
     pool = AddressPool(SUBNET)
     found |= {str(pool.allocate()) for _ in range(6)}
     assert found == {f"10.9.0.{n}" for n in range(1, 7)}
+    for taken in (SUBNET[0], SUBNET[-1]):
+        with pytest.raises(Forbidden, match="Address already in use"):
+            pool.claim(taken)
+    with pytest.raises(Forbidden, match="Address already in use"):
+        AddressPool(IPv6Network("fd00::/64")).claim(IPv6Address("fd00::"))
+
+
+def test_a_subnet_of_two_addresses_has_two():
+    pool = AddressPool(IPv4Network("10.9.0.0/31"))
+    assert [str(pool.allocate()) for _ in range(2)] == ["10.9.0.0", "10.9.0.1"]
+    with pytest.raises(Failed):
+        pool.allocate()
 
 
 def test_a_claimed_address_is_taken_once():

@@ -93,7 +93,7 @@ def test_options_are_read(state):
     )
     made = Networks(state, Plan()).create(request, occupied=[])
     assert (made.mtu, made.bridge, made.icc, made.masquerade) == (1400, "br-own", False, False)
-    assert (made.gateway, made.ip_range) == ("10.9.0.1", "10.9.5.0/24")
+    assert (made.gateway, made.ip_range) == ("10.9.5.0", "10.9.5.0/24")  # as in Docker
 
 
 @pytest.mark.parametrize(
