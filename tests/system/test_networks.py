@@ -963,6 +963,39 @@ def test_only_a_container_that_a_bridge_leads_out_shows_ports(
     assert sorted(map(str.strip, shown)) == ["in-bridge 80/tcp", "in-closed", "in-host", "in-none"]
 
 
+def test_a_network_that_is_no_more_can_be_left(cli: Cli, networks: EngineProcess) -> None:
+    cli("network", "create", "gone")
+    cli("network", "create", "other")
+    assert cli("create", "--name", "left", "--network", "gone", "busybox", "sleep", "600").code == 0
+    cli("network", "rm", "gone")
+    started = cli("start", "left")
+    assert (started.code, "not found" in started.err) == (1, True)
+    assert "network nowhere not found" in cli("network", "disconnect", "nowhere", "left").err
+    assert cli("network", "disconnect", "gone", "left").code == 0
+    assert cli("network", "connect", "other", "left").code == 0
+    assert cli("start", "left").code == 0
+    assert list(settings(networks, "left")["Networks"]) == ["other"]
+    assert "network gone not found" in cli("network", "disconnect", "gone", "left").err
+
+
+def test_a_link_in_a_network_of_ones_own_may_lead_to_what_comes_later(
+    cli: Cli, networks: EngineProcess
+) -> None:
+    cli("network", "create", "own")
+    start(cli, "client", "--network", "own", "--link", "server:db")
+    start(cli, "server", "--network", "own")
+    assert reaches(cli, "client", "db")
+
+
+def test_a_full_host_name_has_its_bare_name_beside_it(cli: Cli, networks: EngineProcess) -> None:
+    cli("network", "create", "own")
+    start(cli, "mailer", "--network", "own", "--hostname", "mail.example.org")
+    cli("network", "connect", "bridge", "mailer")
+    hosts = cli("exec", "mailer", "cat", "/etc/hosts").out
+    for network in ("own", "bridge"):
+        assert f"{address(networks, 'mailer', network)}\tmail.example.org mail\n" in hosts
+
+
 @pytest.mark.parametrize(
     ("network", "container", "text"),
     [

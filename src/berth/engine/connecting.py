@@ -209,11 +209,28 @@ class Connections:
                 self._service.inspect(network_ref)
                 raise NotFound(f"endpoint {ref} not found") from None
             raise
-        network = self._service.inspect(network_ref)
+        try:
+            network = self._service.inspect(network_ref)
+        except NotFound:
+            if not await self._forget(record, network_ref):
+                raise
+            return
         if len(record.networks) == 1:
             await self._containers.unprepare(record)
         async with self._containers.lock(record):
             await self._disconnect(record, network)
+
+    async def _forget(self, record: ContainerRecord, name: str) -> bool:
+        """Take a container out of a network that is no more, so that it starts; say whether it was in it."""
+        if len(record.networks) == 1:
+            await self._containers.unprepare(record)
+        async with self._containers.lock(record):
+            if record.status in status.ALIVE or name not in record.networks:
+                return False
+            del record.networks[name]
+            record.addresses.pop(name, None)
+            self._containers.save(record)
+            return True
 
     async def _disconnect(self, record: ContainerRecord, network: NetworkRecord) -> None:
         if network.name == HOST:

@@ -198,8 +198,7 @@ def update(
     gone: EndpointRecord | None = None,
 ) -> None:
     """Tell a running container its new addresses, and take one out that is ``gone``."""
-    name, domain = spec.hostname(record), record.config.domainname
-    names = f"{name}.{domain} {name}" if domain else name
+    names = files.own_names(spec.hostname(record), record.config.domainname)
 
     def change(text: str) -> str:
         for address in (gone.address, gone.address6) if gone is not None else ():

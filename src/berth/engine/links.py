@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from berth.engine import status
-from berth.engine.networking import exposed_ports, parse_port
+from berth.engine.networking import UNNAMED, exposed_ports, parse_port
 from berth.errors import Failed, InvalidArgument, NotFound
-from berth.network.networks import DEFAULT
+from berth.network.networks import DEFAULT, NONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +29,12 @@ class Link:
 
 
 def settle(host: HostConfig, find: Find) -> None:
-    """Write links as NAME:ALIAS; refuse those to containers that there are not."""
+    """Write links as NAME:ALIAS; refuse those to containers that there are not.
+
+    In a network that somebody made they are names only, and may lead to what comes later.
+    """
+    if host.network_mode not in (DEFAULT, NONE, *UNNAMED):
+        return
     for number, entry in enumerate(host.links or ()):
         ref, _, alias = entry.partition(":")
         try:

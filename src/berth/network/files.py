@@ -36,9 +36,16 @@ def hosts(
     ``base`` takes the place of the well-known part.
     """
     lines = [f"{address}\t{name}\n" for address, name in extra]
-    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    names = own_names(hostname, domainname)
     lines += [f"{address}\t{names}\n" for address in addresses]
     return (_HOSTS if base is None else base) + "".join(lines)
+
+
+def own_names(hostname: str, domainname: str) -> str:
+    """Return what a container calls itself: the full name, which may be the host name, and the bare one."""
+    whole = f"{hostname}.{domainname}" if domainname else hostname
+    bare, dot, _ = whole.partition(".")
+    return f"{whole} {bare}" if dot else whole
 
 
 def host_hosts() -> str:

@@ -18,6 +18,9 @@ def test_hosts_names_the_container_last():
 def test_a_domain_makes_a_full_name():
     text = files.hosts(hostname="c1", domainname="example.org", addresses=["172.17.0.2"])
     assert text.endswith("\n172.17.0.2\tc1.example.org c1\n")
+    assert files.own_names("c1", "") == "c1"
+    for name, domain in (("c1.example.org", ""), ("c1.example", "org")):
+        assert files.own_names(name, domain) == "c1.example.org c1"
 
 
 def test_extra_hosts_are_split_and_know_the_gateway():
