@@ -187,6 +187,46 @@ def test_every_form_of_a_port_is_shown_as_docker_shows_it(cli: Cli, engine: Engi
     )
 
 
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (["publish=47085"], ["web"]),
+        (["publish=80"], []),  # the container's port, not the host's
+        (["publish=47085/udp"], []),
+        (["publish=47000-47090/tcp"], ["web"]),
+        (["publish=47086/udp"], ["name"]),
+        (["expose=80"], ["web"]),
+        (["expose=70-90", "publish=47086/udp"], ["name", "web"]),  # either
+        (["expose=53/udp", "label=none"], []),
+    ],
+)
+def test_containers_are_found_by_their_ports(
+    cli: Cli, engine: EngineProcess, filters: list[str], found: list[str]
+) -> None:
+    start(cli, "web", "-p", "127.0.0.1:47085:80")
+    start(cli, "name", "-p", "127.0.0.1:47086:53/udp")
+    cli("create", "--name", "idle", "-p", "127.0.0.1:47085:80", "busybox")
+    flags = [word for text in filters for word in ("--filter", text)]
+    assert sorted(cli("ps", "-a", *flags, "--format", "{{.Names}}").lines) == found
+
+
+def test_containers_are_found_by_their_network(cli: Cli, networks: EngineProcess) -> None:
+    id_ = cli("network", "create", "own").out.strip()
+    start(cli, "member", "--network", "own")
+    start(cli, "other")
+    for value in ("own", id_, id_[:12]):
+        assert cli("ps", "-a", "-f", f"network={value}", "--format", "{{.Names}}").out == "member\n"
+    assert cli("ps", "-a", "-q", "-f", "network=ow").out == ""
+
+
+@pytest.mark.parametrize("value", ["x", "80-x", "0x50"])
+def test_a_filter_for_ports_that_are_none_is_refused(
+    cli: Cli, engine: EngineProcess, value: str
+) -> None:
+    done = cli("ps", "--filter", f"publish={value}")
+    assert (done.code, f"error while looking up for publish {value}" in done.err) == (1, True)
+
+
 def test_publish_all_publishes_what_is_exposed(
     cli: Cli, engine: EngineProcess, places: Places
 ) -> None:

@@ -15,6 +15,7 @@ from berth.engine import (
     links,
     logtargets,
     metrics,
+    networksettings,
     reloading,
     stats,
     status,
@@ -127,7 +128,16 @@ class Engine:
         self, *, all_: bool, limit: int | None, filters: Mapping[str, Sequence[str]]
     ) -> list[Document]:
         """Return summaries of the running containers, or of ``all_``; the youngest ``limit``."""
-        passes = ContainerFilter(filters, find=self.containers.find, health=self._health.word)
+        service = self._services.network
+        passes = ContainerFilter(
+            filters,
+            find=self.containers.find,
+            health=self._health.word,
+            ports=lambda record: networksettings.summary_ports(
+                record, service.endpoints_of(record.id)
+            ),
+            networks=lambda: {network.id: network.name for network in service.networks()},
+        )
         everything = all_ or bool(limit and limit > 0) or passes.includes_ended
         found = [
             record

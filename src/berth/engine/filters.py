@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from berth.engine import status
 from berth.engine.networking import parse_port
-from berth.errors import BerthError, InvalidArgument
+from berth.errors import InvalidArgument
 from berth.images.catalog import flag
 from berth.oci import times
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from berth.engine.events import Event
     from berth.engine.models import ContainerRecord
@@ -45,20 +45,34 @@ class ContainerFilter:
     """The filters of a list of containers; InvalidArgument for one that Docker does not know."""
 
     def __init__(
-        self, filters: Filters, *, find: Find, health: Callable[[ContainerRecord], str]
+        self,
+        filters: Filters,
+        *,
+        find: Find,
+        health: Callable[[ContainerRecord], str],
+        ports: Callable[[ContainerRecord], Iterable[Mapping[str, object]]],
+        networks: Callable[[], Mapping[str, str]],
     ) -> None:
+        """``ports`` returns those that lists show of a container, ``networks`` all by their ids."""
         self._filters = filters
+        named = {
+            start: {name for id_, name in networks().items() if id_.startswith(start)}
+            for start in filters.get("network", ())
+        }
+        self._ports = ports
+        self._wanted = {key: _ports(key, filters.get(key, ())) for key in ("publish", "expose")}
         self._checks: dict[str, Callable[[ContainerRecord, str], bool]] = {
             "ancestor": _has_ancestor,
             "annotation": lambda r, v: has_labels(r.host_config.annotations, [v]),
             "exited": lambda r, v: r.status == status.EXITED and str(r.exit_code) == v,
-            "expose": lambda r, v: _has_port(r.config.exposed_ports or {}, v),
             "health": lambda r, v: health(r) == v,
             "id": lambda r, v: r.id.startswith(v),
             "is-task": lambda _, v: not flag("is-task", [v]),
             "name": lambda r, v: matches(v, f"/{r.name}") or matches(v, r.name),
-            "network": lambda r, v: v in (r.host_config.network_mode, *r.networks),
-            "publish": lambda r, v: _has_port(r.host_config.port_bindings or {}, v),
+            "network": lambda r, v: (
+                v in (r.host_config.network_mode, *r.networks)
+                or not named[v].isdisjoint(r.networks)
+            ),
             "status": lambda r, v: r.status == v,
             "volume": _has_volume,
         }
@@ -67,7 +81,7 @@ class ContainerFilter:
             for key in ("before", "since")
             if key in filters
         }
-        known = {*self._checks, "label", "before", "since"}
+        known = {*self._checks, *self._wanted, "label", "before", "since"}
         for key in filters:
             if key not in known:
                 raise InvalidArgument(f"invalid filter '{key}'")
@@ -92,6 +106,8 @@ class ContainerFilter:
         """Say whether a container passes."""
         if not has_labels(record.config.labels, self._filters.get("label", ())):
             return False
+        if any(self._wanted.values()) and not any(map(self._is_wanted, self._ports(record))):
+            return False
         if any(record.created_ns >= moment for moment in self._moments.get("before", ())):
             return False
         if any(record.created_ns <= moment for moment in self._moments.get("since", ())):
@@ -101,6 +117,11 @@ class ContainerFilter:
             for key, values in self._filters.items()
             if key in self._checks and values
         )
+
+    def _is_wanted(self, port: Mapping[str, object]) -> bool:
+        """Say whether a port of the host or of the container is asked for: one of either will do."""
+        pairs = (("PublicPort", "publish"), ("PrivatePort", "expose"))
+        return any((port.get(name), port["Type"]) in self._wanted[key] for name, key in pairs)
 
 
 def _created_ns(find: Find, ref: str) -> int:
@@ -115,12 +136,21 @@ def _has_ancestor(record: ContainerRecord, value: str) -> bool:
     )
 
 
-def _has_port(ports: Mapping[str, object], value: str) -> bool:
-    try:
-        wanted = parse_port(value)
-        return any(parse_port(text) == wanted for text in ports)
-    except BerthError:
-        return False
+def _ports(key: str, values: Sequence[str]) -> set[tuple[int, str]]:
+    """Return the ports that are meant by "80", "53/udp" and "8000-8100/tcp"."""
+    found: set[tuple[int, str]] = set()
+    for value in values:
+        numbers, slash, protocol = value.partition("/")
+        first, dash, last = numbers.partition("-")
+        try:
+            start, kind = parse_port(f"{first}{slash}{protocol}")
+            end, _ = parse_port(last) if dash else (start, kind)
+        except InvalidArgument as error:
+            raise InvalidArgument(
+                f"error while looking up for {key} {value}: {error.message}"
+            ) from None
+        found.update((number, kind) for number in range(start, end + 1))
+    return found
 
 
 def _has_volume(record: ContainerRecord, value: str) -> bool:
