@@ -927,6 +927,8 @@ def test_a_running_container_is_connected_and_disconnected(
     assert cli("exec", "client", "ls", "/sys/class/net").out == "lo\n"
     not_there = cli("network", "disconnect", "extra", "client")
     assert (not_there.code, "is not connected to network extra" in not_there.err) == (1, True)
+    body = {"Container": "client"}
+    assert networks.request("POST", "/networks/extra/disconnect", body)[0] == 500  # as in Docker
     assert cli("network", "connect", "bridge", "client").code == 0
     assert places.talk(web, places.outside_fd, (HOST, 18080)) == OUTSIDE
 
@@ -1010,6 +1012,7 @@ def test_a_network_that_is_no_more_can_be_left(cli: Cli, networks: EngineProcess
     cli("network", "rm", "gone")
     started = cli("start", "left")
     assert (started.code, "not found" in started.err) == (1, True)
+    assert "Cannot restart container left: " in cli("restart", "left").err
     assert "network nowhere not found" in cli("network", "disconnect", "nowhere", "left").err
     assert cli("network", "disconnect", "gone", "left").code == 0
     assert cli("network", "connect", "other", "left").code == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from berth.engine import endpoints, failures, hostfiles, links, networking, spec, status
 from berth.engine.models import CreateRequest
-from berth.errors import BerthError, Conflict, Failed, Forbidden, InvalidArgument, NotFound
+from berth.errors import BerthError, Conflict, Failed, InvalidArgument, NotFound
 from berth.network import shaping
 from berth.network.networks import DEFAULT, HOST, NONE
 
@@ -237,7 +237,7 @@ class Connections:
             raise InvalidArgument(HOSTS)
         if record.status in status.ALIVE:
             if network.name not in record.networks:
-                raise Forbidden(f"container {record.id} is not connected to network {network.name}")
+                raise Failed(f"container {record.id} is not connected to network {network.name}")
             endpoint = await self._service.detach(record.id, network.id)
             if endpoint is not None:  # else berthd was killed while it did this before
                 self._keep(record)

@@ -322,6 +322,9 @@ class Containers:
             if record.status in (*status.ALIVE, status.RESTARTING):
                 await self.stop(record.id, signal_name=signal_name, timeout_s=timeout_s)
             await self.start(record.id)
+        except BerthError as error:
+            text = f"Cannot restart container {ref}: {error.message}"
+            raise Failed(text, hint=error.hint) from error
         finally:
             life.kept = False
         self.emit(record, "restart")
