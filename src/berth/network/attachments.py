@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from dataclasses import replace
@@ -13,6 +14,7 @@ import msgspec
 from berth.errors import Failed, NotFound
 from berth.network import bridges, ipam, options, shaping, uplinks
 from berth.network.guards import Guard
+from berth.network.records import EndpointRecord
 from berth.network.wiring import FIRST_DEVICE, Attachment, Place, Ready
 
 if TYPE_CHECKING:
@@ -20,9 +22,8 @@ if TYPE_CHECKING:
 
     from berth.network.foundation import Foundation
     from berth.network.ipam import Address
-    from berth.network.records import EndpointRecord, EndpointRequest, NetworkRecord
+    from berth.network.records import EndpointRequest, NetworkRecord, SandboxRequest
     from berth.network.shaping import Shape
-
 
 REMEMBERED = 1024  # interfaces, the last ones
 
@@ -263,6 +264,23 @@ def attached(
         link_local=tuple(map(str, attachment.link_local)),
         mac=attachment.mac.hex(":"),
         **fields,
+    )
+
+
+def new_endpoint(
+    request: SandboxRequest, asked: EndpointRequest, network: NetworkRecord
+) -> EndpointRecord:
+    """Return the record of an endpoint that is about to be made."""
+    return EndpointRecord(
+        id=os.urandom(32).hex(),
+        container_id=request.container_id,
+        container_name=request.container_name,
+        network_id=network.id,
+        network_name=network.name,
+        hostname=request.hostname,
+        aliases=asked.aliases,
+        links=asked.links,
+        gateway_priority=asked.gateway_priority,
     )
 
 

@@ -88,12 +88,10 @@ def choose_subnet(taken: Iterable[Network], spaces: Iterable[Space]) -> Network:
         number, step = int(base.network_address), 1 << (base.max_prefixlen - size)
         while number <= int(base.broadcast_address):
             subnet = ip_network((ip_address(number.to_bytes(base.max_prefixlen // 8)), size))
-            last = [int(o.broadcast_address) for o in others if overlap(subnet, o)]
-            if not last:
+            ends = [int(o.broadcast_address) for o in others if overlap(subnet, o)]
+            if not ends:
                 return subnet
-            number = (
-                max(*last, number) // step + 1
-            ) * step  # past all of them: there may be millions
+            number = (max(*ends, number) // step + 1) * step  # past all: there may be millions
     raise Failed(EXHAUSTED)
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from berth.errors import Conflict, Failed, Forbidden, InvalidArgument, NotFound
 from berth.network import ipam
-from berth.network.attachments import attached, free_device
+from berth.network.attachments import attached, free_device, new_endpoint
 from berth.network.held import Held
 from berth.network.networks import HOST
 from berth.network.publishing import Publishing
@@ -152,7 +152,7 @@ class Sandboxes:
                 "container cannot be connected to multiple networks with one of the networks in"
                 " private (none) mode"
             )
-        self._put(_endpoint(held.request, asked, network))
+        self._put(new_endpoint(held.request, asked, network))
 
     async def _connect_bridges(
         self, held: Held, found: Sequence[tuple[EndpointRequest, NetworkRecord]]
@@ -161,7 +161,7 @@ class Sandboxes:
         attachments: list[Attachment] = []
         records: list[EndpointRecord] = []
         for asked, network in found:
-            record = _endpoint(held.request, asked, network)
+            record = new_endpoint(held.request, asked, network)
             device = free_device(records, network, asked)
             if len(found) == 1 and held.netns_fd is None:
                 ready = self._attachments.take_spare(asked, network)
@@ -322,7 +322,7 @@ class Sandboxes:
         attachment = self._attachments.choose(
             asked, network, device=device, container_id=container_id
         )
-        record = attached(_endpoint(held.request, asked, network), attachment, network)
+        record = attached(new_endpoint(held.request, asked, network), attachment, network)
         self._set(record)
         before = leaders(endpoints)
         try:
@@ -410,22 +410,6 @@ class Sandboxes:
             self._put(msgspec.structs.replace(endpoint, container_name=name))
         if held := self._held.get(container_id):
             held.request = replace(held.request, container_name=name)
-
-
-def _endpoint(
-    request: SandboxRequest, asked: EndpointRequest, network: NetworkRecord
-) -> EndpointRecord:
-    return EndpointRecord(
-        id=os.urandom(32).hex(),
-        container_id=request.container_id,
-        container_name=request.container_name,
-        network_id=network.id,
-        network_name=network.name,
-        hostname=request.hostname,
-        aliases=asked.aliases,
-        links=asked.links,
-        gateway_priority=asked.gateway_priority,
-    )
 
 
 def _addresses(endpoint: EndpointRecord) -> list[Address]:
