@@ -33,6 +33,7 @@ RESOLV_CONF = "resolv.conf"
 FILES = ("hostname", "hosts", RESOLV_CONF)
 SHARED_IPC = ("/dev/shm", "/dev/mqueue")  # noqa: S108 - the host's, for --ipc=host
 LARGE_BLOCKS = 1 << 15  # of 512 bytes
+MOVES = 3  # of a log from name to name, while it is removed
 MAX_BYTES = 1 << 20  # of a file that a container may write what it likes to
 
 
@@ -234,15 +235,19 @@ def _extra_host(entry: str) -> str:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder of ours; nothing when it is not there."""
+    """Remove a folder of ours; nothing when it is not there.
+
+    A log in it may be on the way to another name: it is being packed, by a process that nobody waits for.
+    """
     try:  # two levels at most, and usually few files: a third of what shutil takes
         for entry in os.scandir(folder):
             os.unlink(entry)  # noqa: PTH108
         os.rmdir(folder)  # noqa: PTH106
-    except FileNotFoundError:
-        return
     except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(MOVES):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                return
 
 
 def targets(record: ContainerRecord, added: Edits | None) -> list[str]:

@@ -117,6 +117,27 @@ def test_the_engine_does_not_wait_for_the_end_of_a_large_file(tmp_path: Path, si
     asyncio.run(hostfiles.apart(folder, remove))  # there is nothing any more
 
 
+def test_a_folder_goes_while_its_log_is_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "container"
+    folder.mkdir()
+    plain, half, packed = (folder / name for name in ("log.1", "log.1.packing", "log.1.gz"))
+    plain.touch()
+    half.touch()
+    unlink = os.unlink
+
+    def pack_and_unlink(*args: object, **options: object) -> None:
+        if half.exists():
+            half.rename(packed)
+            unlink(plain)
+        unlink(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "unlink", pack_and_unlink)
+    hostfiles.remove_tree(folder)
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize("address", ["172.17.0.200", "172.17.0.9", "10.1.1.1"])
 def test_a_large_file_gets_the_new_address_and_keeps_its_lines(
     tmp_path: Path, address: str
