@@ -245,7 +245,11 @@ def test_a_pull_that_is_killed_goes_on_with_what_it_had(
     start = size_of(engine.data_root)
     command = [find("docker"), "-H", engine.host, "pull", name]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
-        wait_for(lambda: size_of(engine.data_root) - start >= size_mb << 20, "so much is written")
+        wait_for(
+            lambda: size_of(engine.data_root) - start >= size_mb << 20,
+            "so much is written",
+            timeout_s=120,  # the disk has yet to take what the registry was given
+        )
         engine.kill()
     assert client.returncode == 1
     engine.start()

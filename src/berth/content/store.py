@@ -106,17 +106,24 @@ class ContentStore:
 
     def open_blob(self, digest: Digest) -> BinaryIO:
         """Open the blob, unverified: for whoever hashes what it reads. A thin one is no file."""
-        if digest in self.thin:
-            return self.thin.open(digest, self.path(digest))
-        try:
-            return self.path(digest).open("rb")
-        except FileNotFoundError:
-            raise NotFound(f"content {digest}: not found") from None
+        return self._open(digest)[0]
+
+    def _open(self, digest: Digest) -> tuple[BinaryIO, bool]:
+        """Open the blob; say whether it is thin."""
+        if digest not in self.thin:
+            try:
+                file = self.path(digest).open("rb")
+            except FileNotFoundError:
+                raise NotFound(f"content {digest}: not found") from None
+            if digest not in self.thin:
+                return file, False
+            file.close()  # another thread has made it thin: this may be what it has left
+        return self.thin.open(digest, self.path(digest)), True
 
     def open_file(self, digest: Digest) -> BinaryIO:
         """Open the blob, unverified, as a file; a thin one is copied into one without a name."""
-        blob = self.open_blob(digest)
-        if digest not in self.thin:
+        blob, is_thin = self._open(digest)
+        if not is_thin:
             return blob
         path = self.temporary()
         with blob, path.open("x+b") as file:

@@ -80,6 +80,21 @@ def make_thin(store, digest: Digest, tree) -> None:
     store.make_thin(digest, CHAIN, made, index)
 
 
+def test_a_blob_that_becomes_thin_while_it_is_opened_is_read_by_its_index(store, tree, monkeypatch):
+    digest, path = store.write(DATA), store.path
+
+    def made_thin_first(asked: Digest) -> Path:
+        monkeypatch.undo()
+        make_thin(store, digest, tree)
+        return path(asked)
+
+    for opened in (store.verify, lambda digest: store.open_file(digest).read() != DATA):
+        monkeypatch.setattr(store, "path", made_thin_first)
+        assert not opened(digest)
+        assert digest in store.thin
+        store.make_whole(digest)
+
+
 @pytest.fixture
 def thin(store, tree) -> Digest:
     digest = store.write(DATA)
