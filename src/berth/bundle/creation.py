@@ -337,9 +337,7 @@ def start(folder: Folder, record: Record) -> None:
     directory = os.open(folder.path, os.O_PATH | os.O_CLOEXEC)
     try:
         sock.connect(f"/proc/self/fd/{directory}/{SOCKET}")
-    except (
-        ConnectionRefusedError
-    ):  # it was started, by one that was killed before it could note that
+    except ConnectionRefusedError:  # one that was killed before it could note that has started it
         folder.forget_start()
         raise Conflict("cannot start an already running container") from None
     except OSError as error:

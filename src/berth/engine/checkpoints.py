@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from berth.engine import hostfiles, spec, status
+from berth.engine import connecting, hostfiles, spec, status
 from berth.errors import BerthError, Conflict, Failed, InvalidArgument, NotFound, Unsupported
 from berth.runtime import criu
 
@@ -65,10 +65,9 @@ class Checkpoints:
                 "pid": record.pid,
                 "pipes": self._containers.task(record).pipes,
                 "targets": hostfiles.targets(record, self._services.cdi.edits(record.host_config)),
-                "addresses": {
-                    endpoint.network_name: [endpoint.address, endpoint.address6]
-                    for endpoint in self._services.network.endpoints_of(record.id)
-                },
+                "addresses": connecting.addresses_of(
+                    self._services.network.endpoints_of(record.id)
+                ),
                 "cgroups_path": spec.cgroup_path(record, cgroup=self._services.instance.cgroup),
                 "leave_running": not request.exit,
                 "search": search,

@@ -13,7 +13,7 @@ from berth.network import shaping
 from berth.network.networks import DEFAULT, HOST, NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from berth.engine.containers import Containers
@@ -72,9 +72,9 @@ def _name(service: NetworkService, ref: str) -> str:
         return ref
 
 
-def addresses_of(endpoint: EndpointRecord) -> list[str]:
-    """Return the addresses that a container has in a network."""
-    return [text for text in (endpoint.address, endpoint.address6) if text]
+def addresses_of(endpoints: Iterable[EndpointRecord]) -> dict[str, list[str]]:
+    """Return the addresses that a container has, by the names of its networks."""
+    return {e.network_name: [text for text in (e.address, e.address6) if text] for e in endpoints}
 
 
 def emit(services: Services, endpoint: EndpointRecord, action: str) -> None:
@@ -127,7 +127,7 @@ async def disconnect(services: Services, record: ContainerRecord, *, is_shared: 
     """
     endpoints = services.network.endpoints_of(record.id)
     if endpoints:
-        record.addresses = {e.network_name: addresses_of(e) for e in endpoints}
+        record.addresses = addresses_of(endpoints)
     await services.network.disconnect(record.id, is_shared=is_shared)
     for endpoint in endpoints:
         emit(services, endpoint, "disconnect")
