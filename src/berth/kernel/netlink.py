@@ -35,6 +35,8 @@ _NETLINK_CAP_ACK = 10  # an acknowledgement does not repeat the request
 _NETLINK_EXT_ACK = 11  # and a refusal says in words what was wrong
 _NLMSGERR_ATTR_MSG = 1
 _NLM_F_ACK_TLVS = 0x200
+_NLM_F_DUMP_INTR = 0x10
+_DUMPS = 10
 _NLA_F_NESTED = 0x8000
 _NLA_TYPE_MASK = 0x3FFF
 _RECEIVE_BYTES = 65_536
@@ -213,13 +215,27 @@ class NetlinkSocket:
         return reply
 
     def dump(self, message: Message, call: str) -> list[Message]:
-        """Send a request for a table, and return its entries."""
+        """Send a request for a table, and return its entries.
+
+        While others change the table entries may be missing: then it is asked for again, a few times.
+        """
+        entries: list[Message] = []
+        for _ in range(_DUMPS):
+            entries, is_whole = self._dump(message, call)
+            if is_whole:
+                break
+        return entries
+
+    def _dump(self, message: Message, call: str) -> tuple[list[Message], bool]:
+        """Return a table's entries, and whether nobody changed it meanwhile."""
         self._send([message.encode(self._next(), NLM_F_DUMP)])
         entries: list[Message] = []
+        is_whole = True
         while True:
             for reply in self._receive():
+                is_whole = is_whole and not reply.flags & _NLM_F_DUMP_INTR
                 if reply.kind == NLMSG_DONE:
-                    return entries
+                    return entries, is_whole
                 if reply.kind == NLMSG_ERROR and (error := refusal(reply, call)):
                     raise error
                 entries.append(reply)

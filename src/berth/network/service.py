@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Failed, Forbidden, NotFound
 from berth.kernel import nftables
-from berth.network import bridges, configurations, firewall, shaping, table
+from berth.network import bridges, choosing, configurations, firewall, shaping, table
 from berth.network.attachments import Attachments
 from berth.network.detour import GATEWAYS
 from berth.network.foundation import Foundation
@@ -79,10 +79,11 @@ class NetworkService:
         self._is_open = True
         base.resolvers = Resolvers(base, self._sandboxes)
         self._sandboxes.retain(running)
-        await self._settle_default()
-        await base.thread.run(base.wiring.enable_forwarding)
-        for network in (*self._networks.bridged(), *self._networks.uplinked()):
-            await self._mend(network)
+        async with choosing.alone():
+            await self._settle_default()
+            await base.thread.run(base.wiring.enable_forwarding)
+            for network in (*self._networks.bridged(), *self._networks.uplinked()):
+                await self._mend(network)
         await self._sandboxes.restore(running)
         await base.thread.run(base.table.replace)
         self._watch = await Watch.open(base)
@@ -265,6 +266,10 @@ class NetworkService:
 
     async def create(self, request: NetworkRequest) -> NetworkRecord:
         """Make a network; all or nothing."""
+        async with choosing.alone():
+            return await self._create(request)
+
+    async def _create(self, request: NetworkRequest) -> NetworkRecord:
         base, wiring = self._base, self._base.wiring
         own = [network.bridge for network in self._networks.bridged()]
         occupied = await base.thread.run(lambda: wiring.occupied(own))

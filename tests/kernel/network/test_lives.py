@@ -1,9 +1,13 @@
 """What networks and endpoints are after a crash, a refusal, a cancellation and the end."""
 
 import asyncio
+import fcntl
 import json
 import os
 import socket
+import threading
+import time
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from berth.errors import BerthError, Conflict, Failed, Forbidden, InvalidArgument, NotFound
 from berth.kernel import nftables
 from berth.kernel.netlinkevents import NFTABLES, Listener
+from berth.network import choosing
 from berth.network.ipam import Plan
 from berth.network.records import EndpointRequest, NetworkRequest
 from berth.network.wiring import RESOLVER
@@ -269,6 +274,56 @@ def test_the_default_network_moves_when_the_host_uses_its_subnet(engine):
     engine.open()
     assert engine.service.inspect("bridge").subnet == "172.18.0.0/16"
     assert elements("subnets") == [{"prefix": {"addr": "172.18.0.0", "len": 16}}]
+
+
+@contextmanager
+def others_choose():
+    """Somebody else in this network namespace chooses a subnet."""
+    fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def routed_meanwhile(engine, work):
+    """Return what ``work`` gives when another network takes 172.18.0.0/16 while it waits."""
+
+    async def other():
+        with others_choose():
+            task = asyncio.ensure_future(work)
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(
+                run, find("ip"), "addr", "add", "172.18.5.1/24", "dev", "wan0", check=True
+            )
+        return await task
+
+    return engine.run(other())
+
+
+def test_two_engines_do_not_choose_the_same_subnet(engine):
+    made = routed_meanwhile(engine, engine.service.create(NetworkRequest(name="own")))
+    assert made.subnet == "172.19.0.0/16"
+
+
+def test_the_default_network_waits_for_what_others_choose(engine):
+    engine.close(remove=True)
+    run(find("ip"), "addr", "add", "172.17.5.1/24", "dev", "wan0", check=True)
+    with others_choose():
+        opening = threading.Thread(target=engine.open)
+        opening.start()
+        time.sleep(0.2)
+        run(find("ip"), "addr", "add", "172.18.5.1/24", "dev", "wan0", check=True)
+    opening.join()
+    assert engine.service.inspect("bridge").subnet == "172.19.0.0/16"
+
+
+def test_who_never_lets_others_choose_is_passed_over(engine, monkeypatch):
+    monkeypatch.setattr(choosing, "TRIES", 10)
+    with others_choose():
+        made = engine.run(engine.service.create(NetworkRequest(name="own")))
+    assert made.subnet == "172.18.0.0/16"
 
 
 def test_networks_are_made_and_removed(engine):

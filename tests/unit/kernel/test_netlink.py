@@ -59,3 +59,50 @@ def test_a_refusal_carries_the_call_the_cause_and_the_kernels_words():
 
 def test_an_acknowledgement_is_no_refusal():
     assert refusal(Message(2, bytes(20), flags=0x100), "create link") is None
+
+
+class Scripted:
+    """A kernel whose table is changed while it is read, as often as said."""
+
+    def __init__(self, changes):
+        self._changes = changes
+        self._next = []
+        self.asked = 0
+
+    def sendto(self, data, address):
+        del data, address
+        self.asked += 1
+        is_spoilt = self.asked <= self._changes
+        flags = 0x12 if is_spoilt else 0x2  # NLM_F_MULTI, NLM_F_DUMP_INTR
+        entries = [b"one"] if is_spoilt else [b"one", b"two"]
+        for entry in entries:
+            self._next.append(Message(16, entry, flags=flags).encode(1))
+        self._next.append(Message(netlink.NLMSG_DONE, bytes(4), flags=2).encode(1))
+
+    def recvfrom(self, size, flags):
+        del size, flags
+        return self._next.pop(0), (0, 0)
+
+
+@pytest.fixture
+def dumped(monkeypatch):
+    def dump(changes):
+        kernel = Scripted(changes)
+        with netlink.NetlinkSocket(netlink.NETLINK_ROUTE) as sock:
+            monkeypatch.setattr(sock, "_socket", kernel)
+            entries = [m.body for m in sock.dump(Message(18, b""), "list links")]
+            monkeypatch.undo()
+        return entries, kernel.asked
+
+    return dump
+
+
+def test_a_table_that_changes_while_it_is_read_is_read_again(dumped):
+    assert dumped(0) == ([b"one", b"two"], 1)
+    assert dumped(2) == ([b"one", b"two"], 3)
+
+
+def test_a_table_that_changes_all_the_time_is_given_as_it_was_read_at_last(dumped):
+    entries, asked = dumped(1000)
+    assert entries == [b"one"]
+    assert asked < 100
