@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class _Connections(ThreadingHTTPServer):
+    """Ends its connections with itself: the next server may get its port, and its clients with it."""
+
+    daemon_threads = True
+
+    def __init__(self, *args):
+        self._open = set()
+        super().__init__(*args)
+
+    def process_request(self, request, client_address):
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request):
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    def server_close(self):
+        super().server_close()
+        for request in list(self._open):
+            with contextlib.suppress(OSError):  # its client was faster
+                request.shutdown(socket.SHUT_RDWR)
 
 
 class Server:
@@ -18,8 +49,7 @@ class Server:
             def log_message(self, *_):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-        self._server.daemon_threads = True
+        self._server = _Connections(("127.0.0.1", 0), Quiet)
         self.host = f"127.0.0.1:{self._server.server_port}"
         self.url = f"http://{self.host}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
