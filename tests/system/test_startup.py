@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,13 @@ from berth.client import startup
 from berth.client.address import Address, Roots
 from berth.client.connection import Connection
 from berth.errors import Unavailable
+from support.engine import EngineProcess
 from support.programs import run
 from support.waiting import wait_for
+from system.conftest import make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from support.engine import EngineProcess
 
 pytestmark = pytest.mark.berth_only
 
@@ -59,6 +60,28 @@ def test_clients_at_the_same_time_start_one_engine(roots: Roots) -> None:
     for client in clients:
         client.join()
     assert pings == [b"OK"] * 3
+
+
+def test_engines_that_start_at_the_same_time_have_subnets_of_their_own() -> None:
+    engines = [make_engine() for _ in range(3)]
+    try:
+        with ThreadPoolExecutor(len(engines)) as pool:
+            list(pool.map(EngineProcess.start, engines))
+            asked = [(engine, {"Name": name}) for name in ("one", "two") for engine in engines]
+            made = list(pool.map(lambda a: a[0].request("POST", "/networks/create", a[1]), asked))
+        assert {status for status, _ in made} == {201}
+        networks = [engine.request("GET", "/networks")[1] for engine in engines]
+        subnets = [
+            config["Subnet"]
+            for found in networks
+            for network in found
+            for config in network["IPAM"]["Config"] or ()
+        ]
+        assert len(subnets) == 9
+        assert len(set(subnets)) == 9, subnets
+    finally:
+        for engine in engines:
+            engine.close()
 
 
 def test_an_engine_that_does_not_start_is_told_with_its_last_words(roots: Roots) -> None:
