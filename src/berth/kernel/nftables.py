@@ -286,15 +286,15 @@ def compare(operator: int, data: bytes, register: int = REG_1) -> bytes:
     )
 
 
-def mask(data: bytes, register: int = REG_1, *, turned: bytes = b"") -> bytes:
-    """Keep only these bits of the register, then turn those of ``turned``."""
+def mask(data: bytes, register: int = REG_1) -> bytes:
+    """Keep only these bits of the register."""
     return _expression(
         "bitwise",
         attribute(1, be32(register)),
         attribute(2, be32(register)),
         attribute(3, be32(len(data))),
         nested(4, attribute(1, data)),
-        nested(5, attribute(1, turned or bytes(len(data)))),
+        nested(5, attribute(1, bytes(len(data)))),
     )
 
 

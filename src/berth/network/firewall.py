@@ -9,6 +9,8 @@ Networks and ports are elements of sets and maps, so the rules never change whil
     pairs     (in, out) that may talk             subnets   those whose senders are masqueraded
     ports     (host address, protocol, port) → (container address, port)
     any_ports (protocol, port) → the same, for every local address
+    loopback_ports (protocol, port) → the same, for ::1
+    taken, any_taken  the keys of these, for rules that only ask: nft(8) shows no look whose result is unused
     routed    interfaces of networks without NAT: their published ports are open to all
     exposed   interfaces of networks that everybody may reach
     open      (container address, protocol, port) that are published in networks that are routed to
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 BRIDGES, INTERNAL, PAIRS, SUBNETS = "bridges", "internal", "pairs", "subnets"
 PORTS, ANY_PORTS, OPEN = "ports", "any_ports", "open"
+LOOPBACK_PORTS, TAKEN, ANY_TAKEN = "loopback_ports", "taken", "any_taken"
 ROUTED_TO, EXPOSED, TRUSTED, SOURCES = "routed", "exposed", "trusted", "sources"
 
 _INPUT_IS_OURS = nft.meta(nft.META_IIFNAME) + nft.lookup(BRIDGES)
@@ -109,8 +112,13 @@ def _whole(
     for chain, found in _publish_rules(family, way).items():
         rules[chain] = found + rules.get(chain, [])
     if family.version == 6 and way is not None:
-        key = nft.load(bytes(15) + b"\1", _WORD[0]) + _port_key(family.words)
-        loopback6.lead(rules, way, (key + _look(PORTS), _port_key(0) + _look(ANY_PORTS)))
+        key, any_key = _address_and_port_key(family), _port_key(0)
+        loopback6.lead(
+            rules,
+            way,
+            taken=(key + _is_in(TAKEN), any_key + _is_in(ANY_TAKEN)),
+            targets=(any_key + _look(LOOPBACK_PORTS), any_key + _look(ANY_PORTS)),
+        )
     messages += [nft.rule(table, chain, rule) for chain, found in rules.items() for rule in found]
     for network in networks:
         if family.version in versions([network]):
@@ -144,6 +152,9 @@ def _sets(table: nft.Table, family: _Family) -> list[Message]:
         nft.named_set(table, PORTS, (address, *port), number=5, data=target),
         nft.named_set(table, ANY_PORTS, port, number=6, data=target),
         nft.named_set(table, OPEN, (address, *port), number=7),
+        nft.named_set(table, TAKEN, (address, *port), number=16),
+        nft.named_set(table, ANY_TAKEN, port, number=17),
+        nft.named_set(table, LOOPBACK_PORTS, port, number=18, data=target),
         nft.named_set(table, ROUTED_TO, name, number=8),
         nft.named_set(table, EXPOSED, name, number=9),
         nft.named_set(table, TRUSTED, name + name, number=10),
@@ -177,11 +188,7 @@ def _rules(family: _Family) -> dict[str, list[bytes]]:
     pair = nft.meta(nft.META_IIFNAME, _WORD[0]) + nft.meta(nft.META_OIFNAME, _WORD[4])
     output = nft.meta(nft.META_OIFNAME)
     is_ping = nft.meta(nft.META_L4PROTO) + nft.compare(nft.CMP_EQ, bytes((family.icmp,)))
-    is_open = (
-        nft.destination_address(_WORD[0], family=number)
-        + _port_key(family.words)
-        + nft.lookup(OPEN, _WORD[0])
-    )
+    is_open = _address_and_port_key(family) + _is_in(OPEN)
     input_is_internal = nft.meta(nft.META_IIFNAME) + nft.lookup(INTERNAL)
     output_is_internal = nft.meta(nft.META_OIFNAME) + nft.lookup(INTERNAL)
     return {
@@ -221,8 +228,7 @@ def _rules(family: _Family) -> dict[str, list[bytes]]:
 def _publish_rules(family: _Family, way: Detour | None) -> dict[str, list[bytes]]:
     number = family.number
     to_container = nft.dnat(_WORD[8], _WORD[8 + family.words], family=number)
-    target = nft.destination_address(_WORD[0], family=number) + _port_key(family.words)
-    is_published = (target + _look(PORTS), _port_key(0) + _look(ANY_PORTS))
+    key, any_key = _address_and_port_key(family), _port_key(0)
     local, jump = nft.destination_is_local(), nft.jump("publish")
     loopback = nft.destination_address(family=number) + family.loopback
     # route_localnet is on for our bridges, and redirection would give neighbours what is published for
@@ -235,7 +241,10 @@ def _publish_rules(family: _Family, way: Detour | None) -> dict[str, list[bytes]
     # those who made the rules did not switch route_localnet on.
     unled = nft.ct(nft.CT_STATUS, nft.CT_STATUS_DNAT, is_any=False)
     rules = {
-        "publish": [found + to_container for found in is_published],
+        "publish": [
+            key + _look(PORTS) + to_container,
+            any_key + _look(ANY_PORTS) + to_container,
+        ],
         "output": [local + jump],
         "prerouting": [strange + _DROP],
         "input": [
@@ -258,7 +267,8 @@ def _publish_rules(family: _Family, way: Detour | None) -> dict[str, list[bytes]
         rules["input"] += [
             detour.came_by(LOOPBACK_INDEX) + _ACCEPT,  # the chain "output" has seen it
             returns + _DROP,  # nobody's port any more: no second round
-            *(found + take for found in reversed(is_published)),  # most have no address
+            any_key + _is_in(ANY_TAKEN) + take,  # most have no address
+            key + _is_in(TAKEN) + take,
         ]
     return rules
 
@@ -266,6 +276,15 @@ def _publish_rules(family: _Family, way: Detour | None) -> dict[str, list[bytes]
 def _port_key(word: int) -> bytes:
     """Load protocol and port into this word and the next."""
     return nft.meta(nft.META_L4PROTO, _WORD[word]) + nft.destination_port(_WORD[word + 1])
+
+
+def _address_and_port_key(family: _Family) -> bytes:
+    """Load the receiver's address, protocol and port into the first words."""
+    return nft.destination_address(_WORD[0], family=family.number) + _port_key(family.words)
+
+
+def _is_in(name: str) -> bytes:
+    return nft.lookup(name, _WORD[0])
 
 
 def _look(name: str) -> bytes:
@@ -337,11 +356,12 @@ def _leaving(network: NetworkRecord, family: _Family) -> dict[str, list[bytes]]:
 
 
 def _ports(change: _Change, name: str, endpoints: Iterable[EndpointRecord]) -> list[Message]:
-    found: dict[int, dict[str, list[bytes]]] = {4: {PORTS: [], ANY_PORTS: [], OPEN: []}}
+    names = (PORTS, ANY_PORTS, LOOPBACK_PORTS, OPEN, TAKEN, ANY_TAKEN)
+    found: dict[int, dict[str, list[bytes]]] = {4: {name: [] for name in names}}
     for endpoint in endpoints:
         for port in endpoint.ports:
             host = ip_address(port.host_ip)
-            maps = found.setdefault(host.version, {PORTS: [], ANY_PORTS: [], OPEN: []})
+            maps = found.setdefault(host.version, {name: [] for name in names})
             inside = endpoint.address if host.version == 4 else endpoint.address6
             protocol, address = (
                 bytes((PROTOCOLS[port.protocol], 0, 0, 0)),
@@ -356,8 +376,13 @@ def _ports(change: _Change, name: str, endpoints: Iterable[EndpointRecord]) -> l
                 continue
             if port.host_ip in EVERY:
                 maps[ANY_PORTS].append(nft.element(key, data))
+                maps[ANY_TAKEN].append(nft.element(key))
             else:
-                maps[PORTS].append(nft.element(host.packed + key, data))
+                maps[TAKEN].append(nft.element(host.packed + key))
+                if host == loopback6.ADDRESS:
+                    maps[LOOPBACK_PORTS].append(nft.element(key, data))
+                else:
+                    maps[PORTS].append(nft.element(host.packed + key, data))
     return [
         message
         for version, maps in found.items()

@@ -8,7 +8,7 @@ that this interface was given. The rules never change; interfaces are elements o
     senders   interface . MAC . IPv4 address    free      interfaces of networks without this protection
 
 Nearly every frame is let through by one look, at ``senders``: it comes first. What the kernel copies for
-it is what it costs, therefore indexes instead of names, and the frame's type together with the MAC before.
+it is what it costs, therefore indexes instead of names.
 An interface that is gone harms nobody, and its index goes to no other before two thousand million more
 have been made: its elements are taken out with the next change.
 """
@@ -39,7 +39,6 @@ _ACCEPT, _DROP = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
 _INTERFACE = nft.meta(nft.META_IIF, nft.REG32[0])
 _MAC, _ADDRESS = nft.REG32[1], nft.REG32[3]
 _SENDER = _INTERFACE + nft.payload(nft.LINK_HEADER, 6, 6, _MAC)
-_SENDER_AND_TYPE = _INTERFACE + nft.payload(nft.LINK_HEADER, 6, 8, _MAC)
 
 
 class Guard(NamedTuple):
@@ -143,9 +142,8 @@ def _rules(prefix: bytes) -> list[bytes]:
     target = nft.payload(nft.TRANSPORT_HEADER, 8, 16, _ADDRESS)
     arp, ipv4, ipv6 = map(is_protocol, (_ARP, _IPV4, _IPV6))
     arp_sender = _INTERFACE + network(8, 6, _MAC)
-    as_ipv4 = nft.mask(b"\xff\xff\0\0", _MAC + 1, turned=b"\0\0" + _IPV4)
     return [
-        _SENDER_AND_TYPE + network(12, 4) + is_in(SENDERS) + is_type(_IPV4) + _ACCEPT,
+        is_type(_IPV4) + _SENDER + network(12, 4) + is_in(SENDERS) + _ACCEPT,
         nft.meta(nft.META_IIFNAME) + nft.compare(nft.CMP_NEQ, prefix) + _ACCEPT,
         nft.meta(nft.META_IIF) + nft.lookup(FREE) + _ACCEPT,
         # Receivers take off the tags of VLAN 0, also one in another; what is inside nobody has looked at:
@@ -153,13 +151,13 @@ def _rules(prefix: bytes) -> list[bytes]:
         *(is_type(tag) + _DROP for tag in _TAGS),
         _SENDER + is_not_in(MACS) + _DROP,
         arp + arp_sender + is_not_in(MACS) + _DROP,
-        arp + arp_sender + as_ipv4 + network(14, 4) + is_in(SENDERS) + _ACCEPT,
+        arp + arp_sender + network(14, 4) + is_in(SENDERS) + _ACCEPT,
         arp + network(14, 4) + is_unspecified(4) + _ACCEPT,  # is an address free?
         arp + _DROP,
         ipv4 + network(12, 4) + is_unspecified(4) + _ACCEPT,  # DHCP
         ipv4 + _DROP,
-        advertises + _SENDER_AND_TYPE + target + is_not_in(SENDERS6) + _DROP,
-        _SENDER_AND_TYPE + network(8, 16) + is_in(SENDERS6) + _ACCEPT,
+        ipv6 + advertises + _SENDER + target + is_not_in(SENDERS6) + _DROP,
+        ipv6 + _SENDER + network(8, 16) + is_in(SENDERS6) + _ACCEPT,
         ipv6 + network(8, 16) + is_unspecified(16) + _ACCEPT,
         ipv6 + _DROP,
     ]
@@ -184,9 +182,6 @@ def _kept(guard: Guard) -> Iterable[tuple[str, bytes]]:
         return
     yield MACS, guard.mac + bytes(2)
     for packed in guard.addresses:
-        if len(packed) == 4:
-            yield SENDERS, guard.mac + _IPV4 + packed
-        else:
-            yield SENDERS6, guard.mac + _IPV6 + packed
+        yield (SENDERS if len(packed) == 4 else SENDERS6), guard.mac + bytes(2) + packed
     if any(len(packed) == 16 for packed in guard.addresses):
-        yield SENDERS6, guard.mac + _IPV6 + link_local(guard.mac)
+        yield SENDERS6, guard.mac + bytes(2) + link_local(guard.mac)

@@ -13,6 +13,7 @@ Nobody else reaches these two addresses: it would be the host to the container.
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from berth.kernel import nftables as nft
@@ -24,27 +25,34 @@ if TYPE_CHECKING:
     from berth.network.detour import Detour
 
 _WORD = nft.REG32
-_LOOPBACK = bytes(15) + b"\1"
+ADDRESS = IPv6Address("::1")
 _ADDRESS_WORDS = 4
 _ACCEPT, _DROP = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
 
 
-def lead(rules: dict[str, list[bytes]], way: Detour, keys: Sequence[bytes]) -> None:
+def lead(
+    rules: dict[str, list[bytes]],
+    way: Detour,
+    *,
+    taken: Sequence[bytes],
+    targets: Sequence[bytes],
+) -> None:
     """Put the rules before the others of each chain.
 
-    ``keys`` load a published port's key as if ::1 had been sent to, and look it up in a map each.
+    ``taken`` load what may be the key of a published port and ask whether it is one; ``targets`` look
+    up where one of ::1 leads.
     """
     source = nft.source_address(family=nft.IPV6)
-    from_loopback = source + nft.compare(nft.CMP_EQ, _LOOPBACK)
+    from_loopback = source + nft.compare(nft.CMP_EQ, ADDRESS.packed)
     from_asker = source + nft.compare(nft.CMP_EQ, way.asker)
-    to_loopback, to_asked = _sent_to(_LOOPBACK), _sent_to(way.asked)
+    to_loopback, to_asked = _sent_to(ADDRESS.packed), _sent_to(way.asked)
     aside = nft.load(way.asked, _WORD[0]) + nft.dnat(_WORD[0], family=nft.IPV6)
     inside = nft.dnat(_WORD[8], _WORD[8 + _ADDRESS_WORDS], family=nft.IPV6)
     before = {
-        "output": [*(to_loopback + key + aside for key in keys), to_loopback + _ACCEPT],
+        "output": [*(to_loopback + is_taken + aside for is_taken in taken), to_loopback + _ACCEPT],
         "prerouting": [
             to_asked + detour.came_by_other_than(way.exit) + _DROP,
-            *(to_asked + key + inside for key in keys),
+            *(to_asked + target + inside for target in targets),
             to_asked + _DROP,
         ],
         "postrouting": [
