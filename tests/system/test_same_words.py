@@ -27,8 +27,8 @@ NAMES = (
 PATTERNS = (
     (r"\b[0-9a-f]{64}\b", "ID"),
     (r"\b[0-9a-f]{12}\b", "SHORT"),
-    (r"(Less than a second|\d+ seconds?)( ago)? *", "SOON "),
-    (r"(CREATED|STATUS) +", r"\1 "),  # as wide as the moments below
+    (r"(Less than a second|\d+ seconds?|About a minute|\d+ minutes)( ago)? *", "SOON "),
+    (r"(CREATED|STATUS|Created) +", r"\1 "),  # as wide as the moments in other lines
     (r"  +PORTS", " PORTS"),
     (r"^hint: .*\n", ""),
     (r"^  shape  .*\n", ""),  # berth's own
