@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 STATE = "state.json"
 SOCKET = "start.sock"
 LOCK = "lock"
+TRIES = 100  # to remove a folder in which others make a lock
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
@@ -70,13 +71,14 @@ class Folder:
             raise Conflict("container with given ID already exists") from None
         self._lock()
 
-    def open(self) -> Record:
+    def open(self, *, force: bool = False) -> Record:
         """Lock it and return its record; NotFound when there is no such container.
 
-        The record of one whose `create` was killed may be empty.
+        The record of one whose `create` was killed may be empty. With ``force`` a command that keeps the lock
+        is ended.
         """
         try:
-            self._lock()
+            self._lock(force=force)
             return self.load()
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound("container does not exist") from None
@@ -107,16 +109,24 @@ class Folder:
         os.replace(temporary, f"{self.path}/{STATE}")
 
     def remove(self) -> None:
-        """Remove it with all that is in it. Idempotent."""
-        for name in (SOCKET, f"{STATE}.new", STATE, LOCK):
+        """Remove it with all that is in it, and let go of it: nobody waits for what is next. Idempotent."""
+        for _ in range(TRIES):
+            for name in (SOCKET, f"{STATE}.new", STATE, LOCK):
+                try:
+                    os.unlink(f"{self.path}/{name}")
+                except FileNotFoundError:
+                    continue
             try:
-                os.unlink(f"{self.path}/{name}")
+                os.rmdir(self.path)
             except FileNotFoundError:
+                break
+            except OSError as error:
+                refused = error  # somebody has just made a lock anew
                 continue
-        try:
-            os.rmdir(self.path)
-        except FileNotFoundError:
-            return
+            break
+        else:
+            raise refused
+        self.unlock()
 
     def owner(self) -> int:
         """Return the user whose it is; NotFound when it has just gone."""
@@ -142,14 +152,19 @@ class Folder:
             os.close(self.lock_fd)
             self.lock_fd = -1
 
-    def _lock(self) -> None:
+    def _lock(self, *, force: bool = False) -> None:
         path = f"{self.path}/{LOCK}"
         while True:
             flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
             self.lock_fd = os.open(
                 path, flags | (os.O_CREAT if os.path.isdir(self.path) else 0), 0o600
             )
-            fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
+            if force:
+                from berth.bundle import holders
+
+                holders.take(self.lock_fd)
+            else:
+                fcntl.flock(self.lock_fd, fcntl.LOCK_EX)
             try:
                 if os.path.samestat(os.fstat(self.lock_fd), os.stat(path)):
                     return

@@ -196,7 +196,7 @@ def do_delete(call: Invocation) -> int:
     for id_ in call.arguments:
         folder = Folder(call.root, id_)
         try:
-            record = folder.open()
+            record = folder.open(force=force)
         except NotFound:
             if force:
                 continue
