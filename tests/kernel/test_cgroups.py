@@ -354,3 +354,34 @@ def test_version_2_device_rules_know_access(hierarchies, group):
 def test_a_path_that_leaves_the_tree_is_refused(hierarchies, path):
     with pytest.raises(InvalidArgument):
         hierarchies.open_group(path)
+
+
+LEAVES = [{"leafWeight": 300}, {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 300}]}]
+
+
+@pytest.mark.parametrize("block", LEAVES)
+def test_a_weight_against_groups_below_is_set_or_refused(hierarchies, group, block):
+    blkio = hierarchies.of("blkio")
+    if blkio is not None and group.has("blkio", "blkio.leaf_weight"):
+        pytest.skip("needs a kernel without CFQ")
+    with pytest.raises(Unsupported, match=r"leaf_?[wW]eight"):
+        group.apply({"blockIO": block})
+
+
+def test_weights_of_version_2_are_those_that_are_asked_for():
+    devices = [{"major": 8, "minor": 0, "weight": 1000}, {"major": 8, "minor": 16}]
+    found = cgroup_limits.block_files_v2({"weightDevice": devices}, bfq=False)
+    assert found == [("io.weight", "8:0 10000")]
+    for block in LEAVES:
+        with pytest.raises(Unsupported, match="leafWeight"):
+            cgroup_limits.block_files_v2(block, bfq=False)
+
+
+def test_weights_of_version_1_are_those_that_are_asked_for():
+    device = {"major": 8, "minor": 0, "weight": 20, "leafWeight": 30}
+    found = cgroup_limits.block_files_v1({"leafWeight": 40, "weightDevice": [device]}, bfq=False)
+    assert found == [
+        ("blkio.leaf_weight", "40"),
+        ("blkio.weight_device", "8:0 20"),
+        ("blkio.leaf_weight_device", "8:0 30"),
+    ]

@@ -273,11 +273,13 @@ def block_files_v1(block: BlockIO, *, bfq: bool) -> Files:
     files: Files = []
     if value := block.get("weight", 0):
         files.append((weight, str(value)))
-    files += [
-        (f"{weight}_device", f"{d['major']}:{d['minor']} {d['weight']}")
-        for d in block.get("weightDevice", [])
-        if d.get("weight")
-    ]
+    if value := block.get("leafWeight", 0):
+        files.append(("blkio.leaf_weight", str(value)))
+    for device in block.get("weightDevice", []):
+        number = f"{device['major']}:{device['minor']}"
+        for key, file in (("weight", weight), ("leafWeight", "blkio.leaf_weight")):
+            if value := device.get(key, 0):  # type: ignore[assignment]
+                files.append((f"{file}_device", f"{number} {value}"))
     throttles = (
         ("blkio.throttle.read_bps_device", block.get("throttleReadBpsDevice", [])),
         ("blkio.throttle.write_bps_device", block.get("throttleWriteBpsDevice", [])),
@@ -291,14 +293,16 @@ def block_files_v1(block: BlockIO, *, bfq: bool) -> Files:
 
 def block_files_v2(block: BlockIO, *, bfq: bool) -> Files:
     """Return (file, value) for io. Without BFQ weights go from 1 to 10000 (io.weight)."""
+    if any(one.get("leafWeight") for one in (block, *block.get("weightDevice", []))):
+        raise Unsupported("set leafWeight: version 2 of cgroups has no such limit")
     name = "io.bfq.weight" if bfq else "io.weight"
     files: Files = []
     if value := block.get("weight", 0):
         files.append((name, str(value if bfq else io_weight(value))))
     for device in block.get("weightDevice", []):
-        value = device.get("weight", 0)
-        number = f"{device['major']}:{device['minor']}"
-        files.append((name, f"{number} {value if bfq else io_weight(value)}"))
+        if value := device.get("weight", 0):
+            number = f"{device['major']}:{device['minor']}"
+            files.append((name, f"{number} {value if bfq else io_weight(value)}"))
     throttles = (
         ("rbps", block.get("throttleReadBpsDevice", [])),
         ("wbps", block.get("throttleWriteBpsDevice", [])),

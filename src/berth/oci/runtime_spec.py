@@ -187,6 +187,7 @@ class WeightDevice(TypedDict, total=False):
     major: int
     minor: int
     weight: int
+    leafWeight: int
 
 
 class BlockIO(TypedDict, total=False):
