@@ -385,3 +385,11 @@ def test_weights_of_version_1_are_those_that_are_asked_for():
         ("blkio.weight_device", "8:0 20"),
         ("blkio.leaf_weight_device", "8:0 30"),
     ]
+
+
+def test_a_limit_below_what_is_used_is_refused_where_that_is_asked_for():
+    for key, name in (("limit", "memory"), ("swap", r"memory\+swap")):
+        with pytest.raises(InvalidArgument, match=f"rejecting {name} limit 7 <= usage 7"):
+            cgroup_limits.check_usage({key: 7}, 7)
+    cgroup_limits.check_usage({"limit": 8, "swap": -1}, 7)
+    cgroup_limits.check_usage({}, 7)

@@ -64,6 +64,9 @@ def check_process(process: Process) -> None:
         raise InvalidArgument("Cwd must be an absolute path")
     if not process.get("args"):
         raise InvalidArgument("args must not be empty")
+    for entry in process.get("env") or ():
+        if entry.find("=") < 1:
+            raise InvalidArgument(f'invalid environment variable: "{entry}"')
     labels.check(process)
     seen: set[str] = set()
     for limit in process.get("rlimits") or ():

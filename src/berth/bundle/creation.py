@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 KILL = 9
 BACKLOG = 1
+NOT_STARTED = (
+    "unable to start container process: "  # what keeps it from that is told in runc's words
+)
 
 
 class Options:

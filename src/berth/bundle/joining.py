@@ -6,14 +6,15 @@ read from its /proc.
 
 from __future__ import annotations
 
+import _signal
 import os
 
 from berth.bundle import attributes, birth, checks, child, descriptors, groups, labels, terminals
-from berth.bundle.creation import console, write_pid
+from berth.bundle.creation import NOT_STARTED, console, write_pid
 from berth.bundle.gathering import compiled, drop_unknown_capabilities
 from berth.bundle.plan import account
 from berth.bundle.status import CREATED, PAUSED, RUNNING, lives, state, status
-from berth.errors import Conflict, from_record
+from berth.errors import BerthError, Conflict, from_record
 from berth.kernel import namespaces, processes, sockets
 from berth.runtime import codec, stdio
 
@@ -78,13 +79,19 @@ class Joining:
         os.close(pidfd)
         try:
             terminal = _follow(ours)
-        except BaseException:
+        except BerthError as error:
             os.waitpid(pid, 0)
+            error.message = f"{NOT_STARTED}{error.message}"
             raise
         finally:
             ours.close()
         if self._options.pid_file:
-            write_pid(self._options.pid_file, pid)
+            try:
+                write_pid(self._options.pid_file, pid)
+            except OSError:  # nobody would know of it
+                os.kill(pid, _signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise
         return pid, terminal
 
     def _clone(self, pidfd: int, flags: int, pair: tuple[sockets.Socket, sockets.Socket]) -> int:

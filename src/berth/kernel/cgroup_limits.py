@@ -41,6 +41,8 @@ def apply(hierarchies: Hierarchies, path: str, resources: Resources) -> None:
     if memory := resources.get("memory"):
         tree = _tree(hierarchies, "memory")
         if tree.unified:
+            if memory.get("checkBeforeUpdate"):
+                check_usage(memory, max(0, _current(tree, path, "memory.current")))
             _write(tree, path, memory_files_v2(memory, now=_current(tree, path, "memory.max")))
         else:
             now = _current(tree, path, "memory.limit_in_bytes")
@@ -170,6 +172,14 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).rpartition(": ")[2].lower()
 
 
+def check_usage(memory: Memory, usage: int) -> None:
+    """Refuse limits below what is in use: version 2 would kill for them, version 1 refuses them itself."""
+    for key, name in (("swap", "memory+swap"), ("limit", "memory")):
+        limit: int = memory.get(key, 0)  # type: ignore[assignment]
+        if 0 < limit <= usage:
+            raise InvalidArgument(f"rejecting {name} limit {limit} <= usage {usage}")
+
+
 def memory_files_v1(memory: Memory, *, now: int = UNLIMITED) -> Files:
     """Return (file, value). Memory may never be above memory plus swap, so what grows goes first.
 
@@ -223,7 +233,11 @@ def _or_max(value: int) -> str:
 
 
 def cpu_files_v1(cpu: Cpu) -> Files:
-    """Return (file, value) for shares, bandwidth and real time."""
+    """Return (file, value) for shares, bandwidth and real time. Shares are for who is not idle."""
+    shares, idle = cpu.get("shares", 0), cpu.get("idle")
+    if shares and not MIN_SHARES <= shares <= MAX_SHARES:
+        bound, limit = ("minimum", MIN_SHARES) if shares < MIN_SHARES else ("maximum", MAX_SHARES)
+        raise InvalidArgument(f"the {bound} allowed cpu-shares is {limit}")
     names = (
         ("shares", "cpu.shares"),
         ("period", "cpu.cfs_period_us"),
@@ -231,9 +245,11 @@ def cpu_files_v1(cpu: Cpu) -> Files:
         ("burst", "cpu.cfs_burst_us"),
         ("realtimePeriod", "cpu.rt_period_us"),
         ("realtimeRuntime", "cpu.rt_runtime_us"),
-        ("idle", "cpu.idle"),
     )
-    return [(file, str(cpu[key])) for key, file in names if cpu.get(key)]  # type: ignore[literal-required]
+    files = [(file, str(cpu[key])) for key, file in names if cpu.get(key)]  # type: ignore[literal-required]
+    if idle is not None:
+        files.insert(len(files) if idle else 0, ("cpu.idle", str(idle)))
+    return files
 
 
 def cpu_files_v2(cpu: Cpu, *, quota_now: str = "max") -> Files:

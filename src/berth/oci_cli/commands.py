@@ -229,11 +229,11 @@ def show_version() -> int:
     return 0
 
 
-def show_help(flags: Sequence[Flag], names: Sequence[str]) -> int:
-    """Print what commands or flags there are."""
-    if names and names[0] in COMMANDS:
-        command = COMMANDS[names[0]]
-        print(f"NAME:\n   {program()} {names[0]} - {command.usage}\n\nOPTIONS:")
+def show_help(flags: Sequence[Flag], name: str) -> int:
+    """Print what commands there are, or what flags the one called ``name`` has."""
+    if name:
+        command = COMMANDS[name]
+        print(f"NAME:\n   {program()} {name} - {command.usage}\n\nOPTIONS:")
         _show_flags(command.flags)
         return 0
     print(f"NAME:\n   {program()} - Open Container Initiative runtime\n")

@@ -11,6 +11,7 @@ import time
 from berth.bundle.status import STOPPED, group, status
 from berth.errors import Conflict, InvalidArgument, Unsupported
 from berth.kernel import cgroup_stats
+from berth.kernel.cgroup_files import fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +23,18 @@ NS_PER_S = 1_000_000_000
 LOOK_EVERY = NS_PER_S
 DEFAULT_INTERVAL = 5 * NS_PER_S
 NO_LIMIT = (1 << 64) - 1
+MEMORY = {
+    "usage": "memory",
+    "swap": "memory.memsw",
+    "kernel": "memory.kmem",
+    "kernelTCP": "memory.kmem.tcp",
+}
+CPUSET = (
+    *("cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page"),
+    *("memory_spread_slab", "memory_pressure", "sched_load_balance", "sched_relax_domain_level"),
+)
+HUGE_PAGES = "/sys/kernel/mm/hugepages"
+STEP = 1024
 
 
 def do_events(call: Invocation) -> int:
@@ -69,26 +82,29 @@ def document(groups: Cgroup) -> dict[str, object]:
     """Return what runc's `events --stats` has under "data"."""
     found = cgroup_stats.collect(groups)
     return {
-        "cpu": _cpu(found),
+        "cpu": _cpu(groups, found),
         "cpuset": _cpuset(groups),
-        "memory": _memory(found),
+        "memory": _memory(groups, found),
         "pids": _with_limit(found["pids"]["current"], found["pids"]["limit"]),
         "blkio": {
             "ioServiceBytesRecursive": _entries(found["block"]["bytes"]),
             "ioServicedRecursive": _entries(found["block"]["operations"]),
         },
-        "hugetlb": {},
+        "hugetlb": _huge_pages(groups),
         "intel_rdt": {},
         "network_interfaces": None,
     }
 
 
-def _cpu(found: CgroupStats) -> dict[str, object]:
+def _cpu(groups: Cgroup, found: CgroupStats) -> dict[str, object]:
     cpu = found["cpu"]
+    rows = [line.split() for line in groups.read("cpuacct", "cpuacct.usage_all").splitlines()[1:]]
     return {
         "usage": {
             "total": cpu["total_ns"],
             "percpu": cpu["per_cpu_ns"],
+            "percpu_kernel": [int(system) for _, _, system in rows],
+            "percpu_user": [int(user) for _, user, _ in rows],
             "kernel": cpu["kernel_ns"],
             "user": cpu["user_ns"],
         },
@@ -105,6 +121,7 @@ def _cpuset(groups: Cgroup) -> dict[str, object]:
     return {
         "cpus": _numbers(groups.read("cpuset", f"cpuset.cpus{suffix}")),
         "mems": _numbers(groups.read("cpuset", f"cpuset.mems{suffix}")),
+        **{name: _number(groups.read("cpuset", f"cpuset.{name}")) for name in CPUSET},
     }
 
 
@@ -117,16 +134,83 @@ def _numbers(text: str) -> list[int]:
     return found
 
 
-def _memory(found: CgroupStats) -> dict[str, object]:
-    memory = found["memory"]
-    usage: dict[str, object] = {
-        "limit": NO_LIMIT if memory["limit"] is None else memory["limit"],
-        "usage": memory["usage"],
-        "max": memory["max_usage"],
-        "failcnt": memory["failures"],
+def _number(text: str) -> int:
+    """Return the number in a control file; version 1 has negative ones."""
+    text = text.strip()
+    return int(text) if text.lstrip("-").isdigit() else 0
+
+
+def _memory(groups: Cgroup, found: CgroupStats) -> dict[str, object]:
+    detail = found["memory"]["detail"]
+    hierarchy = groups.hierarchies.of("memory")
+    kinds = (
+        _memory_v2(groups, found)
+        if hierarchy is not None and hierarchy.unified
+        else {name: _memory_v1(groups, prefix) for name, prefix in MEMORY.items()}
+    )
+    return {"cache": detail.get("cache", detail.get("file", 0)), **kinds, "raw": detail}
+
+
+def _memory_v1(groups: Cgroup, prefix: str) -> dict[str, int]:
+    return {
+        name: _number(groups.read("memory", f"{prefix}.{file}"))
+        for name, file in (
+            ("limit", "limit_in_bytes"),
+            ("usage", "usage_in_bytes"),
+            ("max", "max_usage_in_bytes"),
+            ("failcnt", "failcnt"),
+        )
     }
-    cache = memory["detail"].get("cache", memory["detail"].get("file", 0))
-    return {"usage": usage, "cache": cache, "raw": memory["detail"]}
+
+
+def _memory_v2(groups: Cgroup, found: CgroupStats) -> dict[str, dict[str, int]]:
+    """Return it in the terms of version 1, where swap is counted with memory."""
+    memory = found["memory"]
+    limit = NO_LIMIT if memory["limit"] is None else memory["limit"]
+    swap_limit = groups.read("memory", "memory.swap.max").strip()
+    both = limit + int(swap_limit) if swap_limit.isdigit() else NO_LIMIT
+    swap = memory["usage"] + _number(groups.read("memory", "memory.swap.current"))
+    return {
+        "usage": {
+            "limit": limit,
+            "usage": memory["usage"],
+            "max": memory["max_usage"],
+            "failcnt": memory["failures"],
+        },
+        "swap": {"limit": min(both, NO_LIMIT), "usage": swap, "failcnt": 0},
+        "kernel": {"limit": 0, "failcnt": 0},
+        "kernelTCP": {"limit": 0, "failcnt": 0},
+    }
+
+
+def _huge_pages(groups: Cgroup) -> dict[str, dict[str, int]]:
+    """Return what is used of pages of each size that the kernel has."""
+    found: dict[str, dict[str, int]] = {}
+    for folder in sorted(os.listdir(HUGE_PAGES)) if os.path.isdir(HUGE_PAGES) else ():
+        size = _size(int(folder.removeprefix("hugepages-").removesuffix("kB")))
+        name = f"hugetlb.{size}"
+        if groups.has("hugetlb", f"{name}.current"):
+            failures = fields(groups.read("hugetlb", f"{name}.events")).get("max", "0")
+            usage, most = groups.read("hugetlb", f"{name}.current"), ""
+        elif groups.has("hugetlb", f"{name}.usage_in_bytes"):
+            failures = groups.read("hugetlb", f"{name}.failcnt")
+            usage = groups.read("hugetlb", f"{name}.usage_in_bytes")
+            most = groups.read("hugetlb", f"{name}.max_usage_in_bytes")
+        else:
+            continue
+        found[size] = {"usage": _number(usage), "failcnt": _number(failures)}
+        if most:
+            found[size]["max"] = _number(most)
+    return found
+
+
+def _size(kib: int) -> str:
+    """Return a size as control files have it: 64KB, 2MB, 1GB."""
+    for unit in ("KB", "MB"):
+        if kib < STEP:
+            return f"{kib}{unit}"
+        kib //= STEP
+    return f"{kib}GB"
 
 
 def _with_limit(current: int, limit: int | None) -> dict[str, object]:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # What of the caller no worker of the zygote can give: its children, descriptors and keyring.
 UNSERVED = {"detach", "preserve-fds", "no-new-keyring"}
-INIT_FAILED = "unable to start container process: "
 
 
 def load(call: Invocation) -> tuple[Spec, str]:
@@ -87,7 +86,7 @@ class Fresh(creation.Creation):
         try:
             return super().make()
         except BerthError as error:
-            error.message = f"{INIT_FAILED}{error.message}"
+            error.message = f"{creation.NOT_STARTED}{error.message}"
             raise
 
 

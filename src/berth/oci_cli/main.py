@@ -31,6 +31,7 @@ GLOBAL: tuple[options.Flag, ...] = (
     ("version", "v", "bool", "print the version"),
 )
 EXIT_FAILURE = 1
+EXIT_NO_COMMAND = 3
 
 
 def leave(argv: Sequence[str]) -> None:
@@ -62,12 +63,14 @@ def main(arguments: list[str], caller: Caller | None = None) -> int:
     warnings.listen(log.warning)
     if given.on("version"):
         return commands.show_version()
-    if given.on("help") or not rest or rest[0] in ("help", "h"):
-        return commands.show_help(GLOBAL, rest[1:])
-    name = commands.ALIASES.get(rest[0], rest[0])
-    if name not in commands.COMMANDS:
-        log.failure(f"No help topic for '{rest[0]}'")
-        return EXIT_FAILURE
+    wants_help = given.on("help") or not rest or rest[0] in ("help", "h")
+    words = rest[1:] if wants_help else rest
+    name = commands.ALIASES.get(words[0], words[0]) if words else ""
+    if name and name not in commands.COMMANDS:
+        log.failure(f"No help topic for '{words[0]}'")
+        return EXIT_NO_COMMAND
+    if wants_help:
+        return commands.show_help(GLOBAL, name)
     return _run(name, rest[1:], given, log, caller)
 
 
@@ -101,7 +104,7 @@ def _run(
         log.failure(f"Incorrect Usage: {error}")
         return EXIT_FAILURE
     if own.on("help"):
-        return commands.show_help(GLOBAL, [name])
+        return commands.show_help(GLOBAL, name)
     if not command.least <= len(positional) <= command.most:
         log.failure(f'{commands.program()}: "{name}" {command.count()}')
         return EXIT_FAILURE
@@ -124,5 +127,5 @@ def describe(error: BerthError | OSError) -> str:
     """Return one line for the log."""
     if isinstance(error, BerthError):
         return f"{error.message} ({error.hint})" if error.hint else error.message
-    text = error.strerror or str(error)
+    text = (error.strerror or str(error)).lower()
     return f"{os.fsdecode(error.filename)}: {text}" if error.filename else text

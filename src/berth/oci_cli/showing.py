@@ -73,7 +73,7 @@ def do_ps(call: Invocation) -> int:
     groups = status.group(record)
     pids = sorted(groups.pids()) if groups is not None else []
     if form == "json":
-        print(json.dumps(pids))
+        print(json.dumps(pids, separators=(",", ":")))
         return 0
     from berth.runtime import top
 

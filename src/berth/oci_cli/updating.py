@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from berth.bundle.status import STOPPED, group, status
+from berth.bundle.warnings import warn
 from berth.cli import units
-from berth.errors import Conflict, InvalidArgument, Unsupported
+from berth.errors import BerthError, Conflict, InvalidArgument, Unsupported
 from berth.oci_cli import bundles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from berth.cli.options import Options
+    from berth.kernel.cgroups import Cgroup
     from berth.oci.runtime_spec import Cpu, Memory, Resources
     from berth.oci_cli.invocation import Invocation
 
@@ -41,14 +43,28 @@ def do_update(call: Invocation) -> int:
     groups = group(record)
     if groups is None:
         raise Unsupported("the container has no cgroup of its own")
-    groups.apply(wanted)
+    known = record.setdefault("spec", {}).setdefault("linux", {}).setdefault("resources", {})
+    try:
+        groups.apply(wanted)
+    except BerthError:
+        _go_back(groups, known, wanted)
+        raise
     if unit := record.get("systemd_unit"):
         from berth.bundle import systemd
 
         systemd.set_limits(unit, wanted)
-    _note(record.setdefault("spec", {}).setdefault("linux", {}).setdefault("resources", {}), wanted)
+    _note(known, wanted)
     folder.save(record)
     return 0
+
+
+def _go_back(groups: Cgroup, known: Resources, wanted: Resources) -> None:
+    """Set what is known anew, of what was to be changed: some of it may be."""
+    before = {key: known[key] for key in SECTIONS if key in wanted and known.get(key)}  # type: ignore[literal-required]
+    try:
+        groups.apply(before)  # type: ignore[arg-type]
+    except BerthError as error:
+        warn(f"limits may differ from what is noted of them: {error.message}")
 
 
 def _from_flags(given: Options) -> Resources:
