@@ -486,7 +486,7 @@ def test_versions_and_help(oci):
     )
     assert "create" in oci("--help").out
     assert "--bundle" in oci("create", "--help").out
-    assert oci("nothing").code == 1
+    assert oci("nothing").code == 3
     assert oci("state").code == 1
 
 
@@ -497,6 +497,7 @@ def test_what_a_killed_create_leaves_is_removed_by_force(oci, bundle):
     process = oci.background("create", "--bundle", str(bundle.path), "a", stdin=subprocess.DEVNULL)
     wait_for(lambda: oci("state", "a").code == 0 and oci.state("a")["pid"], "it is being made")
     children = kernel.descendants(process.pid)
+    assert oci.status("a") == "creating"
     process.kill()
     process.wait()
     assert oci("delete", "--force", "a").code == 0
@@ -642,7 +643,7 @@ def test_a_deputy_whose_command_was_killed_says_nothing(oci, waiting, tmp_path):
     os.kill(deputy, signal.SIGSTOP)
     go_on()
     status = Path(f"/proc/{process.pid}/stat")
-    wait_for((oci.root / "a/start.sock").exists, "the plan")
+    wait_for((oci.root / "a/start.new").exists, "the plan")
     wait_for(lambda: status.read_text().rpartition(")")[2].split()[0] == "S", "it was told")
     process.kill()
     process.wait()

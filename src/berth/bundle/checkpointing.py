@@ -6,7 +6,7 @@ import fcntl
 import os
 
 from berth.bundle import ending, externals
-from berth.bundle.status import CREATED, STOPPED, group, status
+from berth.bundle.status import CREATED, CREATING, STOPPED, group, status
 from berth.errors import Conflict, Failed, InvalidArgument, Unsupported
 from berth.kernel import namespaces
 from berth.runtime import codec, criu
@@ -89,7 +89,7 @@ def check_possible() -> None:
 def checkpoint(folder: Folder, record: Record, options: Options) -> None:
     """Write the container's processes to files; it is gone then, unless it is to go on."""
     now = status(folder, record)
-    if now in (CREATED, STOPPED):
+    if now in (CREATING, CREATED, STOPPED):
         raise Conflict(f"Container cannot be checkpointed in {now} state")
     check_possible()
     _check_features(options)

@@ -7,7 +7,7 @@ import os
 import time
 
 from berth.bundle import deputies, descriptors, gathering
-from berth.bundle.records import SOCKET
+from berth.bundle.records import NEW_SOCKET, SOCKET
 from berth.bundle.status import start_time, state
 from berth.bundle.warnings import warn
 from berth.errors import BerthError, Conflict, Failed, from_record
@@ -125,6 +125,7 @@ class Creation:
         _release(plan, ours, trees, _open_sources(plan, self._pid))
         terminal = self._converse(ours)
         ours.close()
+        self._folder.finish_making()
         deputies.dismiss()
         if self._options.network >= 0:
             os.close(self._options.network)
@@ -160,7 +161,7 @@ class Creation:
         listener = sockets.Socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         folder = os.open(self._folder.path, os.O_PATH | os.O_CLOEXEC)
         previous = os.umask(0o077)
-        listener.bind(f"/proc/self/fd/{folder}/{SOCKET}")
+        listener.bind(f"/proc/self/fd/{folder}/{NEW_SOCKET}")
         os.umask(previous)
         listener.listen(BACKLOG)
         os.close(folder)

@@ -6,7 +6,17 @@ import _signal
 import errno
 import os
 
-from berth.bundle.status import CREATED, PAUSED, RUNNING, STOPPED, group, lives, state, status
+from berth.bundle.status import (
+    CREATED,
+    CREATING,
+    PAUSED,
+    RUNNING,
+    STOPPED,
+    group,
+    lives,
+    state,
+    status,
+)
 from berth.bundle.warnings import warn
 from berth.errors import BerthError, Conflict, Failed, InvalidArgument, Unsupported
 from berth.kernel import processes
@@ -82,7 +92,7 @@ def delete(folder: Folder, record: Record, *, force: bool, known: Cgroup | None 
     ``known``: its groups, if the caller has them at hand.
     """
     now = status(folder, record)
-    if now != STOPPED and not force and now != CREATED:
+    if not force and now not in (STOPPED, CREATING, CREATED):
         raise Conflict(f"cannot delete container {folder.id} that is not stopped: {now}")
     groups = known if known is not None and record.get("cgroup_path") else group(record)
     if now != STOPPED:

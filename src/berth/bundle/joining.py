@@ -13,7 +13,7 @@ from berth.bundle import attributes, birth, checks, child, descriptors, groups, 
 from berth.bundle.creation import NOT_STARTED, console, write_pid
 from berth.bundle.gathering import compiled, drop_unknown_capabilities
 from berth.bundle.plan import account
-from berth.bundle.status import CREATED, PAUSED, RUNNING, lives, state, status
+from berth.bundle.status import CREATED, CREATING, PAUSED, RUNNING, lives, state, status
 from berth.errors import BerthError, Conflict, from_record
 from berth.kernel import namespaces, processes, sockets
 from berth.runtime import codec, stdio
@@ -51,6 +51,8 @@ class Joining:
         now = status(folder, record)
         if now == PAUSED and not options.ignore_paused:
             raise Conflict("cannot exec in a paused container (use --ignore-paused to override)")
+        if now == CREATING:  # its root is the host's still
+            raise Conflict("cannot exec in a container that is being created")
         if now not in (RUNNING, CREATED, PAUSED):
             raise Conflict("cannot exec in a stopped container")
         checks.check_process(process)

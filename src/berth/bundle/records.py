@@ -2,6 +2,7 @@
 
 state.json     the record, written before the effect it describes
 start.sock     where the container's process waits for `start`; gone once it was started
+start.new      the same, while the container is being made
 lock           held by the command that changes the container
 """
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 STATE = "state.json"
-SOCKET = "start.sock"
+NEW_SOCKET, SOCKET = "start.new", "start.sock"
 LOCK = "lock"
 TRIES = 100  # to remove a folder in which others make a lock
 ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
@@ -111,7 +112,7 @@ class Folder:
     def remove(self) -> None:
         """Remove it with all that is in it, and let go of it: nobody waits for what is next. Idempotent."""
         for _ in range(TRIES):
-            for name in (SOCKET, f"{STATE}.new", STATE, LOCK):
+            for name in (NEW_SOCKET, SOCKET, f"{STATE}.new", STATE, LOCK):
                 try:
                     os.unlink(f"{self.path}/{name}")
                 except FileNotFoundError:
@@ -134,6 +135,14 @@ class Folder:
             return os.stat(self.path).st_uid
         except FileNotFoundError:
             raise NotFound("container does not exist") from None
+
+    def is_being_made(self) -> bool:
+        """Say whether its process is not ready for its start yet."""
+        return os.path.exists(f"{self.path}/{NEW_SOCKET}")
+
+    def finish_making(self) -> None:
+        """Note that its process is ready for its start."""
+        os.rename(f"{self.path}/{NEW_SOCKET}", f"{self.path}/{SOCKET}")
 
     def waits_for_start(self) -> bool:
         """Say whether its process was made and not started yet."""

@@ -42,7 +42,9 @@ def status(folder: Folder, record: Record) -> str:
     groups = group(record)
     if groups is not None and groups.is_frozen():
         return PAUSED
-    return CREATED if folder.waits_for_start() else RUNNING
+    if folder.waits_for_start():
+        return CREATED
+    return CREATING if folder.is_being_made() else RUNNING
 
 
 def state(record: Record, status_: str) -> dict[str, object]:

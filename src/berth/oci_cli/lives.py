@@ -6,7 +6,7 @@ import os
 
 from berth.bundle import checks, creation, ending
 from berth.bundle.records import Folder
-from berth.bundle.status import CREATED, PAUSED, STOPPED, status
+from berth.bundle.status import CREATED, CREATING, PAUSED, STOPPED, status
 from berth.errors import BerthError, Conflict, InvalidArgument, NotFound
 from berth.oci_cli import bundles, foreground
 from berth.oci_cli.invocation import Declined
@@ -120,6 +120,8 @@ def do_start(call: Invocation) -> int:
     if now != CREATED:
         if now == STOPPED:
             raise Conflict("cannot start a container that has stopped")
+        if now == CREATING:  # by a command that was killed
+            raise Conflict("cannot start a container that was not made to its end")
         if now == PAUSED:
             raise Conflict("cannot start a container in the paused state")
         raise Conflict("cannot start an already running container")
