@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -12,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from support import kernel
 from support.programs import find
 from support.waiting import wait_for
 
 PATIENT_S = 15  # more than `delete --force` may take
+KILLS = int(os.environ.get("BERTH_TEST_KILLS", "12"))  # of each command, spread over its time
+STATUSES = ("creating", "created", "running", "stopped")
+UPDATE = ("update", "--pids-limit", "33", "--memory", "64M", "a")
 
 
 def running(word):
@@ -49,6 +54,8 @@ def test_a_container_whose_hook_does_not_end_is_removed_by_force(oci, bundle, sl
     words = ("create", "--bundle", str(bundle.path), "a")
     process = oci.background(*words, stdin=subprocess.DEVNULL)
     wait_for(lambda: len(pids()) == 2, "the hook runs")
+    assert oci.status("a") == "creating"
+    assert "that is being created" in oci("exec", "a", "true").err
     before = time.monotonic()
     assert oci("delete", "--force", "a").code == 0
     assert time.monotonic() - before < PATIENT_S
@@ -98,3 +105,116 @@ def test_nobody_waits_for_the_last_hooks_of_a_container_that_is_gone(oci, bundle
     record = json.loads((oci.root / "a/state.json").read_text())
     del record["spec"]["hooks"]
     (oci.root / "a/state.json").write_text(json.dumps(record))
+
+
+class Target:
+    """A container that commands on it are killed of, and what must be gone when it has been removed."""
+
+    def __init__(self, oci, bundle):
+        self.oci = oci
+        self.bundle = bundle.runs("sleep", "1000")
+        self.sessions = []
+
+    def words(self, command):
+        """Return a command line."""
+        made = ("--bundle", str(self.bundle.path), "a")
+        return {
+            "create": ("create", *made),
+            "run": ("run", *made),
+            "run detached": ("run", "--detach", *made),
+            "start": ("start", "a"),
+            "exec": ("exec", "--detach", "a", "sleep", "999"),
+            "update": UPDATE,
+            "delete": ("delete", "--force", "a"),
+        }[command]
+
+    def prepare(self, command):
+        """Bring the container to where the command is for."""
+        if command not in ("create", "run", "run detached"):
+            assert self.oci.create(self.bundle, "a").code == 0
+        if command in ("exec", "update", "delete"):
+            assert self.oci("start", "a").code == 0
+
+    def begin(self, command):
+        """Start the command in a session of its own."""
+        null = subprocess.DEVNULL
+        streams = {"stdin": null, "stdout": null, "stderr": null, "start_new_session": True}
+        process = self.oci.background(*self.words(command), **streams)
+        self.sessions.append(process.pid)
+        return process
+
+    def check(self):
+        """Everybody is told something that makes sense, and `delete --force` leaves nothing."""
+        listed = self.oci("list", "--format", "json")
+        assert (listed.code, listed.err) == (0, ""), str(listed)
+        found = {entry["id"]: entry["status"] for entry in json.loads(listed.out) or ()}
+        state = self.oci("state", "a")
+        if state.code == 0:
+            assert json.loads(state.out)["status"] in STATUSES
+        else:
+            assert "container does not exist" in state.err
+        assert set(found.values()) <= set(STATUSES)
+        done = self.oci("delete", "--force", "a")
+        assert (done.code, done.err) == (0, ""), str(done)
+        assert not list(self.oci.root.glob("*"))
+        assert not [root for root in kernel.hierarchies() if (root / self.oci.group).exists()]
+        wait_for(lambda: not self.processes(), "the end of all that it started")
+        self.sessions.clear()
+
+    def processes(self):
+        """Return the processes of the commands' sessions, and those that see the container's files."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+                mine = int(fields[3]) in self.sessions
+                if fields[0] != b"Z" and (mine or self.is_seen_in(folder)):
+                    found.append(folder.name)
+        return found
+
+    def is_seen_in(self, folder):
+        """Say whether a process is in the container's mount namespace."""
+        return str(self.bundle.path).encode() in (folder / "mountinfo").read_bytes()
+
+
+@pytest.fixture
+def target(oci, bundle):
+    return Target(oci, bundle)
+
+
+def pause(seconds):
+    """Wait: it is the clock that says when a command is killed."""
+    select.select((), (), (), seconds)
+
+
+@pytest.mark.parametrize("command", ["create", "run detached", "start", "exec", "update", "delete"])
+def test_a_command_that_is_killed_at_any_moment_leaves_what_can_be_removed(target, command):
+    target.prepare(command)
+    before = time.monotonic()
+    assert target.begin(command).wait(timeout=PATIENT_S) == 0
+    lasts_s = time.monotonic() - before
+    target.check()
+    for number in range(KILLS):
+        target.prepare(command)
+        process = target.begin(command)
+        pause(lasts_s * (number + 1) / KILLS)
+        process.kill()
+        process.wait()
+        target.check()
+
+
+@pytest.mark.usefixtures("each_door")
+def test_a_run_that_is_killed_at_any_moment_leaves_what_can_be_removed(target):
+    before = time.monotonic()
+    process = target.begin("run")
+    wait_for(lambda: target.oci("list", "-q").out == "a\n", "it is there")
+    lasts_s = time.monotonic() - before
+    process.kill()
+    process.wait()
+    target.check()
+    for number in range(KILLS):
+        process = target.begin("run")
+        pause(lasts_s * (number + 1) / KILLS)
+        process.kill()
+        process.wait()
+        target.check()
