@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from support import criu
+from support import criu, kernel
 from support.bundles import Runtime
 from support.consoles import Console
 from support.programs import find, run
@@ -18,6 +21,8 @@ from support.waiting import wait_for
 COUNTS = (
     'i=0; while true; do i=$((i + 1)); echo "$i $(cat /proc/1/comm)" >/work/now; sleep 0.05; done'
 )
+
+KILLS = int(os.environ.get("BERTH_TEST_KILLS", "12"))  # spread over a command's time
 
 
 class WithCriu(Runtime):
@@ -64,6 +69,16 @@ def now(bundle) -> int:
         return int((bundle.root / "work/now").read_text().split()[0])
     except (FileNotFoundError, IndexError):
         return 0
+
+
+def sees(bundle):
+    """Return the processes in whose mount namespaces the bundle is mounted."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(bundle.path).encode() in (folder / "mountinfo").read_bytes():
+                found.append((folder.name, (folder / "comm").read_text()))
+    return found
 
 
 def checkpoint(oci, bundle, *args: str):
@@ -312,3 +327,40 @@ def test_without_criu_it_is_said(oci, bundle):
     ):
         assert (done.code, "criu is not installed" in done.err) == (1, True), str(done)
     assert oci("list", "-q").lines == ["a"]
+
+
+@pytest.mark.parametrize("verb", ["restore", "checkpoint"])
+def test_one_that_is_killed_at_any_moment_leaves_what_can_be_removed(oci, bundle, verb):
+    bundle.runs("sleep", "1000")
+
+    def prepare():
+        assert oci.detached("run", bundle, "a")[0] == 0
+        if verb == "restore":
+            assert checkpoint(oci, bundle).code == 0
+
+    def begin():
+        words = [verb, "--image-path", str(bundle.path / "images")]
+        if verb == "restore":
+            words += ["--detach", "--bundle", str(bundle.path)]
+        null = subprocess.DEVNULL
+        line = oci.command(*words, "a")
+        return subprocess.Popen(line, stdin=null, stdout=null, stderr=null, start_new_session=True)
+
+    prepare()
+    before = time.monotonic()
+    assert begin().wait(timeout=60) == 0
+    lasts_s = time.monotonic() - before
+    oci("delete", "--force", "a")
+    for number in range(KILLS):
+        prepare()
+        process = begin()
+        select.select((), (), (), lasts_s * (number + 1) / KILLS)
+        process.kill()
+        process.wait()
+        assert oci("list").code == 0
+        assert oci("state", "a").code in (0, 1)
+        done = oci("delete", "--force", "a")
+        assert (done.code, done.err) == (0, ""), f"{number}: {done}"
+        assert not list(oci.root.glob("*"))
+        assert not [root for root in kernel.hierarchies() if (root / oci.group).exists()]
+        wait_for(lambda: not sees(bundle), "the end of all")

@@ -156,10 +156,18 @@ class Target:
         assert set(found.values()) <= set(STATUSES)
         done = self.oci("delete", "--force", "a")
         assert (done.code, done.err) == (0, ""), str(done)
-        assert not list(self.oci.root.glob("*"))
-        assert not [root for root in kernel.hierarchies() if (root / self.oci.group).exists()]
-        wait_for(lambda: not self.processes(), "the end of all that it started")
+        # The zygote's worker may have begun after that, for a caller that was killed.
+        wait_for(lambda: not self.remains(), "nothing is left")
         self.sessions.clear()
+
+    def remains(self):
+        """List what there is."""
+        groups = [root / self.oci.group for root in kernel.hierarchies()]
+        return [
+            *self.oci.root.glob("*"),
+            *(group for group in groups if group.exists()),
+            *self.processes(),
+        ]
 
     def processes(self):
         """Return the processes of the commands' sessions, and those that see the container's files."""
