@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support import kernel
-from support.programs import find
+from support.programs import PATH, find
 from support.waiting import wait_for
 
 PATIENT_S = 15  # more than `delete --force` may take
@@ -63,6 +63,17 @@ def test_a_container_whose_hook_does_not_end_is_removed_by_force(oci, bundle, sl
     wait_for(lambda: not pids(), "the hook's end")
     assert oci("state", "a").code == 1
     assert oci.create(bundle.edit(lambda spec: spec.pop("hooks")), "a").code == 0
+
+
+def test_a_hook_may_remove_its_own_container(oci, bundle, tmp_path):
+    line = " ".join(oci.command("delete", "--force", "a"))
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"{line}; echo $? >{tmp_path}/code"]}
+    hook["env"] = [f"PATH={PATH}"]
+    bundle.edit(lambda spec: spec.update(hooks={"createRuntime": [hook]}))
+    assert oci.create(bundle, "a").code == -signal.SIGKILL
+    wait_for((tmp_path / "code").exists, "the hook's end")
+    assert wait_for((tmp_path / "code").read_text, "what it says") == "0\n"
+    assert oci("list", "-q").out == ""
 
 
 def test_a_container_whose_start_does_not_end_is_removed_by_force(oci, bundle, slow_hook):

@@ -98,9 +98,14 @@ def _children(pid: int) -> list[int]:
 
 
 def _kill_group(pid: int) -> None:
-    """Kill a process, and those of its group if it leads one, as hooks do."""
-    for kill, number in ((os.killpg, pid), (os.kill, pid)):
+    """Kill a process, and those of its group if it leads one, as hooks do: but no hook that has called us."""
+    try:
+        if os.getpgid(pid) == os.getpgrp():
+            return
+    except ProcessLookupError:
+        return
+    for kill in (os.killpg, os.kill):
         try:
-            kill(number, _signal.SIGKILL)
+            kill(pid, _signal.SIGKILL)
         except ProcessLookupError:
             continue
