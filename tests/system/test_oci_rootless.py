@@ -101,6 +101,17 @@ def test_a_container_runs_as_root_of_its_own_only(ordinary, rootless):
     assert "no right to make cgroups" in done.err
 
 
+def test_without_groups_of_its_own_it_is_shown_its_callers(ordinary, rootless):
+    """So it is in documents that other runtimes begin."""
+    options = ["nosuid", "noexec", "nodev", "relatime", "ro"]
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}
+    rootless.edit(lambda spec: spec["mounts"].append({**mount, "options": options}))
+    rootless.shell("cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs | wc -l; echo $$")
+    done = ordinary.run(rootless, "a")
+    assert (done.code, done.lines[1:]) == (0, ["1"]), str(done)
+    assert int(done.lines[0]) > 1
+
+
 def test_it_is_created_joined_and_ended(ordinary, rootless):
     assert ordinary.create(rootless.runs("sleep", "1000"), "a").code == 0
     assert ordinary("start", "a").code == 0

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from berth.kernel.cgroups import Cgroup
+    from berth.kernel.cgroups import Cgroup, Hierarchy
     from berth.oci.runtime_spec import Mount, Spec
 
 # mount(2) knows these on a new file system; the others are attributes set afterwards.
@@ -90,17 +90,32 @@ def open_tree(entry: Entry) -> None:
     entry.source = -1
 
 
-def open_group_trees(entry: Entry, group: Cgroup, points: Mapping[str, str]) -> None:
+def open_group_trees(
+    entry: Entry, group: Cgroup, points: Mapping[str, str], *, has_group: bool
+) -> None:
     """Open the container's own groups, to be bound where it has no cgroup namespace.
 
-    ``points`` are from before this mount namespace: here a changed root would be part of the paths.
+    ``points`` are from before this mount namespace: here a changed root would be part of the paths. A
+    container for which none could be made is in its caller's.
     """
     for hierarchy in group.hierarchies.found:
         if hierarchy.unified and not group.hierarchies.only_unified:
             continue
         # By its path: the descriptor is in another mount namespace.
-        tree = mounts.open_tree(f"{points[hierarchy.name]}/{group.path}", recursive=False)
+        path = group.path if has_group else _own_path(hierarchy)
+        tree = mounts.open_tree(f"{points[hierarchy.name]}/{path}", recursive=False)
         entry.group_trees.append((hierarchy.name, tree))
+
+
+def _own_path(hierarchy: Hierarchy) -> str:
+    """Return the path of the group that this process is in."""
+    controllers = "" if hierarchy.unified else hierarchy.options
+    with open("/proc/self/cgroup") as file:
+        for line in file:
+            _, of, path = line.rstrip("\n").split(":", 2)
+            if set(of.split(",")) == set(controllers.split(",")):
+                return path.lstrip("/")
+    return ""
 
 
 class Mounter:

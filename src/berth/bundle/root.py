@@ -56,7 +56,7 @@ class Root:
             elif entry.is_bind:
                 mounting.open_source(entry)
             elif entry.fstype in mounting.GROUPS and "cgroup" not in plan.namespaces:
-                mounting.open_group_trees(entry, plan.group, plan.points)
+                mounting.open_group_trees(entry, plan.group, plan.points, has_group=plan.has_group)
         self._nodes = devices.Nodes(plan.spec, bind=plan.in_user_namespace)
         _make_parent_private(plan.rootfs, propagation)
         mount(plan.rootfs, plan.rootfs, flags=MS_BIND | MS_REC)
