@@ -974,6 +974,31 @@ def test_a_container_may_leave_its_last_network(fresh_engine: EngineProcess) -> 
     assert reaches(cli, "plain", "a-served")
 
 
+def test_ports_of_a_container_that_left_its_networks_are_free_until_it_is_in_one_again(
+    fresh_engine: EngineProcess, places: Places
+) -> None:
+    cli, published = fresh_engine.docker, ("127.0.0.1", 47092)
+    start(cli, "served", "-p", "127.0.0.1:47092:80", "-p", "127.0.0.1:47093:53/udp")
+    server = places.listen(places.of(fresh_engine, "served"), 80)
+    for _ in range(2):
+        assert cli("network", "disconnect", "bridge", "served").code == 0
+        for kind, port in ((socket.SOCK_STREAM, 47092), (DGRAM, 47093)):
+            with places.socket(places.host_fd, kind) as sock:
+                sock.bind(("127.0.0.1", port))
+        fresh_engine.restart()
+        start(cli, "other", "-p", "127.0.0.1:47092:80")
+        refused = cli("network", "connect", "bridge", "served")
+        assert "Bind for 127.0.0.1:47092 failed: port is already allocated" in refused.err
+        assert cli("rm", "-f", "other").code == 0
+        connected = cli("network", "connect", "bridge", "served")
+        assert connected.code == 0, str(connected)
+        shown = {"53/udp -> 127.0.0.1:47093", "80/tcp -> 127.0.0.1:47092"}
+        assert set(cli("port", "served").lines) == shown
+        places.talk(server, places.host_fd, published)
+        with pytest.raises(OSError, match="in use"):
+            places.socket(places.host_fd).bind(published)
+
+
 @pytest.mark.parametrize("first", ["none", "bridge"])
 def test_a_container_that_was_taken_out_of_all_networks_starts(
     cli: Cli, networks: EngineProcess, first: str

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from berth.engine.services import Services
     from berth.network.records import EndpointRecord, NetworkRecord, Sandbox
     from berth.network.service import NetworkService
-    from berth.runtime.tasks import PreparedTask
+    from berth.runtime.tasks import PreparedTask, Task
 
 SHARED = (
     "container sharing network namespace with another container or host cannot be connected to any"
@@ -133,6 +133,12 @@ async def disconnect(services: Services, record: ContainerRecord, *, is_shared: 
         emit(services, endpoint, "disconnect")
 
 
+def keep(services: Services, container_id: str, task: Task) -> None:
+    """Let a container's monitor keep what it needs for a later berthd, and nothing that is no more."""
+    anew = services.network.has_released(container_id)
+    task.keep(services.network.unkept(container_id), anew=anew)
+
+
 class Connections:
     """Connects and disconnects containers that exist, running or not."""
 
@@ -164,7 +170,7 @@ class Connections:
 
     def _keep(self, record: ContainerRecord) -> None:
         """Let the monitor keep what berthd made for a running container since its start."""
-        self._containers.task(record).keep(self._service.unkept(record.id))
+        keep(self._services, record.id, self._containers.task(record))
 
     def _check(self, record: ContainerRecord, network: NetworkRecord) -> None:
         mode = record.host_config.network_mode

@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from berth.engine import checkpoints, hostfiles, mountpoints, networking, status
+from berth.engine import checkpoints, connecting, hostfiles, mountpoints, networking, status
 from berth.engine.restart import wants_start_with_engine
 from berth.errors import BerthError
 from berth.runtime.requests import ExitRecord
@@ -99,7 +99,7 @@ async def _reconnect(services: Services, records: Records, lives: Lives) -> None
             )
         except OSError:  # it ended this moment; its follower disconnects it
             continue
-        task.keep(services.network.unkept(id_))
+        connecting.keep(services, id_, task)
 
 
 def _remove_strangers(services: Services, records: Records) -> None:

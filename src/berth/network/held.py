@@ -6,6 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from berth.network import ports
 from berth.network.ports import Reservation
 from berth.network.wiring import RESOLVER
 
@@ -23,7 +24,7 @@ class Held:
     away, and a later berthd goes on with the same ones.
     """
 
-    __slots__ = ("_kept", "names", "netns_fd", "request", "reservation", "resolver")
+    __slots__ = ("_kept", "has_released", "names", "netns_fd", "request", "reservation", "resolver")
 
     def __init__(self, request: SandboxRequest) -> None:
         self.request = request
@@ -34,21 +35,43 @@ class Held:
             socket.socket
         ] = []  # at which questions arrive, by datagrams and connections
         self._kept: set[socket.socket] = set()
+        self.has_released = False  # the monitor keeps what is no more
 
-    def restore(self, fds: Iterable[int], ports: Iterable[PortRecord]) -> None:
-        """Own the sockets that the monitor kept, of a container with these published ports."""
-        self.reservation.records = list(ports)
-        published = {(port.host_ip, port.host_port) for port in self.reservation.records}
+    def restore(self, fds: Iterable[int], published: Iterable[PortRecord]) -> None:
+        """Own the sockets that the monitor kept, of a container with these published ports.
+
+        Those of ports that it has no more are let go: it left the network that led to them.
+        """
+        self.reservation.records = list(published)
+        places = {ports.place_of(port) for port in self.reservation.records}
         for fd in fds:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            place = sock.getsockname()[:2]
-            is_for_names = place[0] == RESOLVER and place not in published
-            (self.names if is_for_names else self.reservation.sockets).append(sock)
+            if ports.bound_to(sock) in places:
+                self.reservation.sockets.append(sock)
+            elif sock.getsockname()[0] == RESOLVER:
+                self.names.append(sock)
+            else:
+                ports.let_go(sock)
+                self.has_released = True
+                continue
             self._kept.add(sock)
 
+    def give_up(self, *versions: int) -> Reservation:
+        """Part with the published ports of these versions of IP."""
+        given = self.reservation.take(*versions)
+        self.has_released |= not self._kept.isdisjoint(given.sockets)
+        self._kept.difference_update(given.sockets)
+        return given
+
     def unkept(self) -> tuple[int, ...]:
-        """Return the descriptors of the sockets that were made since this was asked before."""
+        """Return the descriptors of the sockets that were made since this was asked before.
+
+        All of them, when some that the monitor keeps are no more.
+        """
+        if self.has_released:
+            self._kept.clear()
+            self.has_released = False
         found = [s for s in (*self.reservation.sockets, *self.names) if s not in self._kept]
         self._kept.update(found)
         return tuple(sock.fileno() for sock in found)

@@ -24,6 +24,7 @@ ANY6 = "::"
 EVERY = (ANY, ANY6)
 EPHEMERAL = range(32768, 61000)
 
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
 _NUMBERS = {
     "tcp": socket.IPPROTO_TCP,
@@ -45,6 +46,15 @@ class Reservation:
     def __init__(self) -> None:
         self.records: list[PortRecord] = []
         self.sockets: list[socket.socket] = []
+
+    def take(self, *versions: int) -> Reservation:
+        """Return the part of it that is of these versions of IP, and keep the rest."""
+        taken, families = Reservation(), [_FAMILIES[version] for version in versions]
+        taken.records = [record for record in self.records if record.version in versions]
+        taken.sockets = [sock for sock in self.sockets if sock.family in families]
+        self.records = [record for record in self.records if record not in taken.records]
+        self.sockets = [sock for sock in self.sockets if sock not in taken.sockets]
+        return taken
 
 
 class _Taken(OSError):
@@ -121,8 +131,7 @@ class PortRegistry:
         """
         self.forget(reservation.records)
         for sock in reservation.sockets:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.close()
+            let_go(sock)
 
     def forget(self, records: Iterable[PortRecord]) -> None:
         """Give ports back whose sockets this process does not have."""
@@ -199,6 +208,23 @@ class PortRegistry:
         return None
 
 
+def let_go(sock: socket.socket) -> None:
+    """Close a reservation's socket; who else has it hinders no other that binds beside."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.close()
+
+
+def place_of(record: PortRecord) -> tuple[int, str, int]:
+    """Return what the socket of a port is bound to, with the number of its protocol."""
+    return _NUMBERS[record.protocol], record.host_ip, record.host_port
+
+
+def bound_to(sock: socket.socket) -> tuple[int, str, int]:
+    """Return what a socket is bound to, with the number of its protocol."""
+    address, port = sock.getsockname()[:2]
+    return sock.proto, str(ip_address(address)), port
+
+
 def _routed(request: PortRequest, version: int) -> PortRecord:
     """Return a port that is reached at the container's own address."""
     return _record(request, ANY if version == 4 else ANY6, 0)
@@ -245,7 +271,7 @@ def _record(request: PortRequest, host_ip: str, host_port: int) -> PortRecord:
 def _bind(record: PortRecord, address: str) -> socket.socket | None:
     """Bind the host port; None when the kernel has no such protocol for sockets (sctp)."""
     kind, number = _KINDS[record.protocol], _NUMBERS[record.protocol]
-    family = socket.AF_INET6 if ":" in record.host_ip else socket.AF_INET
+    family = _FAMILIES[record.version]
     try:
         sock = socket.socket(family, kind | socket.SOCK_CLOEXEC, number)
     except OSError as error:

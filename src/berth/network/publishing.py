@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from berth.errors import BerthError
 from berth.network import firewall, flows
 from berth.network.ports import ANY, Inside, PortRegistry
 from berth.network.records import ROUTED, leaders
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from berth.network.foundation import Foundation
     from berth.network.held import Held
     from berth.network.records import EndpointRecord, PortRequest
+
+
+log = logging.getLogger("berth")
 
 
 class Publishing:
@@ -65,6 +70,25 @@ class Publishing:
         if network is None or network.binding in ("", ANY):
             return ports
         return [replace(p, host_ip=network.binding) if not p.host_ip else p for p in ports]
+
+    async def follow(self, held: Held) -> None:
+        """Publish by the versions of IP that lead out now; others may have the ports of those that do not."""
+        out = leaders(self._of(held.request.container_id)).keys()
+        reserved = {port.version for port in held.reservation.records}
+        if lost := reserved - out:
+            self.registry.release(held.give_up(*lost))
+        if missing := out - reserved:
+            await self.publish(held, *missing)
+        await self.open(held)
+
+    async def resume(self, held: Held) -> None:
+        """Publish what is not, since berthd was killed while another endpoint began to lead out."""
+        out = leaders(self._of(held.request.container_id)).keys()
+        if held.request.ports and out - {port.version for port in held.reservation.records}:
+            try:
+                await self.follow(held)
+            except BerthError as error:
+                log.warning("container %s: %s", held.request.container_name, error)
 
     async def open(self, held: Held) -> None:
         """Open all reserved ports, each at the endpoint that leads out by its version of IP."""

@@ -238,6 +238,11 @@ class Sandboxes:
             resolves=held.resolver is not None,
         )
 
+    def has_released(self, container_id: str) -> bool:
+        """Say whether a container's monitor keeps what is no more."""
+        held = self._held.get(container_id)
+        return held is not None and held.has_released
+
     def unkept(self, container_id: str) -> tuple[int, ...]:
         """Return the descriptors that a container's monitor is to keep and does not have yet."""
         held = self._held.get(container_id)
@@ -274,6 +279,7 @@ class Sandboxes:
                 is_new = asked.isdisjoint((endpoint.network_id, endpoint.network_name))
                 if is_new or endpoint.id in self._cut:
                     await self._drop(held, endpoint)
+            await self._publishing.resume(held)
             await self._serve_names(held)
         return self._sandbox(request.container_id)
 
@@ -381,10 +387,7 @@ class Sandboxes:
             if endpoint in self.of(endpoint.container_id):
                 self._put(msgspec.structs.replace(endpoint, ports=()))
         await self._publishing.close(*closed)
-        reserved = {port.version for port in held.reservation.records}
-        if missing := now.keys() - reserved:
-            await self._publishing.publish(held, *missing)
-        await self._publishing.open(held)
+        await self._publishing.follow(held)
 
     async def shape(self, container_id: str, network: NetworkRecord, shape: Shape) -> None:
         """Shape what a running container sends to and gets from a network."""

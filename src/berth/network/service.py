@@ -193,9 +193,14 @@ class NetworkService:
         """Return what a container's monitor is to keep and was not given yet, so that it outlives berthd.
 
         Descriptors of sockets, which stay the service's until ``disconnect`` or ``close``: those that hold
-        published ports, and those at which questions for names arrive.
+        published ports, and those at which questions for names arrive. After :meth:`has_released`, which is
+        not so any more then, all that there are.
         """
         return self._sandboxes.unkept(container_id)
+
+    def has_released(self, container_id: str) -> bool:
+        """Say whether a container's monitor keeps what is no more, and is to let go of all that it has."""
+        return self._sandboxes.has_released(container_id)
 
     async def adopt(
         self,

@@ -12,7 +12,8 @@ exit status and answers whoever berthd could not. It needs nothing from berthd w
        │ {"op": "attach", …} + socket  ───────────►│   any time, also from a later berthd
        │ {"op": "resize", "rows", "columns"} ─────►│   by <directory>/control.sock
        │ {"op": "answer"} + socket  ──────────────►│   a client's /wait, should this berthd be gone
-       │ {"op": "keep"} + descriptors  ───────────►│   to be held till the end, for later berthds
+       │ {"op": "keep"} + descriptors  ───────────►│   to be held till the end, for later berthds;
+       │                                           │   "anew": and no others any more
        │◄── {"event": "kept"} + descriptors ───────│   to one that connects, after "started"
        │◄── {"event": "exited", "exit_code", …} ───│   before clients see the end of their streams
        │ {"op": "clear"}  ────────────────────────►│ forgets the log on disk
@@ -154,7 +155,7 @@ class Monitor(Streams):
         elif operation == "answer":
             self.orphans.add(fds.pop(0), control)
         elif operation == "keep" and self.exited is None:
-            self.kept += fds
+            self._keep(fds, anew=request.get("anew", False))
             fds = []
         elif operation == "clear" and self.log is not None and self.exited is None:
             self.log.clear()
@@ -220,6 +221,11 @@ class Monitor(Streams):
         # Before streams end: whoever asks for the code then finds berthd told.
         self.tell(self.exited, [])
         self.end()
+
+    def _keep(self, fds: list[int], *, anew: bool) -> None:
+        if anew:
+            self._close_kept()
+        self.kept += fds
 
     def _close_kept(self) -> None:
         for fd in self.kept:

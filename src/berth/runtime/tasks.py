@@ -168,12 +168,15 @@ class Task:
         except Unavailable:  # it is gone: the end, and the answer, come from here in a moment
             return
 
-    def keep(self, fds: Sequence[int]) -> None:
-        """Let the monitor hold descriptors till the end of the process, for a later berthd to take."""
+    def keep(self, fds: Sequence[int], *, anew: bool = False) -> None:
+        """Let the monitor hold descriptors till the end of the process, for a later berthd to take.
+
+        ``anew``: and no others that it was given before.
+        """
         try:
-            for first in range(0, len(fds), sockets.MAX_DESCRIPTORS):
+            for first in range(0, max(len(fds), anew), sockets.MAX_DESCRIPTORS):
                 part = fds[first : first + sockets.MAX_DESCRIPTORS]
-                self._channel.send({"op": "keep"}, part)
+                self._channel.send({"op": "keep", "anew": anew and not first}, part)
         except Unavailable:  # it is gone, and what they were for, too
             return
 

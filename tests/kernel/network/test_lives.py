@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from functools import partial
 
+import msgspec
 import pytest
 
 from berth.errors import BerthError, Conflict, Failed, Forbidden, InvalidArgument, NotFound
@@ -17,7 +18,7 @@ from berth.kernel import nftables
 from berth.kernel.netlinkevents import NFTABLES, Listener
 from berth.network import choosing
 from berth.network.ipam import Plan
-from berth.network.records import EndpointRequest, NetworkRequest
+from berth.network.records import EndpointRequest, NetworkRequest, PortRequest
 from berth.network.wiring import RESOLVER
 from support.networks import HOST, NAMES, OUTSIDE, Engine, sandbox_request
 from support.programs import find, run
@@ -490,6 +491,25 @@ def test_a_disconnection_that_was_broken_off_is_ended_with_route_and_ports(net, 
     assert net.talk(server, net.outside_fd, (HOST, 8080)) == OUTSIDE
     assert net.talk(world, netns_fd, (OUTSIDE, 9000)) == HOST
     assert engine.run(engine.service.detach("kept", led.network_name)) is None
+    engine.run(engine.service.disconnect("kept"))
+    os.close(netns_fd)
+
+
+def test_ports_that_were_closed_when_berthd_was_killed_are_opened_again(net, engine):
+    kept = engine.connect("kept", (80, 8080))
+    netns_fd, held = os.dup(kept.netns_fd), [os.dup(fd) for fd in engine.service.unkept("kept")]
+    engine.service._sandboxes._put(msgspec.structs.replace(kept.endpoints[0], ports=()))
+    engine.close()
+    engine.open("kept")
+    request = sandbox_request("kept", ports=(PortRequest(container_port=80, host_port=8080),))
+    adopted = engine.run(
+        engine.service.adopt(request, open_namespace=lambda: os.dup(netns_fd), kept=held)
+    )
+    assert [port.host_port for port in adopted.ports] == [8080]
+    assert engine.service.has_released("kept")
+    assert len(engine.service.unkept("kept")) == 1
+    assert not engine.service.has_released("kept")
+    assert net.talk(net.listen(netns_fd, 80), net.outside_fd, (HOST, 8080)) == OUTSIDE
     engine.run(engine.service.disconnect("kept"))
     os.close(netns_fd)
 
