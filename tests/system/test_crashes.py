@@ -415,6 +415,32 @@ def kill_monitors(engine: EngineProcess) -> list[int]:
 # The machine starts again
 
 
+def reboot(engine: EngineProcess) -> None:
+    engine.kill()
+    kernel.end_processes(engine.instance.cgroup, [engine.exec_root])
+    for root in kernel.hierarchies():
+        for folder, _, _ in os.walk(root / engine.instance.cgroup, topdown=False):
+            os.rmdir(folder)
+    shutil.rmtree(engine.exec_root)
+    engine.start()
+
+
+def test_after_a_reboot_those_that_need_others_start_after_them(
+    fresh_engine: EngineProcess,
+) -> None:
+    always = ("--restart", "always")
+    launch(fresh_engine, "owner", flags=(*always, "--network", "bridge"))
+    launch(fresh_engine, "guest", flags=(*always, "--network", "container:owner"))
+    launch(fresh_engine, "third", flags=(*always, "--network", "container:guest"))
+    launch(fresh_engine, "linked", flags=(*always, "--network", "bridge", "--link", "owner"))
+    reboot(fresh_engine)
+    names = ("owner", "guest", "third", "linked")
+    assert [status(fresh_engine, name) for name in names] == ["running"] * 4
+    show = ("readlink", "/proc/self/ns/net")
+    spaces = {fresh_engine.docker("exec", name, *show).out for name in names[:3]}
+    assert len(spaces) == 1
+
+
 def test_after_a_reboot_policies_apply(fresh_engine: EngineProcess) -> None:
     policies = ("no", "always", "unless-stopped", "on-failure:2")
     for policy in policies:
@@ -424,13 +450,7 @@ def test_after_a_reboot_policies_apply(fresh_engine: EngineProcess) -> None:
             launch(fresh_engine, name, "sh", "-c", "echo x >> /f; exec sleep 600", flags=flags)
     stopped = [f"stopped-{policy.partition(':')[0]}" for policy in policies]
     assert fresh_engine.docker("stop", "-t", "0", *stopped).code == 0
-    fresh_engine.kill()
-    kernel.end_processes(fresh_engine.instance.cgroup, [fresh_engine.exec_root])
-    for root in kernel.hierarchies():
-        for folder, _, _ in os.walk(root / fresh_engine.instance.cgroup, topdown=False):
-            os.rmdir(folder)
-    shutil.rmtree(fresh_engine.exec_root)
-    fresh_engine.start()
+    reboot(fresh_engine)
 
     def found(kind: str) -> dict[str, object]:
         names = {p: f"{kind}-{p.partition(':')[0]}" for p in policies}

@@ -120,15 +120,20 @@ async def connect(
     return sandbox
 
 
-async def disconnect(services: Services, record: ContainerRecord, *, is_shared: bool) -> None:
+async def disconnect(
+    services: Services, record: ContainerRecord, *, shared: Path | None = None
+) -> None:
     """Take a container that ended, or did not start, out of its networks.
 
-    ``is_shared``: others use its network, and go on without.
+    ``shared``: where its files are, when others use them and its network, and go on without.
     """
     endpoints = services.network.endpoints_of(record.id)
     if endpoints:
         record.addresses = addresses_of(endpoints)
-    await services.network.disconnect(record.id, is_shared=is_shared)
+    await services.network.disconnect(record.id, is_shared=shared is not None)
+    if shared is not None:
+        for endpoint in endpoints:
+            await hostfiles.apart(shared, partial(hostfiles.update, shared, record, gone=endpoint))
     for endpoint in endpoints:
         emit(services, endpoint, "disconnect")
 
@@ -174,10 +179,10 @@ class Connections:
 
     def _check(self, record: ContainerRecord, network: NetworkRecord) -> None:
         mode = record.host_config.network_mode
-        if HOST in (network.name, mode) and network.name != mode:
-            raise InvalidArgument(HOSTS if network.name == HOST else SHARED)
         if spec.shared_container(mode) is not None:
             raise InvalidArgument(SHARED)
+        if HOST in (network.name, mode) and network.name != mode:
+            raise InvalidArgument(HOSTS if network.name == HOST else SHARED)
         is_used = bool(record.networks) or record.status in status.ALIVE
         if NONE in record.networks or (network.name == NONE and is_used):
             raise InvalidArgument(PRIVATE)

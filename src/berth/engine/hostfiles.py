@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -273,8 +274,9 @@ def open_trees(folder: Path, record: ContainerRecord, added: Edits | None) -> tu
         taken = {point.target for point in record.mount_points}
         for name in FILES:
             if f"/etc/{name}" not in taken:
-                fd = mounts.open_tree(f"{folder}/{name}", recursive=False)
-                trees.append(Tree(fd=fd, target=f"/etc/{name}", stored=True))
+                with suppress(FileNotFoundError):  # went with the container whose network is shared
+                    fd = mounts.open_tree(f"{folder}/{name}", recursive=False)
+                    trees.append(Tree(fd=fd, target=f"/etc/{name}", stored=True))
         if record.host_config.ipc_mode == "host":
             trees += [
                 Tree(fd=mounts.open_tree(p), target=p) for p in SHARED_IPC if Path(p).exists()

@@ -90,7 +90,7 @@ class Lives:
 
     def files_folder(self, record: ContainerRecord) -> Path:
         """Return where its hosts and resolv.conf are: with the one whose network it shares."""
-        other = spec.shared_container(record.host_config.network_mode)
+        other = sharing.network_of(record)
         return self.data_folder(record) if other is None else self._data / other
 
     def exec_folder(self, record: ContainerRecord) -> Path:
@@ -184,6 +184,7 @@ class Lives:
             if checkpoint is not None:
                 await self._abandon(life)
             prepared = self._take_prepared(life) or self._prepare(record, joined, checkpoint)
+            sharing.note_network(record, self._records)
             earlier = (checkpoint or record).addresses
             task = await self._start_task(record, prepared, waiting, orphans, earlier)
         except (BerthError, OSError, ValueError) as error:
@@ -407,8 +408,8 @@ class Lives:
         """Let go of the networks and volumes of a container that ended, or did not start."""
         if oom_killed:
             self.emit(record, "oom")
-        is_shared = self._records.has_guests(record)
-        await connecting.disconnect(self._services, record, is_shared=is_shared)
+        shared = self.data_folder(record) if self._records.has_guests(record) else None
+        await connecting.disconnect(self._services, record, shared=shared)
         await self._services.volumes.release(record.id)
         mountpoints.emit(self._services.events, record, "unmount")
 

@@ -346,6 +346,7 @@ class ContainerRecord(msgspec.Struct, kw_only=True):
     mount_points: list[MountPoint] = []
     networks: dict[str, EndpointRequest] = {}
     addresses: dict[str, list[str]] = {}  # that it had in them when it ended
+    network_of: str = ""  # the container whose network it has since its last start, if not its own
     status: str = "created"
     pid: int = 0
     exit_code: int = 0

@@ -42,7 +42,7 @@ async def reconcile(
     services.volumes.settle()
     await _reconnect(services, records, lives)
     _remove_strangers(services, records)
-    for record in ended:
+    for record in reversed(ended):  # the oldest first: younger ones may need it
         if record.host_config.auto_remove and record.started_ns:
             await discard(record, volumes=True)
             lives.emit(record, "destroy")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from berth.engine import links, spec, status
+from berth.engine import links, sharing, status
 from berth.engine.models import ContainerRecord
 from berth.engine.names import random_name
 from berth.errors import Conflict, InvalidArgument, NotFound
@@ -35,10 +35,9 @@ class Records:
         return record.id in self._records
 
     def has_guests(self, record: ContainerRecord) -> bool:
-        """Say whether others run that use the network of this one."""
-        mode = spec.CONTAINER + record.id
+        """Say whether others run that use the network of this one, also by way of others."""
         return any(
-            other.host_config.network_mode == mode and other.status in status.ALIVE
+            sharing.network_of(other) == record.id and other.status in status.ALIVE
             for other in self._records.values()
         )
 

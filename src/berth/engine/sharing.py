@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from berth.engine import identities, spec, status
-from berth.errors import Conflict, NotFound
+from berth.errors import Conflict, Failed, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,23 @@ def needs_others(record: ContainerRecord) -> bool:
     return bool(record.host_config.links) or any(
         map(spec.shared_container, _modes(record).values())
     )
+
+
+def network_of(record: ContainerRecord) -> str | None:
+    """Return the id of the container whose network, hosts and resolv.conf it has; None for its own.
+
+    Before its first start what it was created with, which may be a name.
+    """
+    return record.network_of or spec.shared_container(record.host_config.network_mode)
+
+
+def note_network(record: ContainerRecord, records: Records) -> None:
+    """Record whose network a container gets that starts: what another has may in turn be a third one's."""
+    ref = spec.shared_container(record.host_config.network_mode)
+    if ref is not None:
+        other = records.find(ref)
+        record.network_of = network_of(other) or other.id
+        records.put(record)
 
 
 class Joined:
@@ -70,6 +87,8 @@ def namespace_paths(
         if ref is None:
             continue
         other = _find(kind, ref, records)
+        if kind == "network" and other is record:
+            raise Failed("cannot join own network")
         _check(kind, other)
         folder = f"/proc/{other.pid}" if joined is None else joined.folder(kind, other)
         paths[kind] = f"{folder}/ns/{FILES[kind]}"

@@ -66,7 +66,7 @@ def sample(record: ContainerRecord, group: Cgroup, previous: Document | None) ->
         "memory_stats": memory(used["memory"], version=used["version"]),
         "blkio_stats": block_io(used["block"]),
     }
-    if record.host_config.network_mode != "host" and "none" not in record.networks:
+    if "none" not in record.networks and not _is_in_hosts_network(record.pid):
         document["networks"] = networks(record.pid)
     return document
 
@@ -133,6 +133,14 @@ def block_io(used: BlockStats) -> Document:
 
 def _entries(found: list[BlockEntry]) -> list[BlockEntry] | None:
     return found or None
+
+
+def _is_in_hosts_network(pid: int) -> bool:
+    """Say so of a process, whether it was asked for or came with another container's."""
+    try:
+        return Path(f"/proc/{pid}/ns/net").samefile("/proc/self/ns/net")
+    except OSError:  # it has ended
+        return False
 
 
 def networks(pid: int) -> Document:
