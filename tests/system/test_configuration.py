@@ -266,6 +266,8 @@ def test_the_default_network_may_have_a_bridge_that_is_there(
         assert engine.docker("exec", "stays", "ping", "-c1", before.split()[0]).code == 0
         assert engine.docker("rm", "-f", "stays").code == 0
         engine.restart()
+        localnet = Path(f"/proc/sys/net/ipv4/conf/{own_bridge}/route_localnet")
+        assert localnet.read_text() == "1\n"
         assert shown() == f"10.220.7.1 {own_bridge}"
         done = engine.docker("run", "--rm", "busybox", "sh", "-c", "ip route; ping -c1 10.220.7.1")
         assert "default via 10.220.7.1" in done.out
@@ -277,6 +279,13 @@ def test_the_default_network_may_have_a_bridge_that_is_there(
         engine.start()
         assert shown().split()[1] == before.split()[1]
         assert run(find("ip"), "link", "show", own_bridge).code == 0
+        assert localnet.read_text() == "0\n"
+        option = f"com.docker.network.bridge.name={own_bridge}"
+        created = engine.docker("network", "create", "--subnet=10.220.7.0/24", "-o", option, "own")
+        assert (created.code, localnet.read_text()) == (0, "1\n"), str(created)
+        engine.restart()
+        assert engine.docker("network", "rm", "own").code == 0
+        assert localnet.read_text() == "0\n"
         engine.stop()
         file.write_text(json.dumps({"bridge": "nowhere0"}))
         with pytest.raises(AssertionError, match="nowhere0 must be created manually"):

@@ -15,6 +15,7 @@ from berth.kernel.netlink import (
     Message,
     NetlinkSocket,
     attribute,
+    attribute_list,
     attributes,
     be16,
     be32,
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 _SUBSYSTEM = 10
 _BATCH_BEGIN = 0x10
 _BATCH_END = 0x11
-_NEWTABLE, _DELTABLE = 0, 2
+_NEWTABLE, _GETTABLE, _DELTABLE = 0, 1, 2
 _NEWCHAIN, _DELCHAIN = 3, 5
 _NEWRULE, _GETRULE, _DELRULE = 6, 7, 8
 _NEWSET, _DELSET = 9, 11
-_NEWSETELEM, _DELSETELEM = 12, 14
+_NEWSETELEM, _GETSETELEM, _DELSETELEM = 12, 13, 14
 _NEWGEN, _GETGEN = 15, 16
 
 # Kinds of events that changes of elements cause, which are the most; and those that tell of a loss.
@@ -142,6 +143,21 @@ def count_rules(sock: NetlinkSocket, table: Table) -> int:
     message = _message(_GETRULE, table.family, text(1, table.name))
     found = sock.dump(message, f"list rules of nftables table {table.name}")
     return sum(string(attributes(entry.body, 4)[1]) == table.name for entry in found)
+
+
+def table_names(sock: NetlinkSocket, family: int) -> list[str]:
+    """Return the names of all tables of a family."""
+    found = sock.dump(_message(_GETTABLE, family), "list nftables tables")
+    return [string(attributes(entry.body, 4)[1]) for entry in found]
+
+
+def keys(sock: NetlinkSocket, table: Table, name: str) -> list[bytes]:
+    """Return the keys of a set's elements."""
+    message = _message(_GETSETELEM, table.family, text(1, table.name), text(2, name))
+    found = sock.dump(message, f"list elements of {name} in nftables table {table.name}")
+    listed = [attributes(entry.body, 4).get(3, b"") for entry in found]
+    elements = [attributes(each) for part in listed for _, each in attribute_list(part)]
+    return [attributes(element[1])[1] for element in elements]
 
 
 def add_table(table: Table) -> Message:

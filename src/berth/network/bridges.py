@@ -79,7 +79,12 @@ def _settle(links: NetlinkSocket, link: rtnetlink.Link, network: NetworkRecord) 
         messages.append(rtnetlink.bridge_netfilter_message(link.index))
     links.execute(messages, f"set up bridge {network.bridge}")
     # Connections from the host's 127.0.0.1 to published ports; the table keeps strangers out.
-    write_sysctl(SYSCTL / "ipv4/conf" / network.bridge / "route_localnet", "1")
+    write_sysctl(localnet(network.bridge), "1")
+
+
+def localnet(name: str) -> Path:
+    """Return the parameter by which packets to and from 127.0.0.0/8 may go by a bridge."""
+    return SYSCTL / "ipv4/conf" / name / "route_localnet"
 
 
 def _settle_ipv6(network: NetworkRecord, *, is_on: bool) -> None:

@@ -42,6 +42,7 @@ def settle(
     record = msgspec.structs.replace(
         record,
         bridge=bridge,
+        is_borrowed=record.is_borrowed and has_bridge,
         mtu=plan.mtu,
         icc=plan.icc,
         masquerade=plan.masquerade,

@@ -259,6 +259,12 @@ class Networks:
             raise Forbidden(OVERLAPS)
         return subnet
 
+    def borrow(self, record: NetworkRecord) -> NetworkRecord:
+        """Record that something is switched on at the network's bridge, which is somebody else's."""
+        record = msgspec.structs.replace(record, is_borrowed=True)
+        self._put(record, durable=True)
+        return record
+
     def remove(self, record: NetworkRecord) -> None:
         """Forget a network."""
         self._records.pop(record.id, None)

@@ -99,6 +99,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
     internal: bool = False
     device_prefix: str = "eth"  # of the names of interfaces in containers
     is_ours: bool = True  # the interface on the host was made for the network, and goes with it
+    is_borrowed: bool = False  # it is somebody else's, and what was switched on there is put back
     # of bridges
     icc: bool = True  # containers of the network reach each other
     masquerade: bool = True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from berth.errors import BerthError, Failed, Forbidden, NotFound
 from berth.kernel import nftables
-from berth.network import bridges, choosing, configurations, firewall, shaping, table
+from berth.network import borrowed, bridges, choosing, configurations, firewall, shaping, table
 from berth.network.attachments import Attachments
 from berth.network.detour import GATEWAYS
 from berth.network.foundation import Foundation
@@ -99,18 +99,31 @@ class NetworkService:
         look = partial(base.wiring.bridge_addresses, told)
         present = await base.thread.run(look) if told else ()
         movable = not self.endpoints(former.id)
+        if movable and former.bridge not in ("", bridge):
+            await base.thread.run(partial(self._remove_interface, former))
         self._networks.settle_default(bridge, occupied=occupied, movable=movable, present=present)
-        if former.bridge not in ("", self._networks.default().bridge):
-            await base.thread.run(partial(base.wiring.remove_network, former))
 
     async def _mend(self, network: NetworkRecord) -> None:
         base = self._base
         try:
+            network = await self._borrow(network)
             base.bridges[network.id] = await base.thread.run(partial(self._ensure, network))
         except (OSError, BerthError) as error:
             if network.builtin:
                 raise
             log.warning("network %s cannot be used: %s", network.name, error)
+
+    async def _borrow(self, network: NetworkRecord) -> NetworkRecord:
+        """Record what is switched on next at a bridge of somebody else's."""
+        is_new = await self._base.thread.run(partial(borrowed.will_switch_on, network))
+        return self._networks.borrow(network) if is_new else network
+
+    def _remove_interface(self, network: NetworkRecord) -> None:
+        """Delete what was made on the host for a network, put back what was changed for it alone."""
+        self._base.wiring.remove_network(network)
+        same = [n.id for n in self._networks.bridged() if n.bridge == network.bridge]
+        if network.is_borrowed and same in ([], [network.id]):
+            borrowed.put_back(network, self._base.names.table)
 
     def _ensure(self, network: NetworkRecord) -> int:
         index = self._base.wiring.ensure_network(network)
@@ -178,7 +191,7 @@ class NetworkService:
 
     def _remove_all(self) -> None:
         for network in (*self._networks.bridged(), *self._networks.uplinked()):
-            self._base.wiring.remove_network(network)
+            self._remove_interface(network)
         self._base.table.remove()
         self._base.wiring.remove_detour(self._base.names.name)
 
@@ -282,6 +295,7 @@ class NetworkService:
         present = await base.thread.run(wiring.interfaces)
         network = self._networks.create(request, occupied=occupied, present=present)
         try:
+            network = await self._borrow(network)
             base.bridges[network.id] = await base.thread.run(partial(wiring.make_network, network))
             if network.bridge:
                 rules = firewall.add_network(base.names.table, network)
@@ -289,7 +303,7 @@ class NetworkService:
         except BaseException as error:
             self._networks.remove(network)
             base.bridges.pop(network.id, None)
-            await base.thread.run(lambda: wiring.remove_network(network))
+            await base.thread.run(partial(self._remove_interface, network))
             if network.bridge:
                 await base.thread.run(base.table.replace)  # it may have been added
             if isinstance(error, OSError):
@@ -313,7 +327,7 @@ class NetworkService:
         configurations.require_unused(network, self._networks.all())
         index = base.bridges.pop(network.id, None)
         try:
-            await base.thread.run(lambda: base.wiring.remove_network(network))
+            await base.thread.run(partial(self._remove_interface, network))
         except OSError as error:
             if index is not None:
                 base.bridges[network.id] = index

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -287,6 +288,61 @@ def test_a_bridge_that_was_there_is_used_and_stays(net, engine):
     engine.run(engine.service.disconnect("c1"))
     engine.run(engine.service.remove("mine"))
     assert "10.77.0.9/24" in run(find("ip"), "addr", "show", "brtest7", check=True).out
+
+
+LOCALNET = Path("/proc/sys/net/ipv4/conf/brtest7/route_localnet")
+
+
+@pytest.fixture
+def brown(net):
+    """A bridge of somebody else's."""
+    run(find("ip"), "link", "add", "brtest7", "type", "bridge", check=True)
+    run(find("ip"), "addr", "add", "10.77.0.9/24", "dev", "brtest7", check=True)
+    return {"subnet": "10.77.0.0/24", "options": {BRIDGE + "name": "brtest7"}}
+
+
+@pytest.mark.parametrize("before", ["0\n", "1\n"])
+def test_what_is_switched_on_at_a_bridge_of_somebody_elses_is_put_back(brown, engine, before):
+    LOCALNET.write_text(before)
+    create(engine, "mine", **brown)
+    assert LOCALNET.read_text() == "1\n"
+    engine.close()
+    engine.open()
+    assert LOCALNET.read_text() == "1\n"
+    engine.run(engine.service.remove("mine"))
+    assert LOCALNET.read_text() == before
+    create(engine, "again", **brown)
+    engine.close(remove=True)
+    assert LOCALNET.read_text() == before
+    engine.open()
+
+
+def test_what_another_engine_needs_stays_switched_on(brown, engine):
+    create(engine, "mine", **brown)
+    for line in (
+        "add table ip berth-other",
+        "add set ip berth-other bridges { type ifname; }",
+        'add element ip berth-other bridges { "brtest77", "brtest7" }',
+    ):
+        run(find("nft"), line, check=True)
+    engine.run(engine.service.remove("mine"))
+    assert LOCALNET.read_text() == "1\n"
+    LOCALNET.write_text("0\n")
+    create(engine, "again", **brown)
+    run(find("nft"), "delete element ip berth-other bridges { brtest7 }", check=True)
+    engine.run(engine.service.remove("again"))
+    assert LOCALNET.read_text() == "0\n"
+
+
+def test_a_network_that_cannot_be_leaves_nothing_switched_on(brown, engine, monkeypatch):
+    def fail(*_args):
+        raise OSError(5, "broken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.service._base.table, "change", fail)
+        with pytest.raises(Failed, match="broken"):
+            create(engine, "mine", **brown)
+    assert LOCALNET.read_text() == "0\n"
 
 
 def test_two_networks_of_one_bridge_are_refused(engine):
