@@ -21,7 +21,7 @@ from berth.buildkit.service import BuildKit
 from berth.builds.service import Builds
 from berth.configuration import checks, subordinate
 from berth.configuration.settings import Held, Settings
-from berth.engine import defaults, spec, status, support
+from berth.engine import defaults, identity, spec, status, support
 from berth.engine.background import Background
 from berth.engine.cdi import Registry
 from berth.engine.containers import Containers
@@ -128,6 +128,7 @@ async def serve(options: Options) -> None:
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     async with AsyncExitStack() as undo:
         undo.callback(os.close, lock_data_root(data_root))
+        undo.callback(identity.hold(Instance.of(data_root), data_root).close)
         # Before anything is made: an engine that nobody could reach leaves nothing on the host.
         server, numbers = Server(), Server()
         undo.callback(server.close)

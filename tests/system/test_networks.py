@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from ipaddress import ip_network
@@ -20,6 +21,7 @@ from system.conftest import assert_gone, import_busybox, make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from support.engine import EngineProcess
     from support.programs import Outcome
@@ -453,6 +455,21 @@ def test_two_engines_do_not_meet(engine: EngineProcess, busybox_tar: bytes, plac
         second.close()
     assert_gone(second)
     assert places.talk(servers[0], places.outside_fd, (HOST, 18080)) == OUTSIDE
+
+
+def test_an_engine_that_would_take_another_ones_networks_for_its_own_does_not_start(
+    cli: Cli, engine: EngineProcess, tmp_path: Path
+) -> None:
+    start(cli, "kept")
+    script = f'mount -t tmpfs none "{engine.data_root}" && exec "$@"'
+    done = run(
+        *("timeout", "20", "unshare", "--mount", "sh", "-c", script, "sh"),
+        *(sys.executable, "-m", "berth", "serve", "-H", f"unix://{tmp_path}/other.sock"),
+        *("--data-root", str(engine.data_root), "--exec-root", str(tmp_path / "exec")),
+    )
+    assert done.code == 1
+    assert f"its data root is called {engine.data_root}, too" in done.err
+    assert cli("exec", "kept", "true").code == 0
 
 
 def test_a_port_that_came_with_a_live_connection_is_held_while_the_engine_is_away(
