@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("berth")
 
-_SOMEBODY_WAS_THERE = (errno.ERESTART, errno.ENOENT)
+_TRIES = 32
 
 
 def is_possible(family: int, *rule: bytes, hook: int = nftables.PREROUTING) -> bool:
@@ -67,10 +67,15 @@ class Table:
 
     def change(self, messages: Sequence[Message], call: str) -> None:
         """Apply a change that the records show already."""
-        if self._try(messages, call):
-            return
-        if not self._is_whole() or not self._try(messages, call):
-            self._restore()
+        for _ in range(_TRIES):  # another engine may always be faster
+            try:
+                if self._try(messages, call):
+                    return
+            except FileNotFoundError:  # something of it is gone, the generation was right
+                break
+            if not self._is_whole():
+                break
+        self._restore()
 
     def look(self) -> None:
         """Restore the tables if somebody took something from them."""
@@ -102,7 +107,7 @@ class Table:
         try:
             self._socket.execute_batch(transaction, call)
         except OSError as error:
-            if error.errno in _SOMEBODY_WAS_THERE:
+            if error.errno == errno.ERESTART:
                 return False
             raise
         self._generation += 1

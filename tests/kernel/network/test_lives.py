@@ -82,6 +82,26 @@ def test_changes_of_elements_wake_nobody_and_losses_do(engine):
         listener.close()
 
 
+def test_changes_between_those_of_another_engine_restore_nothing(engine, caplog, monkeypatch):
+    table, look = engine.service._base.table, engine.service._base.table._is_whole
+    changes = iter(range(10))
+
+    def look_and_be_late():
+        is_whole = look()
+        for number in changes:  # what another engine does meanwhile
+            words = ("add" if number % 2 == 0 else "delete", "table", "ip", "berth-other")
+            run(find("nft"), *words, check=True)
+            break
+        return is_whole
+
+    run(find("nft"), "add", "table", "ip", "berth-before", check=True)
+    monkeypatch.setattr(table, "_is_whole", look_and_be_late)
+    engine.connect("c1", (80, 8080))
+    assert next(changes, None) is None
+    assert len(elements("any_ports")) == 1
+    assert "changed by somebody else" not in caplog.text
+
+
 def test_the_bridge_has_the_gateway_and_a_lasting_mac(engine):
     before = links()[NAMES.bridge]["address"]
     engine.connect("c1")
