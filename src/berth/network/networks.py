@@ -167,9 +167,9 @@ class Networks:
         request = replace(request, options={**defaults, **request.options})
         record = options.apply(_new(request.name, request.driver), request)
         self._check_link(record)
-        record = msgspec.structs.replace(
-            record, is_ours=(record.bridge or record.parent) not in present
-        )
+        is_new = (record.bridge or record.parent) not in present
+        is_shared = any(n.is_ours for n in self.uplinked() if n.parent == record.parent)
+        record = msgspec.structs.replace(record, is_ours=is_new or is_shared)
         record = self._with_subnets(record, request, list(occupied))
         for version, subnet in ((4, record.subnet), (6, record.subnet6)):
             if subnet:

@@ -119,10 +119,13 @@ class NetworkService:
         return self._networks.borrow(network) if is_new else network
 
     def _remove_interface(self, network: NetworkRecord) -> None:
-        """Delete what was made on the host for a network, put back what was changed for it alone."""
+        """Delete what was made on the host for a network, put back what was changed: what no other uses."""
+        place = (network.bridge, network.parent)
+        others = (other for other in self._networks.all() if other.id != network.id)
+        if any((other.bridge, other.parent) == place for other in others):
+            return
         self._base.wiring.remove_network(network)
-        same = [n.id for n in self._networks.bridged() if n.bridge == network.bridge]
-        if network.is_borrowed and same in ([], [network.id]):
+        if network.is_borrowed:
             borrowed.put_back(network, self._base.names.table)
 
     def _ensure(self, network: NetworkRecord) -> int:
@@ -191,7 +194,9 @@ class NetworkService:
 
     def _remove_all(self) -> None:
         for network in (*self._networks.bridged(), *self._networks.uplinked()):
-            self._remove_interface(network)
+            self._base.wiring.remove_network(network)
+            if network.is_borrowed:
+                borrowed.put_back(network, self._base.names.table)
         self._base.table.remove()
         self._base.wiring.remove_detour(self._base.names.name)
 

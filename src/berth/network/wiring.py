@@ -155,14 +155,10 @@ class Wiring:
         return bridges.addresses(self._links, name)
 
     def make_network(self, network: NetworkRecord) -> int:
-        """Make the interface of a new network, all or nothing."""
-        try:
-            index = self.ensure_network(network)
-            if network.parent:
-                uplinks.check_kernel(self._links, network, index)
-        except BaseException:
-            self.remove_network(network)
-            raise
+        """Make the interface of a new network; on failure part of it may be left."""
+        index = self.ensure_network(network)
+        if network.parent:
+            uplinks.check_kernel(self._links, network, index)
         return index
 
     def remove_network(self, network: NetworkRecord) -> None:

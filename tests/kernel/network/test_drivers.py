@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from berth.errors import Failed, Forbidden, InvalidArgument, NotFound, Unsupported
 from berth.network.records import EndpointRequest, NetworkRequest, SubnetRecord
@@ -114,6 +115,21 @@ def test_a_vlan_is_made_for_its_network_and_goes_with_it(net, engine):
     engine.run(engine.service.remove(network.id))
     assert "wan0.7@wan0" not in links()
     assert any(name.startswith("wan0@") for name in links())
+
+
+def test_a_parent_that_was_made_goes_with_the_last_of_its_networks(engine):
+    made, other = {"options": {"parent": "vlan7"}}, {"subnet": "10.78.0.0/24"}
+    # As if it had made it: not every kernel has vlans.
+    run(find("ip"), "link", "add", "vlan7", "type", "bridge", check=True)
+    first = create(engine, "first", driver="macvlan", **made, **LAN)
+    engine.service._networks._put(replace(first, is_ours=True))
+    create(engine, "second", driver="macvlan", **made, **other)
+    engine.connect("c1", network="second")
+    engine.run(engine.service.remove("first"))
+    assert "vlan7" in links()
+    engine.run(engine.service.disconnect("c1"))
+    engine.run(engine.service.remove("second"))
+    assert "vlan7" not in links()
 
 
 def test_a_member_of_a_macvlan_may_come_and_go(net, engine, macvlan):
