@@ -16,7 +16,9 @@ from berth import __version__
 from berth.client import startup
 from berth.client.address import Address, Roots
 from berth.client.connection import Connection
+from berth.engine.instance import Instance
 from berth.errors import Unavailable
+from support import kernel
 from support.engine import EngineProcess
 from support.programs import run
 from support.waiting import wait_for
@@ -39,6 +41,7 @@ def roots(tmp_path: Path) -> Iterator[Roots]:
         return
     os.kill(pid, signal.SIGTERM)
     wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "the engine left")
+    kernel.remove_objects(Instance.of(Path(found.data)))
 
 
 def connection_to(roots: Roots) -> Connection:
