@@ -18,19 +18,34 @@ ROOT = Path(f"/nowhere/berth/identity-{os.getpid()}")
 INSTANCE = Instance.of(ROOT)
 
 
-def test_a_container_of_the_engine_does_not_keep_it_from_starting() -> None:
+@pytest.mark.parametrize("parent", ["std", "elsewhere"])
+def test_a_container_of_the_engine_does_not_keep_it_from_starting(
+    tmp_path: Path, parent: str
+) -> None:
     """Root in a container with the host's network can bind what it likes."""
+    container = "0123456789abcdef" * 4
+    (tmp_path / "containers" / container).mkdir(parents=True)
     hierarchies = cgroups.detect()
-    hierarchies.prepare_parent(f"{INSTANCE.cgroup}/std", [])
-    group = hierarchies.open_group(f"{INSTANCE.cgroup}/std/container")
+    hierarchies.prepare_parent(f"{INSTANCE.cgroup}/{parent}", [])
+    group = hierarchies.open_group(f"{INSTANCE.cgroup}/{parent}/{container}")
     group.create()
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(f"\0berth/{INSTANCE.name[:6]}")
     try:
         with sock, Waiting(sock.listen) as holder:  # who listens has it
             with pytest.raises(Conflict):
-                identity.hold(INSTANCE, ROOT)
+                identity.hold(INSTANCE, tmp_path)
             group.add(holder.pid)
-            identity.hold(INSTANCE, ROOT).close()
+            identity.hold(INSTANCE, tmp_path).close()
     finally:
         hierarchies.open_group(INSTANCE.cgroup).remove()
+
+
+def test_who_has_listened_and_gone_is_no_engine() -> None:
+    """The credentials that the kernel tells are those of whoever listened."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(f"\0berth/{INSTANCE.name[:6]}")
+    with sock:
+        with Waiting(sock.listen), pytest.raises(Conflict):
+            identity.hold(INSTANCE, ROOT)
+        identity.hold(INSTANCE, ROOT).close()

@@ -100,6 +100,23 @@ def test_a_run_at_the_zygote_whose_hook_does_not_end_is_removed_by_force(
     assert oci("list", "-q").out == ""
 
 
+def test_what_is_killed_at_the_zygote_keeps_no_lock(
+    oci, bundle, slow_hook, shared_zygote, monkeypatch
+):
+    monkeypatch.setenv("BERTH_OCI_ZYGOTE", shared_zygote)
+    pids = slow_hook("createContainer")
+    process = oci.background("run", "--bundle", str(bundle.path), "a", stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(pids()) == 2, "the hook runs")
+    inode = f":{(oci.root / 'a/lock').stat().st_ino}"
+    locks = map(str.split, Path("/proc/locks").read_text().splitlines())
+    (worker,) = {int(words[4]) for words in locks if words[5].endswith(inode)}
+    os.kill(worker, signal.SIGKILL)
+    assert oci("delete", "--force", "a").code == 0
+    assert process.wait(timeout=PATIENT_S) != 0
+    wait_for(lambda: not pids(), "the hook's end")
+    assert oci("list", "-q").out == ""
+
+
 def test_nobody_waits_for_the_last_hooks_of_a_container_that_is_gone(oci, bundle, slow_hook):
     pids = slow_hook("poststop")
     oci.create(bundle, "a")

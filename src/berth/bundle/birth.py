@@ -107,6 +107,8 @@ def _check(fork: namespaces.Clone, pid: int, plan: Plan) -> None:
 
 def _run_child(plan: Plan, sync: sockets.Socket, ours: sockets.Socket) -> NoReturn:
     ours.close()
+    if plan.lock >= 0:
+        os.close(plan.lock)
     child.Child(plan, sync).run()
 
 

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 KILL = 9
 BACKLOG = 1
-NOT_STARTED = (
-    "unable to start container process: "  # what keeps it from that is told in runc's words
-)
+# What keeps it from starting is told in runc's words.
+NOT_STARTED = "unable to start container process: "
 
 
 class Options:
@@ -106,7 +105,7 @@ class Creation:
         self._make_group()
         trees = _mapped_trees(plan)
         descriptors.preserve(plan.preserved)
-        plan.listener = self._listen()
+        plan.listener, plan.lock = self._listen(), self._folder.lock_fd
         ours, theirs = sockets.pair()
         self._pid = _clone(plan, theirs, ours)
         theirs.close()

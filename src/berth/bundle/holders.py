@@ -20,23 +20,23 @@ END_PATIENCE_S = 10  # with one that was killed
 
 def take(lock_fd: int) -> None:
     """Take the lock, as soon as it is free; first end whoever keeps it longer than a command has to."""
-    if _is_taken(lock_fd, PATIENCE_S):
+    if _try_take(lock_fd, PATIENCE_S):
         return
     for pid in _holders(lock_fd):
         _end(pid, lock_fd)
-    if not _is_taken(lock_fd, END_PATIENCE_S):
+    if not _try_take(lock_fd, END_PATIENCE_S):
         raise Failed("another command that changes the container does not end")
 
 
-def _is_taken(lock_fd: int, patience_s: int) -> bool:
-    def is_taken() -> bool:
+def _try_take(lock_fd: int, patience_s: int) -> bool:
+    def try_take() -> bool:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    return any(wait_until(is_taken) for _ in range(patience_s))
+    return any(wait_until(try_take) for _ in range(patience_s))
 
 
 def _holders(lock_fd: int) -> list[int]:
@@ -61,10 +61,12 @@ def _end(pid: int, lock_fd: int) -> None:
             return
         # Or it would have another child meanwhile.
         processes.pidfd_send_signal(pidfd, _signal.SIGSTOP)
-        wait_until(lambda: processes.is_stopped(pid) or processes.is_exiting(pid))
-        for child in _children(pid):
-            _kill_group(child)
-        processes.pidfd_send_signal(pidfd, _signal.SIGKILL)
+        try:
+            wait_until(lambda: processes.is_stopped(pid) or processes.is_exiting(pid))
+            for child in _children(pid):
+                _kill_group(child)
+        finally:
+            processes.pidfd_send_signal(pidfd, _signal.SIGKILL)
     except ProcessLookupError:
         return
     finally:
@@ -75,7 +77,7 @@ def _has_open(pid: int, lock_fd: int) -> bool:
     wanted = os.fstat(lock_fd)
     try:
         names = os.listdir(f"/proc/{pid}/fd")
-    except FileNotFoundError:
+    except OSError:  # it has ended, or is somebody else's
         return False
     for name in names:
         try:

@@ -82,6 +82,7 @@ class Plan:
         self.terminal = bool(self.process.get("terminal"))
         self.console: _socket.socket | None = None
         self.listener: sockets.Socket | None = None
+        self.lock = -1  # of the container, which its process must not keep
         self.state: dict[str, object] = {}
 
     @property

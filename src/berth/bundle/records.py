@@ -140,6 +140,14 @@ class Folder:
         """Say whether its process is not ready for its start yet."""
         return os.path.exists(f"{self.path}/{NEW_SOCKET}")
 
+    def begin_making(self) -> None:
+        """Note that its process is not ready yet, of one that has nowhere to wait for its start."""
+        os.close(os.open(f"{self.path}/{NEW_SOCKET}", os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def forget_making(self) -> None:
+        """Note that its process runs, without a start."""
+        os.unlink(f"{self.path}/{NEW_SOCKET}")
+
     def finish_making(self) -> None:
         """Note that its process is ready for its start."""
         os.rename(f"{self.path}/{NEW_SOCKET}", f"{self.path}/{SOCKET}")

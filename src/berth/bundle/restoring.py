@@ -38,6 +38,7 @@ class Restoring(creation.Creation):
     def _make(self) -> creation.Made:
         plan = self._plan
         self._folder.save(self.record)
+        self._folder.begin_making()
         self._make_group()
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mounts.mount("", "/", flags=mounts.MS_SLAVE | mounts.MS_REC)
@@ -51,6 +52,7 @@ class Restoring(creation.Creation):
             log = self._how.log(LOG)
             self._pid = ask(process, criu.RESTORE, values, self._notice, log) or self._pid
         self._note(self._pid)
+        self._folder.forget_making()
         if self._scope is not None:
             self._scope.let_go()
         if self._options.pid_file:

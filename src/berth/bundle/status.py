@@ -42,9 +42,9 @@ def status(folder: Folder, record: Record) -> str:
     groups = group(record)
     if groups is not None and groups.is_frozen():
         return PAUSED
-    if folder.waits_for_start():
-        return CREATED
-    return CREATING if folder.is_being_made() else RUNNING
+    if folder.is_being_made():  # in the order in which it comes to be: nobody waits for the other
+        return CREATING
+    return CREATED if folder.waits_for_start() else RUNNING
 
 
 def state(record: Record, status_: str) -> dict[str, object]:

@@ -7,11 +7,10 @@ import errno
 import logging
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from berth.engine import additions, sources, spec
+from berth.engine import additions, sharing, sources, spec
 from berth.errors import InvalidArgument
 from berth.kernel import mounts
 from berth.network import files
@@ -274,9 +273,13 @@ def open_trees(folder: Path, record: ContainerRecord, added: Edits | None) -> tu
         taken = {point.target for point in record.mount_points}
         for name in FILES:
             if f"/etc/{name}" not in taken:
-                with suppress(FileNotFoundError):  # went with the container whose network is shared
+                try:
                     fd = mounts.open_tree(f"{folder}/{name}", recursive=False)
-                    trees.append(Tree(fd=fd, target=f"/etc/{name}", stored=True))
+                except FileNotFoundError:  # went with the container whose network is shared
+                    if sharing.network_of(record) is None:
+                        raise
+                    continue
+                trees.append(Tree(fd=fd, target=f"/etc/{name}", stored=True))
         if record.host_config.ipc_mode == "host":
             trees += [
                 Tree(fd=mounts.open_tree(p), target=p) for p in SHARED_IPC if Path(p).exists()

@@ -25,51 +25,86 @@ log = logging.getLogger("berth")
 
 SHORTEST = 6  # characters of an engine's name in the names of network interfaces
 MOST_ASK = 4096  # nobody answers them: beyond that the next one is not kept from starting
+TRIES = 2  # it may just have become free
 _CREDENTIALS = struct.Struct("3i")
+_LISTENS = 0x10000
+_ID_CHARACTERS = 64
 
 
 def hold(instance: Instance, data_root: Path) -> socket.socket:
     """Keep others from these names until the socket is closed; Conflict when another engine has them."""
-    address = f"\0berth/{instance.name[:SHORTEST]}"
+    address = f"berth/{instance.name[:SHORTEST]}"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind(address)
-        sock.listen(MOST_ASK)
-    except OSError as error:
+        for _ in range(TRIES):
+            if _bind(sock, address):
+                return sock
+            if _is_of_an_engine(address, data_root):
+                raise Conflict(
+                    f"another engine on this host's network makes what it needs there by the same"
+                    f" names: its data root is called {data_root}, too",
+                    hint="choose another --data-root and --exec-root",
+                )
+    except BaseException:
         sock.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
-        if _is_of_an_engine(address, instance):
-            raise Conflict(
-                f"another engine on this host's network makes what it needs there by the same names: its"
-                f" data root is called {data_root}, too",
-                hint="choose another --data-root and --exec-root",
-            ) from None
-        log.warning(
-            "no engine has the socket @%s, by which engines know of each other", address[1:]
-        )
+        raise
+    log.warning("no engine has the socket @%s, by which engines know of each other", address)
     return sock
 
 
-def _is_of_an_engine(address: str, instance: Instance) -> bool:
+def _bind(sock: socket.socket, address: str) -> bool:
+    try:
+        sock.bind(f"\0{address}")
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
+        raise
+    sock.listen(MOST_ASK)
+    return True
+
+
+def _is_of_an_engine(address: str, data_root: Path) -> bool:
     """Say whether who holds an address may be an engine: anybody can bind it, and have it look busy.
 
-    One in a container of this engine is not heeded, or it could keep the engine from starting again.
+    Who listened first must have it still. A container of this engine is not heeded: root in one with the
+    host's network could keep the engine from starting again.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:
-            sock.connect(address)
+            sock.connect(f"\0{address}")
         except OSError:
             return False
         found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(found)
-    return int(uid) == os.geteuid() and not _is_contained(pid, instance)
+    if uid != os.geteuid():
+        return False
+    if not pid:  # it is in a pid namespace that this one sees nothing of
+        return True
+    return _has_open(pid, _listener(address)) and not _is_contained(pid, data_root)
 
 
-def _is_contained(pid: int, instance: Instance) -> bool:
+def _listener(address: str) -> str:
+    """Return what proc(5) calls the socket that listens there."""
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        words = line.split()
+        if words[-1] == f"@{address}" and int(words[3], 16) & _LISTENS:
+            return f"socket:[{words[6]}]"
+    return ""
+
+
+def _has_open(pid: int, name: str) -> bool:
+    try:
+        return any(Path(fd.path).readlink() == Path(name) for fd in os.scandir(f"/proc/{pid}/fd"))
+    except OSError:  # it has ended
+        return False
+
+
+def _is_contained(pid: int, data_root: Path) -> bool:
+    """Say whether one of a process's groups is named after a container of ours, as it or a parent is."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:  # it has ended, or is nowhere in this pid namespace
-        return False
-    return any(line.split(":", 2)[2].startswith(f"/{instance.cgroup}/") for line in lines)
+    except OSError:
+        return True
+    names = {name for line in lines for name in line.split("/") if len(name) == _ID_CHARACTERS}
+    return any((data_root / "containers" / name).is_dir() for name in names)

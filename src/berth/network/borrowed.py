@@ -35,15 +35,12 @@ def will_switch_on(network: NetworkRecord) -> bool:
 def put_back(network: NetworkRecord, table: str) -> None:
     """Switch off what was off, unless another engine than that with this ``table`` uses the bridge."""
     with NetlinkSocket(netlink.NETLINK_NETFILTER) as sock:
-        others = [name for name in _tables(sock) if name.startswith(TABLE) and name != table]
+        tables = nftables.table_names(sock, nftables.IPV4)
+        others = [name for name in tables if name.startswith(TABLE) and name != table]
         if any(_uses(sock, name, network.bridge) for name in others):
             log.info("route_localnet of %s stays on, another engine uses it", network.bridge)
             return
     bridges.write_sysctl(bridges.localnet(network.bridge), "0")
-
-
-def _tables(sock: NetlinkSocket) -> list[str]:
-    return nftables.table_names(sock, nftables.IPV4)
 
 
 def _uses(sock: NetlinkSocket, table: str, bridge: str) -> bool:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+log = logging.getLogger("berth")
+
 TRIES = 400  # anybody in this network namespace may hold the lock, for as long as it likes
-_ASK_AGAIN_S = 0.005
+PAUSE_S = 0.005
 
 
 @contextlib.asynccontextmanager
@@ -27,7 +30,9 @@ async def alone() -> AsyncIterator[None]:
         for _ in range(TRIES):
             if _take(fd):
                 break
-            await asyncio.sleep(_ASK_AGAIN_S)
+            await asyncio.sleep(PAUSE_S)
+        else:
+            log.info("chooses subnets although somebody else in this network namespace does, too")
         yield
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)  # a child may have the descriptor for a moment

@@ -357,11 +357,11 @@ def _leaving(network: NetworkRecord, family: _Family) -> dict[str, list[bytes]]:
 
 def _ports(change: _Change, name: str, endpoints: Iterable[EndpointRecord]) -> list[Message]:
     names = (PORTS, ANY_PORTS, LOOPBACK_PORTS, OPEN, TAKEN, ANY_TAKEN)
-    found: dict[int, dict[str, list[bytes]]] = {4: {name: [] for name in names}}
+    found: dict[int, dict[str, list[bytes]]] = {4: {each: [] for each in names}}
     for endpoint in endpoints:
         for port in endpoint.ports:
             host = ip_address(port.host_ip)
-            maps = found.setdefault(host.version, {name: [] for name in names})
+            maps = found.setdefault(host.version, {each: [] for each in names})
             inside = endpoint.address if host.version == 4 else endpoint.address6
             protocol, address = (
                 bytes((PROTOCOLS[port.protocol], 0, 0, 0)),

@@ -52,8 +52,8 @@ class Reservation:
         taken, families = Reservation(), [_FAMILIES[version] for version in versions]
         taken.records = [record for record in self.records if record.version in versions]
         taken.sockets = [sock for sock in self.sockets if sock.family in families]
-        self.records = [record for record in self.records if record not in taken.records]
-        self.sockets = [sock for sock in self.sockets if sock not in taken.sockets]
+        self.records = [record for record in self.records if record.version not in versions]
+        self.sockets = [sock for sock in self.sockets if sock.family not in families]
         return taken
 
 

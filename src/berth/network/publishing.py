@@ -79,7 +79,8 @@ class Publishing:
             self.registry.release(held.give_up(*lost))
         if missing := out - reserved:
             await self.publish(held, *missing)
-        await self.open(held)
+        else:
+            await self.open(held)
 
     async def resume(self, held: Held) -> None:
         """Publish what is not, since berthd was killed while another endpoint began to lead out."""
@@ -87,7 +88,7 @@ class Publishing:
         if held.request.ports and out - {port.version for port in held.reservation.records}:
             try:
                 await self.follow(held)
-            except BerthError as error:
+            except (OSError, BerthError) as error:
                 log.warning("container %s: %s", held.request.container_name, error)
 
     async def open(self, held: Held) -> None:

@@ -7,6 +7,7 @@ what a crash left between the two.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
@@ -67,6 +68,8 @@ class NetworkService:
         self._networks = base.networks
         self._attachments = Attachments(base)
         self._sandboxes = Sandboxes(base, self._attachments)
+        self._turn = asyncio.Lock()  # one network is made at a time
+        self._leaving: set[str] = set()  # networks that are being removed
         self._is_open = False
         self._watch: Watch | None = None
 
@@ -121,7 +124,8 @@ class NetworkService:
     def _remove_interface(self, network: NetworkRecord) -> None:
         """Delete what was made on the host for a network, put back what was changed: what no other uses."""
         place = (network.bridge, network.parent)
-        others = (other for other in self._networks.all() if other.id != network.id)
+        left = {network.id, *self._leaving}
+        others = (other for other in self._networks.all() if other.id not in left)
         if any((other.bridge, other.parent) == place for other in others):
             return
         self._base.wiring.remove_network(network)
@@ -193,10 +197,10 @@ class NetworkService:
         base.thread.close()
 
     def _remove_all(self) -> None:
-        for network in (*self._networks.bridged(), *self._networks.uplinked()):
-            self._base.wiring.remove_network(network)
-            if network.is_borrowed:
-                borrowed.put_back(network, self._base.names.table)
+        networks = (*self._networks.bridged(), *self._networks.uplinked())
+        self._leaving.update(network.id for network in networks)
+        for network in networks:
+            self._remove_interface(network)
         self._base.table.remove()
         self._base.wiring.remove_detour(self._base.names.name)
 
@@ -289,7 +293,7 @@ class NetworkService:
 
     async def create(self, request: NetworkRequest) -> NetworkRecord:
         """Make a network; all or nothing."""
-        async with choosing.alone():
+        async with self._turn, choosing.alone():
             return await self._create(request)
 
     async def _create(self, request: NetworkRequest) -> NetworkRecord:
@@ -308,7 +312,12 @@ class NetworkService:
         except BaseException as error:
             self._networks.remove(network)
             base.bridges.pop(network.id, None)
-            await base.thread.run(partial(self._remove_interface, network))
+            try:
+                await base.thread.run(partial(self._remove_interface, network))
+            except (OSError, BerthError) as left:
+                log.warning(
+                    "network %s, which was not made, left something: %s", network.name, left
+                )
             if network.bridge:
                 await base.thread.run(base.table.replace)  # it may have been added
             if isinstance(error, OSError):
@@ -331,12 +340,15 @@ class NetworkService:
             )
         configurations.require_unused(network, self._networks.all())
         index = base.bridges.pop(network.id, None)
+        self._leaving.add(network.id)
         try:
             await base.thread.run(partial(self._remove_interface, network))
         except OSError as error:
             if index is not None:
                 base.bridges[network.id] = index
             raise Failed(f"remove network {network.name}: {error.strerror}") from error
+        finally:
+            self._leaving.discard(network.id)
         if self._networks.get(network.id) is None:  # somebody else was faster
             raise NotFound(f"network {reference} not found")
         versions = firewall.versions(self._networks.bridged())

@@ -127,5 +127,6 @@ def describe(error: BerthError | OSError) -> str:
     """Return one line for the log."""
     if isinstance(error, BerthError):
         return f"{error.message} ({error.hint})" if error.hint else error.message
-    text = (error.strerror or str(error)).lower()
+    call, colon, reason = (error.strerror or str(error)).rpartition(": ")
+    text = f"{call}{colon}{reason.lower()}"
     return f"{os.fsdecode(error.filename)}: {text}" if error.filename else text

@@ -46,13 +46,13 @@ def do_update(call: Invocation) -> int:
     known = record.setdefault("spec", {}).setdefault("linux", {}).setdefault("resources", {})
     try:
         groups.apply(wanted)
+        if unit := record.get("systemd_unit"):
+            from berth.bundle import systemd
+
+            systemd.set_limits(unit, wanted)
     except BerthError:
         _go_back(groups, known, wanted)
         raise
-    if unit := record.get("systemd_unit"):
-        from berth.bundle import systemd
-
-        systemd.set_limits(unit, wanted)
     _note(known, wanted)
     folder.save(record)
     return 0

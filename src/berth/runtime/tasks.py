@@ -174,9 +174,11 @@ class Task:
         ``anew``: and no others that it was given before.
         """
         try:
-            for first in range(0, max(len(fds), anew), sockets.MAX_DESCRIPTORS):
+            if anew:
+                self._channel.send({"op": "keep", "anew": True}, ())
+            for first in range(0, len(fds), sockets.MAX_DESCRIPTORS):
                 part = fds[first : first + sockets.MAX_DESCRIPTORS]
-                self._channel.send({"op": "keep", "anew": anew and not first}, part)
+                self._channel.send({"op": "keep"}, part)
         except Unavailable:  # it is gone, and what they were for, too
             return
 

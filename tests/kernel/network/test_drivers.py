@@ -1,5 +1,6 @@
 """Macvlan and ipvlan, and what else the options of networks can make of them."""
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -129,6 +130,20 @@ def test_a_parent_that_was_made_goes_with_the_last_of_its_networks(engine):
     assert "vlan7" in links()
     engine.run(engine.service.disconnect("c1"))
     engine.run(engine.service.remove("second"))
+    assert "vlan7" not in links()
+
+
+def test_a_parent_goes_also_when_its_last_networks_go_at_once(engine):
+    made, other = {"options": {"parent": "vlan7"}}, {"subnet": "10.78.0.0/24"}
+    run(find("ip"), "link", "add", "vlan7", "type", "bridge", check=True)
+    first = create(engine, "first", driver="macvlan", **made, **LAN)
+    engine.service._networks._put(replace(first, is_ours=True))
+    create(engine, "second", driver="macvlan", **made, **other)
+
+    async def remove():
+        await asyncio.gather(*(engine.service.remove(name) for name in ("first", "second")))
+
+    engine.run(remove())
     assert "vlan7" not in links()
 
 
