@@ -253,14 +253,23 @@ def end_processes(cgroup: str, roots: Iterable[Path]) -> None:
     wait_for(gone, "the engine's processes are gone")
 
 
+def _remove_groups(instance: Instance) -> list[str]:
+    """Remove what can be of an engine's groups, and return what is left: processes may just be ending."""
+    tops = [root / instance.cgroup for root in hierarchies()]
+    for top in tops:
+        for folder, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+    return [str(top) for top in tops if top.exists()]
+
+
 def remove_objects(instance: Instance) -> list[str]:
     """Remove the engine's parents of groups, bridge and table; return what there was."""
     found = []
     for root in hierarchies():
-        for folder, _, _ in os.walk(root / instance.cgroup, topdown=False):
-            found.append(folder)
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
+        found += [folder for folder, _, _ in os.walk(root / instance.cgroup)]
+    with contextlib.suppress(AssertionError):  # whoever asks for what is left says so
+        wait_for(lambda: not _remove_groups(instance), "the engine's groups are gone")
     for name in (*links(instance), *detours(instance), *bridges(instance)):
         if Path("/sys/class/net", name).exists():
             found.append(name)

@@ -2,8 +2,8 @@
 
 Names of what an engine makes on the host (`berth.engine.instance`) follow from the path of its data root.
 Another one with the same path, in a mount namespace or container of its own, would take all that for its
-own, and end the first one's containers. An abstract socket is known in all of a network namespace, and
-goes with its process.
+own, and end the first one's containers. The address of a netlink socket is one process's in all of a network
+namespace, and goes with it; nobody talks to the engine by it, as by an abstract socket.
 """
 
 from __future__ import annotations
@@ -12,34 +12,48 @@ import errno
 import logging
 import os
 import socket
-import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from berth.errors import Conflict
+from berth.kernel.netlink import NETLINK_ROUTE
+from berth.oci.digest import sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from berth.engine.instance import Instance
 
 log = logging.getLogger("berth")
 
 SHORTEST = 6  # characters of an engine's name in the names of network interfaces
-MOST_ASK = 4096  # nobody answers them: beyond that the next one is not kept from starting
 TRIES = 2  # it may just have become free
-_CREDENTIALS = struct.Struct("3i")
-_LISTENS = 0x10000
+_OURS = (
+    0x62 << 24
+)  # more than any process's id, which the kernel chooses first, and less than its next choices
+_HOSTS_PIDS = 0xEFFFFFFC  # the inode of the pid namespace in which one sees all processes
 _ID_CHARACTERS = 64
+
+
+def address(instance: Instance) -> int:
+    """Return the address that an engine has."""
+    return _OURS | int.from_bytes(sha256(instance.name[:SHORTEST].encode())[:3])
 
 
 def hold(instance: Instance, data_root: Path) -> socket.socket:
     """Keep others from these names until the socket is closed; Conflict when another engine has them."""
-    address = f"berth/{instance.name[:SHORTEST]}"
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)
     try:
         for _ in range(TRIES):
-            if _bind(sock, address):
+            try:
+                sock.bind((address(instance), 0))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
                 return sock
-            if _is_of_an_engine(address, data_root):
+            if _is_of_an_engine(address(instance), data_root):
                 raise Conflict(
                     f"another engine on this host's network makes what it needs there by the same"
                     f" names: its data root is called {data_root}, too",
@@ -48,63 +62,58 @@ def hold(instance: Instance, data_root: Path) -> socket.socket:
     except BaseException:
         sock.close()
         raise
-    log.warning("no engine has the socket @%s, by which engines know of each other", address)
+    log.warning(
+        "no engine has the netlink address %s, by which it would know others", address(instance)
+    )
     return sock
 
 
-def _bind(sock: socket.socket, address: str) -> bool:
-    try:
-        sock.bind(f"\0{address}")
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            return False
-        raise
-    sock.listen(MOST_ASK)
-    return True
+def _is_of_an_engine(number: int, data_root: Path) -> bool:
+    """Say whether who has an address may be an engine: anybody can take it.
 
-
-def _is_of_an_engine(address: str, data_root: Path) -> bool:
-    """Say whether who holds an address may be an engine: anybody can bind it, and have it look busy.
-
-    Who listened first must have it still. A container of this engine is not heeded: root in one with the
-    host's network could keep the engine from starting again.
+    A container of this engine is not heeded: root in one with the host's network could keep the engine from
+    starting again. Nor is a socket that no process has, if it is in no pid namespace unseen from here.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)
-        try:
-            sock.connect(f"\0{address}")
-        except OSError:
-            return False
-        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _ = _CREDENTIALS.unpack(found)
-    if uid != os.geteuid():
+    inode = _inode(number)
+    if not inode:
         return False
-    if not pid:  # it is in a pid namespace that this one sees nothing of
-        return True
-    return _has_open(pid, _listener(address)) and not _is_contained(pid, data_root)
+    holders = list(_holders(f"socket:[{inode}]"))
+    if not holders:
+        return os.geteuid() == 0 and Path("/proc/self/ns/pid").stat().st_ino != _HOSTS_PIDS
+    return any(_may_be_an_engine(pid, data_root) for pid in holders)
 
 
-def _listener(address: str) -> str:
-    """Return what proc(5) calls the socket that listens there."""
-    for line in Path("/proc/net/unix").read_text().splitlines():
+def _inode(number: int) -> str:
+    """Return the inode of the socket with an address, if there is one."""
+    for line in Path("/proc/net/netlink").read_text().splitlines()[1:]:
         words = line.split()
-        if words[-1] == f"@{address}" and int(words[3], 16) & _LISTENS:
-            return f"socket:[{words[6]}]"
+        if words[1:3] == [str(NETLINK_ROUTE), str(number)]:
+            return words[-1]
     return ""
 
 
-def _has_open(pid: int, name: str) -> bool:
+def _holders(name: str) -> Iterator[int]:
+    """Return who has what proc(5) calls so open."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal() and name in _descriptors(process / "fd"):
+            yield int(process.name)
+
+
+def _descriptors(folder: Path) -> Iterator[str]:
+    with suppress(OSError):  # it has ended, or is somebody else's
+        for fd in folder.iterdir():
+            with suppress(OSError):  # it was closed
+                yield str(fd.readlink())
+
+
+def _may_be_an_engine(pid: int, data_root: Path) -> bool:
+    """Say whether a process is this user's, and in no container of this data root's."""
+    process = Path(f"/proc/{pid}")
     try:
-        return any(Path(fd.path).readlink() == Path(name) for fd in os.scandir(f"/proc/{pid}/fd"))
+        lines = (process / "cgroup").read_text().splitlines()
+        if process.stat().st_uid != os.geteuid():
+            return False
     except OSError:  # it has ended
         return False
-
-
-def _is_contained(pid: int, data_root: Path) -> bool:
-    """Say whether one of a process's groups is named after a container of ours, as it or a parent is."""
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:
-        return True
     names = {name for line in lines for name in line.split("/") if len(name) == _ID_CHARACTERS}
-    return any((data_root / "containers" / name).is_dir() for name in names)
+    return not any((data_root / "containers" / name).is_dir() for name in names)
