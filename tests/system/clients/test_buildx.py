@@ -412,7 +412,7 @@ services:
 def test_compose_builds_and_comes_up(project: Project, docker: Client) -> None:
     project.write(
         "FROM busybox AS base\nARG WHO\nRUN echo for $WHO > /made\n"
-        "FROM base AS final\nCOPY note /\nCMD cat /made /note\n",
+        "FROM base AS final\nCOPY note /\nCMD cat /made /note; sleep 2\n",
         note="noted\n",
     )
     compose = ("compose", "-f", str(project.file("compose.yaml", COMPOSE)))

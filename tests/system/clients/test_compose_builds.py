@@ -22,13 +22,14 @@ services:
       target: final
       args: {WHO: compose}
 """
+# What has ended before Compose listens for its end, it waits for for ever: it asks while the service starts.
 DOCKERFILE = """
 FROM busybox AS base
 ARG WHO
 RUN echo "for $WHO" > /made
 FROM base AS final
 COPY note /note
-CMD cat /made /note
+CMD cat /made /note; sleep 2
 FROM base
 RUN exit 1
 """
