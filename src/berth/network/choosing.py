@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("berth")
 
-TRIES = 400  # anybody in this network namespace may hold the lock, for as long as it likes
+TRIES = 1000  # anybody in this network namespace may hold the lock, for as long as it likes
 PAUSE_S = 0.005
 
 
