@@ -284,8 +284,11 @@ def test_copies_are_made_where_overlayfs_does_not_work(
         engine.stop()
         asked = EngineProcess(engine.base / "other", flags=("--storage-driver", "overlay2"))
         asked.base.mkdir()
-        with pytest.raises(AssertionError, match="storage driver overlay2 does not work in"):
-            asked.start()
+        try:
+            with pytest.raises(AssertionError, match="storage driver overlay2 does not work in"):
+                asked.start()
+        finally:
+            asked.close()
     finally:
         engine.close()
     assert_gone(engine)
