@@ -29,9 +29,7 @@ log = logging.getLogger("berth")
 
 SHORTEST = 6  # characters of an engine's name in the names of network interfaces
 TRIES = 2  # it may just have become free
-_OURS = (
-    0x62 << 24
-)  # more than any process's id, which the kernel chooses first, and less than its next choices
+_OURS = 0x62 << 24  # the kernel itself chooses ids of processes, then negative numbers
 _HOSTS_PIDS = 0xEFFFFFFC  # the inode of the pid namespace in which one sees all processes
 _ID_CHARACTERS = 64
 

@@ -79,8 +79,7 @@ class Publishing:
             self.registry.release(held.give_up(*lost))
         if missing := out - reserved:
             await self.publish(held, *missing)
-        else:
-            await self.open(held)
+        await self.open(held)
 
     async def resume(self, held: Held) -> None:
         """Publish what is not, since berthd was killed while another endpoint began to lead out."""

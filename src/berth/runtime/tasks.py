@@ -173,12 +173,13 @@ class Task:
 
         ``anew``: and no others that it was given before.
         """
-        try:
-            if anew:
-                self._channel.send({"op": "keep", "anew": True}, ())
-            for first in range(0, len(fds), sockets.MAX_DESCRIPTORS):
-                part = fds[first : first + sockets.MAX_DESCRIPTORS]
-                self._channel.send({"op": "keep"}, part)
+        most = sockets.MAX_DESCRIPTORS
+        parts = [fds[first : first + most] for first in range(0, len(fds), most)]
+        if anew and not parts:
+            parts = [()]
+        try:  # with the first ones, not before: a kill in between would lose them
+            for number, part in enumerate(parts):
+                self._channel.send({"op": "keep", "anew": anew and number == 0}, part)
         except Unavailable:  # it is gone, and what they were for, too
             return
 
